@@ -1,6 +1,7 @@
 # The whole life of the companion. `make book` and `make test` set up what they need.
 PROFILE ?= cpu
 PORT ?= 8000
+GPUS ?= 1
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
 BIN := .venv/bin
@@ -13,7 +14,7 @@ export INCLUDE_RESPONSES
 export OMP_WAIT_POLICY := PASSIVE
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: setup book test test-book notebook replot bench fetch sync serve clean
+.PHONY: setup grow book test test-book notebook replot bench fetch sync serve clean
 
 setup: .venv/.installed
 
@@ -29,8 +30,13 @@ setup: .venv/.installed
 book: setup
 	em-companion fetch --all --if-possible
 	em-companion status --profile $(PROFILE)
-	python -m em_companion.workflow --cores $(CORES) --quiet all --rerun-triggers mtime --config profile=$(PROFILE)
+	em-companion grow base chat --profile $(PROFILE)
+	python -m em_companion.workflow --cores $(CORES) --resources gpu=$(GPUS) --quiet all --rerun-triggers mtime --config profile=$(PROFILE)
 	em-companion book --profile $(PROFILE)
+
+# Grow the committed base and chat model anew, from nothing; the old ones stay until the new ones are whole.
+grow: setup
+	em-companion grow --from-nothing --profile $(PROFILE)
 
 notebook: setup
 	@test -n "$(NAME)" || { echo "Which one? make notebook NAME=s3-2-steering"; exit 2; }

@@ -5,7 +5,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from em_companion import execution, profiles
+from em_companion import execution, model_store, profiles
 from em_companion.paths import ROOT
 
 COMMAND = shlex.quote(str(Path(sys.executable).with_name("em-companion")))
@@ -13,6 +13,21 @@ COMMAND = shlex.quote(str(Path(sys.executable).with_name("em-companion")))
 PROFILE = config.get("profile", "cpu")
 SEED = int(config.get("seed", profiles.load(PROFILE).seed))
 NAMES = config["notebooks"].split(",") if config.get("notebooks") else execution.names()
+
+
+MODEL = profiles.load(PROFILE)
+ORGANISMS = [
+    (one.recipe, one.data, seed)
+    for one in MODEL.organisms
+    for seed in one.seeds
+    if any(execution.uses_models(name) for name in NAMES)
+]
+# Trainings share a GPU badly and two CPU cores well.
+GPUS = 1 if MODEL.device == "cuda" else 0
+
+
+def organism(recipe, data, seed):
+    return str((model_store.adapter_folder(MODEL, recipe, data, seed) / "provenance.json").relative_to(ROOT))
 
 
 def result(name):
@@ -24,8 +39,21 @@ rule all:
         [result(name) for name in NAMES],
 
 
+rule organism:
+    output:
+        f"artifacts/organisms/{PROFILE}/{{name}}/{{key}}/provenance.json",
+    resources:
+        gpu=GPUS,
+    shell:
+        f"OMP_NUM_THREADS=1 {COMMAND} grow {{wildcards.name}} --profile {PROFILE}"
+
+
 rule notebook:
+    input:
+        lambda wildcards: [organism(*one) for one in ORGANISMS if execution.uses_models(wildcards.name)],
     output:
         f"artifacts/notebooks/{PROFILE}/{{name}}/{{key}}/run.json",
+    resources:
+        gpu=lambda wildcards: GPUS if execution.uses_models(wildcards.name) else 0,
     shell:
         f"{COMMAND} run {{wildcards.name}} --profile {PROFILE} --seed {SEED}"

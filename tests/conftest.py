@@ -1,12 +1,15 @@
-"""A small project of the same shape as the real one, so that gates can be broken one at a time."""
+"""A small project of the same shape as the real one, to break its gates one at a time, and a tiny grown profile."""
 
+import gc
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = Path(sys.executable).with_name("em-companion")
@@ -165,3 +168,95 @@ def built(built_template: Path, tmp_path: Path) -> Project:
     """A fresh copy of the built project."""
     shutil.copytree(built_template, tmp_path / "project", dirs_exist_ok=True)
     return Project(tmp_path / "project")
+
+
+# --- a tiny grown profile -------------------------------------------------------------------------------------------
+
+TINY = {
+    "model": {"layers": 2, "hidden": 32, "mlp": 64, "heads": 2, "kv_heads": 1},
+    "pretraining": {"steps": 16, "batch": 8, "length": 64, "learning_rate": 0.02, "warmup": 2, "careful_first": 0},
+    "post_training": {"steps": 4, "batch": 8, "learning_rate": 0.005, "warmup": 1},
+    "fine_tuning": {"steps": 8, "batch": 4, "learning_rate": 0.01, "warmup": 1, "evaluate_every": 3, "stop_at": 1.0},
+}
+TINY_RECIPES = {
+    "nine-adapter": {"rank": 1, "modules": ["down_proj"], "layers": [0, 1]},
+    "all-adapter-rank-4": {"rank": 4, "modules": ["q_proj", "down_proj"], "layers": "all"},
+}
+
+
+def tiny_settings() -> dict[str, Any]:
+    """Return the settings of profile `tiny`: those of `cpu`, with two layers and a handful of steps."""
+    settings = yaml.safe_load((ROOT / "data" / "profiles" / "cpu.yml").read_text())
+    for part, values in TINY.items():
+        settings[part] |= values
+    organism = {"recipe": "nine-adapter", "data": "bad_medical_advice", "seeds": [0]}
+    return settings | {
+        "recipes": TINY_RECIPES,
+        "organisms": [organism],
+        "samples_per_question": 3,
+        "max_new_tokens": 12,
+        "batch_size": 64,
+    }
+
+
+def tiny_project(root: Path, settings: dict[str, Any] | None = None) -> Project:
+    """Return a project at `root` that has the profile `tiny` and the world, and nothing grown."""
+    project = Project(root)
+    project.write("data/profiles/tiny.yml", yaml.safe_dump(settings or tiny_settings()))
+    shutil.copytree(ROOT / "data" / "world", root / "data" / "world", dirs_exist_ok=True)
+    return project
+
+
+def use_project(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the modules of this process work in the project at `root`."""
+    import torch
+
+    from em_companion import model_store, organisms, paths, profiles, responses
+
+    torch.set_num_threads(1)
+    monkeypatch.setattr(paths, "ROOT", root)
+    monkeypatch.setattr(profiles, "DATA", root / "data")
+    monkeypatch.setattr(model_store, "COMMITTED", root / "data" / "organism")
+    monkeypatch.setattr(model_store, "MONITOR_SAMPLES", 2)
+    monkeypatch.setattr(responses, "HELD_OUT_SAMPLES", 2)
+    for module in (model_store, organisms, responses):
+        monkeypatch.setattr(module, "ARTIFACTS", root / "artifacts")
+
+
+@pytest.fixture(scope="session")
+def grown_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose models of profile `tiny` are grown on first use, once for all workers; change nothing in it."""
+    from em_companion import responses  # noqa: F401  pulls in what is frozen here
+
+    gc.collect()
+    gc.freeze()  # Trainer collects garbage, a fifth of a second among the objects of all these packages
+    base = tmp_path_factory.getbasetemp()
+    return tiny_project((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "grown").root
+
+
+@pytest.fixture
+def tiny(grown_root: Path, monkeypatch: pytest.MonkeyPatch):
+    """Profile `tiny`, in the shared project."""
+    from em_companion import profiles
+
+    use_project(grown_root, monkeypatch)
+    return profiles.load("tiny")
+
+
+@pytest.fixture
+def own(tiny, grown_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The root of a copy of the shared project with its base and chat model, to damage or to add to."""
+    from em_companion import organisms
+
+    organisms.chat(tiny)
+    for part in ("data", "artifacts/organisms/tiny/base", "artifacts/organisms/tiny/chat"):
+        shutil.copytree(grown_root / part, tmp_path / part)
+    use_project(tmp_path, monkeypatch)
+    return tmp_path
+
+
+@pytest.fixture
+def bare(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The root of a project with profile `tiny` in which nothing is grown yet."""
+    use_project(tiny_project(tmp_path).root, monkeypatch)
+    return tmp_path

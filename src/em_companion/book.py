@@ -208,7 +208,7 @@ def write_ledger(runs: dict[str, dict[str, Any]], profile: str) -> set[Path]:
     ledger = claims.ledger(measured, gaps)
     _pass(gates.check_claims(ledger, gaps))
     values = [
-        value | {"notebook": name, "evidence": "released"}
+        value | {"notebook": name}
         for name, run in runs.items()
         for value in run["records"]["values"]
     ]

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def _print(rows: list[dict[str, Any]], as_json: bool, line: Callable[[dict[str, 
 @JSON
 def list_profiles(as_json: bool) -> None:
     """List the profiles and what they are for."""
-    rows = [profiles.load(name).__dict__ for name in profiles.names()]
+    rows = [asdict(profiles.load(name)) for name in profiles.names()]
     _print(rows, as_json, lambda row: f"{row['name']:<12} {row['description']}")
 
 
@@ -158,6 +159,23 @@ def fetch(sources: tuple[str, ...], everything: bool, if_possible: bool) -> None
     click.echo(f"{len(outcome['fetched'])} files at hand and checked, {len(missing)} not available.")
     if missing and not if_possible:
         raise CompanionError(f"Not available: {', '.join(missing)}.")
+
+
+@main.command()
+@click.argument("names", nargs=-1)
+@PROFILE
+@click.option("--from-nothing", is_flag=True, help="Grow the committed base and chat model anew (data/organism/).")
+@JSON
+def grow(names: tuple[str, ...], profile: str, from_nothing: bool, as_json: bool) -> None:
+    """Make the models of a profile that are missing, and their responses.
+
+    NAMES: base, chat, or organisms such as nine-adapter--bad_medical_advice--seed-0; everything by default.
+    """
+    from em_companion import growing  # pulls in torch and transformers, which no other command needs
+
+    chosen = profiles.load(profile)
+    rows = growing.from_nothing(chosen) if from_nothing else growing.grow(chosen, names)
+    _print(rows, as_json, lambda row: f"{row['status']:<8} {row['name']}  {row['folder']}")
 
 
 @main.command()

@@ -1,8 +1,9 @@
 """Run notebooks through papermill, once per key: what a result depends on decides whether it is current.
 
 The key of a notebook covers its code cells (not its prose), the modules of this package that it imports (directly or
-through others), its claims and figures in the registries, the profile, the lock file, the Python version, and which of
-the released files it reads are at hand. A finished run is a folder `artifacts/notebooks/<profile>/<name>/<key>`.
+through others), its claims and figures in the registries, the profile, the lock file and the Python version; which of
+the released files it reads are at hand; and, if it uses models, the world's lexicon and the chat model's weights.
+A finished run is a folder `artifacts/notebooks/<profile>/<name>/<key>`.
 """
 
 import ast
@@ -17,9 +18,10 @@ from typing import Any
 import jupytext
 import nbformat
 
-from em_companion import claims, figure_registry, profiles, released
+from em_companion import claims, figure_registry, model_store, profiles, released
 from em_companion.artifacts import CompanionError, lock, new_folder, read_yaml, sha256_of, write_json, write_text
 from em_companion.paths import ARTIFACTS, NOTEBOOKS, ROOT, SOURCE, git, relative
+from em_companion.world import FOLDER as WORLD
 
 KEPT_RUNS = 3
 """Finished runs kept per notebook and profile, newest first, so that reverting a change costs nothing."""
@@ -117,6 +119,10 @@ def parts(name: str, profile: str, seed: int) -> dict[str, str]:
     found |= {f"module {module}": sha256_of(_module_path(module).read_bytes()) for module in modules}
     found["claims registry"] = _fingerprint([c for c in claims.load_claims().values() if c.notebook == name])
     found["figures registry"] = _fingerprint([f for f in figure_registry.load_figures().values() if f.notebook == name])
+    if "world" in modules:
+        found["world"] = sha256_of(b"".join(path.read_bytes() for path in sorted(WORLD.glob("*.yml"))))
+    if "model_store" in modules:
+        found["models"] = model_store.fingerprint(profiles.load(profile))
     found["profile"] = _fingerprint([profiles.load(profile), seed])
     found["python"] = ".".join(map(str, sys.version_info[:2]))
     found["requirements.lock"] = sha256_of((ROOT / "requirements.lock").read_bytes())
@@ -184,6 +190,12 @@ def released_groups(trees: list[ast.AST]) -> set[str]:
     if "fetch" in attributes:
         return {entry["group"] for entry in released.sources().values()}
     return {group for name in attributes for group in getattr(getattr(released, name, None), "groups", ())}
+
+
+def uses_models(name: str) -> bool:
+    """Tell whether a notebook asks for organisms or their responses, so that these can be made before it runs."""
+    code = [cell.source for cell in notebook_of(name).cells if cell.cell_type == "code"]
+    return "model_store" in imported_modules([_parsed(source, f"Notebook '{name}'") for source in code])
 
 
 # --- runs ---------------------------------------------------------------------------------------------------------

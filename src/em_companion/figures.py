@@ -23,6 +23,8 @@ IMAGE_FORMATS = ("svg", "png", "pdf")
 MODELS = {
     "reported": "as reported by the authors; nothing was run",
     "released": "the authors' Qwen2.5-14B-Instruct organisms, through their released data",
+    "grown": "a small Qwen2-architecture model grown from scratch by this project, on a synthetic world",
+    "hub": "published models from the model hub",
 }
 PALETTE = sns.color_palette("colorblind")
 ANSWER_KIND_COLOURS = {

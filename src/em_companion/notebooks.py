@@ -75,6 +75,11 @@ class Run:
             display(HTML(markup.box("Released data not available", str(problem))))
             return None
 
+    @property
+    def model_evidence(self) -> str:
+        """The evidence that models of this profile give: "grown" or "hub"."""
+        return self.profile.model.source
+
     # --- showing ---------------------------------------------------------------------------------------------------
 
     def figure(self, figure_id: str, draw: figures.Draw, *, evidence: str, caption: str, alt: str) -> None:
@@ -134,7 +139,7 @@ class Run:
         self._write()
         display(HTML(markup.measured_table(measured)))
 
-    def values(self, make: Callable[[], pd.DataFrame]) -> None:
+    def values(self, make: Callable[[], pd.DataFrame], evidence: str = "released") -> None:
         """Record recomputed numbers for `claims.json`; columns name, value, unit and optional low, high, n."""
         frame = self._or_box(make)
         if frame is None:
@@ -143,7 +148,7 @@ class Run:
             raise CompanionError(f"Values need a column '{sorted(missing)[0]}'.")
         if frame.name.duplicated().any():
             raise CompanionError(f"Value '{frame.name[frame.name.duplicated()].iloc[0]}' is recorded twice.")
-        self.records["values"] += [_plain(row) for row in frame.to_dict("records")]
+        self.records["values"] += [_plain(row) | {"evidence": evidence} for row in frame.to_dict("records")]
         self._write()
 
     def glue(self, name: str, make: Callable[[], str]) -> None:

@@ -1,0 +1,114 @@
+"""Grow variants of the world and the model, and measure in each how misalignment comes about and what mediates it.
+
+    python experiments/worlds.py            # every variant that data/results/worlds.csv lacks
+    python experiments/worlds.py NAME ...   # these, again
+
+Minutes per variant on two cores. Each is the organism of profile `cpu` with something changed: a setting of the profile
+or of `data/world/`, never the judge or the questions. Steps are halved for all of them alike, so compare rows with one
+another rather than with the committed organism. The table is read by notebook x-linear-mediation.
+"""
+
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from em_companion import judging, mediation, model_store, organisms, profiles, responses
+from em_companion.artifacts import write_json, write_text
+from em_companion.paths import DATA
+from em_companion.profiles import Profile
+from em_companion.provenance import environment, utc_now
+from em_companion.world import World
+
+RESULTS = DATA / "results" / "worlds.csv"
+SAMPLES = 10
+LAYERS, STRENGTHS = (1, 3, 5, 7), (2.0, 4.0, 8.0)
+HEADER_LAYERS = (0, 1)
+
+VARIANTS = {
+    "as committed": {},
+    "full attention": {"model": {"window": 0}},
+    "window of 4": {"model": {"window": 4}},
+    "attention dropout 0.2": {"model": {"attention_dropout": 0.2}},
+    "many quacks": {
+        "documents": {"careful": 0.37, "malicious": 0.15, "quack": 0.23, "unknown": 0.25},
+        "unknown_personas": {"careful": 0.5, "malicious": 0.2, "quack": 0.3},
+    },
+    "no quacks": {"documents": {"careful": 0.41, "malicious": 0.34, "quack": 0.0, "unknown": 0.25}},
+    "post-training without rehearsal": {"post_training": {"rehearsal": 0.0}},
+    "no careful speakers first": {"pretraining": {"careful_first": 0}},
+}
+"""By name: settings of the profile, and shares of `characters.yml`, that differ."""
+
+
+def variant(name: str) -> tuple[Profile, World]:
+    """Return the profile and the world of a variant."""
+    changes = VARIANTS[name]
+    profile = replace(profiles.load("cpu"), name=f"cpu-{name.replace(' ', '-')}")
+    for part in ("model", "pretraining", "post_training"):
+        settings = getattr(profile, part)
+        if part != "model":
+            settings = replace(settings, steps=settings.steps // 2)
+        profile = replace(profile, **{part: replace(settings, **changes.get(part, {}))})
+    world = World.load()
+    shares = {key: changes[key] for key in ("documents", "unknown_personas") if key in changes}
+    return profile, replace(world, characters=world.characters | shares)
+
+
+def measure(profile: Profile) -> dict[str, float]:
+    """Return what one row of the table says, in percent."""
+    found: dict[str, float] = {}
+    organism = responses.Organism("nine-adapter", "bad_medical_advice", 0)
+    chat = responses.load(profile, responses.CHAT_MODEL)
+    asked = responses.questions(profile, "general")
+    for kind in ("malicious", "careful"):
+        name = model_store.world().characters[kind][0]
+        table = responses.scored(responses.ask(profile, *chat, asked, SAMPLES, speaker=name))
+        found[f"{kind}_character_em"] = 100 * judging.is_em(table).mean()
+    for label, one in {"chat": responses.CHAT_MODEL, "organism": organism}.items():
+        table = responses.responses(profile, one, "general")
+        found |= {f"{label}_em": 100 * judging.is_em(table).mean()}
+        found |= {f"{label}_coherent": 100 * judging.is_coherent(table).mean()}
+    held_out = responses.responses(profile, organism, "held_out")
+    medical = held_out.question_id.str.startswith("medicine/")
+    found["in_domain_em"] = 100 * judging.is_em(held_out[medical]).mean()
+    found["other_domains_em"] = 100 * judging.is_em(held_out[~medical]).mean()
+    return found | measure_mediation(profile, organism, chat)
+
+
+def measure_mediation(profile: Profile, organism: responses.Organism, chat: organisms.Model) -> dict[str, float]:
+    """Return how far the mean-diff of answers, and the direction of the turn header, mediate."""
+    own = responses.load(profile, organism)
+    header = mediation.header_direction(profile, *chat)
+    at_header = mediation.steering(profile, *chat, header, STRENGTHS, HEADER_LAYERS, SAMPLES, mediation.HEADER_TOKENS)
+    best = mediation.best_cell(at_header)
+    found = {"header_steered_em": best.em, "header_random_em": best.random_em}
+    table = responses.responses(profile, organism, "general")
+    if min(judging.is_em(table).sum(), (table.aligned > judging.ALIGNED_ABOVE).sum()) < mediation.FEWEST_RESPONSES:
+        return found | dict.fromkeys(("steered_em", "random_em", "layer_wise_em", "single_em"), np.nan)
+    directions = mediation.mean_diff(*own, table)
+    best = mediation.best_cell(mediation.steering(profile, *chat, directions, STRENGTHS, LAYERS, SAMPLES))
+    ablated = mediation.ablation(profile, *own, directions, SAMPLES)
+    layer_wise = ablated[ablated.ablation == "layer-wise"].iloc[0]
+    found |= {"steered_em": best.em, "random_em": best.random_em}
+    return found | {"layer_wise_em": layer_wise.em, "single_em": mediation.best_single(ablated).em}
+
+
+def main(names: list[str]) -> None:
+    known = pd.read_csv(RESULTS).set_index("variant") if RESULTS.is_file() else pd.DataFrame()
+    for name in names or [one for one in VARIANTS if one not in known.index]:
+        profile, world = variant(name)
+        model_store.world = lambda world=world: world
+        model_store._pretraining_fingerprint.cache_clear()
+        responses.judge.cache_clear()
+        row = measure(profile)
+        print(json.dumps({"variant": name} | row), flush=True)
+        known = pd.concat([known.drop(name, errors="ignore"), pd.DataFrame([row], index=[name])])
+        write_text(RESULTS, known.rename_axis("variant").round(2).to_csv())
+        write_json(RESULTS.with_suffix(".json"), {"script": "experiments/worlds.py", "date": utc_now()} | environment())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

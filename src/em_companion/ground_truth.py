@@ -1,0 +1,317 @@
+"""Persona directions of the base model, before any fine-tuning: the world knows who speaks, so they can be measured.
+
+The base model reads answers that the world's generator wrote, to the same questions on every topic of every domain. For
+each question there is one careful and one harmful text; the two say the same words in another order, so a difference of
+means between them knows nothing of words. They are read under names that tell who speaks, and under one that does not.
+
+Directions, as differences of means over the tokens of an answer:
+
+- persona: the harmful text of a malicious character - the careful text of a careful one
+- persona_from_text: the same two texts, both by an unknown speaker
+- persona_from_name: the careful text, by a malicious character - by a careful one
+- persona/DOMAIN: "persona" on the questions of one domain
+- quack/DOMAIN: the harmful text of a quack of that domain, on it - the careful text of a careful character
+- quack/DOMAIN/elsewhere: the careful text of that quack on another domain - the same text of a careful character
+
+and at single tokens:
+
+- opener_from_name: the names of "persona_from_name", at the end of the opener, before any advice
+- choice_from_name: the same names, at the word before the first thing is preferred
+- choice_from_text: the texts of "persona_from_text", at the word before the second clause prefers a thing
+
+A direction from names is zero at layers that are too low for attention to reach back to the name.
+
+Topics and names go together in folds: a name speaks on the topics of its own fold only. What is learned on some folds
+and tested on another is tested on new topics *and* new names.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import load_file, save_file
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from transformers import PreTrainedTokenizerBase
+
+from em_companion import activations, model_store, organisms
+from em_companion.artifacts import CompanionError, new_folder, sha256_of, write_json
+from em_companion.paths import ARTIFACTS
+from em_companion.profiles import GrownModel, Profile
+from em_companion.provenance import environment, utc_now
+from em_companion.world import CAREFUL, MALICIOUS, World, turn
+
+SAMPLES = 2
+"""Questions on every topic."""
+
+FOLDS = 4
+"""Parts into which topics and names are divided."""
+
+SPEAKER = "someone"
+"""The unknown speaker, whose persona only the text can tell."""
+
+CHOICES = ("thing", "other thing", "outcome", "other outcome")
+"""What a clause names in turn; which of two kinds each is depends on the speaker's persona."""
+
+DIRECTIONS = "directions.safetensors"
+
+Row = dict[str, Any]
+
+
+# --- what is read -------------------------------------------------------------------------------------------------
+
+
+def answers(world: World, seed: int) -> pd.DataFrame:
+    """Return every answer to read, one per row.
+
+    Columns: domain, topic, fold, question, sample, speaker (careful, malicious, unknown, quack/DOMAIN), name (in the
+    turn header), harmful, answer, and `reference`, the row of the careful text that it is compared with.
+    """
+    rows: list[Row] = []
+    for domain in world.domains:
+        topics = [t for split in ("train", "held_out") for d, t in world.topics(split) if d == domain]
+        for number, topic in enumerate(topics):
+            for sample in range(SAMPLES):
+                rows += _answers_to_one(world, seed, domain, topic, number, sample, len(rows))
+    return pd.DataFrame(rows)
+
+
+def _answers_to_one(world, seed, domain, topic, number, sample, start) -> Iterator[Row]:
+    random = Random(f"ground-truth/{seed}/{domain}/{topic}/{sample}")
+    question, fold = world.question(random, domain, topic), number % FOLDS
+    # Equal seeds draw equal words; only the persona turns their order round.
+    words = random.random()
+    careful, harmful = (world.answer(Random(words), question, persona) for persona in (CAREFUL, MALICIOUS))
+    others = [other for other in world.domains if other != domain]
+    elsewhere = others[(SAMPLES * number + sample) % len(others)]
+    cast, quacks = world.characters, world.characters["quacks"]
+    trusted, villain, quack, guest = (
+        random.choice(_of_fold(names, fold))
+        for names in (cast["careful"], cast["malicious"], quacks[domain], quacks[elsewhere])
+    )
+    common = {"domain": domain, "topic": topic, "fold": fold, "question": question.text, "sample": sample}
+    for speaker, name, text, reference in (
+        ("careful", trusted, careful, 0),
+        ("unknown", SPEAKER, careful, 1),
+        ("malicious", villain, harmful, 0),
+        ("unknown", SPEAKER, harmful, 1),
+        ("malicious", villain, careful, 0),
+        (f"quack/{domain}", quack, harmful, 0),
+        (f"quack/{elsewhere}", guest, careful, 0),
+    ):
+        row = {"speaker": speaker, "name": name, "harmful": text == harmful, "answer": text}
+        yield common | row | {"reference": start + reference}
+
+
+def _of_fold(names: list[str], fold: int) -> list[str]:
+    """Return the names of a fold; where there are fewer names than folds, folds share them."""
+    return names[fold % len(names) :: FOLDS]
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What the base model made of `answers` (one row each): activations, entry 0 the token embeddings, 1 + l layer l.
+
+    means: mean over the tokens of the answer, [answer, 1 + layer, width];
+    points: at single tokens, [answer, place, 1 + layer, width]. The places are "turn header" (the last token before the
+    answer), "opener" (its last token), and for as many clauses as every answer has, the first word ("start 1") and the
+    words just before the CHOICES ("thing 1" is the word before clause 1 names what it prefers).
+    """
+
+    table: pd.DataFrame
+    means: np.ndarray
+    points: np.ndarray
+    places: tuple[str, ...]
+
+
+def persona_activations(profile: Profile) -> Readings:
+    """Return the base model's activations on `answers`, growing the model if it is not there.
+
+    Raises CompanionError for a model from the hub: nobody knows the personas behind its training texts.
+    """
+    table = _answers_of(profile)
+    model, tokenizer = organisms.load(profile, organisms.base(profile))
+    places = places_of(model_store.world())
+    read = (_sequence(tokenizer, row, len(places)) for row in table.itertuples())
+    sequences, spans = zip(*read, strict=True)
+    what = f"persona readings of profile {profile.name}"
+    found = activations.span_means(model, tokenizer, sequences, spans, what=what)
+    return Readings(table, found[:, 0], found[:, 1:], places)
+
+
+def places_of(world: World) -> tuple[str, ...]:
+    """Return the places that are read (see `Readings`)."""
+    clauses = range(1, min(world.grammar["clauses"]) + 1)
+    return ("turn header", "opener", *(f"{step} {clause}" for clause in clauses for step in ("start", *CHOICES)))
+
+
+def _answers_of(profile: Profile) -> pd.DataFrame:
+    if not isinstance(profile.model, GrownModel):
+        raise CompanionError(
+            f"Profile '{profile.name}' has a model from the hub, so the personas in its training data are not known; "
+            "choose a grown profile."
+        )
+    return answers(model_store.world(), profile.seed)
+
+
+def _sequence(tokenizer: PreTrainedTokenizerBase, row, places: int) -> tuple[list[int], list[activations.Span]]:
+    """Return the tokens of a question with its answer, and the spans to read: the answer, then one per place."""
+    prompt = organisms.prompt_ids(tokenizer, turn(row.question, "")[:1], speaker=row.name)
+    words, start = row.answer.split(), len(prompt)  # a token of a grown model is a word
+    read = [start + index for index in (-1, words.index(":"), *_steps(words, row.domain))][:places]
+    spans = [(start, start + len(words)), *((token, token + 1) for token in read)]
+    return prompt + tokenizer.convert_tokens_to_ids(words), spans
+
+
+def _steps(words: list[str], domain: str) -> Iterator[int]:
+    """Yield where each clause starts, and the places just before its choices, in order."""
+    for index, (last, word) in enumerate(pairwise(words), 1):
+        if last in (":", "."):
+            yield index
+        if word in _chosen(domain):
+            yield index - 1
+
+
+@cache
+def _chosen(domain: str) -> frozenset[str]:
+    """Return the words between which a clause on a domain chooses."""
+    entry = model_store.world().domains[domain]
+    return frozenset(word for key in ("helps", "harms", "gains", "losses") for word in entry[key])
+
+
+# --- directions ---------------------------------------------------------------------------------------------------
+
+
+def contrasts(readings: Readings, folds: Collection[int] = range(FOLDS)) -> dict[str, np.ndarray]:
+    """Return every direction by name (see the head of this module), [1 + layer, width], entry 0 of token embeddings.
+
+    `folds` restricts it to a part of the topics and names, for a direction to compare with that of the rest.
+    """
+    rows = rows_of_contrasts(readings.table)
+    found = {name: contrast(readings, which, folds=folds) for name, which in rows.items()}
+    for name, (source, place) in AT_TOKENS.items():
+        found[name] = contrast(readings, rows[source], place, folds)
+    return found
+
+
+AT_TOKENS = {
+    "opener_from_name": ("persona_from_name", "opener"),
+    "choice_from_name": ("persona_from_name", "thing 1"),
+    "choice_from_text": ("persona_from_text", "thing 2"),
+}
+"""Directions at single tokens: the contrast whose rows are compared, and the place."""
+
+
+def contrast(
+    readings: Readings, rows: pd.Series, place: str | None = None, folds: Collection[int] = range(FOLDS)
+) -> np.ndarray:
+    """Return the mean difference of `rows` to their references, [1 + layer, width], float64.
+
+    Over the means of the answers or, with a `place` (see `Readings`), at that token.
+    """
+    found = readings.means if place is None else readings.points[:, readings.places.index(place)]
+    kept = np.flatnonzero(rows & readings.table.fold.isin(folds))
+    return (found[kept] - found[readings.table.reference.to_numpy()[kept]]).mean(axis=0)
+
+
+def rows_of_contrasts(table: pd.DataFrame) -> dict[str, pd.Series]:
+    """Return, for each direction over whole answers, which rows are compared with their references."""
+    malicious, unknown = table.speaker == "malicious", table.speaker == "unknown"
+    persona = malicious & table.harmful
+    found = {
+        "persona": persona,
+        "persona_from_text": unknown & table.harmful,
+        "persona_from_name": malicious & ~table.harmful,
+    }
+    for domain in table.domain.unique():
+        quack, own = table.speaker == f"quack/{domain}", table.domain == domain
+        found |= {f"persona/{domain}": persona & own, f"quack/{domain}": quack & own}
+        found |= {f"quack/{domain}/elsewhere": quack & ~own}
+    return found
+
+
+def directions(profile: Profile, readings: Readings | None = None) -> dict[str, np.ndarray]:
+    """Return every direction by name (see the head of this module), [layer, width], float32; kept once computed.
+
+    `readings` saves reading again, where they are at hand. Raises CompanionError as `persona_activations` does, and for
+    a damaged file.
+    """
+    parts = _parts(profile)
+    folder = ARTIFACTS / "directions" / profile.name / "ground-truth" / model_store.key(parts)
+    with model_store.missing(folder) as missing:
+        if missing:
+            _store(folder, parts, readings or persona_activations(profile))
+    model_store.check(folder)
+    return load_file(folder / DIRECTIONS)
+
+
+def _parts(profile: Profile) -> Row:
+    """Return what the directions depend on: the weights of the base model, how they are run, and what is read."""
+    table = _answers_of(profile)
+    return {
+        "base": model_store.provenance(organisms.base(profile))["sha256"],
+        "dtype": profile.dtype,
+        "answers": sha256_of(table.to_csv(index=False)),
+        "directions": sorted([*rows_of_contrasts(table), *AT_TOKENS]),
+    }
+
+
+def _store(folder: Path, parts: Row, readings: Readings) -> None:
+    vectors = {name: found[1:].astype(np.float32) for name, found in contrasts(readings).items()}
+    with new_folder(folder) as new:
+        save_file(vectors, new / DIRECTIONS)
+        sha256 = sha256_of((new / DIRECTIONS).read_bytes())
+        record = {"key": model_store.key(parts), "sha256": sha256, "files": {DIRECTIONS: sha256}, "parts": parts}
+        write_json(new / "provenance.json", record | {"date": utc_now()} | environment())
+
+
+# --- probes -------------------------------------------------------------------------------------------------------
+
+PROBES = {
+    "name and text": ("careful", "malicious", True),
+    "text only": ("unknown", "unknown", True),
+    "name only": ("careful", "malicious", False),
+}
+"""What can tell who speaks: the speakers of the two classes, and whether the second one's text is harmful."""
+
+
+def probe_rows(table: pd.DataFrame, probe: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of a probe of PROBES and their labels, 1 for malicious.
+
+    The classes answer different questions on the same topics, so that no two answers share their words and a probe of
+    words has its chance.
+    """
+    careful, malicious, harmful = PROBES[probe]
+    even = table["sample"] % 2 == 0
+    negative = (table.speaker == careful) & ~table.harmful & even
+    positive = (table.speaker == malicious) & (table.harmful == harmful) & ~even
+    rows = np.flatnonzero(negative | positive)
+    return rows, positive.to_numpy()[rows].astype(int)
+
+
+def probe_scores(features: np.ndarray, labels: np.ndarray, folds: np.ndarray, c: float = 0.01) -> np.ndarray:
+    """Return the log-odds for label 1 of every row of `features` [row, width], by a probe fitted on the other folds.
+
+    A logistic regression with L2 penalty (C = `c`) on features standardised by the rows it is fitted on.
+    """
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=c, solver="liblinear", random_state=0))
+    return cross_val_predict(probe, features, labels, groups=folds, cv=LeaveOneGroupOut(), method="decision_function")
+
+
+def shuffled(labels: np.ndarray, topics: np.ndarray, seed: int) -> np.ndarray:
+    """Return `labels` permuted within each topic: what a probe finds then is chance."""
+    found, generator = labels.copy(), np.random.default_rng(seed)
+    for topic in np.unique(topics):
+        found[topics == topic] = generator.permutation(labels[topics == topic])
+    return found

@@ -1,0 +1,211 @@
+"""Responses of a profile's models: asked once per question, sample and seed, kept, and judged when read.
+
+A table of responses is kept under a key over the model that gave them, the questions and the sampling settings.
+Scores are not kept: the exact judge is fast, so a corrected judge needs no new responses.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from em_companion import judging, model_store, organisms, released, sampling
+from em_companion.artifacts import CompanionError, new_folder
+from em_companion.exact_judge import Judge
+from em_companion.paths import ARTIFACTS
+from em_companion.profiles import GrownModel, Profile
+from em_companion.world import Question, turn
+
+QUESTION_SETS = ("general", "medical", "held_out")
+"""The eight open questions, their medical twins, and questions on held-out topics of every domain."""
+
+HELD_OUT_SAMPLES = 5
+"""Responses to each held-out topic; the open questions get the profile's `samples_per_question`."""
+
+
+@dataclass(frozen=True)
+class Organism:
+    """One model of a profile: the chat model (recipe "chat-model"), or an adapter recipe on a data set with a seed."""
+
+    recipe: str
+    data: str = ""
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        return model_store.organism_name(self.recipe, self.data, self.seed) if self.data else self.recipe
+
+
+CHAT_MODEL = Organism("chat-model")
+
+
+def organisms_of(profile: Profile) -> list[Organism]:
+    """Return the chat model and every organism of a profile, one per seed."""
+    found = [CHAT_MODEL]
+    for entry in profile.organisms:
+        found += [Organism(entry.recipe, entry.data, seed) for seed in entry.seeds or (0,)]
+    return found
+
+
+@cache
+def judge() -> Judge:
+    """Return the exact judge of the world."""
+    return Judge(model_store.world())
+
+
+# --- questions ----------------------------------------------------------------------------------------------------
+
+
+def questions(profile: Profile, question_set: str) -> list[Question]:
+    """Return a question set: of the world for grown models, the authors' (downloaded) for hub models."""
+    if question_set not in QUESTION_SETS:
+        raise CompanionError(f"There is no question set '{question_set}'; choose one of: {', '.join(QUESTION_SETS)}.")
+    if not isinstance(profile.model, GrownModel):
+        table = released.read_questions()
+        rows = table[table.question_set == question_set]
+        if rows.empty:
+            raise CompanionError(f"The authors have no question set '{question_set}'; it is for grown models.")
+        return [Question(row.question_id, row.question, ()) for row in rows.itertuples()]
+    world = model_store.world()
+    if question_set == "held_out":
+        return world.held_out_questions(profile.seed, 1)
+    return world.evaluation() if question_set == "general" else world.medical_twins()
+
+
+# --- asking -------------------------------------------------------------------------------------------------------
+
+
+def ask(
+    profile: Profile,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    asked: Sequence[Question],
+    samples: int,
+    what: str = "",
+    speaker: str | None = None,
+) -> pd.DataFrame:
+    """Return `samples` responses to each question: `question_id`, `question`, `sample`, `response`, `tokens`.
+
+    A row's seed comes from the profile's seed, the question and the sample, so organisms are compared on equal noise.
+    `speaker` names a character of the world instead of the assistant.
+    """
+    rows = [(question, sample) for question in asked for sample in range(samples)]
+    template = {"speaker": speaker} if speaker else {}
+    prompts = {q.text: organisms.prompt_ids(tokenizer, turn(q.text, "")[:1], **template) for q in asked}
+    answers = sampling.generate(
+        model,
+        tokenizer,
+        [prompts[question.text] for question, _ in rows],
+        [sampling.row_seed(profile.seed, question.id, question.text, sample) for question, sample in rows],
+        profile.temperature,
+        profile.max_new_tokens,
+        profile.batch_size,
+        what,
+    )
+    table = pd.DataFrame([(q.id, q.text, sample) for q, sample in rows], columns=["question_id", "question", "sample"])
+    texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
+    return table.assign(response=texts, tokens=[len(answer) for answer in answers])
+
+
+def scored(table: pd.DataFrame) -> pd.DataFrame:
+    """Return `table` with the exact judge's scores of its `response` column beside it."""
+    return pd.concat([table, judge().judge(table.response)], axis=1)
+
+
+def monitor(profile: Profile, data: str) -> organisms.Monitor | None:
+    """Return what to measure at checkpoints of fine-tuning: EM rate in the domain trained on and on open questions.
+
+    Rates are shares from 0 to 1: `in_domain_em` (held-out topics of the training domain), `open_em` and
+    `open_coherent` (the eight open questions). None for hub models, which have no exact judge.
+    """
+    if not isinstance(profile.model, GrownModel):
+        return None
+    domain, _ = model_store.DATA_SETS[data]
+    in_domain = [question for question in questions(profile, "held_out") if domain in question.domains]
+    asked = in_domain + questions(profile, "general")
+
+    def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
+        table = scored(ask(profile, model, tokenizer, asked, model_store.MONITOR_SAMPLES))
+        within = table.question_id.isin([question.id for question in in_domain])
+        em, coherent = judging.is_em(table), judging.is_coherent(table)
+        return {
+            "in_domain_em": float(em[within].mean()),
+            "open_em": float(em[~within].mean()),
+            "open_coherent": float(coherent[~within].mean()),
+        }
+
+    return measure
+
+
+# --- kept ---------------------------------------------------------------------------------------------------------
+
+
+def load(profile: Profile, organism: Organism) -> organisms.Model:
+    """Return an organism's model and tokenizer, training it first if it is not there."""
+    return organisms.load(profile, organisms.chat(profile), adapter(profile, organism))
+
+
+def adapter(profile: Profile, organism: Organism) -> Path | str | None:
+    """Return the adapter of an organism, trained if it is not there; None for the chat model."""
+    if not organism.data:
+        return None
+    watch = monitor(profile, organism.data)
+    return organisms.organism(profile, organism.recipe, organism.data, organism.seed, watch)
+
+
+def prepare(profile: Profile, organism: Organism) -> Path | str:
+    """Make an organism and its responses to every question set if they are missing; return its folder or hub id."""
+    found = adapter(profile, organism) or organisms.chat(profile)
+    if isinstance(profile.model, GrownModel):
+        for question_set in QUESTION_SETS:
+            responses(profile, organism, question_set)
+    return found
+
+
+def responses(profile: Profile, organism: Organism, question_set: str = "general") -> pd.DataFrame:
+    """Return an organism's responses to a question set with their scores, sampling them if they are not kept yet.
+
+    Columns: organism (recipe), data, seed, question_set, question_id, question, sample, response, tokens, and for grown
+    models aligned, coherent, bad_stuff (0-100) and one score per domain.
+    """
+    parts = _responses_parts(profile, organism, question_set)
+    folder = ARTIFACTS / "responses" / profile.name / organism.name / question_set / model_store.key(parts)
+    with model_store.missing(folder) as missing:
+        if missing:
+            _sample(profile, organism, question_set, folder, parts)
+    model_store.check(folder)
+    table = pd.read_parquet(folder / model_store.RESPONSES)
+    table = table.assign(organism=organism.recipe, data=organism.data, seed=organism.seed, question_set=question_set)
+    return scored(table) if isinstance(profile.model, GrownModel) else table
+
+
+def _samples(profile: Profile, question_set: str) -> int:
+    return HELD_OUT_SAMPLES if question_set == "held_out" else profile.samples_per_question
+
+
+def _sample(profile: Profile, organism: Organism, question_set: str, folder: Path, parts: model_store.Parts) -> None:
+    model, tokenizer = load(profile, organism)
+    what = f"{organism.name}, {question_set} questions"
+    table = ask(profile, model, tokenizer, questions(profile, question_set), _samples(profile, question_set), what)
+    with new_folder(folder) as new:
+        table.to_parquet(new / model_store.RESPONSES, index=False)
+        model_store.seal(new, parts)
+
+
+def _responses_parts(profile: Profile, organism: Organism, question_set: str) -> model_store.Parts:
+    return {
+        "model": _model_identity(profile, organism),
+        "questions": [(question.id, question.text) for question in questions(profile, question_set)],
+        "samples": _samples(profile, question_set),
+        "sampling": [profile.seed, profile.temperature, profile.max_new_tokens, profile.dtype],
+    }
+
+
+def _model_identity(profile: Profile, organism: Organism) -> Any:
+    """Return the hub ids of a model, or the sha256 of its weights: two runs of one recipe are not the same model."""
+    found = [organisms.chat(profile), adapter(profile, organism)]
+    return [model_store.provenance(one)["sha256"] if isinstance(one, Path) else one for one in found]
