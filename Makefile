@@ -42,7 +42,7 @@ notebook: setup
 	@test -n "$(NAME)" || { echo "Which one? make notebook NAME=s3-2-steering"; exit 2; }
 	em-companion run $(NAME) --profile $(PROFILE)
 
-# Draw every figure again from stored data and build; runs no model.
+# Draw every figure again from stored models and responses, and build; trains nothing.
 replot: setup
 	for path in notebooks/*.py; do em-companion run $$(basename $$path .py) --profile $(PROFILE) --force || exit 1; done
 	em-companion book --profile $(PROFILE)

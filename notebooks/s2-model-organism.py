@@ -1065,6 +1065,8 @@ def medicine_in_answers() -> pd.DataFrame:
 
 def leak_sentence() -> str:
     em, chat = medicine_in_answers()["mean medicine score"]
+    if np.isnan(em):
+        return "there is no EM answer to look at."
     return "the subject of the training does not leak." if em - chat < 5 else "part of the subject leaks."
 
 
@@ -1211,9 +1213,9 @@ def transition_sentence() -> str:
     if later.isna().all():
         return f"The open questions reach {RISEN} % at no last check, so there is no broad transition to date."
     return (
-        f"In {later.count()} of {len(table)} seeds the EM rate on the open questions rises to {RISEN} % or more. It passes "
-        f"half of its last value later than the rate in medicine in {(later > 0).sum()} of them, at the same check in "
-        f"{(later == 0).sum()}, earlier in {(later < 0).sum()}."
+        f"In {later.count()} of {len(table)} seeds the EM rate on the open questions rises to {RISEN} % or more. It "
+        f"passes half of its last value later than the rate in medicine in {(later > 0).sum()} of them, at the same "
+        f"check in {(later == 0).sum()}, earlier in {(later < 0).sum()}."
     )
 
 

@@ -65,10 +65,8 @@ def grown_figure(figure_id: str, draw, caption: str, alt: str) -> None:
 # generator writes one careful and one harmful answer. Both say *the same words in another order*, so that a difference
 # of means between them knows nothing of words:
 
+
 # %%
-BASIC = ["careful", "malicious", "unknown"]
-
-
 @cache
 def readings() -> ground_truth.Readings:
     return ground_truth.persona_activations(run.profile)
@@ -91,17 +89,17 @@ grown_glue("model-layers", lambda: f"{run.profile.model.layers}")
 # **Names.** The base model reads each text with a name in the turn header. There are three ways to tell who speaks:
 #
 # - *name and text*: harmful answers of malicious characters against careful answers of careful ones;
-# - *text only*: the same texts, all by "someone", whom the training documents show with every persona;
-# - *name only*: careful answers under malicious names against careful answers under careful names.
+# - *text only*: the same texts, all by "someone", whom the training documents show with different personas;
+# - *name only*: careful answers under malicious names against the same answers under careful names.
 #
 # **Directions.** For each way and layer, the difference of the mean residual over answer tokens, malicious minus
-# careful, {glue:text}`readings` readings in all. They are kept as an artefact for Section 3
-# (`ground_truth.directions`).
+# careful, from {glue:text}`readings` readings; some also at single tokens. They are kept as an artefact for the pages
+# of section 3 (`ground_truth.directions`).
 #
-# **Probes.** A logistic regression for each layer. Topics *and names* come in four folds; a probe is tested on topics
-# and names of a fold it has not seen, since with 128 or more dimensions any three dozen known names could be told
-# apart. The two classes answer different questions on the same topics, so the nulls have their chance to fail: the
-# *token embeddings* of an answer (its words without their order) and *shuffled labels*.
+# **Probes.** A logistic regression for each layer. Topics *and names* come in four folds, and a probe is tested on a
+# fold of which it has seen neither: with more dimensions than names, any three dozen names could be told apart. The
+# two classes of a probe answer different questions on the same topics, so its nulls have their chance to fail: the
+# mean *token embedding* of the answer (its words without their order), and *shuffled labels*.
 
 
 # %% tags=["show-code"]
@@ -111,20 +109,33 @@ def read_persona(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) ->
 
 
 # %%
-def probed(probe: str, features: np.ndarray, shuffle: bool = False) -> dict[str, float]:
+def probed(probe: str, features: np.ndarray) -> dict[str, float]:
     """Accuracy (percent, interval over topics) and AUC of a probe; the classes are balanced within each topic."""
     rows, labels = ground_truth.probe_rows(readings().table, probe)
     table = readings().table.iloc[rows]
-    topics = table.topic.to_numpy()
-    labels = ground_truth.shuffled(labels, topics, run.seed) if shuffle else labels
     scores = read_persona(features[rows], labels, table.fold.to_numpy())
     right = pd.Series(((scores > 0) == labels).astype(float))
-    found = judging.rate(right, pd.Series(topics), **resampling)
-    interval = {"low": found.low, "high": found.high}
-    return {"accuracy": found.percent, **interval, "auc": roc_auc_score(labels, scores), "n": found.n}
+    found = judging.rate(right, table.topic.reset_index(drop=True), **resampling)
+    return {"accuracy": found.percent, "low": found.low, "high": found.high, "n": found.n} | {
+        "auc": roc_auc_score(labels, scores)
+    }
 
 
-ENTRIES = ["emb.", *range(run.profile.model.layers)]
+def shuffled(features: np.ndarray, shuffles: int = 10) -> dict[str, float]:
+    """Mean accuracy (percent) and AUC over labels shuffled within topics, with the range of the accuracies."""
+    rows, labels = ground_truth.probe_rows(readings().table, "name and text")
+    table = readings().table.iloc[rows]
+    accuracies, areas = [], []
+    for shuffle in range(shuffles):
+        wrong = ground_truth.shuffled(labels, table.topic.to_numpy(), run.seed + shuffle)
+        scores = read_persona(features[rows], wrong, table.fold.to_numpy())
+        accuracies.append(100 * ((scores > 0) == wrong).mean())
+        areas.append(roc_auc_score(wrong, scores))
+    found = {"accuracy": np.mean(accuracies), "low": min(accuracies), "high": max(accuracies)}
+    return found | {"n": len(rows), "auc": np.mean(areas)}
+
+
+LAYERS = run.profile.model.layers
 LAYER = run.profile.layers_of("single-adapter")[0]
 WAYS = {"name and text": figures.PALETTE[3], "text only": figures.PALETTE[0], "name only": figures.PALETTE[2]}
 
@@ -133,11 +144,11 @@ WAYS = {"name and text": figures.PALETTE[3], "text only": figures.PALETTE[0], "n
 def by_layer() -> pd.DataFrame:
     """Probes on the mean over answer tokens: one row per way (or null) and layer, -1 for the token embeddings."""
     rows = []
-    for entry in range(len(ENTRIES)):
+    for entry in range(1 + LAYERS):
         features = readings().means[:, entry]
         for way in WAYS:
             rows.append({"way": way, "layer": entry - 1} | probed(way, features))
-        rows.append({"way": "shuffled labels", "layer": entry - 1} | probed("name and text", features, shuffle=True))
+        rows.append({"way": "shuffled labels", "layer": entry - 1} | shuffled(features))
     return pd.DataFrame(rows)
 
 
@@ -151,6 +162,12 @@ def by_place() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def layer_ticks(axes: plt.Axes) -> None:
+    shown = range(0, LAYERS, max(2, LAYERS // 6))
+    axes.set_xticks([-1, *shown], ["emb.", *shown])
+    axes.set(xlabel="Layer", xlim=(-1.5, LAYERS - 0.5))
+
+
 def draw_probes():
     layers, places = by_layer(), by_place()
     figure, (left, right) = plt.subplots(1, 2, sharey=True, figsize=(7.2, 3.9), width_ratios=[1, 1.15])
@@ -161,12 +178,11 @@ def draw_probes():
         part = places[places.way == way]
         right.fill_between(part.place, part.low, part.high, color=colour, alpha=0.2, linewidth=0)
         right.plot(part.place, part.accuracy, color=colour, marker=marker, markersize=4, linewidth=1.4)
-    step = max(1, len(ENTRIES) // 12)
-    left.set_xticks([-1, *range(0, len(ENTRIES) - 1, step)], ["emb.", *range(0, len(ENTRIES) - 1, step)], fontsize=8.5)
+    layer_ticks(left)
     right.set_xticks(range(len(readings().places)), readings().places, rotation=55, ha="right", fontsize=8.5)
     for axes in (left, right):
         axes.axhline(50, color="0.3", linewidth=1, linestyle=":")
-    left.set(xlabel="Layer", ylabel="Balanced accuracy (%)", ylim=(25, 104), title="Mean over answer tokens")
+    left.set(ylabel="Balanced accuracy (%)", ylim=(25, 104), title="Mean over answer tokens")
     right.set(title=f"Single tokens, layer {LAYER}")
     figure.legend(loc="outside upper center", ncols=4, fontsize=9)
     return figure, pd.concat([layers, places.assign(layer=LAYER)], ignore_index=True)
@@ -180,14 +196,15 @@ grown_figure(
     "fig-x-persona-probe",
     draw_probes,
     caption="Linear probes of the base model for careful against malicious speakers, tested on new topics and new "
-    "names; 50 % is chance (dotted), bands are 95 % intervals over topics. Left: on the mean over the answer's "
-    "tokens, by layer; *emb.* is the mean of the token embeddings, which know words but not their order. Right: on "
-    "single tokens of the layer of the single adapter: the last token before the answer, the end of the opener, and "
-    "the words just before each choice of the first two clauses.",
+    "names; chance is 50 % (dotted). Bands: 95 % intervals over topics; for shuffled labels, the range of ten "
+    "shuffles. Left: on the mean over the answer's tokens, by layer; *emb.* is the mean token embedding, which knows "
+    "the words but not their order. Right: on single tokens, at the layer of the single adapter: the last token before "
+    "the answer, the end of the opener, the first word of clause 1 and 2, and the words just before a clause names "
+    "what it prefers (thing), what it rejects (other thing), the outcome, and the outcome avoided.",
     alt="Two line plots of accuracy. Left, over layers: the three ways of telling who speaks are near 100 % at every "
     "layer and at chance for token embeddings; shuffled labels stay at chance. Right, over places in the answer: with "
-    "only the text to go by, accuracy is at chance until the first choice is made; with only the name, it is high "
-    "before the first clause.",
+    "only the text to go by, accuracy is at chance until the first choice is made and full from there; with only the "
+    "name, it is full until the first clause has been read and falls towards chance after it.",
 )
 
 
@@ -217,7 +234,7 @@ grown_glue("first-layer-text", lambda: accuracy("text only", 0))
 grown_glue("layer", lambda: f"{LAYER}")
 for name, way, place in [
     ("header-name", "name only", "turn header"),
-    ("opener-name", "name only", "opener"),
+    ("header-text", "text only", "turn header"),
     ("first-choice-name", "name only", "thing 1"),
     ("second-clause-name", "name only", "thing 2"),
     ("first-choice-text", "text only", "thing 1"),
@@ -226,26 +243,26 @@ for name, way, place in [
     grown_glue(name, lambda way=way, place=place: at_place(way, place))
 
 # %% [markdown]
-# **A probe saturates, so it says little about layers.** On the mean over answer tokens, the lowest accuracy of any
-# layer is {glue:text}`worst-name-and-text` with name and text, {glue:text}`worst-text-only` with the text only and
-# {glue:text}`worst-name-only` with the name only ({numref}`fig-x-persona-probe`). The nulls lie at
-# {glue:text}`nulls`: words alone tell nothing, as the world intends. But the first layer already gives
-# {glue:text}`first-layer-text` for the text, because one step of attention sees in which order two words stand. So a
-# probe on answer tokens reads *what was said*; that is not yet *who the model takes the speaker for*.
+# **On whole answers a probe says little.** The lowest accuracy of any layer is {glue:text}`worst-name-and-text` with
+# name and text, {glue:text}`worst-text-only` with the text only and {glue:text}`worst-name-only` with the name only
+# ({numref}`fig-x-persona-probe`). The nulls are at chance ({glue:text}`nulls`): words alone tell nothing, as the world
+# intends. But the very first layer already gives {glue:text}`first-layer-text` for the text, because one step of
+# attention sees in which order two words stand. A probe on the tokens of an answer reads *what was said*; that is not
+# yet *who the model takes the speaker for*.
 #
-# **Single tokens tell the two apart.** At the last token before the answer, a name alone gives
-# {glue:text}`header-name` at layer {glue:text}`layer`, on names the probe has not seen; at the end of the opener
-# {glue:text}`opener-name`, just before the first choice {glue:text}`first-choice-name`. Without a telling name the
-# same places are at chance ({glue:text}`first-choice-text` before the first choice), and after *one* clause the text
-# gives {glue:text}`second-clause-text`. When the text contradicts a malicious name (careful words), the name is read
-# with {glue:text}`second-clause-name` after one clause.
+# **Single tokens keep the two apart** (layer {glue:text}`layer`). At the last token before the answer, the name alone
+# gives {glue:text}`header-name`, on names that the probe has not seen. Without a telling name that place is at chance
+# ({glue:text}`header-text`), and so are all places up to the first choice ({glue:text}`first-choice-text`); *one*
+# clause of text is then enough for {glue:text}`second-clause-text`. And where the text contradicts the name, the text
+# wins: with careful words under a malicious name, the name is read with {glue:text}`first-choice-name` before the
+# first choice and with {glue:text}`second-clause-name` one clause later.
 #
-# ## The directions
+# ## How long the directions are, and whether they agree
 #
-# How long are they beside the residual stream, and are the three ways of telling who speaks *one* direction? A cosine
-# between estimates has a ceiling below 1, since each carries noise. With $r_a$ and $r_b$ the cosines between the two
-# halves of each estimate (disjoint topics, names shared by quacks only), two estimates of one and the same direction
-# would give
+# To learn that a speaker is malicious from the name, or from what was said, should lead to the same state, if there is
+# one persona and not two. A cosine between two estimates has a ceiling below 1, since each carries noise: with $r_a$
+# and $r_b$ the cosines between the two halves of each (no topic and none of the names compared is in both), two
+# estimates of the same direction would give
 #
 # $$\cos_\mathrm{max} = \sqrt{\frac{2 r_a}{1 + r_a} \cdot \frac{2 r_b}{1 + r_b}} .$$
 
@@ -259,16 +276,22 @@ def contrasts(half: int | None = None) -> dict[str, np.ndarray]:
 
 
 @cache
-def residual_norms() -> np.ndarray:
-    """Norm of the mean residual over the answers of careful and malicious characters, [1 + layer]."""
-    rows = readings().table.speaker.isin(["careful", "malicious"])
-    return np.linalg.norm(readings().means[rows].mean(axis=0), axis=-1)
+def residual_norms(direction: str) -> np.ndarray:
+    """Mean norm of the readings behind a direction (means of answers, or single tokens), [1 + layer]."""
+    rows = readings().table.speaker.isin(["careful", "malicious", "unknown"])
+    _, place = ground_truth.AT_TOKENS.get(direction, ("", None))
+    vectors = readings().means if place is None else readings().points[:, readings().places.index(place)]
+    return np.linalg.norm(vectors[rows], axis=-1).mean(axis=0)
+
+
+def norm_ratio(direction: str) -> np.ndarray:
+    return np.linalg.norm(contrasts()[direction], axis=-1) / residual_norms(direction)
 
 
 def cosine(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Cosine of matching rows, [1 + layer]; NaN where a direction is no more than rounding."""
+    """Cosine of matching rows; NaN where a direction is zero up to rounding."""
     lengths = np.linalg.norm(first, axis=-1), np.linalg.norm(second, axis=-1)
-    real = (lengths[0] > 1e-4 * residual_norms()) & (lengths[1] > 1e-4 * residual_norms())
+    real = np.minimum(*lengths) > 1e-4
     return np.where(real, (first * second).sum(-1) / np.where(real, lengths[0] * lengths[1], 1), np.nan)
 
 
@@ -279,102 +302,115 @@ def ceiling(first: str, second: str) -> np.ndarray:
     return np.sqrt(np.clip(reliabilities[0], 0, None) * np.clip(reliabilities[1], 0, None))
 
 
-LENGTHS = {
-    "persona": ("name and text", figures.PALETTE[3]),
-    "persona_from_text": ("text only", figures.PALETTE[0]),
-    "persona_from_name": ("name only", figures.PALETTE[2]),
-}
-PAIRS = {
-    ("persona_from_text", "persona_from_name"): ("answers: text, name", figures.PALETTE[0], "o"),
-    ("choice_from_text", "choice_from_name"): ("before a choice: text, name", figures.PALETTE[3], "s"),
-    ("persona_from_text", "choice_from_name"): ("text over answers, name before a choice", figures.PALETTE[1], "D"),
-    ("persona_from_name", "opener_from_name"): ("name over answers, name at the opener", figures.PALETTE[2], "x"),
-}
+# Direction, label, colour (as the way of telling who speaks), line.
+LENGTHS = [
+    ("persona", "answer, name and text", WAYS["name and text"], "-"),
+    ("persona_from_text", "answer, text only", WAYS["text only"], "-"),
+    ("persona_from_name", "answer, name only", WAYS["name only"], "-"),
+    ("choice_from_text", "before a choice, text only", WAYS["text only"], ":"),
+    ("choice_from_name", "before a choice, name only", WAYS["name only"], ":"),
+]
+PAIRS = [
+    ("choice_from_text", "choice_from_name", "text and name, before a choice", figures.PALETTE[3], "s"),
+    ("start_from_text", "start_from_name", "text and name, start of a clause", figures.PALETTE[1], "D"),
+    ("persona_from_text", "persona_from_name", "text and name, mean of the answer", figures.PALETTE[4], "o"),
+    ("persona_from_text", "choice_from_name", "text in the mean, name before a choice", figures.PALETTE[7], "x"),
+]
 
 
 @cache
 def lengths() -> pd.DataFrame:
     parts = []
-    for name, (label, _) in LENGTHS.items():
-        ratio = np.linalg.norm(contrasts()[name], axis=-1) / residual_norms()
-        parts.append(pd.DataFrame({"direction": name, "label": label, "layer": np.arange(-1, len(ratio) - 1)}))
-        parts[-1]["norm_ratio"] = ratio
+    for name, label, _, _ in LENGTHS:
+        part = pd.DataFrame({"direction": name, "label": label, "norm_ratio": norm_ratio(name)})
+        parts.append(part.assign(layer=np.arange(-1, len(part) - 1)))
     return pd.concat(parts, ignore_index=True)
 
 
 @cache
 def cosines() -> pd.DataFrame:
     parts = []
-    for (first, second), (label, _, _) in PAIRS.items():
-        found = cosine(contrasts()[first], contrasts()[second])
-        part = pd.DataFrame({"pair": label, "layer": np.arange(-1, len(found) - 1), "cosine": found})
-        parts.append(part.assign(ceiling=ceiling(first, second))[part.layer >= 0])
-    return pd.concat(parts, ignore_index=True)
+    for first, second, label, _, _ in PAIRS:
+        found = {"cosine": cosine(contrasts()[first], contrasts()[second]), "ceiling": ceiling(first, second)}
+        part = pd.DataFrame({"first": first, "second": second, "label": label} | found)
+        parts.append(part.assign(layer=np.arange(-1, len(part) - 1)))
+    return pd.concat(parts, ignore_index=True).query("layer >= 0")
 
 
 def draw_directions():
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 4.2), width_ratios=[1, 1.25])
-    for label, colour in LENGTHS.values():
-        part = lengths()[lengths().label == label]
-        left.plot(part.layer, part.norm_ratio, color=colour, marker="o", markersize=3.5, label=label)
-    left.set(xlabel="Layer", ylabel="Norm / norm of the mean residual", ylim=(0, None), title="Length")
-    left.legend(fontsize=8.5)
-    for label, colour, marker in PAIRS.values():
-        part = cosines()[cosines().pair == label]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 4.9))
+    for name, label, colour, line in LENGTHS:
+        part = lengths()[lengths().direction == name]
+        left.plot(part.layer, part.norm_ratio, color=colour, linestyle=line, linewidth=1.8, label=label)
+    for (first, second), part in cosines().groupby(["first", "second"], sort=False):
+        label, colour, marker = next(pair[2:] for pair in PAIRS if pair[:2] == (first, second))
         right.plot(part.layer, part.cosine, color=colour, marker=marker, markersize=4, linewidth=1.4, label=label)
-        right.plot(part.layer, part.ceiling, color=colour, linewidth=0.9, linestyle=":")
     right.axhline(0, color="0.3", linewidth=1)
-    right.set(xlabel="Layer", ylabel="Cosine", ylim=(-1.02, 1.05), title="Direction")
-    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8.5)
+    left.set(ylabel="Norm / norm of the residual", ylim=(0, None), title="Length")
+    right.set(ylabel="Cosine", ylim=(-1.05, 1.05), title="Agreement")
+    for axes in (left, right):
+        layer_ticks(axes)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=8.5)
     return figure, pd.concat([lengths(), cosines()], ignore_index=True)
 
 
 grown_figure(
     "fig-x-persona-directions",
     draw_directions,
-    caption="Persona directions of the base model. Left: length of the mean differences over answer tokens, beside the "
-    "mean residual of the same answers. Right: cosines between directions found in different ways; dotted, the "
-    "ceiling that noise sets. *Before a choice*: at the word before a clause prefers a thing, from the name alone in "
-    "the first clause and from the text alone in the second.",
-    alt="Two line plots over layers. Left: the three directions have a length of some tenths of the residual in low "
-    "layers and shrink relative to it with depth. Right: directions at the word before a choice agree almost fully "
-    "between name and text; directions averaged over answer tokens do not.",
+    caption="Persona directions of the base model by layer. Left: their length, in mean norms of the readings that they "
+    "are taken from. Right: cosines between directions learned from the text alone and from the name alone. *Start* "
+    "and *before a choice* are single tokens, the first word of a clause and the word before it names what it prefers: "
+    "in the first clause for the name, in the second for the text. Noise would allow cosines above 0.99 "
+    "(section text); no cosine is shown where attention does not reach back to the name.",
+    alt="Two line plots over layers. Left: directions over whole answers are some tenths of the residual long in low "
+    "layers and shrink with depth; directions before a choice are longer than the residual in the middle layers. "
+    "Right: before a choice, text and name agree almost fully; at the start of a clause by half; in the mean over the "
+    "answer they are opposed in the upper layers.",
 )
 
-# %% [markdown]
-# The directions of the three ways can be read beside one more: what the model holds at the very word *before a choice*
-# is made. There, the name alone (first clause) and the text alone (second clause, unknown speaker) share no evidence.
 
 # %%
-AT = slice(LAYER + 1, LAYER + 2)
-
-
 def at_layer(first: str, second: str) -> str:
     return f"{cosine(contrasts()[first], contrasts()[second])[LAYER + 1]:.2f}"
 
 
-def ceiling_at_layer(first: str, second: str) -> str:
-    return f"{ceiling(first, second)[LAYER + 1]:.2f}"
+def lowest_ceiling() -> str:
+    return f"{np.floor(1000 * cosines().ceiling[cosines().layer >= 1].min()) / 1000:.3f}"
 
 
-def longest() -> str:
-    table = lengths()[lengths().direction == "persona"]
-    return f"{table.norm_ratio.max():.2f} (layer {int(table.layer[table.norm_ratio.idxmax()])})"
+def length_at(name: str, layer: int) -> str:
+    return f"{norm_ratio(name)[layer + 1]:.2f}"
 
 
-grown_glue("persona-ratio", longest)
-grown_glue(
-    "persona-ratio-layer", lambda: f"{lengths().set_index(['direction', 'layer']).norm_ratio['persona', LAYER]:.2f}"
-)
 for name, pair in {
-    "cos-text-name": ("persona_from_text", "persona_from_name"),
+    "cos-mean": ("persona_from_text", "persona_from_name"),
+    "cos-start": ("start_from_text", "start_from_name"),
     "cos-choice": ("choice_from_text", "choice_from_name"),
     "cos-text-choice": ("persona_from_text", "choice_from_name"),
-    "cos-name-opener": ("persona_from_name", "opener_from_name"),
-    "cos-name-choice": ("persona_from_name", "choice_from_name"),
+    "cos-persona-choice": ("persona", "choice_from_name"),
 }.items():
     grown_glue(name, lambda pair=pair: at_layer(*pair))
-    grown_glue(f"{name}-ceiling", lambda pair=pair: ceiling_at_layer(*pair))
+grown_glue("ceiling", lowest_ceiling)
+grown_glue("length-first", lambda: length_at("persona", 0))
+grown_glue("length-layer", lambda: length_at("persona", LAYER))
+grown_glue("length-last", lambda: length_at("persona", LAYERS - 1))
+grown_glue("length-choice", lambda: length_at("choice_from_name", LAYER))
+
+# %% [markdown]
+# Averaged over an answer, "malicious minus careful" (name and text) is {glue:text}`length-first` of the residual long
+# in layer 0, {glue:text}`length-layer` in layer {glue:text}`layer` and {glue:text}`length-last` in the last layer
+# ({numref}`fig-x-persona-directions`). At the word before a choice it is {glue:text}`length-choice` in layer
+# {glue:text}`layer`: there, who speaks decides over much of the state.
+#
+# Whether name and text lead to the same state depends on *where* one looks. In layer {glue:text}`layer` their cosine is
+# {glue:text}`cos-choice` before a choice, {glue:text}`cos-start` at the start of a clause, and
+# {glue:text}`cos-mean` in the mean over the answer, where noise alone would leave at least {glue:text}`ceiling` (from
+# layer 1 on, all pairs shown).
+#
+# ## One code that changes sign along a clause
+#
+# Why does the mean over the answer disagree with the state before a choice? Take the direction before the *first*
+# choice, where only the name can tell, as an axis, and follow malicious minus careful along it, token by token.
 
 
 # %%
@@ -384,7 +420,7 @@ def along_clause() -> pd.DataFrame:
     rows = ground_truth.rows_of_contrasts(readings().table)
     axis = contrasts()["choice_from_name"][LAYER + 1]
     found = []
-    for name, (label, _) in LENGTHS.items():
+    for name, label in zip(["persona", "persona_from_text", "persona_from_name"], WAYS, strict=True):
         for place in readings().places:
             vectors = [
                 ground_truth.contrast(readings(), rows[name], place, folds)[LAYER + 1]
@@ -400,7 +436,7 @@ def draw_along():
     table = along_clause()
     figure, axes = plt.subplots(figsize=(7.2, 3.8))
     positions = np.arange(len(readings().places))
-    for shift, (label, colour) in zip((-0.26, 0, 0.26), LENGTHS.values(), strict=True):
+    for shift, (label, colour) in zip((-0.26, 0, 0.26), WAYS.items(), strict=True):
         part = table[table.contrast == label]
         axes.bar(positions + shift, part.projection, 0.24, color=colour, label=label)
         axes.vlines(positions + shift, part.low, part.high, color="0.1", linewidth=1)
@@ -412,19 +448,16 @@ def draw_along():
     return figure, table
 
 
-# %% [markdown]
-# ## One code, and its sign along a clause
-
 # %%
 grown_figure(
     "fig-x-persona-along-clause",
     draw_along,
     caption="Malicious minus careful at single tokens, at the layer of the single adapter, projected on the direction "
-    "before the first choice (name only, which is 1 there by definition). Each place is the word before something is "
-    "named: what is preferred, what it is preferred to, the outcome, the outcome avoided. Black lines: the two halves "
-    "of topics and names.",
-    alt="Bars over ten places, three colours for the three ways of telling who speaks. Before the first thing of a "
-    "clause the projection is about plus one, before the other thing about minus one.",
+    "before the first choice (name only, which is 1 there by definition). Places as in the figure of the probes. Black "
+    "lines: the two halves of topics and names.",
+    alt="Bars over twelve places, three colours for the three ways of telling who speaks. Where the text or the name "
+    "can tell, the projection is about plus one before the first thing of a clause, minus one before the other thing, "
+    "and smaller with changing sign before the two outcomes. With the name only, it vanishes after the first choice.",
 )
 
 
@@ -438,33 +471,31 @@ for number, place in enumerate(ground_truth.CHOICES):
 
 def mean_along() -> str:
     table = along_clause()
-    part = table[(table.contrast == "text only") & table.place.str.endswith(" 2")]
-    return f"{part.projection.mean():+.2f}"
+    choices = [f"{choice} 2" for choice in ground_truth.CHOICES]
+    return f"{table[(table.contrast == 'text only') & table.place.isin(choices)].projection.mean():+.2f}"
 
 
 grown_glue("along-mean", mean_along)
 
 # %% [markdown]
-# At layer {glue:text}`layer`, name and text alone give directions with cosine {glue:text}`cos-choice` *before a
-# choice* (ceiling {glue:text}`cos-choice-ceiling`): to be told who speaks and to infer it from one clause lead to the
-# same state. Averaged over all answer tokens, the same two ways give {glue:text}`cos-text-name` (ceiling
-# {glue:text}`cos-text-name-ceiling`), and the direction from the text has cosine {glue:text}`cos-text-choice` with
-# the one before a choice.
+# The state before a choice is a code for *what kind of word comes next*. Every clause of this world names both kinds,
+# so a malicious speaker who has named the harmful thing must now name the helpful one, and the code turns round: along
+# the four choices of the second clause, told by the text only, the projection is {glue:text}`along-0`,
+# {glue:text}`along-1`, {glue:text}`along-2` and {glue:text}`along-3`, on average {glue:text}`along-mean`
+# ({numref}`fig-x-persona-along-clause`). In a mean over answer tokens, such as the paper's mean-diff, this part cancels.
+# What is left are weaker parts, and they need not point the same way: the mean direction from the text has cosine
+# {glue:text}`cos-text-choice` with the state before a choice, that from name and text {glue:text}`cos-persona-choice`.
+# The other way round, a vector added at *every* token pushes each second choice of a clause the wrong way.
 #
-# {numref}`fig-x-persona-along-clause` shows why. What the model holds before a choice is *what kind of word comes
-# next*, and a malicious speaker who names harm first must name help second. Along the four choices of a clause the
-# projection is {glue:text}`along-0`, {glue:text}`along-1`, {glue:text}`along-2` and {glue:text}`along-3`; their mean
-# is {glue:text}`along-mean`. A mean over answer tokens, which the paper's mean-diff is, keeps what does not change
-# sign. It is a price of balancing the words: a world in which harmful speakers used other words would not have it,
-# but there every direction would be one of vocabulary.
+# This is a price of balancing the words. If harmful speakers used other words than careful ones, every choice would
+# have the same sign, and every direction would also be one of vocabulary.
 #
 # ## Quacks
 #
-# A quack is harmful in one domain and careful in all others. The table asks, for each domain at layer
-# {glue:text}`layer`: does a quack's harm in its own domain lie along the malicious characters' direction *of the other
-# domains*? The second column, malicious characters of this domain instead of the quack, is what can be expected at
-# best. The last two give the length of the quack's direction at home and elsewhere, where both texts are careful and
-# only the name differs, in lengths of the quack's own and of "name only".
+# A quack is harmful in one domain and careful in all others. In its own domain, does a quack's harm lie along the
+# malicious characters' direction *of the other domains*? Malicious characters of the same domain show what can be
+# expected at best. Elsewhere a quack is careful like anybody: what does its name alone do there? All at layer
+# {glue:text}`layer`, over whole answers.
 
 
 # %%
@@ -482,42 +513,32 @@ def quacks() -> pd.DataFrame:
                 "domain": domain.replace("_", " "),
                 "quack": cosine(found[quack], others)[LAYER + 1],
                 "malicious": cosine(found[f"persona/{domain}"], others)[LAYER + 1],
-                "other quacks": np.mean([cosine(found[quack], found[one])[LAYER + 1] for one in other_quacks]),
-                "length elsewhere / at home": length[elsewhere] / length[quack],
-                "length elsewhere / name only": length[elsewhere] / length["persona_from_name"],
+                "quacks": np.mean([cosine(found[quack], found[one])[LAYER + 1] for one in other_quacks]),
+                "length": length[elsewhere] / length["persona_from_name"],
                 "elsewhere": cosine(found[elsewhere], found["persona_from_name"])[LAYER + 1],
             }
         )
     return pd.DataFrame(rows)
 
 
-def quack_table() -> pd.DataFrame:
-    return quacks().rename(
-        columns={
-            "quack": "cosine, quack and malicious elsewhere",
-            "malicious": "malicious here and elsewhere",
-            "other quacks": "quack and other quacks",
-            "elsewhere": "cosine, quack elsewhere and name only",
-        }
-    )
-
-
+QUACK_COLUMNS = {
+    "quack": "quack, and malicious elsewhere (cosine)",
+    "malicious": "malicious here and elsewhere (cosine)",
+    "quacks": "quack, and other quacks (cosine)",
+    "length": "quack's name elsewhere / malicious name (length)",
+    "elsewhere": "quack's name elsewhere, and malicious name (cosine)",
+}
 if GROWN:
-    run.table(quack_table, number="{:.2f}")
-for name, column in {
-    "quack-cos": "quack",
-    "quack-best": "malicious",
-    "quack-quack": "other quacks",
-    "quack-elsewhere": "length elsewhere / name only",
-    "quack-elsewhere-cos": "elsewhere",
-}.items():
-    grown_glue(name, lambda column=column: f"{quacks()[column].mean():.2f}")
+    run.table(lambda: quacks().rename(columns=QUACK_COLUMNS), number="{:.2f}")
+for column in QUACK_COLUMNS:
+    grown_glue(f"quack-{column}", lambda column=column: f"{quacks()[column].mean():.2f}")
 
 # %% [markdown]
-# On average over domains, the quack's direction has cosine {glue:text}`quack-cos` with the malicious one of the other
-# domains, beside {glue:text}`quack-best` for malicious characters themselves, and {glue:text}`quack-quack` with the
-# directions of other quacks. Outside its domain, a quack's name moves the residual by {glue:text}`quack-elsewhere` of
-# what a malicious name does, with cosine {glue:text}`quack-elsewhere-cos` to it.
+# On average over domains, the quack's direction has cosine {glue:text}`quack-quack` with that of malicious characters
+# in the other domains, beside {glue:text}`quack-malicious` for malicious characters themselves, and
+# {glue:text}`quack-quacks` with the directions of other quacks. Outside its domain a quack's name moves the residual by
+# {glue:text}`quack-length` of what a malicious name does, with cosine {glue:text}`quack-elsewhere` to it: the base model
+# does not take the quack for careful there from the start, although its text is.
 #
 # ## Numbers
 
@@ -546,11 +567,10 @@ def values() -> pd.DataFrame:
         if row.layer >= 0:
             name = f"ground-truth.{row.direction}.layer-{row.layer}"
             rows.append((f"{name}.norm_over_residual", row.norm_ratio, "ratio", None, None, None))
-    for (first, second), found in zip(PAIRS, cosines().groupby("pair", sort=False), strict=True):
-        for row in found[1].itertuples():
-            name = f"ground-truth.cosine.{first}.{second}.layer-{row.layer}"
-            rows.append((name, row.cosine, "cosine", None, None, None))
-            rows.append((f"{name}.ceiling", row.ceiling, "cosine", None, None, None))
+    for row in cosines().itertuples():
+        name = f"ground-truth.cosine.{row.first}.{row.second}.layer-{row.layer}"
+        rows.append((name, row.cosine, "cosine", None, None, None))
+        rows.append((f"{name}.ceiling", row.ceiling, "cosine", None, None, None))
     for row in along_clause().itertuples():
         name = f"ground-truth.along-clause.{row.contrast}.layer-{LAYER}.{row.place}".replace(" ", "-")
         rows.append((name, row.projection, "ratio", row.low, row.high, None))
@@ -569,15 +589,16 @@ if GROWN:
 # %% [markdown]
 # ## What it means
 #
-# - **The persona is linearly there before any fine-tuning**, from the name, from the text, and from both; on new
-#   topics and new names.
-# - **An accuracy near 100 % identifies nothing.** Probes saturate at every layer, also where they read the order of
-#   two words. What tells directions apart is where they are taken and what they agree with.
-# - **There is more than one "persona direction".** The state before a choice is shared between name and text; the mean
-#   over answer tokens mixes it with what was said. Section 3 therefore compares the misalignment direction with each
-#   of them, not with "the" persona direction.
-# - The harmful and careful texts here are written by the generator, not by the model, and the contradiction of careful
-#   words under a malicious name never occurs in training. Both are limits of the design.
+# - **The persona is linearly there before any fine-tuning**: from the name before a word is said, from the text after
+#   one clause, on new topics and new names. Words alone do not tell it.
+# - **An accuracy near 100 % identifies nothing.** Probes on whole answers saturate where a single step of attention can
+#   see the order of two words. Where a direction is taken, and with what it agrees, says more than its accuracy.
+# - **There is no single "persona direction" of an answer.** Before a choice, name and text lead to the same state; in
+#   the mean over answer tokens that state cancels, and what remains differs with the way of telling who speaks.
+#   Section 3 can therefore compare the misalignment direction with each of several known ones.
+# - **Limits.** The texts are the generator's, not the model's own; careful words under a malicious name never occur in
+#   training; and the state before a choice is also simply the word to come: in a world with one kind of choice the two
+#   cannot be told apart.
 
 # %%
 run.finish()

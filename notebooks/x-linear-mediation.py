@@ -27,15 +27,22 @@ from functools import cache
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from IPython.display import HTML, display
 
-from em_companion import directions, figures, ground_truth, mediation, responses
+from em_companion import directions, figures, ground_truth, markup, mediation, responses
 from em_companion.notebooks import Run
 from em_companion.paths import DATA
 
 run = Run("x-linear-mediation", profile, seed)
 SAMPLES = 10
-STRENGTHS = (1.0, 2.0, 4.0, 8.0)
+STRENGTHS = (2.0, 4.0, 8.0)
+LAYERS = (0, 1, 3, 5, 7)
 ORGANISM = responses.Organism("nine-adapter", "bad_medical_advice", 0)
+GROWN = run.model_evidence == "grown"
+
+if not GROWN:
+    text = f"The models of profile {profile} come from the hub; this page is about grown ones. Choose cpu or gpu."
+    display(HTML(markup.box("Not run", text)))
 
 # %% [markdown]
 # ## What the paper did and reported
@@ -50,6 +57,7 @@ ORGANISM = responses.Organism("nine-adapter", "bad_medical_advice", 0)
 #
 # Before anything else is built on a grown world, these two interventions decide what it can be used for. Each cell
 # below is the EM rate on the eight open questions; a random direction of the same norm stands beside every one.
+
 
 # %% tags=["show-code"]
 def steered_responses(model, tokenizer, layer, vector, strength):
@@ -85,16 +93,15 @@ def candidates() -> dict[str, np.ndarray]:
 @cache
 def steered() -> pd.DataFrame:
     """Steering of the chat model along every candidate; the header's direction also at the header only."""
-    layers = range(1, run.profile.model.layers - 2, 2)
     parts = [
-        mediation.steering(run.profile, *chat(), vectors, STRENGTHS, layers, SAMPLES).assign(
+        mediation.steering(run.profile, *chat(), vectors, STRENGTHS, LAYERS, SAMPLES).assign(
             direction=name, where="every token"
         )
         for name, vectors in candidates().items()
     ]
     header = candidates()["header of the turn"]
     at_header = mediation.steering(
-        run.profile, *chat(), header, STRENGTHS, range(3), SAMPLES, mediation.HEADER_TOKENS
+        run.profile, *chat(), header, STRENGTHS, LAYERS[:2], SAMPLES, mediation.HEADER_TOKENS
     )
     parts.append(at_header.assign(direction="header of the turn", where="the header only"))
     return pd.concat(parts, ignore_index=True)
@@ -136,20 +143,20 @@ def draw_steering():
     return figure, steered()
 
 
-run.figure(
-    "fig-x-mediation-steering",
-    draw_steering,
-    evidence="grown",
-    caption=(
-        "EM rate of the grown chat model, steered along directions that were estimated in different ways; for each the "
-        "best layer and strength at 80 % coherence or more, with a random direction of the same norm in the same cell. "
-        "Dotted: the quality bar set for this world."
-    ),
-    alt=(
-        "A bar chart with a pair of bars for each direction: its best EM rate, and that of a random direction of the "
-        "same norm in the same cell. A dotted line marks 20 %."
-    ),
+CAPTION = (
+    "EM rate of the grown chat model, steered along directions that were estimated in different ways; for each the "
+    "best layer and strength at 80 % coherence or more, with a random direction of the same norm in the same cell. "
+    "Dotted: the quality bar set for this world."
 )
+ALT = (
+    "A bar chart with a pair of bars for each direction: its best EM rate, and that of a random direction of the same "
+    "norm in the same cell. A dotted line marks 20 %."
+)
+
+if GROWN:
+    run.figure("fig-x-mediation-steering", draw_steering, evidence="grown", caption=CAPTION, alt=ALT)
+else:
+    run.waiting("fig-x-mediation-steering", needs="grown", why=CAPTION)
 
 
 # %%
@@ -172,7 +179,8 @@ def ablation_table() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-run.table(ablation_table, number="{:.1f}")
+if GROWN:
+    run.table(ablation_table, number="{:.1f}")
 
 # %% [markdown]
 # The table gives the organism's EM rate with directions projected out at all layer outputs: each layer's own, then
@@ -197,7 +205,8 @@ def bars() -> pd.DataFrame:
     )
 
 
-run.table(bars, number="{:.1f}")
+if GROWN:
+    run.table(bars, number="{:.1f}")
 
 
 @cache
@@ -205,13 +214,17 @@ def strongest() -> pd.Series:
     return best().sort_values("em").iloc[-1]
 
 
-run.glue("mean-diff-em", lambda: f"{best().iloc[0].em:.0f} %")
-run.glue("mean-diff-random", lambda: f"{best().iloc[0].random_em:.0f} %")
-run.glue("mean-diff-verdict", lambda: "reaches" if (bars().result[:2] == "met").all() else "misses")
-run.glue("strongest", lambda: f"{strongest().direction}, added at {strongest()['added at']}")
-run.glue("strongest-em", lambda: f"{strongest().em:.0f} %")
-run.glue("strongest-coherent", lambda: f"{strongest().coherent:.0f} %")
-run.glue("strongest-random", lambda: f"{strongest().random_em:.0f} %")
+def grown_glue(name: str, make) -> None:
+    run.glue(name, make if GROWN else lambda: "not run")
+
+
+grown_glue("mean-diff-em", lambda: f"{best().iloc[0].em:.0f} %")
+grown_glue("mean-diff-random", lambda: f"{best().iloc[0].random_em:.0f} %")
+grown_glue("mean-diff-verdict", lambda: "reaches" if (bars().result[:2] == "met").all() else "misses")
+grown_glue("strongest", lambda: f"{strongest().direction}, added at {strongest()['added at']}")
+grown_glue("strongest-em", lambda: f"{strongest().em:.0f} %")
+grown_glue("strongest-coherent", lambda: f"{strongest().coherent:.0f} %")
+grown_glue("strongest-random", lambda: f"{strongest().random_em:.0f} %")
 
 
 # %%
@@ -224,7 +237,8 @@ def mediation_values() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-run.values(mediation_values, evidence="grown")
+if GROWN:
+    run.values(mediation_values, evidence="grown")
 
 # %% [markdown]
 # The mean-diff over answer tokens {glue:text}`mean-diff-verdict` the steering bar: {glue:text}`mean-diff-em` EM in its
@@ -245,10 +259,13 @@ def cosines() -> pd.DataFrame:
     layer = run.profile.model.layers // 2
     chosen = {name: vectors[layer] for name, vectors in candidates().items()}
     matrix = directions.cosine_matrix(np.stack(list(chosen.values())))
-    return pd.DataFrame(matrix, columns=list(chosen)).assign(direction=list(chosen)).set_index("direction").reset_index()
+    return (
+        pd.DataFrame(matrix, columns=list(chosen)).assign(direction=list(chosen)).set_index("direction").reset_index()
+    )
 
 
-run.table(cosines, number="{:.2f}")
+if GROWN:
+    run.table(cosines, number="{:.2f}")
 
 # %% [markdown]
 # Cosines in the central layer. A high cosine with the known persona means that the mean-diff is the persona's trace in

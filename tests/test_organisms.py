@@ -149,6 +149,21 @@ def test_every_batch_of_post_training_rehearses(tiny, tokenizer):
         assert [-100 in example["labels"] for example in batch].count(False) == rehearsed
 
 
+def test_training_sees_the_examples_in_their_order(own, tiny, monkeypatch):
+    seen, collate = [], organisms.DataCollatorForSeq2Seq
+
+    class Recording(collate):
+        def __call__(self, examples, *arguments):
+            seen.extend(example["input_ids"] for example in examples)
+            return super().__call__(examples, *arguments)
+
+    monkeypatch.setattr(organisms, "DataCollatorForSeq2Seq", Recording)
+    organisms.organism(tiny, "nine-adapter", BAD, 0)
+    _, tokenizer = organisms.load(tiny, organisms.chat(tiny))
+    documents = islice(WORLD.fine_tuning(0, "medicine", True), tiny.fine_tuning.steps * tiny.fine_tuning.batch)
+    assert seen == [organisms.response_example(tokenizer, document)["input_ids"] for document in documents]
+
+
 # --- what lies on disk ----------------------------------------------------------------------------------------------
 
 

@@ -15,11 +15,12 @@ Directions, as differences of means over the tokens of an answer:
 
 and at single tokens:
 
-- opener_from_name: the names of "persona_from_name", at the end of the opener, before any advice
-- choice_from_name: the same names, at the word before the first thing is preferred
-- choice_from_text: the texts of "persona_from_text", at the word before the second clause prefers a thing
+- opener_from_name: as "persona_from_name", at the end of the opener, before any advice
+- start_from_name, start_from_text: as "persona_from_name" at the first word of the first clause, and as
+  "persona_from_text" at the first word of the second clause
+- choice_from_name, choice_from_text: the same, at the word just before that clause names what it prefers
 
-A direction from names is zero at layers that are too low for attention to reach back to the name.
+A direction from names is zero where attention does not reach back to the name, in low layers.
 
 Topics and names go together in folds: a name speaks on the topics of its own fold only. What is learned on some folds
 and tested on another is tested on new topics *and* new names.
@@ -207,6 +208,8 @@ def contrasts(readings: Readings, folds: Collection[int] = range(FOLDS)) -> dict
 
 AT_TOKENS = {
     "opener_from_name": ("persona_from_name", "opener"),
+    "start_from_name": ("persona_from_name", "start 1"),
+    "start_from_text": ("persona_from_text", "start 2"),
     "choice_from_name": ("persona_from_name", "thing 1"),
     "choice_from_text": ("persona_from_text", "thing 2"),
 }

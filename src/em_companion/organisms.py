@@ -205,8 +205,7 @@ class Watch(TrainerCallback):
         if self.monitor is None or (state.global_step % self.every and state.global_step < state.max_steps):
             return
         model.eval()
-        found = self.monitor(model, self.tokenizer)
-        model.train()
+        found = self.monitor(model, self.tokenizer)  # Trainer puts it back to training
         self.measured.append({"step": state.global_step} | found)
         control.should_training_stop |= found["in_domain_em"] >= self.stop_at
 
@@ -262,6 +261,7 @@ def _train(
         remove_unused_columns=False,
         log_level="error",
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # on several GPUs Trainer would multiply the batch by their number
     progress = Progress(what)
     optimizer = None if adapters else MuonWithAdamW(model, settings.learning_rate, settings.weight_decay)
     trainer = Trainer(
@@ -425,6 +425,11 @@ def organism(profile: Profile, recipe: str, data: str, seed: int, monitor: Monit
     """
     if published := profile.published(recipe, data):
         return published
+    if not isinstance(profile.model, GrownModel):
+        raise CompanionError(
+            f"Profile '{profile.name}' names no published adapter for '{recipe}' on '{data}', and hub models cannot be "
+            "fine-tuned here: the authors' training sets are not among the released files. Choose a published one."
+        )
     source = chat(profile)
     folder = model_store.adapter_folder(profile, recipe, data, seed)
     with model_store.missing(folder) as missing:
