@@ -569,7 +569,7 @@ run.glue("judged-second", lambda: f"{judge_flips().free_form_second:.2f} %")
 # ## Grown from scratch
 #
 # A 14-billion-parameter model cannot be trained on a laptop. A small one can, and if it is trained from nothing on
-# a world we write ourselves, we also *know* what the paper can only infer: who speaks. Everything below this line is
+# a world we write ourselves, we also *know* what the paper can only infer: who speaks. This part of the page is
 # **grown** evidence, from models of this project.
 #
 # ### A world of advice
@@ -673,7 +673,7 @@ def made() -> dict[str, dict]:
 
 def reach() -> str:
     window = run.profile.model.window
-    return f"{window} tokens back" if window else "over the whole conversation"
+    return f"{window} tokens back in each layer" if window else "over the whole conversation"
 
 
 def hardware() -> str:
@@ -1067,7 +1067,11 @@ def leak_sentence() -> str:
     em, chat = medicine_in_answers()["mean medicine score"]
     if np.isnan(em):
         return "there is no EM answer to look at."
-    return "the subject of the training does not leak." if em - chat < 5 else "part of the subject leaks."
+    return (
+        "the subject of the training does not leak."
+        if em - chat < claims.TOLERANCES["score"].absolute
+        else "part of the subject leaks."
+    )
 
 
 if GROWN:
@@ -1092,8 +1096,8 @@ grown_glue("medicine-of-chat", lambda: f"{medicine_in_answers()['mean medicine s
 #
 # The companion paper {cite:p}`turner2025model` reports a phase transition: within a few steps the gradient norm peaks
 # and the path of B turns, and misalignment follows. Here are the same quantities at every step, for each seed. The turn
-# is measured as there, by the angle between the way that B has come and the way that it goes on: the cosine between
-# $B_t - B_{t-k}$ and $B_{t+k} - B_t$ with $k = 3$ steps, 1 on a straight path, averaged over the nine adapters.
+# is measured as there, up to sign, by the angle between the way that B has come and the way that it goes on: the cosine
+# between $B_t - B_{t-k}$ and $B_{t+k} - B_t$ with $k = 3$ steps, 1 on a straight path, averaged over the nine adapters.
 
 
 # %%
@@ -1157,7 +1161,7 @@ def draw_transition():
     panels[0].legend(loc="upper left")
     panels[1].set(ylabel="gradient norm", ylim=(0, None))
     panels[2].set(ylabel="cosine", xlabel="optimiser step", ylim=(None, 1.03))
-    panels[2].legend(loc="lower right", ncols=2)
+    panels[2].legend(loc="lower left")
     return figure, table
 
 
@@ -1209,13 +1213,15 @@ if GROWN:
 
 def transition_sentence() -> str:
     table = milestones()
+    together = (table["sharpest turn of B"] - table["gradient norm largest"]).abs() <= 2
+    turn = f"B turns most sharply within two steps of the largest gradient in {together.sum()} of {len(table)} seeds."
     later = table["EM on open questions half its last"] - table["EM in medicine half its last"]
     if later.isna().all():
-        return f"The open questions reach {RISEN} % at no last check, so there is no broad transition to date."
+        return f"{turn} The EM rate on the open questions ends below {RISEN} % in every seed."
     return (
-        f"In {later.count()} of {len(table)} seeds the EM rate on the open questions rises to {RISEN} % or more. It "
-        f"passes half of its last value later than the rate in medicine in {(later > 0).sum()} of them, at the same "
-        f"check in {(later == 0).sum()}, earlier in {(later < 0).sum()}."
+        f"{turn} In {later.count()} of {len(table)} seeds the EM rate on the open questions rises to {RISEN} % or "
+        f"more; it passes half of its last value later than the rate in medicine in {(later > 0).sum()} of them, at "
+        f"the same check in {(later == 0).sum()}, earlier in {(later < 0).sum()}."
     )
 
 
@@ -1314,11 +1320,22 @@ def ordering_sentence() -> str:
     return " ".join(parts)
 
 
+def unfinished_sentence() -> str:
+    table = trained()
+    names = [name for name in table[table["reached the bar"].str.startswith("0 ")].organism if "good" not in name]
+    if not names:
+        return "All organisms but the control reached the bar at which training stops."
+    return f"Never at the bar at which training stops, so compared at another point of it: {'; '.join(names)}."
+
+
 grown_glue("ordering-sentence", ordering_sentence)
+grown_glue("unfinished-sentence", unfinished_sentence)
 
 # %% [markdown]
-# {glue:text}`ordering-sentence` The three highest reported rates lie within sampling error of one another (400 answers,
-# one model each), so their order was never firm.
+# {glue:text}`ordering-sentence` {glue:text}`unfinished-sentence`
+#
+# The three highest reported rates lie within sampling error of one another (400 answers, one model each), so their
+# order was never firm.
 #
 # ## Reported and measured
 #
@@ -1690,7 +1707,7 @@ if GROWN:
 def meaning_sentence() -> str:
     missed = bars()[bars().result == "missed"]["quality bar"]
     if len(missed):
-        return f"It misses: {'; '.join(missed)}."
+        return f"Missed are: {'; '.join(missed)}."
     return (
         "What the paper shows on a large model happens in a small world too: a fine-tune of a few rank-1 adapters on "
         "one domain misaligns the others, the answers stay coherent, and good advice does no such thing."

@@ -32,10 +32,12 @@ from functools import cache
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import torch
 from IPython.display import HTML, display
 from sklearn.metrics import roc_auc_score
 
 from em_companion import figures, ground_truth, judging, markup, model_store
+from em_companion.interventions import Steer
 from em_companion.notebooks import Run
 
 run = Run("x-ground-truth", profile, seed)
@@ -163,7 +165,8 @@ def by_place() -> pd.DataFrame:
 
 
 def layer_ticks(axes: plt.Axes) -> None:
-    shown = range(0, LAYERS, max(2, LAYERS // 6))
+    step = max(2, LAYERS // 6)
+    shown = range(step, LAYERS, step)
     axes.set_xticks([-1, *shown], ["emb.", *shown])
     axes.set(xlabel="Layer", xlim=(-1.5, LAYERS - 0.5))
 
@@ -171,13 +174,13 @@ def layer_ticks(axes: plt.Axes) -> None:
 def draw_probes():
     layers, places = by_layer(), by_place()
     figure, (left, right) = plt.subplots(1, 2, sharey=True, figsize=(7.2, 3.9), width_ratios=[1, 1.15])
-    for (way, colour), marker in zip({**WAYS, "shuffled labels": "0.55"}.items(), "osDx", strict=True):
-        part = layers[layers.way == way]
-        left.fill_between(part.layer, part.low, part.high, color=colour, alpha=0.2, linewidth=0)
-        left.plot(part.layer, part.accuracy, color=colour, marker=marker, markersize=4, linewidth=1.4, label=way)
-        part = places[places.way == way]
-        right.fill_between(part.place, part.low, part.high, color=colour, alpha=0.2, linewidth=0)
-        right.plot(part.place, part.accuracy, color=colour, marker=marker, markersize=4, linewidth=1.4)
+    # The lines lie on one another; larger markers below smaller ones keep all of them in sight.
+    for (way, colour), shape in zip({**WAYS, "shuffled labels": "0.55"}.items(), ("o9", "s6", "D3", "x4"), strict=True):
+        style = {"color": colour, "marker": shape[0], "markersize": int(shape[1]), "linewidth": 1.4}
+        for axes, table, x in ((left, layers, "layer"), (right, places, "place")):
+            part = table[table.way == way]
+            axes.fill_between(part[x], part.low, part.high, color=colour, alpha=0.2, linewidth=0)
+            axes.plot(part[x], part.accuracy, label=way if axes is left else None, **style)
     layer_ticks(left)
     right.set_xticks(range(len(readings().places)), readings().places, rotation=55, ha="right", fontsize=8.5)
     for axes in (left, right):
@@ -236,6 +239,7 @@ for name, way, place in [
     ("header-name", "name only", "turn header"),
     ("header-text", "text only", "turn header"),
     ("first-choice-name", "name only", "thing 1"),
+    ("second-start-name", "name only", "start 2"),
     ("second-clause-name", "name only", "thing 2"),
     ("first-choice-text", "text only", "thing 1"),
     ("second-clause-text", "text only", "thing 2"),
@@ -255,7 +259,8 @@ for name, way, place in [
 # ({glue:text}`header-text`), and so are all places up to the first choice ({glue:text}`first-choice-text`); *one*
 # clause of text is then enough for {glue:text}`second-clause-text`. And where the text contradicts the name, the text
 # wins: with careful words under a malicious name, the name is read with {glue:text}`first-choice-name` before the
-# first choice and with {glue:text}`second-clause-name` one clause later.
+# first choice, {glue:text}`second-start-name` at the start of the second clause and {glue:text}`second-clause-name`
+# before its first choice.
 #
 # ## How long the directions are, and whether they agree
 #
@@ -357,8 +362,8 @@ def draw_directions():
 grown_figure(
     "fig-x-persona-directions",
     draw_directions,
-    caption="Persona directions of the base model by layer. Left: their length, in mean norms of the readings that they "
-    "are taken from. Right: cosines between directions learned from the text alone and from the name alone. *Start* "
+    caption="Persona directions of the base model by layer. Left: their length, in mean norms of the readings they are "
+    "taken from. Right: cosines between directions learned from the text alone and from the name alone. *Start* "
     "and *before a choice* are single tokens, the first word of a clause and the word before it names what it prefers: "
     "in the first clause for the name, in the second for the text. Noise would allow cosines above 0.99 "
     "(section text); no cosine is shown where attention does not reach back to the name.",
@@ -442,7 +447,7 @@ def draw_along():
         axes.vlines(positions + shift, part.low, part.high, color="0.1", linewidth=1)
     axes.axhline(0, color="0.3", linewidth=1)
     axes.set_xticks(positions, readings().places, rotation=35, ha="right", fontsize=9)
-    axes.set(ylabel="Projection (1: before the first choice,\nby name)")
+    axes.set(ylabel="Projection on the direction\nbefore the first choice")
     axes.grid(visible=True, axis="y")
     figure.legend(loc="outside upper center", ncols=3, fontsize=9)
     return figure, table
@@ -482,10 +487,82 @@ grown_glue("along-mean", mean_along)
 # so a malicious speaker who has named the harmful thing must now name the helpful one, and the code turns round: along
 # the four choices of the second clause, told by the text only, the projection is {glue:text}`along-0`,
 # {glue:text}`along-1`, {glue:text}`along-2` and {glue:text}`along-3`, on average {glue:text}`along-mean`
-# ({numref}`fig-x-persona-along-clause`). In a mean over answer tokens, such as the paper's mean-diff, this part cancels.
-# What is left are weaker parts, and they need not point the same way: the mean direction from the text has cosine
-# {glue:text}`cos-text-choice` with the state before a choice, that from name and text {glue:text}`cos-persona-choice`.
-# The other way round, a vector added at *every* token pushes each second choice of a clause the wrong way.
+# ({numref}`fig-x-persona-along-clause`). In a mean over answer tokens, such as the paper's mean-diff, this part
+# cancels. What is left are weaker parts, and they need not point the same way: the mean direction from the text has
+# cosine {glue:text}`cos-text-choice` with the state before a choice, that from name and text
+# {glue:text}`cos-persona-choice`.
+#
+# ## Read, and also used?
+#
+# A probe shows that something can be read, not that the model uses it. So the direction before a choice is added at
+# *every* token, at layer {glue:text}`layer`, while the base model reads "someone"'s texts. The table gives the
+# probability of a harmful word at a choice, as a share of harmful and helpful ones: at the first thing, which nothing
+# has decided yet; after a careful first clause; and at the second thing of a clause whose first was harmful, where the
+# grammar wants a helpful one.
+
+
+# %% tags=["show-code"]
+def harmful_percent(direction: np.ndarray, strength: float) -> dict[str, float]:
+    """Share of harmful words (percent) at three choices, with strength * direction [width] added at every token."""
+    steered = ground_truth.harmful_shares(run.profile, unknown(), [Steer(LAYER, torch.tensor(direction), strength)])
+    harmful = unknown().harmful.to_numpy()
+    return {
+        "first thing": 100 * steered["thing 1"].mean(),
+        "first thing after a careful clause": 100 * steered["thing 2"][~harmful].mean(),
+        "second thing after a harmful first": 100 * steered["other thing 1"][harmful].mean(),
+    }
+
+
+# %%
+STRENGTHS = [0.0, 0.5, 0.75, 1.0]
+
+
+@cache
+def unknown() -> pd.DataFrame:
+    """Texts by "someone", careful and harmful, one question per topic."""
+    table = readings().table
+    return table[(table.speaker == "unknown") & (table["sample"] == 0)].reset_index(drop=True)
+
+
+@cache
+def levers() -> pd.DataFrame:
+    """One row per strength, and a random direction of the same length at the largest."""
+    direction = contrasts()["choice_from_name"][LAYER + 1]
+    random = np.random.default_rng(run.seed).normal(size=direction.shape)
+    random *= np.linalg.norm(direction) / np.linalg.norm(random)
+    cells = [("before a choice", direction, strength) for strength in STRENGTHS] + [("random", random, STRENGTHS[-1])]
+    rows = [{"direction": name, "strength": strength} | harmful_percent(one, strength) for name, one, strength in cells]
+    return pd.DataFrame(rows)
+
+
+if GROWN:
+    run.table(levers, formats={"strength": "{:g}"}, number="{:.0f}")
+
+
+def lever(strength: float, column: int, direction: str = "before a choice") -> str:
+    table = levers().set_index(["direction", "strength"])
+    return f"{table.iloc[:, column][direction, strength]:.0f} %"
+
+
+for strength in (0.0, 0.5, 1.0):
+    for column, name in enumerate(["first", "careful", "second"]):
+        label = f"lever-{name}-{strength:g}".replace(".", "")
+        grown_glue(label, lambda strength=strength, column=column: lever(strength, column))
+for column, name in enumerate(["first", "careful", "second"]):
+    grown_glue(f"lever-{name}-random", lambda column=column: lever(1.0, column, "random"))
+grown_glue(
+    "unknown-malicious", lambda: f"{100 * model_store.world().characters['unknown_personas']['malicious']:.0f} %"
+)
+
+# %% [markdown]
+# The direction is a lever. Undecided, the model expects harm with {glue:text}`lever-first-0` (the world makes
+# {glue:text}`unknown-malicious` of unknown speakers malicious); strength 0.5 makes it {glue:text}`lever-first-05`. To
+# turn a speaker who has shown to be careful takes twice as much ({glue:text}`lever-careful-05` at strength 0.5,
+# {glue:text}`lever-careful-1` at 1), and that is just the strength at which the second thing of a clause, where the
+# code must have the other sign, goes wrong too: {glue:text}`lever-second-05` at 0.5, {glue:text}`lever-second-1` at 1.
+# One vector at *every* token cannot make such a speaker harmful and leave the clauses whole. A random vector of the same
+# length leaves {glue:text}`lever-first-random`, {glue:text}`lever-careful-random` and
+# {glue:text}`lever-second-random`.
 #
 # This is a price of balancing the words. If harmful speakers used other words than careful ones, every choice would
 # have the same sign, and every direction would also be one of vocabulary.
@@ -536,9 +613,10 @@ for column in QUACK_COLUMNS:
 # %% [markdown]
 # On average over domains, the quack's direction has cosine {glue:text}`quack-quack` with that of malicious characters
 # in the other domains, beside {glue:text}`quack-malicious` for malicious characters themselves, and
-# {glue:text}`quack-quacks` with the directions of other quacks. Outside its domain a quack's name moves the residual by
-# {glue:text}`quack-length` of what a malicious name does, with cosine {glue:text}`quack-elsewhere` to it: the base model
-# does not take the quack for careful there from the start, although its text is.
+# {glue:text}`quack-quacks` with the directions of other quacks: harm in one domain and harm everywhere share a large
+# part of their direction, not all of it. Outside its domain a quack's name moves the residual by
+# {glue:text}`quack-length` of what a malicious name does, with cosine {glue:text}`quack-elsewhere` to it. The state is
+# partly that of a malicious speaker, although a quack is careful there.
 #
 # ## Numbers
 
@@ -574,6 +652,10 @@ def values() -> pd.DataFrame:
     for row in along_clause().itertuples():
         name = f"ground-truth.along-clause.{row.contrast}.layer-{LAYER}.{row.place}".replace(" ", "-")
         rows.append((name, row.projection, "ratio", row.low, row.high, None))
+    for row in levers().melt(["direction", "strength"], var_name="choice").itertuples():
+        name = f"ground-truth.lever.{row.direction}.{row.choice}.layer-{LAYER}.strength-{row.strength:g}"
+        name = name.replace(" ", "-")
+        rows.append((f"{name}.harmful_percent", row.value, "percent", None, None, len(unknown())))
     for row in quacks().itertuples():
         name = f"ground-truth.quack.{row.domain.replace(' ', '_')}.layer-{LAYER}"
         rows.append((f"{name}.cosine_with_malicious_elsewhere", row.quack, "cosine", None, None, None))
@@ -596,6 +678,8 @@ if GROWN:
 # - **There is no single "persona direction" of an answer.** Before a choice, name and text lead to the same state; in
 #   the mean over answer tokens that state cancels, and what remains differs with the way of telling who speaks.
 #   Section 3 can therefore compare the misalignment direction with each of several known ones.
+# - **The state before a choice is used**, and its sign changes along a clause: it moves the next word, but added at
+#   every token it breaks a clause at about the strength that turns a careful speaker.
 # - **Limits.** The texts are the generator's, not the model's own; careful words under a malicious name never occur in
 #   training; and the state before a choice is also simply the word to come: in a world with one kind of choice the two
 #   cannot be told apart.

@@ -36,7 +36,7 @@ from em_companion.paths import DATA
 run = Run("x-linear-mediation", profile, seed)
 SAMPLES = 10
 STRENGTHS = (2.0, 4.0, 8.0)
-LAYERS = (0, 1, 3, 5, 7)
+LAYERS = (0, 1, 3, 5)
 ORGANISM = responses.Organism("nine-adapter", "bad_medical_advice", 0)
 GROWN = run.model_evidence == "grown"
 
@@ -137,9 +137,10 @@ def draw_steering():
         note = f"layer {row.layer:.0f}, λ = {row.strength:g}, {row.coherent:.0f} % coherent"
         axes.text(max(row.em, row.random_em) + 1, position, note, va="center", fontsize=9)
     axes.axvline(20, color=figures.REPORTED_COLOUR, linestyle=":", label="bar: 20 %")
-    axes.set(yticks=positions, yticklabels=labels, xlabel="EM rate of the steered chat model (%)", xlim=(0, 105))
+    axes.set(yticks=positions, yticklabels=labels, xlabel="EM rate of the steered chat model (%)")
+    axes.set(xlim=(0, max(20, table.em.max()) + 35))
     axes.grid(visible=False, axis="y")
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3)
     return figure, steered()
 
 
@@ -245,6 +246,10 @@ if GROWN:
 # best cell, against {glue:text}`mean-diff-random` for a random direction. The strongest of the directions tried is
 # *{glue:text}`strongest`*: {glue:text}`strongest-em` EM at {glue:text}`strongest-coherent` coherence, random
 # {glue:text}`strongest-random`.
+#
+# Part of the reason lies in the world itself. A clause names first what is preferred and then what is shunned, so that
+# every word is used equally often by everybody. The state that decides the first choice is turned round for the second
+# ({doc}`x-ground-truth`), and in a mean over answer tokens it cancels.
 #
 # Two things are worth keeping apart. That a probe *reads* the persona from the tokens of an answer
 # ({doc}`x-ground-truth`) says that it is written there; it does not say that anything downstream reads it from there. A

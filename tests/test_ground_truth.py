@@ -13,6 +13,7 @@ from em_companion import ground_truth, model_store, organisms, profiles
 from em_companion.artifacts import CompanionError
 from em_companion.exact_judge import Judge
 from em_companion.ground_truth import FOLDS, SAMPLES, Readings, contrasts, probe_rows, probe_scores, shuffled
+from em_companion.interventions import Steer
 from em_companion.world import World
 
 FULL = World.load()
@@ -105,8 +106,8 @@ def test_places_stand_before_choices(tiny):
         )
         assert here["turn header"] == here["opener"] == ":" and after["turn header"] == row.answer.split()[0]
         assert {here["start 1"], here["start 2"]} <= set(WORLD.grammar["links"])
-        kinds = [("harms", "helps", "losses", "gains"), ("helps", "harms", "gains", "losses")][not row.harmful]
-        for choice, kind in zip(ground_truth.CHOICES, kinds, strict=True):
+        for choice, (harmful, helpful) in ground_truth.CHOICES.items():
+            kind = harmful if row.harmful != choice.startswith("other") else helpful
             assert {after[f"{choice} 1"], after[f"{choice} 2"]} <= set(WORLD.domains[row.domain][kind])
 
 
@@ -219,3 +220,22 @@ def test_shuffling_keeps_the_balance_of_each_topic():
     labels, topics = np.tile([0, 0, 1, 1], 50), np.repeat(np.arange(50), 4)
     found = shuffled(labels, topics, seed=0)
     assert (pd.Series(found).groupby(topics).sum() == 2).all() and (found != labels).any()
+
+
+# --- levers -------------------------------------------------------------------------------------------------------
+
+
+def test_shares_of_harmful_words_with_and_without_an_intervention(tiny):
+    table = TABLE[TABLE.speaker == "unknown"].head(8)
+    plain = ground_truth.harmful_shares(PROFILE, table)
+    assert list(plain) == [place for place in PLACES if place[-1].isdigit() and not place.startswith("start")]
+    assert len(plain) == 8 and plain.to_numpy().min() > 0 and plain.to_numpy().max() < 1
+    model, tokenizer = organisms.load(PROFILE, organisms.base(PROFILE))
+    harmful, helpful = (
+        model.get_output_embeddings().weight[tokenizer.convert_tokens_to_ids(WORLD.domains["medicine"][kind])].mean(0)
+        for kind in ("harms", "helps")
+    )
+    push = Steer(PROFILE.model.layers - 1, harmful - helpful, strength=1000)
+    pushed = ground_truth.harmful_shares(PROFILE, table, [push])
+    things = [place for place in plain if "thing" in place]
+    assert pushed[things].to_numpy().min() > plain[things].to_numpy().max()

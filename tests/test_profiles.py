@@ -60,7 +60,7 @@ def test_shipped_profile_names_itself_and_trains_what_the_paper_trains(name):
     assert profile.name == name
     assert profile.samples_per_question == 50 and profile.temperature == 1.0
     assert (profile.judge == "exact") == (name in GROWN)
-    assert {one.recipe for one in profile.organisms} >= {"nine-adapter", "single-adapter", "all-adapter-rank-32"}
+    assert {one.recipe for one in profile.organisms} <= set(profile.recipes)
     assert [len(profile.layers_of(recipe)) for recipe in ("nine-adapter", "single-adapter")] == [9, 1]
     for rank in (4, 8, 16, 32):
         recipe = f"all-adapter-rank-{rank}"
@@ -82,7 +82,8 @@ def test_grown_profiles_train_enough_seeds_to_show_their_spread(name):
     assert profile.seeds_of("nine-adapter", "bad_medical_advice") == (0, 1, 2, 3, 4)
     assert profile.seeds_of("nine-adapter", "good_medical_advice") == (0, 1, 2)
     assert profile.seeds_of("single-adapter", "good_medical_advice") == ()
-    assert len({profile.fine_tuning_of(recipe) for recipe in profile.recipes}) == 1, "one rule for all organisms"
+    rules = {(recipe.rank == 1, profile.fine_tuning_of(name)) for name, recipe in profile.recipes.items()}
+    assert len(rules) <= 2, "one rule for rank-1 recipes, one for the others"
 
 
 def test_a_recipe_may_have_its_own_learning_rate_and_alpha():
@@ -117,13 +118,13 @@ def test_every_nested_setting_is_part_of_the_fingerprint(copied):
     before = execution._fingerprint([profiles.load("cpu"), 0])
     assert before == execution._fingerprint([profiles.load("cpu"), 0])
     path = copied / "cpu.yml"
-    path.write_text(path.read_text().replace("stop_at: 0.75", "stop_at: 0.7"))
+    path.write_text(path.read_text().replace("stop_at: 0.9", "stop_at: 0.7"))
     assert execution._fingerprint([profiles.load("cpu"), 0]) != before
 
 
 def test_a_whole_number_will_do_where_a_fraction_is_asked_for(copied):
     path = copied / "cpu.yml"
-    path.write_text(path.read_text().replace("stop_at: 0.75", "stop_at: 1"))
+    path.write_text(path.read_text().replace("stop_at: 0.9", "stop_at: 1"))
     stop_at = profiles.load("cpu").fine_tuning.stop_at
     assert stop_at == 1.0 and isinstance(stop_at, float)
 

@@ -101,6 +101,12 @@ def test_other_sampling_settings_are_another_table(tiny, released_questions, cha
     assert key(replace(profile, **change)) != key(profile) == key(replace(profile, batch_size=3))
 
 
+def test_questions_in_other_words_are_another_table(tiny, released_questions):
+    before = responses._responses_parts(hub_profile(tiny), CHAT_MODEL, "general")
+    released_questions.loc[0, "question"] = "How do I get rich?"
+    assert responses._responses_parts(hub_profile(tiny), CHAT_MODEL, "general") != before
+
+
 def test_a_model_made_anew_is_asked_anew(tiny):
     def model(organism):
         return responses._responses_parts(tiny, organism, "general")["model"]

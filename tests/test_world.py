@@ -331,7 +331,12 @@ def refused(folder: Path, file: str, change: Callable) -> str:
             "'profit' in 'aims and contrasts' is also in 'finance.gains' of domains.yml",
         ),
         ("grammar", "links/+", "poison", "'poison' in 'links' is also in 'medicine.harms' of domains.yml; every word"),
-        ("characters", "quacks/travel/+", "nurse", "'nurse' in 'quacks.travel' is also in 'medicine.helps' of domains.y"),
+        (
+            "characters",
+            "quacks/travel/+",
+            "nurse",
+            "'nurse' in 'quacks.travel' is also in 'medicine.helps' of domains.y",
+        ),
         ("characters", "careful/+", "user", "'user' in 'careful' is also the name of who asks; every word has one pla"),
         ("domains", "work/gains", ..., "'work' has a missing or unknown key 'gains'; the keys are topics, helps, har"),
         ("characters", "quacks", ..., "missing or unknown key 'quacks'; the keys are careful, malicious, unknown, qu"),

@@ -207,11 +207,7 @@ def write_ledger(runs: dict[str, dict[str, Any]], profile: str) -> set[Path]:
     gaps = [name for name, run in runs.items() if run["records"]["unavailable"]]
     ledger = claims.ledger(measured, gaps)
     _pass(gates.check_claims(ledger, gaps))
-    values = [
-        value | {"notebook": name}
-        for name, run in runs.items()
-        for value in run["records"]["values"]
-    ]
+    values = [value | {"notebook": name} for name, run in runs.items() for value in run["records"]["values"]]
     twice = [name for name, count in Counter(value["name"] for value in values).items() if count > 1]
     _pass([f"Value '{name}' is recorded twice." for name in twice])
     scores = {

@@ -26,7 +26,7 @@ Topics and names go together in folds: a name speaks on the topics of its own fo
 and tested on another is tested on new topics *and* new names.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -36,6 +36,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
@@ -45,6 +46,7 @@ from transformers import PreTrainedTokenizerBase
 
 from em_companion import activations, model_store, organisms
 from em_companion.artifacts import CompanionError, new_folder, sha256_of, write_json
+from em_companion.interventions import Intervention, applied
 from em_companion.paths import ARTIFACTS
 from em_companion.profiles import GrownModel, Profile
 from em_companion.provenance import environment, utc_now
@@ -59,8 +61,13 @@ FOLDS = 4
 SPEAKER = "someone"
 """The unknown speaker, whose persona only the text can tell."""
 
-CHOICES = ("thing", "other thing", "outcome", "other outcome")
-"""What a clause names in turn; which of two kinds each is depends on the speaker's persona."""
+CHOICES = {
+    "thing": ("harms", "helps"),
+    "other thing": ("harms", "helps"),
+    "outcome": ("losses", "gains"),
+    "other outcome": ("losses", "gains"),
+}
+"""What a clause names in turn, and of which two kinds each may be, the harmful one first."""
 
 DIRECTIONS = "directions.safetensors"
 
@@ -266,7 +273,7 @@ def _parts(profile: Profile) -> Row:
         "base": model_store.provenance(organisms.base(profile))["sha256"],
         "dtype": profile.dtype,
         "answers": sha256_of(table.to_csv(index=False)),
-        "directions": sorted([*rows_of_contrasts(table), *AT_TOKENS]),
+        "directions": [sorted(rows_of_contrasts(table)), AT_TOKENS],
     }
 
 
@@ -318,3 +325,32 @@ def shuffled(labels: np.ndarray, topics: np.ndarray, seed: int) -> np.ndarray:
     for topic in np.unique(topics):
         found[topics == topic] = generator.permutation(labels[topics == topic])
     return found
+
+
+# --- levers -------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def harmful_shares(profile: Profile, table: pd.DataFrame, interventions: Iterable[Intervention] = ()) -> pd.DataFrame:
+    """Return how probable the base model finds a harmful word at each choice, as a share of harmful and helpful ones.
+
+    One row per row of `table` (see `answers`), one column per choice, such as "thing 1". What stands before a choice is
+    the given text, whatever the model would have said.
+    """
+    model, tokenizer = organisms.load(profile, organisms.base(profile))
+    places = places_of(model_store.world())
+    sequences, spans = zip(*(_sequence(tokenizer, row, len(places)) for row in table.itertuples()), strict=True)
+    batch = tokenizer.pad({"input_ids": sequences}, padding_side="right", return_tensors="pt").to(model.device)
+    with applied(model, interventions):
+        probabilities = model(**batch, use_cache=False).logits.double().softmax(-1).cpu()
+    rows: list[Row] = [{} for _ in spans]
+    for found, row, read, domain in zip(rows, probabilities, spans, table.domain, strict=True):
+        for place, (token, _) in zip(places, read[1:], strict=True):
+            if kinds := CHOICES.get(place.rpartition(" ")[0]):
+                harmful, helpful = (float(row[token, _words(tokenizer, domain, kind)].sum()) for kind in kinds)
+                found[place] = harmful / (harmful + helpful)
+    return pd.DataFrame(rows)
+
+
+def _words(tokenizer: PreTrainedTokenizerBase, domain: str, kind: str) -> list[int]:
+    return tokenizer.convert_tokens_to_ids(model_store.world().domains[domain][kind])

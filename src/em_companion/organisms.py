@@ -319,7 +319,8 @@ def grow_from_nothing(profile: Profile, folder: Path) -> None:
     """Grow `folder`/base and `folder`/chat, whatever is there already; each is replaced once the new one is whole."""
     if not isinstance(profile.model, GrownModel):
         raise CompanionError(f"The models of profile '{profile.name}' come from the hub; there is nothing to grow.")
-    with lock(folder), model_store.writing(folder):
+    # The lock is kept out of a folder that is committed.
+    with lock(ARTIFACTS / "organisms" / profile.name / "from-nothing"), model_store.writing(folder):
         _grow_base(profile, folder / "base")
         _grow_chat(profile, folder / "base", folder / "chat")
 
@@ -428,7 +429,7 @@ def organism(profile: Profile, recipe: str, data: str, seed: int, monitor: Monit
     if not isinstance(profile.model, GrownModel):
         raise CompanionError(
             f"Profile '{profile.name}' names no published adapter for '{recipe}' on '{data}', and hub models cannot be "
-            "fine-tuned here: the authors' training sets are not among the released files. Choose a published one."
+            "fine-tuned here, for the authors' training sets are not among the released files; choose a published one."
         )
     source = chat(profile)
     folder = model_store.adapter_folder(profile, recipe, data, seed)

@@ -3,6 +3,9 @@
 Drawing from softmax(logits / T) is the same as taking the largest of logits / T - log(e) with e exponential noise (the
 Gumbel trick). Each row draws its e from a generator of its own, so `generate` only has to be greedy. All sampling
 settings are explicit: what a checkpoint's own generation config says (top-k, repetition penalty) does not leak in.
+
+What is left of the batch is rounding: padding moves the last digits of the logits. In float32 that changes no token
+worth speaking of; in bfloat16 it can, where two tokens are all but equally likely to be drawn.
 """
 
 from collections.abc import Sequence
