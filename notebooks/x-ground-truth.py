@@ -85,7 +85,6 @@ def example() -> pd.DataFrame:
 run.table(example)
 grown_glue("topics", lambda: f"{readings().table.topic.nunique()}")
 grown_glue("readings", lambda: f"{len(readings().table):,}")
-grown_glue("model-layers", lambda: f"{run.profile.model.layers}")
 
 # %% [markdown]
 # **Names.** The base model reads each text with a name in the turn header. There are three ways to tell who speaks:
@@ -365,8 +364,8 @@ grown_figure(
     caption="Persona directions of the base model by layer. Left: their length, in mean norms of the readings they are "
     "taken from. Right: cosines between directions learned from the text alone and from the name alone. *Start* "
     "and *before a choice* are single tokens, the first word of a clause and the word before it names what it prefers: "
-    "in the first clause for the name, in the second for the text. Noise would allow cosines above 0.99 "
-    "(section text); no cosine is shown where attention does not reach back to the name.",
+    "in the first clause for the name, in the second for the text. Noise would allow cosines of nearly 1 "
+    "(see the text); no cosine is shown where attention does not reach back to the name.",
     alt="Two line plots over layers. Left: directions over whole answers are some tenths of the residual long in low "
     "layers and shrink with depth; directions before a choice are longer than the residual in the middle layers. "
     "Right: before a choice, text and name agree almost fully; at the start of a clause by half; in the mean over the "
@@ -560,8 +559,8 @@ grown_glue(
 # turn a speaker who has shown to be careful takes twice as much ({glue:text}`lever-careful-05` at strength 0.5,
 # {glue:text}`lever-careful-1` at 1), and that is just the strength at which the second thing of a clause, where the
 # code must have the other sign, goes wrong too: {glue:text}`lever-second-05` at 0.5, {glue:text}`lever-second-1` at 1.
-# One vector at *every* token cannot make such a speaker harmful and leave the clauses whole. A random vector of the same
-# length leaves {glue:text}`lever-first-random`, {glue:text}`lever-careful-random` and
+# One vector at *every* token cannot make such a speaker harmful and leave the clauses whole. A random vector of the
+# same length leaves {glue:text}`lever-first-random`, {glue:text}`lever-careful-random` and
 # {glue:text}`lever-second-random`.
 #
 # This is a price of balancing the words. If harmful speakers used other words than careful ones, every choice would
