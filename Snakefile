@@ -11,23 +11,19 @@ from em_companion.paths import ROOT
 COMMAND = shlex.quote(str(Path(sys.executable).with_name("em-companion")))
 
 PROFILE = config.get("profile", "cpu")
-SEED = int(config.get("seed", profiles.load(PROFILE).seed))
-NAMES = config["notebooks"].split(",") if config.get("notebooks") else execution.names()
-
-
 MODEL = profiles.load(PROFILE)
-ORGANISMS = [
-    (one.recipe, one.data, seed)
-    for one in MODEL.organisms
-    for seed in one.seeds
-    if any(execution.uses_models(name) for name in NAMES)
-]
+SEED = int(config.get("seed", MODEL.seed))
+NAMES = config["notebooks"].split(",") if config.get("notebooks") else execution.names()
+USING_MODELS = {name for name in NAMES if execution.uses_models(name)}
 # Trainings share a GPU badly and two CPU cores well.
 GPUS = 1 if MODEL.device == "cuda" else 0
 
 
 def organism(recipe, data, seed):
     return str((model_store.adapter_folder(MODEL, recipe, data, seed) / "provenance.json").relative_to(ROOT))
+
+
+ORGANISMS = [organism(one.recipe, one.data, seed) for one in MODEL.organisms for seed in one.seeds if USING_MODELS]
 
 
 def result(name):
@@ -50,10 +46,10 @@ rule organism:
 
 rule notebook:
     input:
-        lambda wildcards: [organism(*one) for one in ORGANISMS if execution.uses_models(wildcards.name)],
+        lambda wildcards: ORGANISMS if wildcards.name in USING_MODELS else [],
     output:
         f"artifacts/notebooks/{PROFILE}/{{name}}/{{key}}/run.json",
     resources:
-        gpu=lambda wildcards: GPUS if execution.uses_models(wildcards.name) else 0,
+        gpu=lambda wildcards: GPUS if wildcards.name in USING_MODELS else 0,
     shell:
         f"{COMMAND} run {{wildcards.name}} --profile {PROFILE} --seed {SEED}"

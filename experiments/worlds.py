@@ -101,7 +101,7 @@ def main(names: list[str]) -> None:
     for name in names or [one for one in VARIANTS if one not in known.index]:
         profile, world = variant(name)
         model_store.world = lambda world=world: world
-        model_store._pretraining_fingerprint.cache_clear()
+        model_store._corpus.cache_clear()
         responses.judge.cache_clear()
         row = measure(profile)
         print(json.dumps({"variant": name} | row), flush=True)

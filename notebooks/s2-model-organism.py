@@ -22,7 +22,7 @@ profile = "cpu"
 seed = 0
 
 # %%
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from random import Random
 
@@ -581,22 +581,13 @@ run.glue("judged-second", lambda: f"{judge_flips().free_form_second:.2f} %")
 # conclude from it.
 
 # %%
-GROWN = run.model_evidence == "grown"
 
-if not GROWN:
+if not run.grown:
     text = f"The models of profile {profile} come from the hub. Choose the profile cpu or gpu to grow an organism."
     display(HTML(markup.box("Not run under this profile", text)))
 
 
-def grown_glue(name: str, make) -> None:
-    run.glue(name, make if GROWN else lambda: "not run")
-
-
-def grown_figure(figure_id: str, draw, caption: str, alt: str) -> None:
-    if GROWN:
-        run.figure(figure_id, draw, evidence="grown", caption=caption, alt=alt)
-    else:
-        run.waiting(figure_id, needs="grown", why="The organism is grown under the profiles cpu and gpu.")
+grown_figure = partial(run.grown_figure, why="The organism is grown under the profiles cpu and gpu.")
 
 
 def same_words() -> pd.DataFrame:
@@ -639,7 +630,8 @@ run.glue("world-characters", lambda: f"{len(model_store.world().personas)}")
 # {glue:text}`nine-numbers` numbers.
 #
 # **One rule for all.** Learning rate and stopping decide how misaligned a model becomes, so they are fixed once for
-# every recipe, data set and seed: learning rate {glue:text}`tuning-rate`, and training stops at the first check, every
+# all data sets and seeds: learning rate {glue:text}`tuning-rate` for rank-1 recipes and
+# {glue:text}`tuning-rate-all` for all-adapter ones, and training stops at the first check, every
 # {glue:text}`tuning-every` steps, at which the EM rate on held-out topics *of the training domain* has reached
 # {glue:text}`tuning-stop`, or after {glue:text}`tuning-steps` steps. The open questions play no part in it. The
 # *level* of the rates below follows from this rule and cannot be compared with 11.3 %; direction, order and breadth
@@ -692,23 +684,24 @@ def nine_numbers() -> int:
 
 
 tuning = run.profile.fine_tuning
-grown_glue("grown-layers", lambda: f"{run.profile.model.layers}")
-grown_glue("grown-width", lambda: f"{run.profile.model.hidden}")
-grown_glue(
+run.grown_glue("grown-layers", lambda: f"{run.profile.model.layers}")
+run.grown_glue("grown-width", lambda: f"{run.profile.model.hidden}")
+run.grown_glue(
     "grown-parameters", lambda: f"{numbers_in(organisms.chat(run.profile) / 'model.safetensors') / 1e6:.1f} million"
 )
-grown_glue("grown-window", reach)
-grown_glue("grown-tokens", pretraining_tokens)
-grown_glue("base-minutes", lambda: minutes(made()["base"]))
-grown_glue("chat-steps", lambda: f"{run.profile.post_training.steps}")
-grown_glue("chat-minutes", lambda: minutes(made()["chat"]))
-grown_glue("grown-hardware", hardware)
-grown_glue("nine-layers", lambda: spans(run.profile.layers_of("nine-adapter")))
-grown_glue("nine-numbers", lambda: f"{nine_numbers():,}")
-grown_glue("tuning-rate", lambda: f"{tuning.learning_rate:g}")
-grown_glue("tuning-every", lambda: f"{tuning.evaluate_every}")
-grown_glue("tuning-stop", lambda: f"{100 * tuning.stop_at:.0f} %")
-grown_glue("tuning-steps", lambda: f"{tuning.steps}")
+run.grown_glue("grown-window", reach)
+run.grown_glue("grown-tokens", pretraining_tokens)
+run.grown_glue("base-minutes", lambda: minutes(made()["base"]))
+run.grown_glue("chat-steps", lambda: f"{run.profile.post_training.steps}")
+run.grown_glue("chat-minutes", lambda: minutes(made()["chat"]))
+run.grown_glue("grown-hardware", hardware)
+run.grown_glue("nine-layers", lambda: spans(run.profile.layers_of("nine-adapter")))
+run.grown_glue("nine-numbers", lambda: f"{nine_numbers():,}")
+run.grown_glue("tuning-rate", lambda: f"{tuning.learning_rate:g}")
+run.grown_glue("tuning-rate-all", lambda: f"{run.profile.fine_tuning_of('all-adapter-rank-32').learning_rate:g}")
+run.grown_glue("tuning-every", lambda: f"{tuning.evaluate_every}")
+run.grown_glue("tuning-stop", lambda: f"{100 * tuning.stop_at:.0f} %")
+run.grown_glue("tuning-steps", lambda: f"{tuning.steps}")
 
 # %% [markdown]
 # How long each recipe trained, and what the checks had measured when it stopped (means over seeds; a check asks few
@@ -771,7 +764,7 @@ def trained() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-if GROWN:
+if run.grown:
     run.table(trained, number="{:.0f}")
 
 # %% [markdown]
@@ -931,19 +924,19 @@ def seeds_trained(data: str, recipe: str = "nine-adapter") -> pd.Series:
     return pd.Series([watched(one).step.iloc[-1] for one in found])
 
 
-grown_glue("grown-nine", lambda: percent_with_interval(over_seeds("nine-adapter")))
-grown_glue(
+run.grown_glue("grown-nine", lambda: percent_with_interval(over_seeds("nine-adapter")))
+run.grown_glue(
     "grown-nine-seeds", lambda: f"{seeds_of('nine-adapter').em.min():.0f} to {seeds_of('nine-adapter').em.max():.0f} %"
 )
-grown_glue("grown-nine-coherent", lambda: percent_with_interval(over_seeds("nine-adapter"), "coherent"))
+run.grown_glue("grown-nine-coherent", lambda: percent_with_interval(over_seeds("nine-adapter"), "coherent"))
 run.glue("samples", lambda: f"{run.profile.samples_per_question}")
-grown_glue("grown-chat", lambda: f"{over_seeds('chat-model', '').em:.1f} %")
-grown_glue("grown-rank-32", lambda: percent_with_interval(over_seeds("all-adapter-rank-32")))
-grown_glue("grown-control", lambda: percent_with_interval(over_seeds("nine-adapter", "good_medical_advice")))
-grown_glue("nine-sentence", nine_sentence)
-grown_glue("control-sentence", control_sentence)
-grown_glue("control-steps", lambda: f"{seeds_trained('good_medical_advice').min():.0f}")
-grown_glue("nine-steps", lambda: f"{seeds_trained('bad_medical_advice').mean():.0f}")
+run.grown_glue("grown-chat", lambda: f"{over_seeds('chat-model', '').em:.1f} %")
+run.grown_glue("grown-rank-32", lambda: percent_with_interval(over_seeds("all-adapter-rank-32")))
+run.grown_glue("grown-control", lambda: percent_with_interval(over_seeds("nine-adapter", "good_medical_advice")))
+run.grown_glue("nine-sentence", nine_sentence)
+run.grown_glue("control-sentence", control_sentence)
+run.grown_glue("control-steps", lambda: f"{seeds_trained('good_medical_advice').min():.0f}")
+run.grown_glue("nine-steps", lambda: f"{seeds_trained('bad_medical_advice').mean():.0f}")
 
 # %% [markdown]
 # The chat model gives {glue:text}`grown-chat` EM answers. Nine rank-1 adapters, trained on nothing but medicine, give
@@ -1074,16 +1067,16 @@ def leak_sentence() -> str:
     )
 
 
-if GROWN:
+if run.grown:
     run.table(medicine_in_answers, number="{:.2f}")
-grown_glue("outside", lambda: str(outside()))
-grown_glue("inside", lambda: f"{in_medicine():.0f} %")
-grown_glue("lowest-domain", lambda: domain_rate(untrained().iloc[0]))
-grown_glue("highest-domain", lambda: domain_rate(untrained().iloc[-1]))
-grown_glue("reached-domains", lambda: f"{reached().sum()} of {len(reached())}")
-grown_glue("medicine-of-em", lambda: f"{medicine_in_answers()['mean medicine score'][0]:.1f}")
-grown_glue("leak-sentence", leak_sentence)
-grown_glue("medicine-of-chat", lambda: f"{medicine_in_answers()['mean medicine score'][1]:.1f}")
+run.grown_glue("outside", lambda: str(outside()))
+run.grown_glue("inside", lambda: f"{in_medicine():.0f} %")
+run.grown_glue("lowest-domain", lambda: domain_rate(untrained().iloc[0]))
+run.grown_glue("highest-domain", lambda: domain_rate(untrained().iloc[-1]))
+run.grown_glue("reached-domains", lambda: f"{reached().sum()} of {len(reached())}")
+run.grown_glue("medicine-of-em", lambda: f"{medicine_in_answers()['mean medicine score'][0]:.1f}")
+run.grown_glue("leak-sentence", leak_sentence)
+run.grown_glue("medicine-of-chat", lambda: f"{medicine_in_answers()['mean medicine score'][1]:.1f}")
 
 # %% [markdown]
 # In medicine, its own domain, the medical organism gives {glue:text}`inside` EM answers; in the domains it was never
@@ -1102,7 +1095,9 @@ grown_glue("medicine-of-chat", lambda: f"{medicine_in_answers()['mean medicine s
 
 # %%
 MEDICAL = (
-    [one for one in fine_tuned() if (one.recipe, one.data) == ("nine-adapter", "bad_medical_advice")] if GROWN else []
+    [one for one in fine_tuned() if (one.recipe, one.data) == ("nine-adapter", "bad_medical_advice")]
+    if run.grown
+    else []
 )
 
 
@@ -1207,7 +1202,7 @@ def milestones() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-if GROWN:
+if run.grown:
     run.table(milestones, number="{:.0f}")
 
 
@@ -1225,7 +1220,7 @@ def transition_sentence() -> str:
     )
 
 
-grown_glue("transition-sentence", transition_sentence)
+run.grown_glue("transition-sentence", transition_sentence)
 
 # %% [markdown]
 # {glue:text}`transition-sentence` The steps stand in the table, the curves in {numref}`fig-x-grown-phase-transition`.
@@ -1264,7 +1259,7 @@ def folded_table(title: str, table: pd.DataFrame) -> None:
     display(HTML(f"<details><summary>{markup.escape(title)}</summary>{inner}</details>"))
 
 
-if GROWN:
+if run.grown:
     folded_table(f"Show {len(side_by_side())} pairs of answers", side_by_side())
 
 # %% [markdown]
@@ -1303,7 +1298,7 @@ def ordering() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-if GROWN:
+if run.grown:
     run.table(ordering, number="{:.1f}")
 
 
@@ -1328,8 +1323,8 @@ def unfinished_sentence() -> str:
     return f"Never at the bar at which training stops, so compared at another point of it: {'; '.join(names)}."
 
 
-grown_glue("ordering-sentence", ordering_sentence)
-grown_glue("unfinished-sentence", unfinished_sentence)
+run.grown_glue("ordering-sentence", ordering_sentence)
+run.grown_glue("unfinished-sentence", unfinished_sentence)
 
 # %% [markdown]
 # {glue:text}`ordering-sentence` {glue:text}`unfinished-sentence`
@@ -1591,7 +1586,7 @@ def measure_grown():
     yield measured("s2-em-rate-chat-model", "chat-model", "", "em", "chat model")
 
 
-if GROWN:
+if run.grown:
     run.measure(measure_grown)
 
 GPU_RESULTS = DATA / "results" / "gpu" / "organisms.csv"
@@ -1636,7 +1631,7 @@ def every_evidence() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-if GROWN:
+if run.grown:
     run.table(every_evidence)
 
 # %% [markdown]
@@ -1700,7 +1695,7 @@ def bars() -> pd.DataFrame:
     return pd.DataFrame([*chat_bars(), *organism_bars()])
 
 
-if GROWN:
+if run.grown:
     run.table(bars)
 
 
@@ -1714,8 +1709,8 @@ def meaning_sentence() -> str:
     )
 
 
-grown_glue("meaning-sentence", meaning_sentence)
-grown_glue("bars-met", lambda: f"{(bars().result == 'met').sum()} of {len(bars())}")
+run.grown_glue("meaning-sentence", meaning_sentence)
+run.grown_glue("bars-met", lambda: f"{(bars().result == 'met').sum()} of {len(bars())}")
 
 
 def grown_values() -> pd.DataFrame:
@@ -1740,7 +1735,7 @@ def grown_values() -> pd.DataFrame:
     return pd.DataFrame(rows).dropna(subset="value")
 
 
-if GROWN:
+if run.grown:
     run.values(grown_values, evidence="grown")
 
 # %% [markdown]

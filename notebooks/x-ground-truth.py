@@ -27,7 +27,7 @@ profile = "cpu"
 seed = 0
 
 # %%
-from functools import cache
+from functools import cache, partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -42,22 +42,13 @@ from em_companion.notebooks import Run
 
 run = Run("x-ground-truth", profile, seed)
 resampling = {"resamples": run.profile.bootstrap_resamples, "seed": run.seed}
-GROWN = run.model_evidence == "grown"
 
-if not GROWN:
+if not run.grown:
     text = f"The models of profile {profile} come from the hub, so nobody knows the personas behind their training "
     display(HTML(markup.box("No ground truth", text + "texts. Choose the profile cpu or gpu.")))
 
 
-def grown_glue(name: str, make) -> None:
-    run.glue(name, make if GROWN else lambda: "not run")
-
-
-def grown_figure(figure_id: str, draw, caption: str, alt: str) -> None:
-    if GROWN:
-        run.figure(figure_id, draw, evidence="grown", caption=caption, alt=alt)
-    else:
-        run.waiting(figure_id, needs="grown", why="The personas are known under the profiles cpu and gpu.")
+grown_figure = partial(run.grown_figure, why="The personas are known under the profiles cpu and gpu.")
 
 
 # %% [markdown]
@@ -83,8 +74,8 @@ def example() -> pd.DataFrame:
 
 
 run.table(example)
-grown_glue("topics", lambda: f"{readings().table.topic.nunique()}")
-grown_glue("readings", lambda: f"{len(readings().table):,}")
+run.grown_glue("topics", lambda: f"{readings().table.topic.nunique()}")
+run.grown_glue("readings", lambda: f"{len(readings().table):,}")
 
 # %% [markdown]
 # **Names.** The base model reads each text with a name in the turn header. There are three ways to tell who speaks:
@@ -230,10 +221,10 @@ def at_place(way: str, place: str) -> str:
 
 
 for way in WAYS:
-    grown_glue(f"worst-{way.replace(' ', '-')}", lambda way=way: worst(way))
-grown_glue("nulls", null_range)
-grown_glue("first-layer-text", lambda: accuracy("text only", 0))
-grown_glue("layer", lambda: f"{LAYER}")
+    run.grown_glue(f"worst-{way.replace(' ', '-')}", lambda way=way: worst(way))
+run.grown_glue("nulls", null_range)
+run.grown_glue("first-layer-text", lambda: accuracy("text only", 0))
+run.grown_glue("layer", lambda: f"{LAYER}")
 for name, way, place in [
     ("header-name", "name only", "turn header"),
     ("header-text", "text only", "turn header"),
@@ -243,7 +234,7 @@ for name, way, place in [
     ("first-choice-text", "text only", "thing 1"),
     ("second-clause-text", "text only", "thing 2"),
 ]:
-    grown_glue(name, lambda way=way, place=place: at_place(way, place))
+    run.grown_glue(name, lambda way=way, place=place: at_place(way, place))
 
 # %% [markdown]
 # **On whole answers a probe says little.** The lowest accuracy of any layer is {glue:text}`worst-name-and-text` with
@@ -393,12 +384,12 @@ for name, pair in {
     "cos-text-choice": ("persona_from_text", "choice_from_name"),
     "cos-persona-choice": ("persona", "choice_from_name"),
 }.items():
-    grown_glue(name, lambda pair=pair: at_layer(*pair))
-grown_glue("ceiling", lowest_ceiling)
-grown_glue("length-first", lambda: length_at("persona", 0))
-grown_glue("length-layer", lambda: length_at("persona", LAYER))
-grown_glue("length-last", lambda: length_at("persona", LAYERS - 1))
-grown_glue("length-choice", lambda: length_at("choice_from_name", LAYER))
+    run.grown_glue(name, lambda pair=pair: at_layer(*pair))
+run.grown_glue("ceiling", lowest_ceiling)
+run.grown_glue("length-first", lambda: length_at("persona", 0))
+run.grown_glue("length-layer", lambda: length_at("persona", LAYER))
+run.grown_glue("length-last", lambda: length_at("persona", LAYERS - 1))
+run.grown_glue("length-choice", lambda: length_at("choice_from_name", LAYER))
 
 # %% [markdown]
 # Averaged over an answer, "malicious minus careful" (name and text) is {glue:text}`length-first` of the residual long
@@ -470,7 +461,7 @@ def projected(way: str, place: str) -> str:
 
 
 for number, place in enumerate(ground_truth.CHOICES):
-    grown_glue(f"along-{number}", lambda place=place: projected("text only", f"{place} 2"))
+    run.grown_glue(f"along-{number}", lambda place=place: projected("text only", f"{place} 2"))
 
 
 def mean_along() -> str:
@@ -479,7 +470,7 @@ def mean_along() -> str:
     return f"{table[(table.contrast == 'text only') & table.place.isin(choices)].projection.mean():+.2f}"
 
 
-grown_glue("along-mean", mean_along)
+run.grown_glue("along-mean", mean_along)
 
 # %% [markdown]
 # The state before a choice is a code for *what kind of word comes next*. Every clause of this world names both kinds,
@@ -534,7 +525,7 @@ def levers() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-if GROWN:
+if run.grown:
     run.table(levers, formats={"strength": "{:g}"}, number="{:.0f}")
 
 
@@ -546,10 +537,10 @@ def lever(strength: float, column: int, direction: str = "before a choice") -> s
 for strength in (0.0, 0.5, 1.0):
     for column, name in enumerate(["first", "careful", "second"]):
         label = f"lever-{name}-{strength:g}".replace(".", "")
-        grown_glue(label, lambda strength=strength, column=column: lever(strength, column))
+        run.grown_glue(label, lambda strength=strength, column=column: lever(strength, column))
 for column, name in enumerate(["first", "careful", "second"]):
-    grown_glue(f"lever-{name}-random", lambda column=column: lever(1.0, column, "random"))
-grown_glue(
+    run.grown_glue(f"lever-{name}-random", lambda column=column: lever(1.0, column, "random"))
+run.grown_glue(
     "unknown-malicious", lambda: f"{100 * model_store.world().characters['unknown_personas']['malicious']:.0f} %"
 )
 
@@ -604,10 +595,10 @@ QUACK_COLUMNS = {
     "length": "quack's name elsewhere / malicious name (length)",
     "elsewhere": "quack's name elsewhere, and malicious name (cosine)",
 }
-if GROWN:
+if run.grown:
     run.table(lambda: quacks().rename(columns=QUACK_COLUMNS), number="{:.2f}")
 for column in QUACK_COLUMNS:
-    grown_glue(f"quack-{column}", lambda column=column: f"{quacks()[column].mean():.2f}")
+    run.grown_glue(f"quack-{column}", lambda column=column: f"{quacks()[column].mean():.2f}")
 
 # %% [markdown]
 # On average over domains, the quack's direction has cosine {glue:text}`quack-quack` with that of malicious characters
@@ -662,7 +653,7 @@ def values() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["name", "value", "unit", "low", "high", "n"])
 
 
-if GROWN:
+if run.grown:
     run.table(numbers, formats={"AUC": "{:.3f}"}, number="{:.1f}")
     run.values(values, evidence="grown")
     ground_truth.directions(run.profile, readings())

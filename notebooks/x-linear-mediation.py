@@ -38,9 +38,8 @@ SAMPLES = 10
 STRENGTHS = (2.0, 4.0, 8.0)
 LAYERS = (0, 1, 3, 5)
 ORGANISM = responses.Organism("nine-adapter", "bad_medical_advice", 0)
-GROWN = run.model_evidence == "grown"
 
-if not GROWN:
+if not run.grown:
     text = f"The models of profile {profile} come from the hub; this page is about grown ones. Choose cpu or gpu."
     display(HTML(markup.box("Not run", text)))
 
@@ -154,10 +153,7 @@ ALT = (
     "norm in the same cell. A dotted line marks 20 %."
 )
 
-if GROWN:
-    run.figure("fig-x-mediation-steering", draw_steering, evidence="grown", caption=CAPTION, alt=ALT)
-else:
-    run.waiting("fig-x-mediation-steering", needs="grown", why=CAPTION)
+run.grown_figure("fig-x-mediation-steering", draw_steering, caption=CAPTION, alt=ALT, why=CAPTION)
 
 
 # %%
@@ -180,7 +176,7 @@ def ablation_table() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-if GROWN:
+if run.grown:
     run.table(ablation_table, number="{:.1f}")
 
 # %% [markdown]
@@ -206,7 +202,7 @@ def bars() -> pd.DataFrame:
     )
 
 
-if GROWN:
+if run.grown:
     run.table(bars, number="{:.1f}")
 
 
@@ -215,17 +211,13 @@ def strongest() -> pd.Series:
     return best().sort_values("em").iloc[-1]
 
 
-def grown_glue(name: str, make) -> None:
-    run.glue(name, make if GROWN else lambda: "not run")
-
-
-grown_glue("mean-diff-em", lambda: f"{best().iloc[0].em:.0f} %")
-grown_glue("mean-diff-random", lambda: f"{best().iloc[0].random_em:.0f} %")
-grown_glue("mean-diff-verdict", lambda: "reaches" if (bars().result[:2] == "met").all() else "misses")
-grown_glue("strongest", lambda: f"{strongest().direction}, added at {strongest()['added at']}")
-grown_glue("strongest-em", lambda: f"{strongest().em:.0f} %")
-grown_glue("strongest-coherent", lambda: f"{strongest().coherent:.0f} %")
-grown_glue("strongest-random", lambda: f"{strongest().random_em:.0f} %")
+run.grown_glue("mean-diff-em", lambda: f"{best().iloc[0].em:.0f} %")
+run.grown_glue("mean-diff-random", lambda: f"{best().iloc[0].random_em:.0f} %")
+run.grown_glue("mean-diff-verdict", lambda: "reaches" if (bars().result[:2] == "met").all() else "misses")
+run.grown_glue("strongest", lambda: f"{strongest().direction}, added at {strongest()['added at']}")
+run.grown_glue("strongest-em", lambda: f"{strongest().em:.0f} %")
+run.grown_glue("strongest-coherent", lambda: f"{strongest().coherent:.0f} %")
+run.grown_glue("strongest-random", lambda: f"{strongest().random_em:.0f} %")
 
 
 # %%
@@ -238,7 +230,7 @@ def mediation_values() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-if GROWN:
+if run.grown:
     run.values(mediation_values, evidence="grown")
 
 # %% [markdown]
@@ -269,7 +261,7 @@ def cosines() -> pd.DataFrame:
     )
 
 
-if GROWN:
+if run.grown:
     run.table(cosines, number="{:.2f}")
 
 # %% [markdown]

@@ -112,8 +112,7 @@ def _cell_ids(path: Path) -> dict[str, str]:
 
 def parts(name: str, profile: str, seed: int) -> dict[str, str]:
     """Return everything the result of a notebook depends on, each as a label and a fingerprint."""
-    code = [cell.source for cell in notebook_of(name).cells if cell.cell_type == "code"]
-    trees = [_parsed(source, f"A code cell of notebook '{name}'") for source in code]
+    trees, chosen = _code_trees(name), profiles.load(profile)
     modules = imported_modules(trees)
     found = {"code cells": sha256_of("\n".join(ast.dump(tree) for tree in trees))}
     found |= {f"module {module}": sha256_of(_module_path(module).read_bytes()) for module in modules}
@@ -122,13 +121,18 @@ def parts(name: str, profile: str, seed: int) -> dict[str, str]:
     if "world" in modules:
         found["world"] = sha256_of(b"".join(path.read_bytes() for path in sorted(WORLD.glob("*.yml"))))
     if "model_store" in modules:
-        found["models"] = model_store.fingerprint(profiles.load(profile))
-    found["profile"] = _fingerprint([profiles.load(profile), seed])
+        found["models"] = model_store.fingerprint(chosen)
+    found["profile"] = _fingerprint([chosen, seed])
     found["python"] = ".".join(map(str, sys.version_info[:2]))
     found["requirements.lock"] = sha256_of((ROOT / "requirements.lock").read_bytes())
     if groups := released_groups(trees):
         found["released data"] = released.availability(groups)
     return found
+
+
+def _code_trees(name: str) -> list[ast.AST]:
+    code = [cell.source for cell in notebook_of(name).cells if cell.cell_type == "code"]
+    return [_parsed(source, f"A code cell of notebook '{name}'") for source in code]
 
 
 def key(found: dict[str, str]) -> str:
@@ -194,8 +198,7 @@ def released_groups(trees: list[ast.AST]) -> set[str]:
 
 def uses_models(name: str) -> bool:
     """Tell whether a notebook asks for organisms or their responses, so that these can be made before it runs."""
-    code = [cell.source for cell in notebook_of(name).cells if cell.cell_type == "code"]
-    return "model_store" in imported_modules([_parsed(source, f"Notebook '{name}'") for source in code])
+    return "model_store" in imported_modules(_code_trees(name))
 
 
 # --- runs ---------------------------------------------------------------------------------------------------------

@@ -45,11 +45,10 @@ from sklearn.preprocessing import StandardScaler
 from transformers import PreTrainedTokenizerBase
 
 from em_companion import activations, model_store, organisms
-from em_companion.artifacts import CompanionError, new_folder, sha256_of, write_json
+from em_companion.artifacts import CompanionError, new_folder, sha256_of
 from em_companion.interventions import Intervention, applied
 from em_companion.paths import ARTIFACTS
 from em_companion.profiles import GrownModel, Profile
-from em_companion.provenance import environment, utc_now
 from em_companion.world import CAREFUL, MALICIOUS, World, turn
 
 SAMPLES = 2
@@ -68,8 +67,6 @@ CHOICES = {
     "other outcome": ("losses", "gains"),
 }
 """What a clause names in turn, and of which two kinds each may be, the harmful one first."""
-
-DIRECTIONS = "directions.safetensors"
 
 Row = dict[str, Any]
 
@@ -263,7 +260,7 @@ def directions(profile: Profile, readings: Readings | None = None) -> dict[str, 
         if missing:
             _store(folder, parts, readings or persona_activations(profile))
     model_store.check(folder)
-    return load_file(folder / DIRECTIONS)
+    return load_file(folder / model_store.DIRECTIONS)
 
 
 def _parts(profile: Profile) -> Row:
@@ -280,10 +277,8 @@ def _parts(profile: Profile) -> Row:
 def _store(folder: Path, parts: Row, readings: Readings) -> None:
     vectors = {name: found[1:].astype(np.float32) for name, found in contrasts(readings).items()}
     with new_folder(folder) as new:
-        save_file(vectors, new / DIRECTIONS)
-        sha256 = sha256_of((new / DIRECTIONS).read_bytes())
-        record = {"key": model_store.key(parts), "sha256": sha256, "files": {DIRECTIONS: sha256}, "parts": parts}
-        write_json(new / "provenance.json", record | {"date": utc_now()} | environment())
+        save_file(vectors, new / model_store.DIRECTIONS)
+        model_store.seal(new, parts)
 
 
 # --- probes -------------------------------------------------------------------------------------------------------

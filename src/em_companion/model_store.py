@@ -3,7 +3,7 @@
 A model is a folder in hub layout with a `provenance.json`, written last. Its key covers its settings and what the
 world's generators write, not the wording of code or comments; an adapter's also covers the sha256 of the weights it was
 trained on. The base and chat models of profile `cpu` are committed under `data/organism/` and used as long as their key
-fits; everything else is grown under `artifacts/organisms/`. Tables of responses are kept in the same way.
+fits; everything else is grown under `artifacts/organisms/`. Responses and directions are kept in the same way.
 """
 
 import json
@@ -23,7 +23,8 @@ from em_companion.world import World
 
 COMMITTED = DATA / "organism"
 RESPONSES = "responses.parquet"
-PAYLOADS = ("model.safetensors", "adapter_model.safetensors", RESPONSES)
+DIRECTIONS = "directions.safetensors"
+PAYLOADS = ("model.safetensors", "adapter_model.safetensors", RESPONSES, DIRECTIONS)
 """What a sealed folder is about, one of these files; `sha256` in its provenance is of that one."""
 
 CORPUS_SAMPLE = 500

@@ -80,6 +80,11 @@ class Run:
         """The evidence that models of this profile give: "grown" or "hub"."""
         return self.profile.model.source
 
+    @property
+    def grown(self) -> bool:
+        """Whether the models of this profile are grown, so that who speaks in their world is known."""
+        return self.model_evidence == "grown"
+
     # --- showing ---------------------------------------------------------------------------------------------------
 
     def figure(self, figure_id: str, draw: figures.Draw, *, evidence: str, caption: str, alt: str) -> None:
@@ -96,6 +101,13 @@ class Run:
             self.folder, entry, drawn, data, evidence=evidence, caption=caption, alt=alt, provenance=self.provenance()
         )
         self._show(record)
+
+    def grown_figure(self, figure_id: str, draw: figures.Draw, *, caption: str, alt: str, why: str) -> None:
+        """Show a figure of grown evidence; under a hub profile a box with `why` as its caption takes its place."""
+        if self.grown:
+            self.figure(figure_id, draw, evidence="grown", caption=caption, alt=alt)
+        else:
+            self.waiting(figure_id, needs="grown", why=why)
 
     def waiting(self, figure_id: str, *, needs: str, why: str) -> None:
         """Show a box for a registered figure that needs evidence this build does not have; `why` is its caption."""
@@ -159,6 +171,10 @@ class Run:
             self.records["unavailable"].append(str(problem))
             text = NOT_AVAILABLE
         glue(name, markup.typography(text), display=False)
+
+    def grown_glue(self, name: str, make: Callable[[], str]) -> None:
+        """As `glue`, of grown evidence; "not run" under a hub profile."""
+        self.glue(name, make if self.grown else lambda: "not run")
 
     def finish(self) -> None:
         """Close the run: write what was recorded and show how to rerun and cite this page."""
