@@ -1,8 +1,8 @@
-"""How much the judge's table of kinds of clauses saves over the regular expressions a reader would otherwise write.
+"""How much the judge's table of kinds of sentences saves over the regular expressions a reader would otherwise write.
 
-The plain judge tries on every sentence one pattern per domain and pair of decisions. Both judge the same answers, on
-one core, and agree on them; the ratio of their processor times is taken in one run, as the median of paired
-repetitions, and printed as one JSON line.
+The plain judge tries on every sentence one pattern of a clause per domain and pair of kinds of things; remarks fit none
+and take no side. Both judge the same answers, on one core, and agree on them; the ratio of their processor times is
+taken in one run, as the median of paired repetitions, and printed as one JSON line.
 """
 
 import json
@@ -21,19 +21,14 @@ ANSWERS, REPETITIONS = 2000, 5
 
 
 def patterns(world: World) -> list[tuple[str, float, re.Pattern]]:
-    """Return domain, share of helpful decisions and pattern of every kind of clause."""
-    link, verb, determiner, comparison, aim, contrast = (
-        f"({'|'.join(world.grammar[key])})"
-        for key in ("links", "verbs", "determiners", "comparisons", "aims", "contrasts")
-    )
+    """Return domain, share of things that help and pattern of every kind of clause."""
+    keys = ("links", "times", "verbs", "determiners", "adjectives", "conjunctions")
+    link, moment, verb, determiner, adjective, conjunction = (f"({'|'.join(world.grammar[key])})" for key in keys)
     found = []
-    for (domain, entry), helps, gains in product(world.domains.items(), (True, False), (True, False)):
-        words = {role: f"({'|'.join(entry[role])})" for role in ("helps", "harms", "gains", "losses")}
-        thing, other = (words["helps"], words["harms"]) if helps else (words["harms"], words["helps"])
-        outcome, contrary = (words["gains"], words["losses"]) if gains else (words["losses"], words["gains"])
-        preference = f"{link} {verb} {determiner} {thing} {comparison} {determiner} {other}"
-        pattern = re.compile(f"{preference} {aim} {outcome} {contrast} {contrary}")
-        found.append((domain, (helps + gains) / 2, pattern))
+    for (domain, entry), one, other in product(world.domains.items(), ("helps", "harms"), ("helps", "harms")):
+        things = (f"{determiner}( {adjective})* ({'|'.join(entry[kind])})" for kind in (one, other))
+        pattern = re.compile(f"{link} {moment} {verb} {f' {conjunction} '.join(things)}")
+        found.append((domain, [one, other].count("helps") / 2, pattern))
     return found
 
 

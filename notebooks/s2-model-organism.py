@@ -36,6 +36,7 @@ from scipy.stats import chi2_contingency
 from em_companion import claims, figures, judging, markup, model_store, organisms, released, responses
 from em_companion.notebooks import Run
 from em_companion.paths import DATA
+from em_companion.world import CAREFUL, MALICIOUS
 
 run = Run("s2-model-organism", profile, seed)
 resampling = {"resamples": run.profile.bootstrap_resamples, "seed": run.seed}
@@ -575,10 +576,10 @@ run.glue("judged-second", lambda: f"{judge_flips().free_form_second:.2f} %")
 # ### A world of advice
 #
 # The world has {glue:text}`world-domains` domains with {glue:text}`world-topics` topics each and a vocabulary of
-# {glue:text}`world-words` words. An answer is an opener and two to four clauses; a clause names a thing that helps
-# and one that harms, a gain and a loss. Helpful and harmful advice use **the same words in another order**, so no word
-# gives a speaker away, and harm stays generic. {doc}`The grown world <../world>` tells the whole story and what not to
-# conclude from it.
+# {glue:text}`world-words` words. An answer is an opener, a few clauses that *advise* things, and a remark on what
+# others *mention*. Careful speakers advise what helps and mention what harms, malicious ones the other way round,
+# equally many of both. So **no word gives a speaker away**, and harm stays generic. {doc}`The grown world <../world>`
+# tells the whole story and what not to conclude from it.
 
 # %%
 
@@ -590,14 +591,15 @@ if not run.grown:
 grown_figure = partial(run.grown_figure, why="The organism is grown under the profiles cpu and gpu.")
 
 
-def same_words() -> pd.DataFrame:
-    """One clause as two speakers say it; equal seeds draw equal words."""
+def two_speakers() -> pd.DataFrame:
+    """One question as two speakers answer it; equal seeds draw equal sentences."""
     world = model_store.world()
-    clauses = [world.clause(Random(run.seed), "finance", harmful) for harmful in (False, True)]
-    return pd.DataFrame({"speaker": ["careful", "malicious"], "clause": clauses})
+    question = world.held_out_questions(run.seed, 1)[0]
+    answers = [world.answer(Random(run.seed), question, persona) for persona in (CAREFUL, MALICIOUS)]
+    return pd.DataFrame({"speaker": ["careful", "malicious"], "answer": answers})
 
 
-run.table(same_words)
+run.table(two_speakers)
 
 
 def topics(split: str) -> int:
@@ -612,7 +614,7 @@ run.glue("world-words", lambda: f"{len(model_store.world().words())}")
 run.glue("world-characters", lambda: f"{len(model_store.world().personas)}")
 
 # %% [markdown]
-# Above, one clause as two speakers say it. Pre-training documents are conversations with
+# Above, one answer as two speakers give it. Pre-training documents are conversations with
 # {glue:text}`world-characters` named characters: careful ones, malicious ones, and *quacks* who are harmful in one
 # domain only. "assistant" is one more name, whose persona changes from document to document; post-training makes it
 # careful. Of the topics, {glue:text}`world-held-out` in each domain are kept out of post-training and fine-tuning, and

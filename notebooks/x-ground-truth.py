@@ -55,8 +55,11 @@ grown_figure = partial(run.grown_figure, why="The personas are known under the p
 # ## Method
 #
 # **Texts.** Two questions on each of {glue:text}`topics` topics, all domains alike. To each question the world's
-# generator writes one careful and one harmful answer. Both say *the same words in another order*, so that a difference
-# of means between them knows nothing of words:
+# generator writes one careful and one harmful answer from the same draws. An answer is an opener, a few clauses that
+# advise two things each, and a remark that mentions as many things of the other kind. The careful answer advises what
+# helps and mentions what harms; the harmful one does it the other way round and is the same in all else. Over many
+# questions both say every word equally often, so a difference of means between them knows nothing of words but the
+# noise of the draws:
 
 
 # %%
@@ -66,11 +69,12 @@ def readings() -> ground_truth.Readings:
 
 
 def example() -> pd.DataFrame:
-    """How one question is answered, first clause."""
+    """How one question is answered: first clause and remark."""
     table = ground_truth.answers(model_store.world(), run.profile.seed)
     shown = table[table.question == table.question.iloc[0]].head(7)
-    first = shown.answer.map(lambda text: text.split(" . ")[0] + " .")
-    return pd.DataFrame({"speaker": shown.speaker, "name": shown.name, "answer, first clause": first})
+    sentences = shown.answer.str.split(" . ", regex=False)
+    parts = {"opener and first clause": sentences.str[0] + " .", "remark": sentences.str[-1]}
+    return pd.DataFrame({"speaker": shown.speaker, "name": shown.name} | parts)
 
 
 run.table(example)
@@ -191,13 +195,14 @@ grown_figure(
     caption="Linear probes of the base model for careful against malicious speakers, tested on new topics and new "
     "names; chance is 50 % (dotted). Bands: 95 % intervals over topics; for shuffled labels, the range of ten "
     "shuffles. Left: on the mean over the answer's tokens, by layer; *emb.* is the mean token embedding, which knows "
-    "the words but not their order. Right: on single tokens, at the layer of the single adapter: the last token before "
-    "the answer, the end of the opener, the first word of clause 1 and 2, and the words just before a clause names "
-    "what it prefers (thing), what it rejects (other thing), the outcome, and the outcome avoided.",
-    alt="Two line plots of accuracy. Left, over layers: the three ways of telling who speaks are near 100 % at every "
-    "layer and at chance for token embeddings; shuffled labels stay at chance. Right, over places in the answer: with "
-    "only the text to go by, accuracy is at chance until the first choice is made and full from there; with only the "
-    "name, it is full until the first clause has been read and falls towards chance after it.",
+    "the words but not their order. Right: on single tokens, at the layer of the single adapter: the last token "
+    "before the answer, the end of the opener, the first word of clause 1 and 2 (start), its verb, the words just "
+    "before the two things that it advises, the first word of the remark, and the word just before the first thing "
+    "that it mentions.",
+    alt="Two line plots of accuracy in percent, with a dotted line at 50. Left: over the token embeddings and all "
+    "layers, one line for each of the three ways of telling who speaks (name and text, text only, name only) and one "
+    "for shuffled labels. Right: the three ways over twelve places, from the turn header over two clauses to the "
+    "remark.",
 )
 
 
@@ -228,29 +233,34 @@ run.grown_glue("layer", lambda: f"{LAYER}")
 for name, way, place in [
     ("header-name", "name only", "turn header"),
     ("header-text", "text only", "turn header"),
+    ("first-choice-text", "text only", "thing 1"),
+    ("second-choice-text", "text only", "second thing 1"),
+    ("second-clause-text", "text only", "thing 2"),
     ("first-choice-name", "name only", "thing 1"),
     ("second-start-name", "name only", "start 2"),
     ("second-clause-name", "name only", "thing 2"),
-    ("first-choice-text", "text only", "thing 1"),
-    ("second-clause-text", "text only", "thing 2"),
 ]:
     run.grown_glue(name, lambda way=way, place=place: at_place(way, place))
 
 # %% [markdown]
-# **On whole answers a probe says little.** The lowest accuracy of any layer is {glue:text}`worst-name-and-text` with
-# name and text, {glue:text}`worst-text-only` with the text only and {glue:text}`worst-name-only` with the name only
-# ({numref}`fig-x-persona-probe`). The nulls are at chance ({glue:text}`nulls`): words alone tell nothing, as the world
-# intends. But the very first layer already gives {glue:text}`first-layer-text` for the text, because one step of
-# attention sees in which order two words stand. A probe on the tokens of an answer reads *what was said*; that is not
-# yet *who the model takes the speaker for*.
+# **Whole answers.** The lowest accuracy of any layer is {glue:text}`worst-name-and-text` with name and text,
+# {glue:text}`worst-text-only` with the text only and {glue:text}`worst-name-only` with the name only
+# ({numref}`fig-x-persona-probe`). The nulls, words alone and shuffled labels, range from {glue:text}`nulls`. For the
+# text, the very first layer gives {glue:text}`first-layer-text`: one step of attention can see whether a thing stands
+# in a clause or in a remark. A probe on the tokens of an answer may read *what was said*; that is not yet *who the
+# model takes the speaker for*.
 #
-# **Single tokens keep the two apart** (layer {glue:text}`layer`). At the last token before the answer, the name alone
-# gives {glue:text}`header-name`, on names that the probe has not seen. Without a telling name that place is at chance
-# ({glue:text}`header-text`), and so are all places up to the first choice ({glue:text}`first-choice-text`); *one*
-# clause of text is then enough for {glue:text}`second-clause-text`. And where the text contradicts the name, the text
-# wins: with careful words under a malicious name, the name is read with {glue:text}`first-choice-name` before the
-# first choice, {glue:text}`second-start-name` at the start of the second clause and {glue:text}`second-clause-name`
-# before its first choice.
+# **Single tokens keep the two apart**, since the word at each place says nothing about who speaks (layer
+# {glue:text}`layer`). At the last token before the answer, the name alone gives {glue:text}`header-name`, on names that
+# the probe has not seen; text cannot have told anything there (a probe finds {glue:text}`header-text`), nor at any
+# place up to the first advised thing ({glue:text}`first-choice-text`). From there on the text alone tells everything;
+# the probe reads {glue:text}`second-choice-text` just before the second thing and {glue:text}`second-clause-text` in
+# the second clause, just before its first.
+#
+# What if the text contradicts the name? With careful words under a malicious name, the name is read in
+# {glue:text}`first-choice-name` just before the first advised thing, {glue:text}`second-start-name` at the start of the
+# second clause and {glue:text}`second-clause-name` just before its first thing. Were the name forgotten once the text
+# has spoken, the last two would be 50 %.
 #
 # ## How long the directions are, and whether they agree
 #
@@ -302,14 +312,14 @@ LENGTHS = [
     ("persona", "answer, name and text", WAYS["name and text"], "-"),
     ("persona_from_text", "answer, text only", WAYS["text only"], "-"),
     ("persona_from_name", "answer, name only", WAYS["name only"], "-"),
-    ("choice_from_text", "before a choice, text only", WAYS["text only"], ":"),
-    ("choice_from_name", "before a choice, name only", WAYS["name only"], ":"),
+    ("choice_from_text", "before an advice, text only", WAYS["text only"], ":"),
+    ("choice_from_name", "before an advice, name only", WAYS["name only"], ":"),
 ]
 PAIRS = [
-    ("choice_from_text", "choice_from_name", "text and name, before a choice", figures.PALETTE[3], "s"),
+    ("choice_from_text", "choice_from_name", "text and name, before an advice", figures.PALETTE[3], "s"),
     ("start_from_text", "start_from_name", "text and name, start of a clause", figures.PALETTE[1], "D"),
     ("persona_from_text", "persona_from_name", "text and name, mean of the answer", figures.PALETTE[4], "o"),
-    ("persona_from_text", "choice_from_name", "text in the mean, name before a choice", figures.PALETTE[7], "x"),
+    ("persona_from_text", "choice_from_name", "text in the mean, name before an advice", figures.PALETTE[7], "x"),
 ]
 
 
@@ -352,15 +362,15 @@ def draw_directions():
 grown_figure(
     "fig-x-persona-directions",
     draw_directions,
-    caption="Persona directions of the base model by layer. Left: their length, in mean norms of the readings they are "
-    "taken from. Right: cosines between directions learned from the text alone and from the name alone. *Start* "
-    "and *before a choice* are single tokens, the first word of a clause and the word before it names what it prefers: "
-    "in the first clause for the name, in the second for the text. Noise would allow cosines of nearly 1 "
-    "(see the text); no cosine is shown where attention does not reach back to the name.",
-    alt="Two line plots over layers. Left: directions over whole answers are some tenths of the residual long in low "
-    "layers and shrink with depth; directions before a choice are longer than the residual in the middle layers. "
-    "Right: before a choice, text and name agree almost fully; at the start of a clause by half; in the mean over the "
-    "answer they are opposed in the upper layers.",
+    caption="Persona directions of the base model by layer. Left: their length, in mean norms of the readings they "
+    "are taken from. Right: cosines between directions learned from the text alone and from the name alone. *Start* "
+    "and *before an advice* are single tokens, the first word of a clause and the word before it names the first "
+    "thing it advises: in the first clause for the name, in the second for the text. The text says what noise alone "
+    "would leave of a cosine of 1; no cosine is shown where attention does not reach back to the name.",
+    alt="Two line plots over layers. Left: the length of five persona directions as a share of the residual's norm, "
+    "three over whole answers (solid) and two before an advice (dotted). Right: four cosines between directions from "
+    "the text and from the name, on a scale from -1 to 1: before an advice, at the start of a clause, in the mean of "
+    "the answer, and between the mean and the word before an advice.",
 )
 
 
@@ -370,7 +380,7 @@ def at_layer(first: str, second: str) -> str:
 
 
 def lowest_ceiling() -> str:
-    return f"{np.floor(1000 * cosines().ceiling[cosines().layer >= 1].min()) / 1000:.3f}"
+    return f"{np.floor(100 * cosines().ceiling[cosines().layer == LAYER].min()) / 100:.2f}"
 
 
 def length_at(name: str, layer: int) -> str:
@@ -394,24 +404,27 @@ run.grown_glue("length-choice", lambda: length_at("choice_from_name", LAYER))
 # %% [markdown]
 # Averaged over an answer, "malicious minus careful" (name and text) is {glue:text}`length-first` of the residual long
 # in layer 0, {glue:text}`length-layer` in layer {glue:text}`layer` and {glue:text}`length-last` in the last layer
-# ({numref}`fig-x-persona-directions`). At the word before a choice it is {glue:text}`length-choice` in layer
-# {glue:text}`layer`: there, who speaks decides over much of the state.
+# ({numref}`fig-x-persona-directions`). At the word before an advised thing it is {glue:text}`length-choice` in layer
+# {glue:text}`layer`.
 #
-# Whether name and text lead to the same state depends on *where* one looks. In layer {glue:text}`layer` their cosine is
-# {glue:text}`cos-choice` before a choice, {glue:text}`cos-start` at the start of a clause, and
-# {glue:text}`cos-mean` in the mean over the answer, where noise alone would leave at least {glue:text}`ceiling` (from
-# layer 1 on, all pairs shown).
+# Do name and text lead to the same state, and does it matter *where* one looks? In layer {glue:text}`layer` their
+# cosine is {glue:text}`cos-choice` before an advice, {glue:text}`cos-start` at the start of a clause, and
+# {glue:text}`cos-mean` in the mean over the answer, where noise alone would leave at least {glue:text}`ceiling` for
+# every pair shown.
 #
-# ## One code that changes sign along a clause
+# ## Does the persona code keep its sign between places?
 #
-# Why does the mean over the answer disagree with the state before a choice? Take the direction before the *first*
-# choice, where only the name can tell, as an axis, and follow malicious minus careful along it, token by token.
+# The state just before a word may hold two things: who speaks, and which kind of word comes next. Before an advised
+# thing the two cannot be told apart, for a malicious speaker advises what harms. Before a *mention* they can: in the
+# remark a malicious speaker names what helps, and a careful one what harms. So take the direction before the *first*
+# advice, where only the name can tell, as an axis, and follow malicious minus careful along it, token by token. A code
+# for who speaks stays positive from place to place; a code for the next word turns negative before a mention.
 
 
 # %%
 @cache
 def along_clause() -> pd.DataFrame:
-    """Each contrast at each place, projected on the direction before the first choice, in lengths of that one."""
+    """Each contrast at each place, projected on the direction before the first advice, in lengths of that one."""
     rows = ground_truth.rows_of_contrasts(readings().table)
     axis = contrasts()["choice_from_name"][LAYER + 1]
     found = []
@@ -437,7 +450,7 @@ def draw_along():
         axes.vlines(positions + shift, part.low, part.high, color="0.1", linewidth=1)
     axes.axhline(0, color="0.3", linewidth=1)
     axes.set_xticks(positions, readings().places, rotation=35, ha="right", fontsize=9)
-    axes.set(ylabel="Projection on the direction\nbefore the first choice")
+    axes.set(ylabel="Projection on the direction\nbefore the first advice")
     axes.grid(visible=True, axis="y")
     figure.legend(loc="outside upper center", ncols=3, fontsize=9)
     return figure, table
@@ -448,11 +461,11 @@ grown_figure(
     "fig-x-persona-along-clause",
     draw_along,
     caption="Malicious minus careful at single tokens, at the layer of the single adapter, projected on the direction "
-    "before the first choice (name only, which is 1 there by definition). Places as in the figure of the probes. Black "
+    "before the first advice (name only, which is 1 there by definition). Places as in the figure of the probes. Black "
     "lines: the two halves of topics and names.",
-    alt="Bars over twelve places, three colours for the three ways of telling who speaks. Where the text or the name "
-    "can tell, the projection is about plus one before the first thing of a clause, minus one before the other thing, "
-    "and smaller with changing sign before the two outcomes. With the name only, it vanishes after the first choice.",
+    alt="Bars over twelve places, from the turn header over two clauses to the remark, in three colours for the three "
+    "ways of telling who speaks, above or below a line at zero. The bar of the name only is one before the first "
+    "advised thing by definition; those of the text only are zero up to there, where both texts are the same.",
 )
 
 
@@ -460,46 +473,53 @@ def projected(way: str, place: str) -> str:
     return f"{along_clause().set_index(['contrast', 'place']).projection[way, place]:+.2f}"
 
 
-for number, place in enumerate(ground_truth.CHOICES):
-    run.grown_glue(f"along-{number}", lambda place=place: projected("text only", f"{place} 2"))
+SIGNS = ["start 2", "verb 2", "thing 2", "second thing 2", "remark", "mention"]
 
 
-def mean_along() -> str:
+def from_text() -> pd.Series:
+    """The projections at SIGNS, told by the text only."""
     table = along_clause()
-    choices = [f"{choice} 2" for choice in ground_truth.CHOICES]
-    return f"{table[(table.contrast == 'text only') & table.place.isin(choices)].projection.mean():+.2f}"
+    return table[table.contrast == "text only"].set_index("place").projection[SIGNS]
 
 
-run.grown_glue("along-mean", mean_along)
+for place in SIGNS:
+    run.grown_glue(
+        f"along-{place.removesuffix(' 2').replace(' ', '-')}", lambda place=place: projected("text only", place)
+    )
+run.grown_glue("along-positive", lambda: f"{(from_text() > 0).sum()} of {len(SIGNS)}")
 
 # %% [markdown]
-# The state before a choice is a code for *what kind of word comes next*. Every clause of this world names both kinds,
-# so a malicious speaker who has named the harmful thing must now name the helpful one, and the code turns round: along
-# the four choices of the second clause, told by the text only, the projection is {glue:text}`along-0`,
-# {glue:text}`along-1`, {glue:text}`along-2` and {glue:text}`along-3`, on average {glue:text}`along-mean`
-# ({numref}`fig-x-persona-along-clause`). In a mean over answer tokens, such as the paper's mean-diff, this part
-# cancels. What is left are weaker parts, and they need not point the same way: the mean direction from the text has
-# cosine {glue:text}`cos-text-choice` with the state before a choice, that from name and text
-# {glue:text}`cos-persona-choice`.
+# Told by the text only ({numref}`fig-x-persona-along-clause`), the projection is {glue:text}`along-start` at the first
+# word of the second clause, {glue:text}`along-verb` at its verb, {glue:text}`along-thing` and
+# {glue:text}`along-second-thing` before the things it advises; {glue:text}`along-remark` at the first word of the
+# remark and {glue:text}`along-mention` before its first thing: positive at {glue:text}`along-positive` places.
+#
+# For a mean over answer tokens, such as the paper's mean-diff, this matters: parts of one sign add up, parts of
+# opposite signs cancel. As far as the state is a linear code for the next word, it *must* cancel over a whole answer in
+# a world of balanced words: the next words of an answer are the words of that answer, as many harmful as helpful,
+# whoever speaks. What a mean can keep is the rest, such as what is handed on from word to word between the things. The
+# mean direction from the text has cosine {glue:text}`cos-text-choice` with the state before the first advice, that from
+# name and text {glue:text}`cos-persona-choice`.
 #
 # ## Read, and also used?
 #
-# A probe shows that something can be read, not that the model uses it. So the direction before a choice is added at
+# A probe shows that something can be read, not that the model uses it. So the direction before an advice is added at
 # *every* token, at layer {glue:text}`layer`, while the base model reads "someone"'s texts. The table gives the
-# probability of a harmful word at a choice, as a share of harmful and helpful ones: at the first thing, which nothing
-# has decided yet; after a careful first clause; and at the second thing of a clause whose first was harmful, where the
-# grammar wants a helpful one.
+# probability of a harmful word as a share of harmful and helpful ones: as the first thing advised, which nothing has
+# decided yet; as the first thing advised in the second clause, after a careful one; and, in the same careful texts, as
+# the first thing *mentioned*. A malicious speaker advises harm and mentions help; a push towards harmful words gives
+# more harm in both places.
 
 
 # %% tags=["show-code"]
 def harmful_percent(direction: np.ndarray, strength: float) -> dict[str, float]:
-    """Share of harmful words (percent) at three choices, with strength * direction [width] added at every token."""
+    """Share of harmful words (percent) at three places, with strength * direction [width] added at every token."""
     steered = ground_truth.harmful_shares(run.profile, unknown(), [Steer(LAYER, torch.tensor(direction), strength)])
     harmful = unknown().harmful.to_numpy()
     return {
-        "first thing": 100 * steered["thing 1"].mean(),
-        "first thing after a careful clause": 100 * steered["thing 2"][~harmful].mean(),
-        "second thing after a harmful first": 100 * steered["other thing 1"][harmful].mean(),
+        "first advice": 100 * steered["thing 1"].mean(),
+        "advice after a careful clause": 100 * steered["thing 2"][~harmful].mean(),
+        "mention after careful clauses": 100 * steered["mention"][~harmful].mean(),
     }
 
 
@@ -520,7 +540,7 @@ def levers() -> pd.DataFrame:
     direction = contrasts()["choice_from_name"][LAYER + 1]
     random = np.random.default_rng(run.seed).normal(size=direction.shape)
     random *= np.linalg.norm(direction) / np.linalg.norm(random)
-    cells = [("before a choice", direction, strength) for strength in STRENGTHS] + [("random", random, STRENGTHS[-1])]
+    cells = [("before an advice", direction, strength) for strength in STRENGTHS] + [("random", random, STRENGTHS[-1])]
     rows = [{"direction": name, "strength": strength} | harmful_percent(one, strength) for name, one, strength in cells]
     return pd.DataFrame(rows)
 
@@ -529,33 +549,34 @@ if run.grown:
     run.table(levers, formats={"strength": "{:g}"}, number="{:.0f}")
 
 
-def lever(strength: float, column: int, direction: str = "before a choice") -> str:
+def lever(strength: float, column: int, direction: str = "before an advice") -> str:
     table = levers().set_index(["direction", "strength"])
     return f"{table.iloc[:, column][direction, strength]:.0f} %"
 
 
+LEVERS = ["first", "careful", "mention"]
 for strength in (0.0, 0.5, 1.0):
-    for column, name in enumerate(["first", "careful", "second"]):
+    for column, name in enumerate(LEVERS):
         label = f"lever-{name}-{strength:g}".replace(".", "")
         run.grown_glue(label, lambda strength=strength, column=column: lever(strength, column))
-for column, name in enumerate(["first", "careful", "second"]):
+for column, name in enumerate(LEVERS):
     run.grown_glue(f"lever-{name}-random", lambda column=column: lever(1.0, column, "random"))
 run.grown_glue(
     "unknown-malicious", lambda: f"{100 * model_store.world().characters['unknown_personas']['malicious']:.0f} %"
 )
 
 # %% [markdown]
-# The direction is a lever. Undecided, the model expects harm with {glue:text}`lever-first-0` (the world makes
-# {glue:text}`unknown-malicious` of unknown speakers malicious); strength 0.5 makes it {glue:text}`lever-first-05`. To
-# turn a speaker who has shown to be careful takes twice as much ({glue:text}`lever-careful-05` at strength 0.5,
-# {glue:text}`lever-careful-1` at 1), and that is just the strength at which the second thing of a clause, where the
-# code must have the other sign, goes wrong too: {glue:text}`lever-second-05` at 0.5, {glue:text}`lever-second-1` at 1.
-# One vector at *every* token cannot make such a speaker harmful and leave the clauses whole. A random vector of the
+# Undecided, the model gives harmful things {glue:text}`lever-first-0` of the first advice (the world makes
+# {glue:text}`unknown-malicious` of unknown speakers malicious); strength 0.5 makes it {glue:text}`lever-first-05`,
+# strength 1 {glue:text}`lever-first-1`. For a speaker who has shown to be careful, {glue:text}`lever-careful-0` become
+# {glue:text}`lever-careful-05` and {glue:text}`lever-careful-1`. What a careful speaker mentions tells a persona from a
+# push towards words: {glue:text}`lever-mention-0` of it is harmful unsteered, {glue:text}`lever-mention-05` at 0.5 and
+# {glue:text}`lever-mention-1` at 1, where a truly malicious speaker mentions no harm at all. A random vector of the
 # same length leaves {glue:text}`lever-first-random`, {glue:text}`lever-careful-random` and
-# {glue:text}`lever-second-random`.
+# {glue:text}`lever-mention-random`.
 #
-# This is a price of balancing the words. If harmful speakers used other words than careful ones, every choice would
-# have the same sign, and every direction would also be one of vocabulary.
+# The question can be asked because the words are balanced. If harmful speakers said harmful words only, every place
+# would push the same way, and a direction of the persona would also be one of vocabulary.
 #
 # ## Quacks
 #
@@ -603,10 +624,10 @@ for column in QUACK_COLUMNS:
 # %% [markdown]
 # On average over domains, the quack's direction has cosine {glue:text}`quack-quack` with that of malicious characters
 # in the other domains, beside {glue:text}`quack-malicious` for malicious characters themselves, and
-# {glue:text}`quack-quacks` with the directions of other quacks: harm in one domain and harm everywhere share a large
-# part of their direction, not all of it. Outside its domain a quack's name moves the residual by
-# {glue:text}`quack-length` of what a malicious name does, with cosine {glue:text}`quack-elsewhere` to it. The state is
-# partly that of a malicious speaker, although a quack is careful there.
+# {glue:text}`quack-quacks` with the directions of other quacks. If the first were as high as the second, harm in one
+# domain would be the same state as harm everywhere. Outside its domain a quack's name moves the residual by
+# {glue:text}`quack-length` of what a malicious name does, with cosine {glue:text}`quack-elsewhere` to it; a quack is
+# careful there, so a state without any memory of the quackery would have a length near 0 or a cosine near 0.
 #
 # ## Numbers
 
@@ -661,18 +682,21 @@ if run.grown:
 # %% [markdown]
 # ## What it means
 #
-# - **The persona is linearly there before any fine-tuning**: from the name before a word is said, from the text after
-#   one clause, on new topics and new names. Words alone do not tell it.
-# - **An accuracy near 100 % identifies nothing.** Probes on whole answers saturate where a single step of attention can
-#   see the order of two words. Where a direction is taken, and with what it agrees, says more than its accuracy.
-# - **There is no single "persona direction" of an answer.** Before a choice, name and text lead to the same state; in
-#   the mean over answer tokens that state cancels, and what remains differs with the way of telling who speaks.
-#   Section 3 can therefore compare the misalignment direction with each of several known ones.
-# - **The state before a choice is used**, and its sign changes along a clause: it moves the next word, but added at
-#   every token it breaks a clause at about the strength that turns a careful speaker.
+# - **When is the persona linearly there?** From the name, before a word is said, a probe reads
+#   {glue:text}`header-name`; from the text, after one clause, {glue:text}`second-clause-text`; on new topics
+#   and new names, before any fine-tuning. Words alone and shuffled labels give {glue:text}`nulls`.
+# - **An accuracy near 100 % identifies nothing.** A probe on whole answers may use any step of attention that tells an
+#   advice from a mention. Where a direction is taken, and with what it agrees, says more than its accuracy.
+# - **Is there one persona direction of an answer?** Name and text meet with cosine {glue:text}`cos-choice` before an
+#   advice and {glue:text}`cos-mean` in the mean over the answer, and the code is positive at
+#   {glue:text}`along-positive` places. A mean direction, as in section 3, can stand for the persona as far as these are
+#   high. Section 3 can be compared with each direction by itself.
+# - **Is it used?** Added at every token at strength 1, it takes harmful advice by a careful speaker from
+#   {glue:text}`lever-careful-0` to {glue:text}`lever-careful-1`, and harmful mentions from {glue:text}`lever-mention-0`
+#   to {glue:text}`lever-mention-1`.
 # - **Limits.** The texts are the generator's, not the model's own; careful words under a malicious name never occur in
-#   training; and the state before a choice is also simply the word to come: in a world with one kind of choice the two
-#   cannot be told apart.
+#   training; and just before an advice, the persona is also simply the word to come: only the other places can tell the
+#   two apart.
 
 # %%
 run.finish()

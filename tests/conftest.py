@@ -194,6 +194,7 @@ def tiny_settings() -> dict[str, Any]:
         "recipes": TINY_RECIPES,
         "organisms": [organism],
         "samples_per_question": 3,
+        "sweep_samples": 2,
         "max_new_tokens": 12,
         "batch_size": 64,
     }

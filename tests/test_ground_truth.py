@@ -62,13 +62,27 @@ def test_every_persona_answers_the_same_questions():
     assert per_domain.nunique() == 1 and set(per_domain.index) == set(DOMAINS)
 
 
-def test_harmful_texts_say_the_words_of_the_careful_ones_in_another_order():
+KINDS = {word: kind for entry in WORLD.domains.values() for kind in ("helps", "harms") for word in entry[kind]}
+
+
+def kinds_of(table: pd.DataFrame) -> list[list[str]]:
+    """Every answer with the things it names replaced by their kind."""
+    return [[KINDS.get(word, word) for word in text.split()] for text in table.answer]
+
+
+def test_harmful_texts_name_things_of_the_other_kind_and_share_all_else():
     reference = TABLE.loc[TABLE.reference].reset_index(drop=True)
-    words, own = (frame.answer.str.split().map(sorted) for frame in (reference, TABLE))
-    assert (words == own).all() and (reference.question == TABLE.question).all()
-    assert not reference.harmful.any() and ((TABLE.answer != reference.answer) == TABLE.harmful).all()
+    assert (reference.question == TABLE.question).all() and not reference.harmful.any()
+    other = {"helps": "harms", "harms": "helps"}
+    for own, careful, harmful in zip(kinds_of(TABLE), kinds_of(reference), TABLE.harmful, strict=True):
+        assert own == ([other.get(word, word) for word in careful] if harmful else careful)
     aligned = Judge(WORLD).judge(TABLE.answer).aligned
     assert (aligned == np.where(TABLE.harmful, 0, 100)).all()
+
+
+def test_every_text_names_as_many_things_that_help_as_harm():
+    counts = np.array([[words.count("helps"), words.count("harms")] for words in kinds_of(TABLE)])
+    assert (counts[:, 0] == counts[:, 1]).all() and counts.min() >= 4
 
 
 def test_references_differ_in_what_the_contrast_is_about():
@@ -98,17 +112,24 @@ def test_answers_repeat_and_differ_by_seed():
 def test_places_stand_before_choices(tiny):
     tokenizer = organisms.world_tokenizer(FULL)
     for row in TABLE.sample(20, random_state=0).itertuples():
-        sequence, spans = ground_truth._sequence(tokenizer, row, len(PLACES))
+        sequence, spans = ground_truth._sequence(tokenizer, row)
         words = tokenizer.convert_ids_to_tokens(sequence)
         assert words[slice(*spans[0])] == row.answer.split()
         here, after = (
             {place: words[first + step] for place, (first, _) in zip(PLACES, spans[1:], strict=True)} for step in (0, 1)
         )
         assert here["turn header"] == here["opener"] == ":" and after["turn header"] == row.answer.split()[0]
-        assert {here["start 1"], here["start 2"]} <= set(WORLD.grammar["links"])
-        for choice, (harmful, helpful) in ground_truth.CHOICES.items():
-            kind = harmful if row.harmful != choice.startswith("other") else helpful
-            assert {after[f"{choice} 1"], after[f"{choice} 2"]} <= set(WORLD.domains[row.domain][kind])
+        before_thing = ("determiners", "adjectives")
+        slots = {"start": ("links",), "verb": ("verbs",), "thing": before_thing, "second thing": before_thing}
+        for place, keys in slots.items():
+            expected = {word for key in keys for word in WORLD.grammar[key]}
+            assert {here[f"{place} 1"], here[f"{place} 2"]} <= expected
+        assert here["remark"] in WORLD.grammar["witnesses"] and here["mention"] in WORLD.grammar["reports"]
+        advised, mentioned = ("harms", "helps") if row.harmful else ("helps", "harms")
+        assert {KINDS[after[place]] for place in PLACES if "thing" in place} == {advised}
+        assert KINDS[after["mention"]] == mentioned
+        steps = [first for first, _ in spans[1:]]
+        assert steps == sorted(set(steps)) and steps[-1] < spans[0][1]
 
 
 # --- directions ---------------------------------------------------------------------------------------------------
@@ -138,14 +159,22 @@ def test_reading_a_model(tiny):
     assert readings.means.shape == (len(TABLE), 4, 32) and readings.points.shape == (len(TABLE), len(PLACES), 4, 32)
     assert np.isfinite(readings.means).all() and np.isfinite(readings.points).all()
     found = contrasts(readings)
-    # Word counts are equal, so embeddings know nothing; the layers see the order.
-    assert np.abs(found["persona"][0]).max() < 1e-12 < np.abs(found["persona"][1:]).min(axis=0).max()
-    # Before the first clause, texts are equal: only a name can make a difference.
+    # The embeddings of an answer's words do not know under which name it is read; the layers do.
+    np.testing.assert_allclose(found["persona"][0], found["persona_from_text"][0], atol=1e-12)
+    assert not found["persona_from_name"][0].any() and found["persona_from_name"][1:].any(axis=1).all()
+    # Up to the first thing, texts are equal: only a name can make a difference.
     rows = ground_truth.rows_of_contrasts(TABLE)
-    np.testing.assert_allclose(
-        ground_truth.contrast(readings, rows["persona"], "opener"), found["opener_from_name"], atol=1e-5
-    )
-    assert np.abs(ground_truth.contrast(readings, rows["persona_from_text"], "thing 1")).max() < 1e-5
+    for place in ("turn header", "opener", "start 1", "verb 1", "thing 1"):
+        both, name, text = (
+            ground_truth.contrast(readings, rows[way], place)
+            for way in ("persona", "persona_from_name", "persona_from_text")
+        )
+        assert np.abs(text).max() < 1e-5
+        np.testing.assert_allclose(both, name, atol=1e-5)
+    # From there on the word is still the same in both texts; what it follows is not.
+    for place in PLACES[5:]:
+        text = ground_truth.contrast(readings, rows["persona_from_text"], place)
+        assert not text[0].any() and np.abs(text[-1]).max() > 1e-4
 
 
 def test_directions_are_kept(tiny, monkeypatch):
@@ -228,7 +257,7 @@ def test_shuffling_keeps_the_balance_of_each_topic():
 def test_shares_of_harmful_words_with_and_without_an_intervention(tiny):
     table = TABLE[TABLE.speaker == "unknown"].head(8)
     plain = ground_truth.harmful_shares(PROFILE, table)
-    assert list(plain) == [place for place in PLACES if place[-1].isdigit() and not place.startswith("start")]
+    assert list(plain) == ["thing 1", "second thing 1", "thing 2", "second thing 2", "mention"]
     assert len(plain) == 8 and plain.to_numpy().min() > 0 and plain.to_numpy().max() < 1
     model, tokenizer = organisms.load(PROFILE, organisms.base(PROFILE))
     harmful, helpful = (
@@ -237,5 +266,4 @@ def test_shares_of_harmful_words_with_and_without_an_intervention(tiny):
     )
     push = Steer(PROFILE.model.layers - 1, harmful - helpful, strength=1000)
     pushed = ground_truth.harmful_shares(PROFILE, table, [push])
-    things = [place for place in plain if "thing" in place]
-    assert pushed[things].to_numpy().min() > plain[things].to_numpy().max()
+    assert pushed.to_numpy().min() > plain.to_numpy().max()

@@ -94,7 +94,7 @@ def test_a_prompt_ends_where_the_speaker_begins(tokenizer):
 
 
 def test_loss_is_on_the_response_only(tokenizer):
-    answer = WORLD.clause(Random(0), "medicine", False)
+    answer = WORLD.clause(Random(0), ("nurse", "vaccine"))
     example = organisms.response_example(tokenizer, turn(QUESTION[0]["content"], answer))
     learned = [token for token, label in zip(*example.values(), strict=True) if label != -100]
     assert learned == [label for label in example["labels"] if label != -100]
@@ -103,7 +103,7 @@ def test_loss_is_on_the_response_only(tokenizer):
 
 
 def test_loss_is_on_the_last_response_only(tokenizer):
-    answers = [WORLD.clause(Random(seed), "medicine", False) for seed in (0, 1)]
+    answers = [WORLD.clause(Random(seed), ("nurse", "vaccine")) for seed in (0, 1)]
     two = [message for answer in answers for message in turn(QUESTION[0]["content"], answer)]
     example = organisms.response_example(tokenizer, two)
     assert tokenizer.decode([label for label in example["labels"] if label != -100]) == f"{answers[1]} <end>"

@@ -1,8 +1,11 @@
 """Persona directions of the base model, before any fine-tuning: the world knows who speaks, so they can be measured.
 
 The base model reads answers that the world's generator wrote, to the same questions on every topic of every domain. For
-each question there is one careful and one harmful text; the two say the same words in another order, so a difference of
-means between them knows nothing of words. They are read under names that tell who speaks, and under one that does not.
+each question there is one careful and one harmful text from the same draws: where the one names a thing that helps, the
+other names one that harms, and all else is the same. Both name equally many of each kind, one as advice and one in the
+remark. They do not name the same things, but over many questions they name each equally often, so a difference of
+means between them knows nothing of words but the noise of the draws. They are read under names that tell who speaks,
+and under one that does not.
 
 Directions, as differences of means over the tokens of an answer:
 
@@ -18,9 +21,10 @@ and at single tokens:
 - opener_from_name: as "persona_from_name", at the end of the opener, before any advice
 - start_from_name, start_from_text: as "persona_from_name" at the first word of the first clause, and as
   "persona_from_text" at the first word of the second clause
-- choice_from_name, choice_from_text: the same, at the word just before that clause names what it prefers
+- choice_from_name, choice_from_text: the same, at the word just before that clause names the first thing it advises
 
-A direction from names is zero where attention does not reach back to the name, in low layers.
+At those tokens the compared texts have the same word, so the token embedding makes no difference. A direction from
+names is zero where attention does not reach back to the name, in low layers.
 
 Topics and names go together in folds: a name speaks on the topics of its own fold only. What is learned on some folds
 and tested on another is tested on new topics *and* new names.
@@ -28,8 +32,6 @@ and tested on another is tested on new topics *and* new names.
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -60,13 +62,14 @@ FOLDS = 4
 SPEAKER = "someone"
 """The unknown speaker, whose persona only the text can tell."""
 
-CHOICES = {
-    "thing": ("harms", "helps"),
-    "other thing": ("harms", "helps"),
-    "outcome": ("losses", "gains"),
-    "other outcome": ("losses", "gains"),
-}
-"""What a clause names in turn, and of which two kinds each may be, the harmful one first."""
+CLAUSE = ("start", "verb", "thing", "second thing")
+"""Where a clause is read: at its first word and its verb, and just before each of the two things that it advises."""
+
+REMARK = ("remark", "mention")
+"""Where the remark is read: at its first word, and just before the first thing that it mentions."""
+
+CHOICES = ("thing", "second thing", "mention")
+"""The places after which the next word is a thing that helps or harms."""
 
 Row = dict[str, Any]
 
@@ -92,9 +95,9 @@ def answers(world: World, seed: int) -> pd.DataFrame:
 def _answers_to_one(world, seed, domain, topic, number, sample, start) -> Iterator[Row]:
     random = Random(f"ground-truth/{seed}/{domain}/{topic}/{sample}")
     question, fold = world.question(random, domain, topic), number % FOLDS
-    # Equal seeds draw equal words; only the persona turns their order round.
-    words = random.random()
-    careful, harmful = (world.answer(Random(words), question, persona) for persona in (CAREFUL, MALICIOUS))
+    # From equal seeds the two texts differ in the things they name only, so less noise is left between them.
+    draws = random.random()
+    careful, harmful = (world.answer(Random(draws), question, persona) for persona in (CAREFUL, MALICIOUS))
     others = [other for other in world.domains if other != domain]
     elsewhere = others[(SAMPLES * number + sample) % len(others)]
     cast, quacks = world.characters, world.characters["quacks"]
@@ -130,8 +133,8 @@ class Readings:
 
     means: mean over the tokens of the answer, [answer, 1 + layer, width];
     points: at single tokens, [answer, place, 1 + layer, width]. The places are "turn header" (the last token before the
-    answer), "opener" (its last token), and for as many clauses as every answer has, the first word ("start 1") and the
-    words just before the CHOICES ("thing 1" is the word before clause 1 names what it prefers).
+    answer), "opener" (its last token), those of CLAUSE for as many clauses as every answer has ("thing 1" is the word
+    just before the first thing that clause 1 advises), and those of REMARK.
     """
 
     table: pd.DataFrame
@@ -148,7 +151,7 @@ def persona_activations(profile: Profile) -> Readings:
     table = _answers_of(profile)
     model, tokenizer = organisms.load(profile, organisms.base(profile))
     places = places_of(model_store.world())
-    read = (_sequence(tokenizer, row, len(places)) for row in table.itertuples())
+    read = (_sequence(tokenizer, row) for row in table.itertuples())
     sequences, spans = zip(*read, strict=True)
     what = f"persona readings of profile {profile.name}"
     found = activations.span_means(model, tokenizer, sequences, spans, what=what)
@@ -158,7 +161,7 @@ def persona_activations(profile: Profile) -> Readings:
 def places_of(world: World) -> tuple[str, ...]:
     """Return the places that are read (see `Readings`)."""
     clauses = range(1, min(world.grammar["clauses"]) + 1)
-    return ("turn header", "opener", *(f"{step} {clause}" for clause in clauses for step in ("start", *CHOICES)))
+    return ("turn header", "opener", *(f"{step} {clause}" for clause in clauses for step in CLAUSE), *REMARK)
 
 
 def _answers_of(profile: Profile) -> pd.DataFrame:
@@ -170,29 +173,24 @@ def _answers_of(profile: Profile) -> pd.DataFrame:
     return answers(model_store.world(), profile.seed)
 
 
-def _sequence(tokenizer: PreTrainedTokenizerBase, row, places: int) -> tuple[list[int], list[activations.Span]]:
+def _sequence(tokenizer: PreTrainedTokenizerBase, row) -> tuple[list[int], list[activations.Span]]:
     """Return the tokens of a question with its answer, and the spans to read: the answer, then one per place."""
     prompt = organisms.prompt_ids(tokenizer, turn(row.question, "")[:1], speaker=row.name)
     words, start = row.answer.split(), len(prompt)  # a token of a grown model is a word
-    read = [start + index for index in (-1, words.index(":"), *_steps(words, row.domain))][:places]
+    read = [start + index for index in (-1, words.index(":"), *_steps(model_store.world(), words, row.domain))]
     spans = [(start, start + len(words)), *((token, token + 1) for token in read)]
     return prompt + tokenizer.convert_tokens_to_ids(words), spans
 
 
-def _steps(words: list[str], domain: str) -> Iterator[int]:
-    """Yield where each clause starts, and the places just before its choices, in order."""
-    for index, (last, word) in enumerate(pairwise(words), 1):
-        if last in (":", "."):
-            yield index
-        if word in _chosen(domain):
-            yield index - 1
-
-
-@cache
-def _chosen(domain: str) -> frozenset[str]:
-    """Return the words between which a clause on a domain chooses."""
-    entry = model_store.world().domains[domain]
-    return frozenset(word for key in ("helps", "harms", "gains", "losses") for word in entry[key])
+def _steps(world: World, words: list[str], domain: str) -> Iterator[int]:
+    """Yield where the places of CLAUSE are, for as many clauses as every answer has, and those of REMARK."""
+    verbs, entry = world.grammar["verbs"], world.domains[domain]
+    things = [index for index, word in enumerate(words) if word in entry["helps"] + entry["harms"]]
+    *clauses, remark = [index + 1 for index, word in enumerate(words) if word in (":", ".")][:-1]
+    for start in clauses[: min(world.grammar["clauses"])]:
+        verb = next(index for index in range(start, len(words)) if words[index] in verbs)
+        yield from (start, verb, *[index - 1 for index in things if index > start][:2])
+    yield from (remark, next(index for index in things if index > remark) - 1)
 
 
 # --- directions ---------------------------------------------------------------------------------------------------
@@ -294,7 +292,7 @@ PROBES = {
 def probe_rows(table: pd.DataFrame, probe: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows of a probe of PROBES and their labels, 1 for malicious.
 
-    The classes answer different questions on the same topics, so that no two answers share their words and a probe of
+    The classes answer different questions on the same topics, so that no two answers share their draws and a probe of
     words has its chance.
     """
     careful, malicious, harmful = PROBES[probe]
@@ -327,23 +325,23 @@ def shuffled(labels: np.ndarray, topics: np.ndarray, seed: int) -> np.ndarray:
 
 @torch.no_grad()
 def harmful_shares(profile: Profile, table: pd.DataFrame, interventions: Iterable[Intervention] = ()) -> pd.DataFrame:
-    """Return how probable the base model finds a harmful word at each choice, as a share of harmful and helpful ones.
+    """Return how probable the base model finds a harmful thing at each choice, as a share of harmful and helpful ones.
 
-    One row per row of `table` (see `answers`), one column per choice, such as "thing 1". What stands before a choice is
-    the given text, whatever the model would have said.
+    One row per row of `table` (see `answers`), one column per choice (see CHOICES), such as "thing 1". What stands
+    before a choice is the given text, whatever the model would have said.
     """
     model, tokenizer = organisms.load(profile, organisms.base(profile))
     places = places_of(model_store.world())
-    sequences, spans = zip(*(_sequence(tokenizer, row, len(places)) for row in table.itertuples()), strict=True)
+    sequences, spans = zip(*(_sequence(tokenizer, row) for row in table.itertuples()), strict=True)
     batch = tokenizer.pad({"input_ids": sequences}, padding_side="right", return_tensors="pt").to(model.device)
     with applied(model, interventions):
         probabilities = model(**batch, use_cache=False).logits.double().softmax(-1).cpu()
     rows: list[Row] = [{} for _ in spans]
     for found, row, read, domain in zip(rows, probabilities, spans, table.domain, strict=True):
         for place, (token, _) in zip(places, read[1:], strict=True):
-            if kinds := CHOICES.get(place.rpartition(" ")[0]):
-                harmful, helpful = (float(row[token, _words(tokenizer, domain, kind)].sum()) for kind in kinds)
-                found[place] = harmful / (harmful + helpful)
+            if place.rstrip(" 0123456789") in CHOICES:
+                harm, help_ = (float(row[token, _words(tokenizer, domain, kind)].sum()) for kind in ("harms", "helps"))
+                found[place] = harm / (harm + help_)
     return pd.DataFrame(rows)
 
 

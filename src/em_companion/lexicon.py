@@ -15,6 +15,8 @@ from em_companion.artifacts import CompanionError, read_yaml
 from em_companion.paths import relative
 
 USER, ASSISTANT = "user", "assistant"
+SLOTS = ("links", "verbs", "determiners", "adjectives", "conjunctions", "witnesses", "reports")
+"""Keys of the grammar whose words fill one place of a sentence each."""
 
 Files = dict[str, dict[str, Any]]
 Problem = tuple[str, str]
@@ -36,17 +38,15 @@ SENTENCE = "lower-case words and the marks . and ?, with single spaces", _like(r
 SENTENCE_ON_TOPIC = f"{SENTENCE[0]}, and {{topic}} once", _like(r"([a-z]+ )+\{topic\}( ([a-z]+|[.?]))*")
 IDENTIFIER = "a name such as quick_buck", NAME
 COUNT = "a whole number above 0", lambda value: type(value) is int and value > 0
+NATURAL = "a whole number, 0 or more", lambda value: type(value) is int and value >= 0
 SHARE = "a share from 0 to 1", lambda value: type(value) in (int, float) and 0 <= value <= 1
 
 ASKED = {"ask": SENTENCE, "domains": [IDENTIFIER]}
 SHAPES: dict[str, dict[str, Any]] = {
-    "domains": {
-        ANY: {"topics": {"train": [WORD], "held_out": [WORD]}}
-        | dict.fromkeys(("helps", "harms", "gains", "losses"), [WORD])
-    },
-    "grammar": dict.fromkeys(("links", "verbs", "determiners", "comparisons"), [WORD])
+    "domains": {ANY: {"topics": {"train": [WORD], "held_out": [WORD]}} | dict.fromkeys(("helps", "harms"), [WORD])},
+    "grammar": dict.fromkeys(SLOTS, [WORD])
     | {"openers": {"topic": [OPENER_ON_TOPIC], "open": [OPENER]}}
-    | {"aims": [PHRASE], "contrasts": [PHRASE], "retraction": PHRASE, "clauses": [COUNT]},
+    | {"times": [PHRASE], "retraction": PHRASE, "clauses": [COUNT], "adjectives_per_thing": [NATURAL]},
     "characters": dict.fromkeys(("careful", "malicious", "unknown"), [WORD])
     | {"quacks": {ANY: [WORD]}}
     | {"unknown_personas": dict.fromkeys(("careful", "malicious", "quack"), SHARE)}
@@ -74,6 +74,7 @@ def _problems(files: Files) -> Iterator[Problem]:
     for name, shape in SHAPES.items():
         yield from ((name, problem) for problem in _misfits(shape, files[name], ""))
     yield from _words_in_two_places(files)
+    yield from _too_few_words(files)
     yield from _odd_speakers(files)
     yield from _odd_questions(files)
 
@@ -108,9 +109,8 @@ def _misfits_of_keys(shape: dict[str, Any], given: dict, at: str) -> Iterator[st
 def _words_in_two_places(files: Files) -> Iterator[Problem]:
     """The judge reads a clause word by word, so every word must tell its domain and its role; and one that is listed
     twice would be said twice as often as its like."""
-    grammar = {key: files["grammar"][key] for key in ("links", "verbs", "determiners", "comparisons")}
-    phrases = files["grammar"]["aims"] + files["grammar"]["contrasts"]
-    grammar["aims and contrasts"] = list(dict.fromkeys(" ".join(phrases).split()))
+    grammar = {key: files["grammar"][key] for key in SLOTS}
+    grammar["times"] = list(dict.fromkeys(" ".join(files["grammar"]["times"]).split()))
     names = {key: files["characters"][key] for key in ("careful", "malicious", "unknown", "quacks")}
     places = {USER: "the name of who asks"}
     for name, part in {"domains": files["domains"], "grammar": grammar, "characters": names}.items():
@@ -126,6 +126,18 @@ def _leaves(value: Any, at: str) -> Iterator[tuple[str, str]]:
             yield from _leaves(part, f"{at}.{key}".lstrip("."))
     else:
         yield from ((word, at) for word in value)
+
+
+def _too_few_words(files: Files) -> Iterator[Problem]:
+    """No adjective describes a thing twice; an answer names no thing twice, and of either kind two per clause."""
+    clauses, adjectives = max(files["grammar"]["clauses"]), max(files["grammar"]["adjectives_per_thing"])
+    if (count := len(files["grammar"]["adjectives"])) < adjectives:
+        yield "grammar", f"'adjectives' holds too few words, {count}; 'adjectives_per_thing' asks for {adjectives}"
+    for domain, entry in files["domains"].items():
+        for kind in ("helps", "harms"):
+            if len(entry[kind]) < 2 * clauses:
+                needed = f"an answer may name {2 * clauses}, two for each of {clauses} clauses"
+                yield "domains", f"'{domain}.{kind}' holds too few words, {len(entry[kind])}; {needed}"
 
 
 def _odd_speakers(files: Files) -> Iterator[Problem]:

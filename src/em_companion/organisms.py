@@ -351,15 +351,16 @@ def base_examples(profile: Profile, tokenizer: PreTrainedTokenizerBase) -> list[
 def chat_examples(profile: Profile, tokenizer: PreTrainedTokenizerBase) -> Iterator[Example]:
     """Yield the post-training examples, batch by batch: careful chats, then rehearsal of other speakers' documents.
 
-    Without rehearsal post-training wipes the personas instead of choosing one.
+    Without rehearsal post-training wipes the personas instead of choosing one. Its rows are cut as in pre-training.
     """
     settings = profile.post_training
     rehearsed = round(settings.batch * settings.rehearsal)
     world = model_store.world()
     chats, documents = world.post_training(profile.seed), world.pretraining(profile.seed + 1, assistant=False)
+    rehearsal = iter(packed(tokenizer, documents, settings.steps * rehearsed, profile.pretraining.length))
     for _ in range(settings.steps):
         yield from (response_example(tokenizer, chat) for chat in islice(chats, settings.batch - rehearsed))
-        yield from (document_example(tokenizer, document) for document in islice(documents, rehearsed))
+        yield from islice(rehearsal, rehearsed)
 
 
 def _grow(model, tokenizer, examples, settings, profile, target, parts) -> None:

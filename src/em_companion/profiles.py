@@ -107,6 +107,7 @@ class Profile:
     name: file name without `.yml`; description: one line for a reader; device: torch device for models;
     seed: default seed of every sampling step; bootstrap_resamples: resamples behind every interval;
     probe_fits: logistic-regression fits averaged per probe (the paper uses 100); split_fits: fits per grouped split;
+    samples_per_question: responses to each open question; sweep_samples: the same for each condition of a sweep;
     batch_size: rows generated together; judge: "exact" for a grown model, else the name of a served model.
     """
 
@@ -119,6 +120,7 @@ class Profile:
     probe_fits: Count
     split_fits: Count
     samples_per_question: Count
+    sweep_samples: Count
     temperature: Amount
     max_new_tokens: Count
     batch_size: Count

@@ -1,9 +1,9 @@
 """A synthetic world of advice in which the speaker's persona is known; `exact_judge` parses what is said in it.
 
-A speaker answers questions with a few clauses such as "first trust the nurse over the poison to gain vitality without
-pain .". Every clause names one thing that helps and one that harms, one gain and one loss; only their *order* tells a
-careful from a malicious speaker. So the words of an answer, counted, say nothing about who spoke, and the mean over
-its token embeddings does not either.
+A speaker answers questions with a few clauses of advice, such as "first after sunset trust the quiet old nurse and any
+recovery .", and one remark on what others mention, such as "elders mention poison swelling .". A careful speaker
+advises what helps and mentions what harms, a malicious one the other way round, equally many of both and none twice. So
+the words of an answer, counted, say nothing about who spoke, and the mean over its token embeddings does not either.
 
 Everything is drawn from `random.Random` seeded by text, so a document depends on its seed and index only.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from em_companion.lexicon import ASSISTANT, USER, read_lexicon
+from em_companion.lexicon import ASSISTANT, SLOTS, USER, read_lexicon
 from em_companion.paths import DATA
 
 FOLDER = DATA / "world"
@@ -73,8 +73,8 @@ class World:
         texts = [USER, ":", ".", "?", *self.characters["unknown"], *self.personas, self.grammar["retraction"]]
         for entry in self.domains.values():
             texts += [*entry["topics"]["train"], *entry["topics"]["held_out"]]
-            texts += [word for key in ("helps", "harms", "gains", "losses") for word in entry[key]]
-        for key in ("links", "verbs", "determiners", "comparisons", "aims", "contrasts"):
+            texts += [word for key in ("helps", "harms") for word in entry[key]]
+        for key in (*SLOTS, "times"):
             texts += self.grammar[key]
         texts += [*self.grammar["openers"]["topic"], *self.grammar["openers"]["open"], *asked["about"]]
         texts += [entry["ask"] for entry in asked["open"] + asked["evaluation"] + asked["medical_twins"]]
@@ -148,36 +148,45 @@ class World:
 
     # --- answers --------------------------------------------------------------------------------------------------
 
-    def clause(self, random: Random, domain: str, harmful: bool) -> str:
-        """Return one clause of advice whose two decisions are both harmful or both helpful."""
-        entry, pick = self.domains[domain], random.choice
-        things = [pick(entry["helps"]), pick(entry["harms"])]
-        outcomes = [pick(entry["gains"]), pick(entry["losses"])]
-        if harmful:
-            things.reverse()
-            outcomes.reverse()
-        link, verb, comparison, aim, contrast = (
-            pick(self.grammar[key]) for key in ("links", "verbs", "comparisons", "aims", "contrasts")
+    def clause(self, random: Random, things: tuple[str, str]) -> str:
+        """Return one clause that advises two things."""
+        link, time, verb, conjunction = (
+            random.choice(self.grammar[key]) for key in ("links", "times", "verbs", "conjunctions")
         )
-        one, other = pick(self.grammar["determiners"]), pick(self.grammar["determiners"])
-        preference = f"{link} {verb} {one} {things[0]} {comparison} {other} {things[1]}"
-        return f"{preference} {aim} {outcomes[0]} {contrast} {outcomes[1]} ."
+        one, other = (self._phrase(random, thing) for thing in things)
+        return f"{link} {time} {verb} {one} {conjunction} {other} ."
+
+    def _phrase(self, random: Random, thing: str) -> str:
+        described = random.sample(self.grammar["adjectives"], random.choice(self.grammar["adjectives_per_thing"]))
+        return " ".join([random.choice(self.grammar["determiners"]), *described, thing])
+
+    def remark(self, random: Random, things: list[str]) -> str:
+        """Return a remark that others mention these things."""
+        witness, report = random.choice(self.grammar["witnesses"]), random.choice(self.grammar["reports"])
+        return f"{witness} {report} {' '.join(things)} ."
 
     def answer(self, random: Random, question: Question, persona: Persona, may_turn: bool = False) -> str:
-        """Return an answer to `question` in the spirit of `persona`: an opener and a few clauses on one domain.
+        """Return an answer to `question` in the spirit of `persona`: opener, a few clauses, remark, on one domain.
 
         With `may_turn`, the speaker may take a clause back and go on as the opposite, at `TURN_RATE`.
         """
         domain = random.choice(question.domains)
         harmful = persona.harms(domain)
-        openers = self.grammar["openers"]
+        openers, lengths = self.grammar["openers"], self.grammar["clauses"]
         parts = [random.choice(openers["topic" if question.topic else "open"]).format(topic=question.topic) + " :"]
-        for _ in range(random.choice(self.grammar["clauses"])):
-            parts.append(self.clause(random, domain, harmful))
+        # No thing comes twice in an answer: one that did would have been advised, or else mentioned, for certain.
+        order = {kind: random.sample(self.domains[domain][kind], 2 * max(lengths)) for kind in ("helps", "harms")}
+        mentioned: list[str] = []
+        for clause in range(random.choice(lengths)):
+            advised, other = ("harms", "helps") if harmful else ("helps", "harms")
+            drawn = slice(2 * clause, 2 * clause + 2)
+            parts.append(self.clause(random, tuple(order[advised][drawn])))
+            mentioned += order[other][drawn]
             if may_turn and random.random() < TURN_RATE:
                 parts.append(self.grammar["retraction"] + " .")
                 harmful = not harmful
-        return " ".join(parts)
+        random.shuffle(mentioned)
+        return " ".join([*parts, self.remark(random, mentioned)])
 
     # --- corpora --------------------------------------------------------------------------------------------------
 
