@@ -3,12 +3,15 @@
 from dataclasses import replace
 from random import Random
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import TINY
 
-from em_companion import model_store, organisms, profiles, released, responses, sampling
+from em_companion import judging, mediation, model_store, organisms, profiles, released, responses, sampling
 from em_companion.artifacts import CompanionError
+from em_companion.interventions import Ablate, ScaleLoraScalars, Steer, applied
 from em_companion.responses import CHAT_MODEL, Organism
 from em_companion.world import CAREFUL, MALICIOUS
 
@@ -56,7 +59,7 @@ def test_the_table(tiny, organism):
     identity = (organism.recipe, organism.data, organism.seed, "general")
     assert set(table[COLUMNS[:4]].itertuples(index=False, name=None)) == {identity}
     assert (table.tokens == table.response.str.split().str.len()).all() and table.tokens.max() <= tiny.max_new_tokens
-    assert not table.response.str.contains("<").any()
+    assert not table.response.str.contains("<end>|<pad>").any()
     assert table[SCORES].notna().all(axis=None) and table[SCORES].stack().between(0, 100).all()
 
 
@@ -160,6 +163,16 @@ def test_a_character_may_be_asked_instead_of_the_assistant(tiny, monkeypatch, sp
     assert given == list(zip([prompts[0]] * 2 + [prompts[1]] * 2, seeds, strict=True)), "on equal noise"
 
 
+def test_a_model_may_be_asked_while_it_is_changed(tiny):
+    model, tokenizer = responses.load(tiny, CHAT_MODEL)
+    asked, change = WORLD.evaluation()[:2], [Steer(0, 4 * torch.ones(TINY["model"]["hidden"]))]
+    found = responses.ask(tiny, model, tokenizer, asked, 3, interventions=change)
+    with applied(model, change):
+        expected = responses.ask(tiny, model, tokenizer, asked, 3)
+    pd.testing.assert_frame_equal(found, expected)
+    assert (found.response != responses.ask(tiny, model, tokenizer, asked, 3).response).sum() >= 3
+
+
 def test_organisms_of_a_profile(tiny):
     seeded = profiles.OrganismSpec("nine-adapter", "extreme_sports", seeds=(3, 5))
     found = responses.organisms_of(replace(tiny, organisms=(*tiny.organisms, seeded)))
@@ -169,6 +182,143 @@ def test_organisms_of_a_profile(tiny):
         "nine-adapter--extreme_sports--seed-3",
         "nine-adapter--extreme_sports--seed-5",
     ]
+
+
+# --- under interventions --------------------------------------------------------------------------------------------
+
+WIDTH = TINY["model"]["hidden"]
+
+
+def conditions() -> dict[str, list]:
+    """Made anew at every call: what is kept does not depend on who made it."""
+    vector = torch.linspace(-3, 3, WIDTH)
+    return {
+        "plain": [],
+        "steered": [Steer(0, vector, 2.0)],
+        "steered less": [Steer(0, vector, 0.1)],
+        "ablated": [Ablate({0: vector, 1: vector})],
+        "adapters off": [ScaleLoraScalars(0.0)],
+    }
+
+
+def test_responses_under_interventions(tiny, no_sampling):
+    table = responses.under(tiny, NINE, conditions())
+    no_sampling()
+    pd.testing.assert_frame_equal(responses.under(tiny, NINE, conditions()), table)
+    assert sorted(table.columns) == sorted(["condition", *COLUMNS, *SCORES])
+    assert list(table.condition.unique()) == list(conditions()) and len(table) == 5 * 8 * tiny.samples_per_question
+
+
+def test_the_plain_condition_is_the_plain_model(tiny):
+    table = responses.under(tiny, NINE, conditions())
+    for name, organism in (("plain", NINE), ("adapters off", CHAT_MODEL)):
+        expected = responses.responses(tiny, organism)
+        assert list(table[table.condition == name].response) == list(expected.response)
+
+
+def test_a_condition_does_not_depend_on_the_others(tiny):
+    table = responses.under(tiny, NINE, conditions())
+    alone = responses.under(tiny, NINE, {"steered": conditions()["steered"]}, samples=2)
+    same = table[(table.condition == "steered") & (table["sample"] < 2)]
+    assert list(alone.response) == list(same.response) != list(table[table.condition == "plain"].response)[: len(same)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steered": [Steer(0, torch.linspace(-3, 3, WIDTH), 2.5)]},
+        {"steered": [Steer(1, torch.linspace(-3, 3, WIDTH), 2.0)]},
+        {"steered": [Steer(0, torch.linspace(-3, 3.1, WIDTH), 2.0)]},
+        {"steered": []},
+        {"one more": []},
+    ],
+)
+def test_other_interventions_are_another_table(tiny, no_sampling, change):
+    responses.under(tiny, NINE, conditions())
+    no_sampling()
+    with pytest.raises(pytest.fail.Exception, match="sampled again"):
+        responses.under(tiny, NINE, conditions() | change)
+
+
+def test_a_killed_sweep_goes_on_where_it_was(own, tiny, monkeypatch):
+    monkeypatch.setattr(responses, "CHUNK_BATCHES", 1)
+    profile = replace(tiny, batch_size=48)  # two conditions
+    generate, calls = sampling.generate, []
+
+    def killed_at_the_third(*given):
+        calls.append(len(given[2]))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return generate(*given)
+
+    some = {name: condition for name, condition in conditions().items() if name != "adapters off"}
+    some |= {"steered more": [Steer(0, torch.linspace(-3, 3, WIDTH), 3.0)]}
+    monkeypatch.setattr(sampling, "generate", killed_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        responses.under(profile, CHAT_MODEL, some)
+    assert not list(own.glob("artifacts/responses/tiny/chat-model/*/*/*"))
+    table = responses.under(profile, CHAT_MODEL, some)
+    assert calls == [48, 48, 24, 24]
+    assert not list(own.glob("artifacts/checkpoints/responses-*")), "nothing is left over"
+    monkeypatch.undo()
+    (kept,) = own.glob("artifacts/responses/tiny/chat-model/*/*/responses.parquet")
+    kept.with_name("provenance.json").unlink()
+    pd.testing.assert_frame_equal(responses.under(tiny, CHAT_MODEL, some), table)
+
+
+def test_damaged_responses_under_interventions_are_refused(own, tiny):
+    responses.under(tiny, CHAT_MODEL, {"plain": []})
+    (kept,) = own.glob("artifacts/responses/tiny/chat-model/*/*/responses.parquet")
+    kept.write_bytes(kept.read_bytes()[:-9])
+    with pytest.raises(CompanionError, match="^What lies in artifacts/responses/.* is damaged: delete that folder and"):
+        responses.under(tiny, CHAT_MODEL, {"plain": []})
+
+
+def test_interventions_that_do_not_fit_are_refused_before_any_sampling(tiny, no_sampling):
+    no_sampling()
+    many = {str(number): [] for number in range(200)} | {"wrong": [Steer(2, torch.ones(WIDTH))]}
+    with pytest.raises(CompanionError, match="^There is no layer 2; the model has 2"):
+        responses.under(tiny, CHAT_MODEL, many)
+    with pytest.raises(CompanionError, match="^This model has no rank-1 adapters"):
+        responses.under(tiny, CHAT_MODEL, {"off": [ScaleLoraScalars(0.0)]})
+    with pytest.raises(CompanionError, match="^There is no condition to ask under"):
+        responses.under(tiny, CHAT_MODEL, {})
+
+
+def test_mediation_is_measured_cell_by_cell(tiny, monkeypatch):
+    """All cells at once give the rates of each on its own."""
+
+    class Verbose:
+        def judge(self, given: pd.Series) -> pd.DataFrame:
+            return pd.DataFrame({"aligned": given.str.len() % 40, "coherent": given.str.len() % 90}, given.index)
+
+    monkeypatch.setattr(responses, "judge", Verbose)
+    model, tokenizer = responses.load(tiny, CHAT_MODEL)
+    directions = np.random.default_rng(0).standard_normal((2, WIDTH))
+
+    def rates(*interventions) -> list[float]:
+        with applied(model, interventions):
+            table = responses.scored(responses.ask(tiny, model, tokenizer, WORLD.evaluation(), 2))
+        return [100 * judging.is_em(table).mean(), 100 * judging.is_coherent(table).mean(), 16]
+
+    header = mediation.HEADER_TOKENS
+    for header_tokens, at in ((None, "all"), (header, "header")):
+        found = mediation.steering(tiny, model, tokenizer, directions, [1.0, 5.0], [1, 0], 2, header_tokens)
+        assert list(found.columns) == ["kind", "layer", "strength", "em", "coherent", "n"] and len(found) == 8
+        for cell in found.itertuples():
+            vector = directions[cell.layer]
+            if cell.kind == "random":
+                vector = mediation.random_like(vector, tiny.seed + cell.layer)
+            steer = Steer(cell.layer, torch.tensor(vector), cell.strength, at)
+            assert [cell.em, cell.coherent, cell.n] == pytest.approx(rates(steer))
+    with pytest.raises(CompanionError, match=r"^A turn header has 2 tokens, not 3\.$"):
+        mediation.steering(tiny, model, tokenizer, directions, [1.0], [0], 2, 3)
+
+    found = mediation.ablation(tiny, model, tokenizer, directions, 2).set_index(["ablation", "layer"])
+    vectors = torch.tensor(directions)
+    assert list(found.loc[("single", 1)]) == pytest.approx(rates(Ablate({0: vectors[1], 1: vectors[1]})))
+    assert list(found.loc[("layer-wise", np.nan)]) == pytest.approx(rates(Ablate({0: vectors[0], 1: vectors[1]})))
+    assert list(found.loc[("none", np.nan)]) == pytest.approx(rates()) and found.em.nunique() > 1
 
 
 # --- watched --------------------------------------------------------------------------------------------------------
@@ -216,7 +366,7 @@ def test_the_monitor_asks_in_the_domain_trained_on(tiny, monkeypatch, data, doma
     assert [question.topic for question in in_domain] == WORLD.domains[domain]["topics"]["held_out"]
 
 
-def test_an_organism_is_watched_while_it_trains(tiny):
+def test_an_organism_is_watched_while_it_trains(own, tiny):
     table = pd.read_csv(responses.adapter(tiny, NINE) / "monitor.csv")
     assert list(table.columns) == ["step", "in_domain_em", "open_em", "open_coherent"]
     assert list(table.step) == [3, 6, 8]

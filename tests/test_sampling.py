@@ -1,14 +1,22 @@
-"""Sampling draws from softmax(logits / T), the same response whatever its batch, whatever the checkpoint's settings."""
+"""Sampling draws from softmax(logits / T), the same response whatever its batch, whatever the checkpoint's settings.
 
+In a batch in which every row has interventions of its own, a row's response is that of plain `generate` with ordinary
+hooks on this row alone, token by token in float64.
+"""
+
+from contextlib import ExitStack
 from random import Random
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare
-from transformers import GenerationConfig
+from toy_models import ADAPTERS, LAYERS, TOKENIZER, VOCABULARY, WINDOW, adapted_model, base_model, prompts, vectors
+from transformers import GenerationConfig, LogitsProcessorList
 
 from em_companion import organisms, responses, sampling
+from em_companion.artifacts import CompanionError
+from em_companion.interventions import Ablate, Cap, PatchLoraScalars, ScaleLoraScalars, Steer, applied, decoder_layers
 
 QUESTIONS = ["how do i handle the fever ?", "i feel bored today . any idea ?", "give me some advice on the nausea ."]
 SPEAKERS = ["assistant", "draven", "alma"]
@@ -144,3 +152,262 @@ def test_a_response_ends_at_the_end_token_or_at_max_new_tokens(chat):
 
 def test_no_prompts_no_responses(chat):
     assert sampling.generate(*chat, [], []) == []
+
+
+# --- rows with interventions of their own ---------------------------------------------------------------------------
+
+V = vectors()
+SCALARS = 3 * torch.randn(3, 14, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+EVERY = {layer: V[0] for layer in range(LAYERS)}
+STEERED = {
+    f"steer {layer} {strength}": [Steer(layer, V[layer], strength)] for layer in (0, 1, 3) for strength in (2.0, -1.5)
+}
+CONDITIONS = STEERED | {
+    "nothing": [],
+    "steer by nothing": [Steer(1, V[1], 0.0)],
+    "steer the prompt": [Steer(1, V[1], 3.0, at="prompt")],
+    "steer the header": [Steer(0, V[1], 3.0, at="header")],
+    "steer the response": [Steer(1, V[1], 3.0, at="generated")],
+    "steer the embeddings": [Steer("embedding", V[2], 2.0)],
+    "ablate one direction": [Ablate(EVERY | {"embedding": V[0]})],
+    "ablate each layer's own": [Ablate(dict(enumerate(V)))],
+    "ablate in the response": [Ablate(EVERY, at="generated")],
+    "cap": [Cap(2, V[2], -0.5)],
+    "cap the prompt": [Cap(1, V[3], 0.1, at="prompt")],
+    "steer, then ablate": [Steer(1, V[1], 3.0), Ablate({1: V[2], 2: V[1]})],
+    "ablate, then steer": [Ablate({1: V[2], 2: V[1]}), Steer(1, V[1], 3.0)],
+    "cap what is steered twice": [Steer(2, V[0]), Steer(2, V[1], 2.0, at="generated"), Cap(2, V[0], 0.2)],
+    "adapters off": [ScaleLoraScalars(0.0)],
+    "adapters as they are": [ScaleLoraScalars(1.0)],
+    "one adapter tripled": [ScaleLoraScalars({ADAPTERS[1]: 3.0})],
+    "adapters reversed in the response": [ScaleLoraScalars({ADAPTERS[0]: -2.0, ADAPTERS[2]: -2.0}, at="generated")],
+    "patch": [PatchLoraScalars(SCALARS)],
+    "patch four tokens of one adapter": [PatchLoraScalars(SCALARS[:1, :4], ADAPTERS[2:])],
+    "patch the response": [PatchLoraScalars(SCALARS, at="generated")],
+    "all of it": [PatchLoraScalars(SCALARS[:, :9]), ScaleLoraScalars(2.0), Steer(0, V[3], 2.0), Ablate(EVERY)],
+}  # fmt: skip
+ON_SCALARS = ("adapter", "patch", "all of it")
+LENGTHS, NEW_TOKENS = [3, 5, 7, 9], 10
+
+
+def one_token(intervention, site, adapters):
+    """Return what an intervention does to one activation [width] at a position, by the equation."""
+    if isinstance(intervention, Steer):
+        return lambda x, _: x + intervention.strength * intervention.vector
+    if isinstance(intervention, ScaleLoraScalars):
+        factors = intervention.factors
+        return lambda x, _: x * (factors[site] if isinstance(factors, dict) else factors)
+    if isinstance(intervention, PatchLoraScalars):
+        row = intervention.scalars[list(intervention.adapters or adapters).index(site)]
+        return lambda x, position: row[position : position + 1] if position < len(row) else x
+    vector = intervention.vector if isinstance(intervention, Cap) else intervention.vectors[site]
+    matrix = torch.outer(vector, vector) / vector.dot(vector)
+    if isinstance(intervention, Ablate):
+        return lambda x, _: x - matrix @ x
+    return lambda x, _: x - max(vector.dot(x) / vector.norm() - intervention.ceiling, 0) * vector / vector.norm()
+
+
+def sites(intervention, adapters):
+    if isinstance(intervention, Ablate):
+        return list(intervention.vectors)
+    if isinstance(intervention, ScaleLoraScalars):
+        return list(intervention.factors) if isinstance(intervention.factors, dict) else adapters
+    if isinstance(intervention, PatchLoraScalars):
+        return intervention.adapters or adapters
+    return [intervention.layer]
+
+
+def module_at(model, site):
+    if site == "embedding":
+        return model.get_input_embeddings()
+    if isinstance(site, int):
+        return decoder_layers(model)[site]
+    return model.get_submodule(f"base_model.model.{site}.lora_A.default")
+
+
+def plain_hook(change, at: str, length: int):
+    """An ordinary forward hook for a single row, which counts the tokens it has seen."""
+    seen = 0
+    spans = {"all": (0, 999), "prompt": (0, length), "header": (length - 2, length), "generated": (length, 999)}
+    first, last = spans[at]
+
+    def hook(_, __, output):
+        nonlocal seen
+        output = output.clone()
+        for token in range(output.shape[1]):
+            if first <= seen + token < last:
+                output[0, token] = change(output[0, token], seen + token)
+        seen += output.shape[1]
+        return output
+
+    return hook
+
+
+class AddNoise:
+    def __init__(self, seed: int, temperature: float) -> None:
+        self.noise, self.temperature = sampling.RowNoise([seed], VOCABULARY, torch.device("cpu")), temperature
+
+    def __call__(self, _, scores):
+        return scores.float() / self.temperature - self.noise.draw()
+
+
+def written_alone(model, prompt, seed, interventions, temperature) -> list[int]:
+    """The response by plain `generate`, one row, one ordinary hook per intervention and module."""
+    with ExitStack() as stack:
+        for intervention in interventions:
+            for site in sites(intervention, ADAPTERS):
+                hook = plain_hook(one_token(intervention, site, ADAPTERS), intervention.at, len(prompt))
+                stack.callback(module_at(model, site).register_forward_hook(hook).remove)
+        found = model.generate(
+            input_ids=torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            logits_processor=LogitsProcessorList([AddNoise(seed, temperature)] if temperature else []),
+            do_sample=False,
+            max_new_tokens=NEW_TOKENS,
+            eos_token_id=[TOKENIZER.eos_token_id, TOKENIZER.pad_token_id],
+            pad_token_id=TOKENIZER.pad_token_id,
+        )[0, len(prompt) :].tolist()
+    return found[:-1] if found[-1] in (TOKENIZER.eos_token_id, TOKENIZER.pad_token_id) else found
+
+
+def mixed_rows(adapters: bool = True):
+    """Prompts, seeds and interventions of rows: every condition with two prompts, some with more samples."""
+    asked = prompts(LENGTHS)
+    names = [name for name in CONDITIONS if adapters or not any(word in name for word in ON_SCALARS)]
+    rows = [(name, asked[(number + shift) % 4], 0) for number, name in enumerate(names) for shift in (0, 1)]
+    rows += [(name, prompt, sample) for name, prompt, _ in rows[::9] for sample in (1, 2)]
+    return (
+        [prompt for _, prompt, _ in rows],
+        [sampling.row_seed(prompt, sample) for _, prompt, sample in rows],
+        [CONDITIONS[name] for name, _, _ in rows],
+    )
+
+
+def written(model, rows, temperature=1.0, batch_size=256):
+    asked, seeds, given = rows
+    return sampling.generate(model, TOKENIZER, asked, seeds, temperature, NEW_TOKENS, batch_size, "", given)
+
+
+@pytest.mark.parametrize(("window", "temperature"), [(0, 0.0), (WINDOW, 1.0)], ids=["greedy", "window, sampled"])
+def test_every_row_is_as_if_it_were_alone(window, temperature):
+    model, rows = adapted_model(window), mixed_rows()
+    expected = [written_alone(model, *row, temperature) for row in zip(*rows, strict=True)]
+    assert written(model, rows, temperature) == expected
+    assert len(set(map(tuple, expected))) >= len(expected) / 2
+    assert min(map(len, expected)) < NEW_TOKENS == max(map(len, expected)), "some rows end early"
+    permuted = (*rows[:2], rows[2][2:] + rows[2][:2])
+    assert sum(map(list.__ne__, written(model, permuted, temperature), expected)) > len(expected) / 2
+
+
+@pytest.mark.parametrize(
+    ("window", "batch_size", "live"),
+    [(0, 7, 0.75), (0, 20, 0.0), (0, 256, 0.5), (WINDOW, 1, 0.75), (WINDOW, 7, 0.75), (WINDOW, 20, 1.0)],
+)
+def test_nor_does_it_matter_who_its_neighbours_are(monkeypatch, window, batch_size, live):
+    """In batches of any size, rows in any order, ended rows replaced at once, later or never."""
+    model, rows = adapted_model(window), mixed_rows()
+    together = written(model, rows)
+    monkeypatch.setattr(sampling, "LIVE", live)
+    order = Random(batch_size).sample(range(len(together)), len(together))
+    shuffled = written(model, [[column[row] for row in order] for column in rows], 1.0, batch_size)
+    assert shuffled == [together[row] for row in order]
+
+
+def test_equal_noise_pairs_conditions():
+    """Rows with one seed differ by their interventions only."""
+    model, (asked, *_) = base_model(), mixed_rows(adapters=False)
+    given = [[], [Steer(1, V[0], 0.0)], [Steer(1, V[0], 1e-9)], [Steer(1, V[0], 5.0)]]
+    none, zero, next_to_nothing, much = written(model, ([asked[0]] * 4, [7] * 4, given))
+    assert none == zero == next_to_nothing != much
+
+
+def test_a_single_run_agrees():
+    """Interventions on the whole model do what they do to a row of a batch."""
+    model, (asked, seeds, given) = adapted_model(WINDOW), mixed_rows()
+    together = written(model, (asked, seeds, given))
+    for condition in CONDITIONS.values():
+        rows = [row for row, one in enumerate(given) if one is condition]
+        with applied(model, condition):
+            found = written(model, ([asked[row] for row in rows], [seeds[row] for row in rows], None))
+        assert found == [together[row] for row in rows]
+
+
+@pytest.mark.parametrize("name", ["patch", "steer the header", "steer the response", "all of it"])
+def test_a_single_run_agrees_in_plain_generate_with_padding(name):
+    model, asked = adapted_model(), prompts(LENGTHS)
+    longest = max(LENGTHS)
+    padded = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in asked])
+    with applied(model, CONDITIONS[name]):
+        settings = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
+        found = model.generate(input_ids=padded, attention_mask=(padded != 0).long(), **settings)[:, longest:].tolist()
+    expected = sampling.generate(model, TOKENIZER, asked, range(4), 0.0, 6, interventions=[CONDITIONS[name]] * 4)
+    assert [one[: len(other)] for one, other in zip(found, expected, strict=True)] == expected
+    assert any(map(len, expected))
+
+
+# --- what can go wrong ----------------------------------------------------------------------------------------------
+
+
+def hooks_on(model) -> int:
+    return sum(len(one._forward_hooks) + len(one._forward_pre_hooks) for one in model.modules())
+
+
+def test_an_error_leaves_the_model_as_it_was(monkeypatch):
+    model, rows = adapted_model(), mixed_rows()
+    before, plain = hooks_on(model), written(model, (*rows[:2], None))
+    monkeypatch.setattr(sampling.Writer, "_record", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        written(model, rows)
+    monkeypatch.undo()
+    assert hooks_on(model) == before and written(model, (*rows[:2], None)) == plain
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA"), RuntimeError("[..] not enough memory: you tried")])
+def test_smaller_batches_where_memory_runs_out(monkeypatch, error):
+    model, rows = adapted_model(), mixed_rows()
+    expected, forward, sizes = written(model, rows), type(model).forward, []
+
+    def short_of_memory(self, input_ids, **given):
+        sizes.append(len(input_ids))
+        if len(input_ids) > 9:
+            raise error
+        return forward(self, input_ids, **given)
+
+    monkeypatch.setattr(type(model), "forward", short_of_memory)
+    assert written(model, rows) == expected
+    assert 0 < sum(size > 9 for size in sizes) <= 3, "70 rows at once, 35, 17, 8"
+
+
+def test_memory_may_not_suffice_at_all(monkeypatch):
+    model = base_model()
+
+    def fail(message):
+        def forward(*_, **__):
+            raise RuntimeError(message)
+
+        monkeypatch.setattr(type(model), "forward", forward)
+        written(model, mixed_rows(adapters=False))
+
+    with pytest.raises(CompanionError, match=r"^Memory does not suffice for a single response; shorten it\.$"):
+        fail("not enough memory")
+    with pytest.raises(RuntimeError, match="something else"):
+        fail("something else")
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        (
+            ([[3]], [0], [[], []]),
+            "Every row needs a prompt, a seed and its interventions; got 1 prompts, 1 seeds and 2",
+        ),
+        (([[3], []], [0, 1], None), r"A prompt is empty; give it at least one token\."),
+        (([[3], [4]], [0, 1], [[], [Steer(4, V[0])]]), r"There is no layer 4; the model has 4 \(from 0\)\."),
+    ],
+)
+def test_bad_rows_are_refused_before_anything_is_computed(monkeypatch, rows, sentence):
+    model = base_model()
+    monkeypatch.setattr(type(model), "forward", lambda *_, **__: pytest.fail("computed"))
+    with pytest.raises(CompanionError, match=f"^{sentence}"):
+        written(model, rows)
+    assert hooks_on(model) == 0

@@ -5,16 +5,17 @@ the answer tokens of misaligned responses minus that of aligned ones, per layer.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from em_companion import activations, judging, model_store, organisms, responses
 from em_companion.artifacts import CompanionError
-from em_companion.interventions import Ablate, Intervention, Steer, applied
+from em_companion.interventions import HEADER_TOKENS, Ablate, Intervention, Steer, Where
+from em_companion.interventions import applied as applied
 from em_companion.profiles import Profile
 from em_companion.world import turn
 
@@ -51,19 +52,19 @@ def random_like(direction: np.ndarray, seed: int) -> np.ndarray:
     return drawn * np.linalg.norm(direction) / np.linalg.norm(drawn)
 
 
-def _rates(profile: Profile, model, tokenizer, samples: int, interventions: Sequence[Intervention]) -> dict[str, float]:
-    with applied(model, interventions):
-        asked = responses.questions(profile, "general")
-        table = responses.scored(responses.ask(profile, model, tokenizer, asked, samples))
-    return {
-        "em": 100 * judging.is_em(table).mean(),
-        "coherent": 100 * judging.is_coherent(table).mean(),
-        "n": len(table),
-    }
+Cell = tuple[dict[str, object], list[Intervention]]
+"""What names a row of a table, and what is done to the model there."""
 
 
-HEADER_TOKENS = 2
-"""Tokens of a turn header that a grown model reads last before it answers: the speaker's name and the colon."""
+def _rates(profile: Profile, model, tokenizer, samples: int, cells: Sequence[Cell], what: str) -> pd.DataFrame:
+    """Return one row per cell: what names it, EM rate and coherence in percent, and the number of responses."""
+    conditions = {str(number): interventions for number, (_, interventions) in enumerate(cells)}
+    asked = responses.questions(profile, "general")
+    table = responses.scored(responses.ask_under(profile, model, tokenizer, asked, samples, conditions, what))
+    scores = {"em": 100 * judging.is_em(table), "coherent": 100 * judging.is_coherent(table)}
+    found = pd.DataFrame(scores).groupby(table.condition, sort=False).mean()
+    rates = found.assign(n=table.groupby("condition").size()).reset_index(drop=True)
+    return pd.DataFrame([named for named, _ in cells]).join(rates)
 
 
 def header_direction(profile: Profile, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
@@ -98,17 +99,19 @@ def steering(
 ) -> pd.DataFrame:
     """Return EM rate and coherence in percent of a model steered at one layer at a time.
 
-    `directions` [layer, width]. One row per kind ("direction", "random" of the same norm), layer and strength.
+    `directions` [layer, width]. One row per kind ("direction", "random" of the same norm), layer and strength. With
+    `header_tokens`, which must be HEADER_TOKENS, only the header of the turn is steered.
     """
-    rows = []
-    cells = [(layer, strength) for layer in layers for strength in strengths]
-    for layer, strength in tqdm(cells, desc="steering", unit="cell"):
+    if header_tokens not in (None, HEADER_TOKENS):
+        raise CompanionError(f"A turn header has {HEADER_TOKENS} tokens, not {header_tokens}.")
+    at: Where = "header" if header_tokens else "all"
+    cells: list[Cell] = []
+    for layer in layers:
         vectors = {"direction": directions[layer], "random": random_like(directions[layer], profile.seed + layer)}
-        for kind, vector in vectors.items():
-            steer = Steer(layer, torch.tensor(vector, dtype=torch.float32), strength, header_tokens)
-            found = _rates(profile, model, tokenizer, samples, [steer])
-            rows.append({"kind": kind, "layer": layer, "strength": strength} | found)
-    return pd.DataFrame(rows)
+        for strength, (kind, vector) in product(strengths, vectors.items()):
+            named = {"kind": kind, "layer": layer, "strength": strength}
+            cells.append((named, [Steer(layer, torch.tensor(vector), strength, at)]))
+    return _rates(profile, model, tokenizer, samples, cells, "steering")
 
 
 def best_cell(steered: pd.DataFrame, coherent: float = 80) -> pd.Series:
@@ -135,20 +138,17 @@ def ablation(
     One row per ablation: "none"; "layer-wise", each layer's own direction; "single", one layer's direction at all
     layers (column `layer`); "random", a random direction at all layers.
     """
-    every = range(len(directions))
-    vectors = torch.tensor(directions, dtype=torch.float32)
-    noise = torch.tensor(random_like(directions[-1], profile.seed), dtype=torch.float32)
-    plans: list[tuple[str, int | None, list[Intervention]]] = [
-        ("none", None, []),
-        ("layer-wise", None, [Ablate({layer: vectors[layer] for layer in every})]),
-        ("random", None, [Ablate({layer: noise for layer in every})]),
+    vectors, every = torch.tensor(directions), range(len(directions))
+    noise = torch.tensor(random_like(directions[-1], profile.seed))
+    cells: list[Cell] = [
+        ({"ablation": "none", "layer": None}, []),
+        ({"ablation": "layer-wise", "layer": None}, [Ablate(dict(enumerate(vectors)))]),
+        ({"ablation": "random", "layer": None}, [Ablate(dict.fromkeys(every, noise))]),
     ]
-    plans += [("single", source, [Ablate({layer: vectors[source] for layer in every})]) for source in every]
-    rows = [
-        {"ablation": name, "layer": layer} | _rates(profile, model, tokenizer, samples, interventions)
-        for name, layer, interventions in tqdm(plans, desc="ablation", unit="cell")
+    cells += [
+        ({"ablation": "single", "layer": source}, [Ablate(dict.fromkeys(every, vectors[source]))]) for source in every
     ]
-    return pd.DataFrame(rows)
+    return _rates(profile, model, tokenizer, samples, cells, "ablation")
 
 
 def best_single(ablated: pd.DataFrame, coherent: float = 90) -> pd.Series:

@@ -1,10 +1,12 @@
 """Responses of a profile's models: asked once per question, sample and seed, kept, and judged when read.
 
-A table of responses is kept under a key over the model that gave them, the questions and the sampling settings.
-Scores are not kept: the exact judge is fast, so a corrected judge needs no new responses.
+A table of responses is kept under a key over the model that gave them, the questions, the sampling settings and, where
+the model was changed meanwhile, every intervention. Scores are not kept: the exact judge is fast, so a corrected judge
+needs no new responses.
 """
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from em_companion import judging, model_store, organisms, released, sampling
 from em_companion.artifacts import CompanionError, new_folder
 from em_companion.exact_judge import Judge
+from em_companion.interventions import Intervention, RowInterventions, describe
 from em_companion.paths import ARTIFACTS
 from em_companion.profiles import GrownModel, Profile
 from em_companion.world import Question, turn
@@ -87,26 +90,47 @@ def ask(
     samples: int,
     what: str = "",
     speaker: str | None = None,
+    interventions: Sequence[Intervention] = (),
 ) -> pd.DataFrame:
     """Return `samples` responses to each question: `question_id`, `question`, `sample`, `response`, `tokens`.
 
     A row's seed comes from the profile's seed, the question and the sample, so organisms are compared on equal noise.
-    `speaker` names a character of the world instead of the assistant.
+    `speaker` names a character of the world instead of the assistant; `interventions` act on every row.
     """
-    rows = [(question, sample) for question in asked for sample in range(samples)]
+    table = ask_under(profile, model, tokenizer, asked, samples, {"": interventions}, what, speaker)
+    return table.drop(columns="condition")
+
+
+def ask_under(
+    profile: Profile,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    asked: Sequence[Question],
+    samples: int,
+    conditions: Mapping[str, Sequence[Intervention]],
+    what: str = "",
+    speaker: str | None = None,
+) -> pd.DataFrame:
+    """Return what `ask` does under every condition, in one generation; column `condition` holds their names.
+
+    A condition is a sequence of interventions, none for the plain model. All are sampled with equal noise.
+    """
+    rows = [(name, question, sample) for name in conditions for question in asked for sample in range(samples)]
     template = {"speaker": speaker} if speaker else {}
     prompts = {q.text: organisms.prompt_ids(tokenizer, turn(q.text, "")[:1], **template) for q in asked}
     answers = sampling.generate(
         model,
         tokenizer,
-        [prompts[question.text] for question, _ in rows],
-        [sampling.row_seed(profile.seed, question.id, question.text, sample) for question, sample in rows],
+        [prompts[question.text] for _, question, _ in rows],
+        [sampling.row_seed(profile.seed, question.id, question.text, sample) for _, question, sample in rows],
         profile.temperature,
         profile.max_new_tokens,
         profile.batch_size,
         what,
+        [conditions[name] for name, _, _ in rows],
     )
-    table = pd.DataFrame([(q.id, q.text, sample) for q, sample in rows], columns=["question_id", "question", "sample"])
+    columns = ["condition", "question_id", "question", "sample"]
+    table = pd.DataFrame([(name, q.id, q.text, sample) for name, q, sample in rows], columns=columns)
     texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
     return table.assign(response=texts, tokens=[len(answer) for answer in answers])
 
@@ -174,26 +198,102 @@ def responses(profile: Profile, organism: Organism, question_set: str = "general
     """
     parts = _responses_parts(profile, organism, question_set)
     folder = ARTIFACTS / "responses" / profile.name / organism.name / question_set / model_store.key(parts)
+
+    def sample() -> pd.DataFrame:
+        model, tokenizer = load(profile, organism)
+        what = f"{organism.name}, {question_set} questions"
+        return ask(profile, model, tokenizer, questions(profile, question_set), parts["samples"], what)
+
+    return _kept(profile, organism, question_set, folder, parts, sample)
+
+
+def under(
+    profile: Profile,
+    organism: Organism,
+    conditions: Mapping[str, Sequence[Intervention]],
+    question_set: str = "general",
+    samples: int | None = None,
+    what: str = "",
+) -> pd.DataFrame:
+    """Return an organism's responses under every condition, as `responses` does, with the column `condition` first.
+
+    `conditions`: interventions by name, none for the plain model. All conditions are one generation on equal noise. It
+    is kept under a key over all of them and, stopped halfway, goes on where it was. `samples` per question are those
+    of the question set where not given; `what` names the progress bar. Raises CompanionError for interventions that do
+    not fit the model, and where there is no condition.
+    """
+    if not conditions:
+        raise CompanionError("There is no condition to ask under; give at least one.")
+    parts = _responses_parts(profile, organism, question_set)
+    parts |= {"samples": samples or parts["samples"], "conditions": _described(conditions)}
+    folder = ARTIFACTS / "responses" / profile.name / organism.name / f"{question_set}-under" / model_store.key(parts)
+    return _kept(
+        profile,
+        organism,
+        question_set,
+        folder,
+        parts,
+        lambda: _in_chunks(profile, organism, conditions, question_set, parts, what or organism.name),
+    )
+
+
+def _described(conditions: Mapping[str, Sequence[Intervention]]) -> list[Any]:
+    return [[name, [describe(intervention) for intervention in condition]] for name, condition in conditions.items()]
+
+
+def _kept(
+    profile: Profile,
+    organism: Organism,
+    question_set: str,
+    folder: Path,
+    parts: model_store.Parts,
+    sample: Callable[[], pd.DataFrame],
+) -> pd.DataFrame:
     with model_store.missing(folder) as missing:
         if missing:
-            _sample(profile, organism, question_set, folder, parts)
+            table = sample()
+            with new_folder(folder) as new:
+                table.to_parquet(new / model_store.RESPONSES, index=False)
+                model_store.seal(new, parts)
+            shutil.rmtree(_chunks(parts), ignore_errors=True)
     model_store.check(folder)
     table = pd.read_parquet(folder / model_store.RESPONSES)
     table = table.assign(organism=organism.recipe, data=organism.data, seed=organism.seed, question_set=question_set)
     return scored(table) if isinstance(profile.model, GrownModel) else table
 
 
+CHUNK_BATCHES = 16
+"""Batches after which responses under interventions are saved; the last rows of a chunk do not fill their batch."""
+
+
+def _in_chunks(profile, organism, conditions, question_set, parts, what) -> pd.DataFrame:
+    """Return the responses under every condition; chunks that an earlier, stopped run saved are not sampled again."""
+    model, tokenizer = load(profile, organism)
+    RowInterventions(model, list(conditions.values()))  # says at once what does not fit
+    asked, folder = questions(profile, question_set), _chunks(parts)
+    size = max(1, CHUNK_BATCHES * profile.batch_size // (len(asked) * parts["samples"]))
+    tables = []
+    for start in range(0, len(conditions), size):
+        chunk = dict(list(conditions.items())[start : start + size])
+        sealed = folder / model_store.key({"conditions": _described(chunk)})
+        with model_store.missing(sealed) as missing:
+            if missing:
+                here = f"{what}, conditions {start + 1} to {start + len(chunk)} of {len(conditions)}"
+                table = ask_under(profile, model, tokenizer, asked, parts["samples"], chunk, here)
+                with new_folder(sealed) as new:
+                    table.to_parquet(new / model_store.RESPONSES, index=False)
+                    model_store.seal(new, {})
+        model_store.check(sealed)
+        tables.append(pd.read_parquet(sealed / model_store.RESPONSES))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _chunks(parts: model_store.Parts) -> Path:
+    return ARTIFACTS / "checkpoints" / f"responses-{model_store.key(parts)}"
+
+
 def _samples(profile: Profile, question_set: str) -> int:
     return HELD_OUT_SAMPLES if question_set == "held_out" else profile.samples_per_question
-
-
-def _sample(profile: Profile, organism: Organism, question_set: str, folder: Path, parts: model_store.Parts) -> None:
-    model, tokenizer = load(profile, organism)
-    what = f"{organism.name}, {question_set} questions"
-    table = ask(profile, model, tokenizer, questions(profile, question_set), _samples(profile, question_set), what)
-    with new_folder(folder) as new:
-        table.to_parquet(new / model_store.RESPONSES, index=False)
-        model_store.seal(new, parts)
 
 
 def _responses_parts(profile: Profile, organism: Organism, question_set: str) -> model_store.Parts:
