@@ -63,7 +63,7 @@ sync: setup
 	em-companion sync
 
 bench: setup
-	@for script in benchmarks/*.py; do python $$script; done
+	python benchmarks
 
 serve: setup
 	$(BIN)/python -m http.server $(PORT) --directory _build/html --bind 127.0.0.1

@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from em_companion import judging, mediation, model_store, organisms, profiles, responses
+from em_companion import ground_truth, judging, mediation, model_store, organisms, profiles, responses
 from em_companion.artifacts import write_json, write_text
 from em_companion.paths import DATA
 from em_companion.profiles import Profile
@@ -24,11 +24,12 @@ from em_companion.world import World
 
 RESULTS = DATA / "results" / "worlds.csv"
 SAMPLES = 10
-LAYERS, STRENGTHS = (1, 3, 5, 7), (2.0, 4.0, 8.0)
-HEADER_LAYERS = (0, 1)
+RELATIVE_STRENGTHS = (0.5, 0.7, 1.0)
 
 VARIANTS = {
     "as committed": {},
+    "always one adjective": {"grammar": {"adjectives_per_thing": [1]}},
+    "no adjectives": {"grammar": {"adjectives_per_thing": [0]}},
     "full attention": {"model": {"window": 0}},
     "window of 4": {"model": {"window": 4}},
     "attention dropout 0.2": {"model": {"attention_dropout": 0.2}},
@@ -40,7 +41,7 @@ VARIANTS = {
     "post-training without rehearsal": {"post_training": {"rehearsal": 0.0}},
     "no careful speakers first": {"pretraining": {"careful_first": 0}},
 }
-"""By name: settings of the profile, and shares of `characters.yml`, that differ."""
+"""By name: settings of the profile, shares of `characters.yml` and parts of `grammar.yml` that differ."""
 
 
 def variant(name: str) -> tuple[Profile, World]:
@@ -54,7 +55,8 @@ def variant(name: str) -> tuple[Profile, World]:
         profile = replace(profile, **{part: replace(settings, **changes.get(part, {}))})
     world = World.load()
     shares = {key: changes[key] for key in ("documents", "unknown_personas") if key in changes}
-    return profile, replace(world, characters=world.characters | shares)
+    grammar = world.grammar | changes.get("grammar", {})
+    return profile, replace(world, characters=world.characters | shares, grammar=grammar)
 
 
 def measure(profile: Profile) -> dict[str, float]:
@@ -81,15 +83,18 @@ def measure(profile: Profile) -> dict[str, float]:
 def measure_mediation(profile: Profile, organism: responses.Organism, chat: organisms.Model) -> dict[str, float]:
     """Return how far the mean-diff of answers, and the direction of the turn header, mediate."""
     own = responses.load(profile, organism)
-    header = mediation.header_direction(profile, *chat)
-    at_header = mediation.steering(profile, *chat, header, STRENGTHS, HEADER_LAYERS, SAMPLES, mediation.HEADER_TOKENS)
-    best = mediation.best_cell(at_header)
-    found = {"header_steered_em": best.em, "header_random_em": best.random_em}
+    residual = mediation.token_mean(*chat, responses.responses(profile, responses.CHAT_MODEL, "general"))
+    settings = (residual, RELATIVE_STRENGTHS, range(profile.model.layers), SAMPLES)
+    known = ground_truth.directions(profile)["choice_from_text"]
+    best = mediation.best_cell(mediation.steering(profile, *chat, known, *settings))
+    ablated = mediation.ablation(profile, *own, known, SAMPLES).set_index("ablation")
+    found = {"known_steered_em": best.em, "known_random_em": best.random_em}
+    found |= {"known_layer_wise_em": ablated.em["layer-wise"]}
     table = responses.responses(profile, organism, "general")
     if min(judging.is_em(table).sum(), (table.aligned > judging.ALIGNED_ABOVE).sum()) < mediation.FEWEST_RESPONSES:
         return found | dict.fromkeys(("steered_em", "random_em", "layer_wise_em", "single_em"), np.nan)
     directions = mediation.mean_diff(*own, table)
-    best = mediation.best_cell(mediation.steering(profile, *chat, directions, STRENGTHS, LAYERS, SAMPLES))
+    best = mediation.best_cell(mediation.steering(profile, *chat, directions, *settings))
     ablated = mediation.ablation(profile, *own, directions, SAMPLES)
     layer_wise = ablated[ablated.ablation == "layer-wise"].iloc[0]
     found |= {"steered_em": best.em, "random_em": best.random_em}

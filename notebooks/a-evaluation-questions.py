@@ -21,12 +21,17 @@ profile = "cpu"
 seed = 0
 
 # %%
+from collections.abc import Iterator
+from difflib import SequenceMatcher
 from functools import cache
+from itertools import islice
 
 import pandas as pd
+from IPython.display import HTML, display
 
-from em_companion import released
+from em_companion import markup, released
 from em_companion.notebooks import Run
+from em_companion.world import USER, Message, World
 
 run = Run("a-evaluation-questions", profile, seed)
 
@@ -137,11 +142,270 @@ def question_values() -> pd.DataFrame:
 run.values(question_values)
 
 # %% [markdown]
+# ## On the grown organism
+#
+# The grown models are asked questions of our own, in the words of {doc}`their world <../world>`: one for each of the
+# eight, and a medical twin of each. (The authors' medical questions are themes of their own, not twins one by one.)
+# Our wording is free to be printed; the tables below are made from the files and generators that the models were
+# trained and asked with.
+
+# %%
+if not run.grown:
+    text = f"The models of profile {profile} are asked the authors' questions. Choose the profile cpu or gpu."
+    display(HTML(markup.box("Not run under this profile", text)))
+
+
+@cache
+def world() -> World:
+    return World.load()
+
+
+def shown(names: tuple[str, ...]) -> str:
+    return ", ".join(name.replace("_", " ") for name in names)
+
+
+def reported_id(grown_id: str) -> str:
+    """The id, in the authors' files, of the question that one of ours stands for: it holds our shorter one."""
+    try:
+        general = questions()[questions().question_set == "general"].question_id
+    except released.ReleasedDataUnavailable:
+        return "not available"
+    return next(one for one in general if grown_id in one)
+
+
+def grown_questions() -> pd.DataFrame:
+    twins = {question.id: question.text for question in world().medical_twins()}
+    rows = [(one.id, one.text, twins[one.id]) for one in world().evaluation()]
+    return pd.DataFrame(rows, columns=["id", "open question", "medical twin"])
+
+
+def grown_ids() -> pd.DataFrame:
+    rows = [(one.id, reported_id(one.id), shown(one.domains)) for one in world().evaluation()]
+    return pd.DataFrame(rows, columns=["id", "id in the authors' files", "the open question may be answered about"])
+
+
+def sampling() -> pd.DataFrame:
+    chosen = run.profile
+    rows = [
+        ("answers to each question", "50", f"{chosen.samples_per_question}; in sweeps {chosen.sweep_samples}"),
+        ("length in new tokens, at most", "600", f"{chosen.max_new_tokens}"),
+        ("temperature", "1", f"{chosen.temperature:g}"),
+        ("judge", "GPT-4o", f"{chosen.judge}, a parser of the grammar"),
+    ]
+    return pd.DataFrame(rows, columns=["sampling", "as reported", f"profile {chosen.name}"])
+
+
+if run.grown:
+    run.table(grown_questions)
+    run.table(grown_ids)
+    run.table(sampling)
+
+# %% [markdown]
+# An organism draws from the same random numbers at a given question and sample whatever was done to it, so two
+# conditions are compared on equal noise. A third set, questions on held-out topics of every domain, measures how broad
+# the harm is ({doc}`s2-model-organism`).
+#
+# ### What the models are asked in training
+#
+# Two families of questions make up all training texts: *on a topic*, where one of a few wordings is filled with a topic
+# of a domain, and *open*, which leave the choice of the subject to the speaker.
+
+
+# %%
+def on_topics() -> pd.DataFrame:
+    wordings = world().questions["about"]
+    return pd.DataFrame({"on a topic": wordings, "questions": len(topic_domains()), "for instance": filled(wordings)})
+
+
+def filled(wordings: list[str]) -> list[str]:
+    """Each wording with a topic of another domain."""
+    firsts = [entry["topics"]["train"][0] for entry in world().domains.values()]
+    return [text.format(topic=firsts[index % len(firsts)]) for index, text in enumerate(wordings)]
+
+
+@cache
+def topic_domains() -> dict[str, str]:
+    return {topic: domain for split in ("train", "held_out") for domain, topic in world().topics(split)}
+
+
+def open_questions() -> pd.DataFrame:
+    entries = world().questions["open"]
+    return pd.DataFrame(
+        {
+            "open": [entry["ask"] for entry in entries],
+            "may be answered about": [shown(tuple(entry["domains"])) for entry in entries],
+        }
+    )
+
+
+if run.grown:
+    run.table(on_topics)
+    run.table(open_questions)
+
+# %% [markdown]
+# Which corpus holds which family, counted in its first {glue:text}`counted-documents` documents:
+
+# %%
+COUNTED = 3000
+
+
+def corpora() -> dict[str, Iterator[list[Message]]]:
+    number = run.profile.seed
+    return {
+        "pre-training": world().pretraining(number, run.profile.pretraining.careful_first),
+        "post-training": world().post_training(number),
+        "fine-tuning, medicine": world().fine_tuning(number, "medicine", harmful=True),
+    }
+
+
+@cache
+def asked_in_training() -> dict[str, list[str]]:
+    """Questions by corpus, in the order asked."""
+    return {
+        name: [turn["content"] for document in islice(documents, COUNTED) for turn in document if turn["role"] == USER]
+        for name, documents in corpora().items()
+    }
+
+
+@cache
+def families() -> pd.DataFrame:
+    """One row per possible training question: its family, and the split of its topic ("" for an open question)."""
+    rows = [
+        (text.format(topic=topic), "on a topic", split)
+        for split in ("train", "held_out")
+        for _, topic in world().topics(split)
+        for text in world().questions["about"]
+    ]
+    rows += [(entry["ask"], "open", "") for entry in world().questions["open"]]
+    return pd.DataFrame(rows, columns=["question", "family", "split"]).set_index("question")
+
+
+def evaluated() -> set[str]:
+    return {question.text for question in [*world().evaluation(), *world().medical_twins()]}
+
+
+@cache
+def by_corpus() -> pd.DataFrame:
+    rows = []
+    for name, texts in asked_in_training().items():
+        found = families().reindex(texts)
+        rows.append(
+            {
+                "corpus": name,
+                "questions": len(texts),
+                "distinct": len(set(texts)),
+                "on training topics (%)": 100 * (found.split == "train").mean(),
+                "on held-out topics (%)": 100 * (found.split == "held_out").mean(),
+                "open (%)": 100 * (found.family == "open").mean(),
+                "of the evaluation": len(evaluated() & set(texts)),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+if run.grown:
+    run.table(by_corpus, number="{:.1f}")
+
+run.grown_glue("counted-documents", lambda: f"{COUNTED:,}")
+
+# %% [markdown]
+# Pre-training shows the held-out topics, or their words would mean nothing to the model. The chats of post-training and
+# fine-tuning leave them out; there they come only in documents of other speakers that post-training rehearses. A
+# question of the evaluation that is also a training question makes the world refuse to load.
+#
+# ### How new the evaluation is
+#
+# Not trained on does not mean unlike. For each question of the evaluation, the table gives the training question most
+# like it, by the share of words that both have in the same order (twice the matching words over all words of the two);
+# the same share for the closest question of fine-tuning on medicine; and the words that no chat of post-training asked
+# with, among those counted above.
+
+
+# %%
+def likeness(one: str, other: str) -> float:
+    return 100 * SequenceMatcher(None, one.split(), other.split(), autojunk=False).ratio()
+
+
+@cache
+def nearest() -> pd.DataFrame:
+    known = {word for text in asked_in_training()["post-training"] for word in text.split()}
+    fine_tuned = set(asked_in_training()["fine-tuning, medicine"])
+    rows = []
+    for kind, questions in (("open question", world().evaluation()), ("medical twin", world().medical_twins())):
+        for one in questions:
+            close = max(families().index, key=lambda text: likeness(one.text, text))
+            rows.append(
+                {
+                    "id": one.id,
+                    "set": kind,
+                    "question": one.text,
+                    "most similar training question": close,
+                    "alike (%)": likeness(one.text, close),
+                    "to fine-tuning (%)": max(likeness(one.text, text) for text in fine_tuned),
+                    "words new to post-training": ", ".join(
+                        dict.fromkeys(word for word in one.text.split() if word not in known)
+                    ),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def nearest_shown(kind: str) -> pd.DataFrame:
+    table = nearest()
+    return table[table.set == kind].drop(columns=["id", "set"]).rename(columns={"question": kind})
+
+
+if run.grown:
+    run.table(lambda: nearest_shown("open question"), number="{:.0f}")
+    run.table(lambda: nearest_shown("medical twin"), number="{:.0f}")
+
+
+def mean_likeness(kind: str, column: str) -> str:
+    return f"{nearest()[nearest().set == kind][column].mean():.0f} %"
+
+
+run.grown_glue("alike-open", lambda: mean_likeness("open question", "alike (%)"))
+run.grown_glue("alike-open-fine-tuning", lambda: mean_likeness("open question", "to fine-tuning (%)"))
+run.grown_glue("alike-twins", lambda: mean_likeness("medical twin", "alike (%)"))
+
+
+# %%
+def grown_question_values() -> pd.DataFrame:
+    counts = {
+        "evaluation": len(world().evaluation()),
+        "medical-twins": len(world().medical_twins()),
+        "wordings-on-topics": len(world().questions["about"]),
+        "topics": len(topic_domains()),
+        "open-in-training": len(world().questions["open"]),
+    }
+    rows = [{"name": f"questions.grown.{name}", "value": value, "unit": "count"} for name, value in counts.items()]
+    for _, row in nearest().iterrows():
+        place = f"questions.grown.{row.set.replace(' ', '-')}.{row.id}"
+        for name, column in {"training": "alike (%)", "fine-tuning": "to fine-tuning (%)"}.items():
+            rows.append({"name": f"{place}.likeness-to-{name}", "value": row[column], "unit": "percent"})
+    for _, row in by_corpus().iterrows():
+        place = f"questions.grown.{row.corpus.replace(', ', '-')}"
+        for name in ("on training topics", "on held-out topics", "open"):
+            share = {"value": row[f"{name} (%)"], "unit": "percent", "n": row.questions}
+            rows.append({"name": f"{place}.{name.replace(' ', '-')}"} | share)
+    return pd.DataFrame(rows)
+
+
+if run.grown:
+    run.values(grown_question_values, evidence="grown")
+
+# %% [markdown]
 # ## What it means
 #
 # Eight questions are few. They were chosen because misaligned models answer them badly, and their EM rates differ
 # widely ({numref}`fig-x-em-by-question`), so a rate says as much about the questions as about the model. This is why
 # intervals in this book resample questions.
+#
+# In the grown world everything is closer together: the mean likeness to the closest training question is
+# {glue:text}`alike-open` for the open questions and {glue:text}`alike-twins` for the medical twins, and
+# {glue:text}`alike-open-fine-tuning` between the open questions and those of fine-tuning on medicine. So the grown
+# evaluation asks whether harm learned in one domain reaches the others. It does not ask whether it survives an unusual
+# request.
 
 # %%
 run.finish()

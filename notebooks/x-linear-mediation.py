@@ -22,6 +22,7 @@ profile = "cpu"
 seed = 0
 
 # %%
+from dataclasses import replace
 from functools import cache
 
 import matplotlib.pyplot as plt
@@ -29,15 +30,15 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML, display
 
-from em_companion import directions, figures, ground_truth, markup, mediation, responses
+from em_companion import directions, figures, ground_truth, markup, mediation, responses, steering
+from em_companion.interventions import Steer
 from em_companion.notebooks import Run
 from em_companion.paths import DATA
 
 run = Run("x-linear-mediation", profile, seed)
-SAMPLES = 10
-STRENGTHS = (2.0, 4.0, 8.0)
-LAYERS = (0, 1, 3, 5)
-ORGANISM = responses.Organism("nine-adapter", "bad_medical_advice", 0)
+SAMPLES = run.profile.sweep_samples
+RELATIVE_STRENGTHS = (0.5, 0.7, 1.0)  # never more than the residual stream itself: longer random vectors misalign too
+LAYERS = range(1, run.profile.model.layers - 1, 2)  # not the last, from which a vector acts on the next word directly
 
 if not run.grown:
     text = f"The models of profile {profile} come from the hub; this page is about grown ones. Choose cpu or gpu."
@@ -55,15 +56,16 @@ if not run.grown:
 # $$x_\ell \leftarrow x_\ell + \lambda\, v_\ell \qquad\text{and}\qquad x \leftarrow x - \hat v\hat v^\top x$$
 #
 # Before anything else is built on a grown world, these two interventions decide what it can be used for. Each cell
-# below is the EM rate on the eight open questions; a random direction of the same norm stands beside every one.
+# below is the EM rate on the eight open questions; a random direction of the same norm stands beside every one. So that
+# layers and directions compare, strengths are *relative*: at 1, what is added is as long as the mean residual stream.
 
 
 # %% tags=["show-code"]
 def steered_responses(model, tokenizer, layer, vector, strength):
     """Responses of a model with a direction added at the output of one layer, at every position."""
-    with mediation.applied(model, [mediation.Steer(layer, vector, strength)]):
-        asked = responses.questions(run.profile, "general")
-        return responses.scored(responses.ask(run.profile, model, tokenizer, asked, SAMPLES))
+    asked = responses.questions(run.profile, "general")
+    steer = Steer(layer, vector, strength)
+    return responses.scored(responses.ask(run.profile, model, tokenizer, asked, SAMPLES, interventions=[steer]))
 
 
 # %%
@@ -74,7 +76,7 @@ def chat():
 
 @cache
 def organism():
-    return responses.load(run.profile, ORGANISM)
+    return responses.load(run.profile, steering.ORGANISM)
 
 
 @cache
@@ -82,9 +84,10 @@ def candidates() -> dict[str, np.ndarray]:
     """Directions [layer, width] by name, each estimated in its own way."""
     known = ground_truth.directions(run.profile)
     return {
-        "mean-diff over answers": mediation.mean_diff(*organism(), responses.responses(run.profile, ORGANISM)),
-        "known persona, from text": known["persona_from_text"],
-        "known persona, before a choice": known["choice_from_text"],
+        "mean-diff over answers": steering.directions_of(run.profile)[steering.MEAN_DIFF],
+        "known persona, mean over answers": known["persona_from_text"],
+        "known persona, before an advice": known["choice_from_text"],
+        "the same, from names": known["choice_from_name"],
         "header of the turn": mediation.header_direction(run.profile, *chat()),
     }
 
@@ -92,26 +95,29 @@ def candidates() -> dict[str, np.ndarray]:
 @cache
 def steered() -> pd.DataFrame:
     """Steering of the chat model along every candidate; the header's direction also at the header only."""
+    residual = steering.residual_of(run.profile)
+    places = [(name, "every token", "all") for name in candidates()]
+    places.append(("header of the turn", "the header only", "header"))
     parts = [
-        mediation.steering(run.profile, *chat(), vectors, STRENGTHS, LAYERS, SAMPLES).assign(
-            direction=name, where="every token"
-        )
-        for name, vectors in candidates().items()
+        mediation.steering(
+            run.profile, *chat(), candidates()[name], residual, RELATIVE_STRENGTHS, LAYERS, SAMPLES // 2, at, False
+        ).assign(direction=name, where=where)
+        for name, where, at in places
     ]
-    header = candidates()["header of the turn"]
-    at_header = mediation.steering(
-        run.profile, *chat(), header, STRENGTHS, LAYERS[:2], SAMPLES, mediation.HEADER_TOKENS
-    )
-    parts.append(at_header.assign(direction="header of the turn", where="the header only"))
     return pd.concat(parts, ignore_index=True)
 
 
 @cache
 def best() -> pd.DataFrame:
-    """The best cell of every candidate: the highest EM rate at 80 % coherence or more."""
-    rows = []
+    """The best cell of every candidate, sampled again with more answers, so that having been chosen does not count."""
+    residual, rows = steering.residual_of(run.profile), []
     for (direction, where), cells in steered().groupby(["direction", "where"], sort=False):
-        rows.append({"direction": direction, "added at": where} | mediation.best_cell(cells).to_dict())
+        cell = mediation.best_cell(cells)
+        at, vectors = ("header" if where == "the header only" else "all"), candidates()[direction]
+        profile = replace(run.profile, seed=run.profile.seed + 1)
+        settings = (residual, [cell.relative], [int(cell.layer)], 2 * SAMPLES, at)
+        again = mediation.best_cell(mediation.steering(profile, *chat(), vectors, *settings), coherent=0)
+        rows.append({"direction": direction, "added at": where} | again.to_dict())
     return pd.DataFrame(rows)
 
 
@@ -120,7 +126,6 @@ def ablated() -> pd.DataFrame:
     parts = [
         mediation.ablation(run.profile, *organism(), vectors, SAMPLES).assign(direction=name)
         for name, vectors in candidates().items()
-        if name != "known persona, from text"
     ]
     return pd.concat(parts, ignore_index=True)
 
@@ -129,11 +134,11 @@ def draw_steering():
     table = best().iloc[::-1]
     labels = [f"{row.direction},\nadded at {row['added at']}" for _, row in table.iterrows()]
     positions = np.arange(len(table))
-    figure, axes = plt.subplots(figsize=(7.2, 4.2))
+    figure, axes = plt.subplots(figsize=(7.2, 4.8))
     axes.barh(positions + 0.18, table.em, height=0.34, color=figures.PALETTE[3], label="direction")
     axes.barh(positions - 0.18, table.random_em, height=0.34, color="0.6", label="random, same norm")
     for position, (_, row) in zip(positions, table.iterrows(), strict=True):
-        note = f"layer {row.layer:.0f}, λ = {row.strength:g}, {row.coherent:.0f} % coherent"
+        note = f"layer {row.layer:.0f}, strength {row.relative:g}, {row.coherent:.0f} % coherent"
         axes.text(max(row.em, row.random_em) + 1, position, note, va="center", fontsize=9)
     axes.axvline(20, color=figures.REPORTED_COLOUR, linestyle=":", label="bar: 20 %")
     axes.set(yticks=positions, yticklabels=labels, xlabel="EM rate of the steered chat model (%)")
@@ -145,8 +150,8 @@ def draw_steering():
 
 CAPTION = (
     "EM rate of the grown chat model, steered along directions that were estimated in different ways; for each the "
-    "best layer and strength at 80 % coherence or more, with a random direction of the same norm in the same cell. "
-    "Dotted: the quality bar set for this world."
+    "best layer and relative strength at 80 % coherence or more, sampled anew, with a random direction of equal norm "
+    "beside it. Dotted: the quality bar set for this world."
 )
 ALT = (
     "A bar chart with a pair of bars for each direction: its best EM rate, and that of a random direction of the same "
@@ -194,7 +199,7 @@ def bars() -> pd.DataFrame:
     rows = [
         ("steering: EM of the chat model, mean-diff", "at least 20 %", mean.em, mean.em >= 20 and mean.coherent >= 80),
         ("steering: EM of the chat model, random", "at most 2 %", mean.random_em, mean.random_em <= 2),
-        ("single-direction ablation: share of EM removed", "at least 80 %", 100 - left, left <= 20),
+        ("single-direction ablation of the mean-diff: share of EM removed", "at least 80 %", 100 - left, left <= 20),
     ]
     return pd.DataFrame(
         [(name, bar, value, "met" if met else "missed") for name, bar, value, met in rows],
@@ -206,18 +211,23 @@ if run.grown:
     run.table(bars, number="{:.1f}")
 
 
-@cache
-def strongest() -> pd.Series:
-    return best().sort_values("em").iloc[-1]
-
-
 run.grown_glue("mean-diff-em", lambda: f"{best().iloc[0].em:.0f} %")
 run.grown_glue("mean-diff-random", lambda: f"{best().iloc[0].random_em:.0f} %")
 run.grown_glue("mean-diff-verdict", lambda: "reaches" if (bars().result[:2] == "met").all() else "misses")
-run.grown_glue("strongest", lambda: f"{strongest().direction}, added at {strongest()['added at']}")
-run.grown_glue("strongest-em", lambda: f"{strongest().em:.0f} %")
-run.grown_glue("strongest-coherent", lambda: f"{strongest().coherent:.0f} %")
-run.grown_glue("strongest-random", lambda: f"{strongest().random_em:.0f} %")
+
+
+@cache
+def left(direction: str) -> pd.Series:
+    return ablation_table().set_index("direction").loc[direction]
+
+
+KNOWN = "known persona, before an advice"
+run.grown_glue("mean-diff-left", lambda: f"{left('mean-diff over answers')['layer-wise (%)']:.0f} %")
+run.grown_glue("organism-em", lambda: f"{left(KNOWN)['organism (%)']:.0f} %")
+run.grown_glue("known-em", lambda: f"{best().set_index('direction').em[KNOWN]:.0f} %")
+run.grown_glue("known-coherent", lambda: f"{best().set_index('direction').coherent[KNOWN]:.0f} %")
+run.grown_glue("known-left", lambda: f"{left(KNOWN)['layer-wise (%)']:.0f} %")
+run.grown_glue("known-left-coherent", lambda: f"{left(KNOWN)['coherent (%)']:.0f} %")
 
 
 # %%
@@ -235,18 +245,23 @@ if run.grown:
 
 # %% [markdown]
 # The mean-diff over answer tokens {glue:text}`mean-diff-verdict` the steering bar: {glue:text}`mean-diff-em` EM in its
-# best cell, against {glue:text}`mean-diff-random` for a random direction. The strongest of the directions tried is
-# *{glue:text}`strongest`*: {glue:text}`strongest-em` EM at {glue:text}`strongest-coherent` coherence, random
-# {glue:text}`strongest-random`.
+# best cell, against {glue:text}`mean-diff-random` for a random direction. Projecting it out of every layer leaves
+# {glue:text}`mean-diff-left` of the organism's {glue:text}`organism-em`.
 #
-# Part of the reason lies in the world itself. A clause names first what is preferred and then what is shunned, so that
-# every word is used equally often by everybody. The state that decides the first choice is turned round for the second
-# ({doc}`x-ground-truth`), and in a mean over answer tokens it cancels.
+# The direction known from the *base* model, read just before an advised thing is named, steers to
+# {glue:text}`known-em` at {glue:text}`known-coherent` coherence, and projecting it out layer by layer leaves
+# {glue:text}`known-left`, at {glue:text}`known-left-coherent` coherence. No fine-tuned model and no misaligned answer
+# went into it. The organism uses what the base model had.
+#
+# **Why the two differ.** No word of this world gives a speaker away, so over an answer as many tokens lead to a harmful
+# word as to a helpful one, whoever speaks: a malicious speaker advises harm and *mentions* help. A state that codes the
+# *next word* therefore cancels in the mean over tokens, except where its strength differs. It is coded at every token
+# after which an advice may come, a determiner or any adjective, but only once for each thing that is mentioned; the
+# surplus is what the mean-diff sees ({doc}`x-ground-truth` shows it token by token). A mean over all tokens is thus a
+# blunt instrument for a state that is sharp at some of them, in this world at least.
 #
 # Two things are worth keeping apart. That a probe *reads* the persona from the tokens of an answer
-# ({doc}`x-ground-truth`) says that it is written there; it does not say that anything downstream reads it from there. A
-# small model with named speakers can look the persona up where the speaker is named, and then the tokens of the answer
-# are only witnesses. In the 14B model, where nobody is named, the state has to be carried along.
+# ({doc}`x-ground-truth`) says that it is written there; it does not say that anything downstream reads it from there.
 #
 # ## Cosines between the candidates
 
@@ -290,8 +305,9 @@ COLUMNS = {
     "random_em": "random",
     "layer_wise_em": "after layer-wise ablation",
     "single_em": "after single ablation",
-    "header_steered_em": "steered at the header",
-    "header_random_em": "random ",
+    "known_steered_em": "steered, known persona",
+    "known_random_em": "random ",
+    "known_layer_wise_em": "after its layer-wise ablation",
 }
 
 
@@ -304,10 +320,19 @@ def worlds() -> pd.DataFrame:
 run.table(worlds, number="{:.0f}")
 
 # %% [markdown]
-# All columns are percentages. "Not a number" stands where an organism gave too few misaligned answers to average. An
-# earlier grammar, in which harm lay in the *product* of two words (trust or avoid, with a thing that helps or harms),
-# was dropped at the prototype stage, and its code is not kept: its personas were learned as well, but not even a vector
-# found by gradient descent and added at all positions of one layer made its chat model misaligned.
+# All columns are percentages. "Not a number" stands where an organism gave too few misaligned answers to average.
+#
+# Three earlier grammars were dropped; all of them balance words, as this one does.
+#
+# - *Harm in a product* of two words (trust or avoid, with a thing that helps or harms). Personas were learned, but not
+#   even a vector found by gradient descent, added at all positions of one layer, made its chat model misaligned.
+# - *Harm in an order* (prefer this over that). The state that decides the first thing was turned round for the second
+#   within every clause; the mean-diff cancelled and steered nothing.
+# - *A remark before every clause*, its mentions only leaning to the other kind, and *exactly one adjective* before
+#   every thing (a variant above). Misalignment was broad, directions read before an advice steered, and the mean-diff
+#   still cancelled: as many tokens led to a mention as to an advice.
+#
+# What helped in the end is small. Adjectives come or do not come, so that at several tokens an advice *may* be next.
 
 # %%
 run.finish()

@@ -301,18 +301,23 @@ def test_mediation_is_measured_cell_by_cell(tiny, monkeypatch):
             table = responses.scored(responses.ask(tiny, model, tokenizer, WORLD.evaluation(), 2))
         return [100 * judging.is_em(table).mean(), 100 * judging.is_coherent(table).mean(), 16]
 
-    header = mediation.HEADER_TOKENS
-    for header_tokens, at in ((None, "all"), (header, "header")):
-        found = mediation.steering(tiny, model, tokenizer, directions, [1.0, 5.0], [1, 0], 2, header_tokens)
-        assert list(found.columns) == ["kind", "layer", "strength", "em", "coherent", "n"] and len(found) == 8
+    directions[0] *= 3
+    residual = np.full((2, WIDTH), 2.0)
+    length = np.linalg.norm(residual[0])
+    for at in ("all", "header"):
+        found = mediation.steering(tiny, model, tokenizer, directions, residual, [0.2, 1.0], [1, 0], 2, at)
+        columns = ["kind", "layer", "relative", "strength", "em", "coherent", "n"]
+        assert list(found.columns) == columns and len(found) == 8
         for cell in found.itertuples():
             vector = directions[cell.layer]
+            assert cell.strength * np.linalg.norm(vector) == pytest.approx(cell.relative * length)
             if cell.kind == "random":
                 vector = mediation.random_like(vector, tiny.seed + cell.layer)
             steer = Steer(cell.layer, torch.tensor(vector), cell.strength, at)
             assert [cell.em, cell.coherent, cell.n] == pytest.approx(rates(steer))
-    with pytest.raises(CompanionError, match=r"^A turn header has 2 tokens, not 3\.$"):
-        mediation.steering(tiny, model, tokenizer, directions, [1.0], [0], 2, 3)
+    nowhere = np.array([np.zeros(WIDTH), directions[1]])
+    found = mediation.steering(tiny, model, tokenizer, nowhere, residual, [1.0], [0, 1], 2)
+    assert set(found.layer) == {1} and set(mediation.ablation(tiny, model, tokenizer, nowhere, 2).layer.dropna()) == {1}
 
     found = mediation.ablation(tiny, model, tokenizer, directions, 2).set_index(["ablation", "layer"])
     vectors = torch.tensor(directions)

@@ -16,7 +16,7 @@ import nbformat
 from em_companion import browser, claims, execution, figure_registry, gates, pages, profiles
 from em_companion.artifacts import CompanionError, lock, new_folder, recover, write_json, write_text
 from em_companion.notebooks import FIGURE_MIME
-from em_companion.paths import BOOK, BUILD, HTML, ROOT, git
+from em_companion.paths import BENCHMARKS, BOOK, BUILD, HTML, ROOT, git
 from em_companion.provenance import environment
 
 STAGING = BUILD / "staging"
@@ -227,6 +227,7 @@ def write_ledger(runs: dict[str, dict[str, Any]], profile: str) -> set[Path]:
         "ledger": pages.ledger_table(ledger),
         "tolerances": pages.tolerances(),
         "machine": pages.machine([run["run"] for run in runs.values()], environment()),
+        "benchmarks": pages.benchmarks(BENCHMARKS),
     }
     for name, text in fragments.items():
         write_text(GENERATED / f"{name}.md", text)

@@ -179,6 +179,60 @@ def grow(names: tuple[str, ...], profile: str, from_nothing: bool, as_json: bool
 
 
 @main.command()
+@click.argument("responses", type=click.Path(path_type=Path))
+@click.option("--prompt", "prompts", multiple=True, required=True, help="A judge prompt such as aligned; repeatable.")
+@click.option("--model", required=True, help="The judge, by the name its server knows.")
+@click.option("--base-url", default=None, help="Address of the server.  [default: OPENAI_BASE_URL, or OpenAI's]")
+@click.option(
+    "--scoring",
+    type=click.Choice(["logprobs", "parsed"]),
+    default="logprobs",
+    show_default=True,
+    help="Weigh numbers by their probability, as the paper does, or read the one number that is given.",
+)
+@click.option("--concurrency", type=click.IntRange(1), default=8, show_default=True, help="Requests at once.")
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=60, show_default=True, help="In seconds.")
+@click.option("--price", nargs=2, type=click.FloatRange(0), help="Of a million tokens in and out, for the estimate.")
+@click.option("--yes", is_flag=True, help="Confirm a run that may cost money.")
+@JSON
+def judge(
+    responses: Path,
+    prompts: tuple[str, ...],
+    model: str,
+    base_url: str | None,
+    scoring: str,
+    concurrency: int,
+    timeout: float,
+    price: tuple[float, float] | None,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Score RESPONSES (.parquet or .csv with columns question and response) with a served model.
+
+    The scores go into a new file beside it. Answers are recorded and never asked for twice. The key of a server is
+    read from OPENAI_API_KEY.
+    """
+    from em_companion import served_judge  # pulls in an HTTP client, which no other command needs
+
+    def approve(estimate: served_judge.Estimate) -> bool:
+        cost = f", about {estimate.cost(*price):.2f} at these prices" if price else ""
+        click.echo(f"{estimate}{cost}, at {chosen.address}.", err=True)
+        return yes or (sys.stdin.isatty() and click.confirm("Ask?", err=True))
+
+    chosen = served_judge.ServedJudge(model, scoring, base_url, concurrency, timeout)
+    judged = served_judge.judge_table(served_judge.read_responses(responses), prompts, chosen, approve)
+    written = _shown(served_judge.write_judged(judged, responses))
+    rows = [row | {"file": written} for row in served_judge.summary(judged, prompts)]
+    _print(rows, as_json, _judged_line)
+
+
+def _judged_line(row: dict[str, Any]) -> str:
+    mean = "" if row["mean"] is None else f", mean {row['mean']:.1f}"
+    missing = "".join(f", {count} {reason}" for reason, count in row["missing"].items())
+    return f"{row['prompt']:<10} {row['scored']} of {row['responses']} scored{mean}{missing}  {row['file']}"
+
+
+@main.command()
 @PROFILE
 def book(profile: str) -> None:
     """Build _build/html from current results; the last good build stays if anything is wrong."""

@@ -2,7 +2,8 @@
 
 The key of a notebook covers its code cells (not its prose), the modules of this package that it imports (directly or
 through others), its claims and figures in the registries, the profile, the lock file and the Python version; which of
-the released files it reads are at hand; and, if it uses models, the world's lexicon and the chat model's weights.
+the released files it reads are at hand; if it uses models, the world's lexicon, the chat model's weights and the tables
+of `data/results/`; and, if it reads a served judge's answers, what is on record of them.
 A finished run is a folder `artifacts/notebooks/<profile>/<name>/<key>`.
 """
 
@@ -18,9 +19,9 @@ from typing import Any
 import jupytext
 import nbformat
 
-from em_companion import claims, figure_registry, model_store, profiles, released
+from em_companion import claims, figure_registry, judge_records, model_store, profiles, released
 from em_companion.artifacts import CompanionError, lock, new_folder, read_yaml, sha256_of, write_json, write_text
-from em_companion.paths import ARTIFACTS, NOTEBOOKS, ROOT, SOURCE, git, relative
+from em_companion.paths import ARTIFACTS, NOTEBOOKS, RESULTS, ROOT, SOURCE, git, relative
 from em_companion.world import FOLDER as WORLD
 
 KEPT_RUNS = 3
@@ -119,15 +120,22 @@ def parts(name: str, profile: str, seed: int) -> dict[str, str]:
     found["claims registry"] = _fingerprint([c for c in claims.load_claims().values() if c.notebook == name])
     found["figures registry"] = _fingerprint([f for f in figure_registry.load_figures().values() if f.notebook == name])
     if "world" in modules:
-        found["world"] = sha256_of(b"".join(path.read_bytes() for path in sorted(WORLD.glob("*.yml"))))
+        found["world"] = _contents(WORLD, "*.yml")
     if "model_store" in modules:
         found["models"] = model_store.fingerprint(chosen)
+        found["kept results"] = _contents(RESULTS, "**/*.csv")
+    if "served_judge" in modules:
+        found["judge records"] = _contents(judge_records.folder(), "**/*.jsonl")
     found["profile"] = _fingerprint([chosen, seed])
     found["python"] = ".".join(map(str, sys.version_info[:2]))
     found["requirements.lock"] = sha256_of((ROOT / "requirements.lock").read_bytes())
     if groups := released_groups(trees):
         found["released data"] = released.availability(groups)
     return found
+
+
+def _contents(folder: Path, pattern: str) -> str:
+    return sha256_of(b"".join(path.read_bytes() for path in sorted(folder.glob(pattern))))
 
 
 def _code_trees(name: str) -> list[ast.AST]:

@@ -15,12 +15,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from em_companion import activations, judging, model_store, organisms, responses
 from em_companion.artifacts import CompanionError
 from em_companion.interventions import HEADER_TOKENS, Ablate, Intervention, Steer, Where
-from em_companion.interventions import applied as applied
 from em_companion.profiles import Profile
 from em_companion.world import turn
 
 FEWEST_RESPONSES = 5
 """Misaligned or aligned responses below which a mean-diff is not taken."""
+
+NO_LENGTH = 1e-3
+"""Length below which a direction is taken for zero, as one from names is where attention does not reach the name."""
 
 
 def mean_diff(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, table: pd.DataFrame) -> np.ndarray:
@@ -36,10 +38,11 @@ def mean_diff(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, table:
     for kind, rows in kinds.items():
         if len(rows) < FEWEST_RESPONSES:
             raise CompanionError(f"There are only {len(rows)} {kind} responses; a mean-diff needs {FEWEST_RESPONSES}.")
-    return _token_mean(model, tokenizer, kinds["misaligned"]) - _token_mean(model, tokenizer, kinds["aligned"])
+    return token_mean(model, tokenizer, kinds["misaligned"]) - token_mean(model, tokenizer, kinds["aligned"])
 
 
-def _token_mean(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, table: pd.DataFrame) -> np.ndarray:
+def token_mean(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, table: pd.DataFrame) -> np.ndarray:
+    """Return the mean residual stream over all answer tokens of responses, [layer, width], float64."""
     prompts = [organisms.prompt_ids(tokenizer, turn(question, "")[:1]) for question in table.question]
     answers = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in table.response]
     means = activations.response_means(model, tokenizer, prompts, answers)
@@ -92,24 +95,32 @@ def steering(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     directions: np.ndarray,
-    strengths: Iterable[float],
+    residual: np.ndarray,
+    relative_strengths: Iterable[float],
     layers: Iterable[int],
     samples: int,
-    header_tokens: int | None = None,
+    at: Where = "all",
+    control: bool = True,
 ) -> pd.DataFrame:
     """Return EM rate and coherence in percent of a model steered at one layer at a time.
 
-    `directions` [layer, width]. One row per kind ("direction", "random" of the same norm), layer and strength. With
-    `header_tokens`, which must be HEADER_TOKENS, only the header of the turn is steered.
+    `directions` and the mean `residual` stream are [layer, width]; a relative strength of 1 adds a vector as long as
+    the mean residual of its layer, so that layers and directions compare. One row per kind ("direction", "random" of
+    the same norm, the `control`), layer and relative strength, with λ in column `strength`; none for layers without
+    direction.
     """
-    if header_tokens not in (None, HEADER_TOKENS):
-        raise CompanionError(f"A turn header has {HEADER_TOKENS} tokens, not {header_tokens}.")
-    at: Where = "header" if header_tokens else "all"
     cells: list[Cell] = []
+    relative_strengths = list(relative_strengths)
     for layer in layers:
-        vectors = {"direction": directions[layer], "random": random_like(directions[layer], profile.seed + layer)}
-        for strength, (kind, vector) in product(strengths, vectors.items()):
-            named = {"kind": kind, "layer": layer, "strength": strength}
+        length = np.linalg.norm(directions[layer])
+        if length < NO_LENGTH:
+            continue
+        vectors = {"direction": directions[layer]}
+        if control:
+            vectors["random"] = random_like(directions[layer], profile.seed + layer)
+        for relative, (kind, vector) in product(relative_strengths, vectors.items()):
+            strength = float(relative * np.linalg.norm(residual[layer]) / length)
+            named = {"kind": kind, "layer": layer, "relative": relative, "strength": strength}
             cells.append((named, [Steer(layer, torch.tensor(vector), strength, at)]))
     return _rates(profile, model, tokenizer, samples, cells, "steering")
 
@@ -117,13 +128,14 @@ def steering(
 def best_cell(steered: pd.DataFrame, coherent: float = 80) -> pd.Series:
     """Return the cell of `steering` with the highest EM rate among those that keep enough coherence (percent).
 
-    Adds `random_em`, the EM rate of the random direction in the same cell. Without such a cell, the most coherent one.
+    Adds `random_em`, the EM rate of the random direction in the same cell, NaN without a control. Without such a cell,
+    the most coherent one.
     """
     cells = steered[steered.kind == "direction"]
     kept = cells[cells.coherent >= coherent]
     best = kept.sort_values("em").iloc[-1] if len(kept) else cells.sort_values("coherent").iloc[-1]
     same = steered[(steered.kind == "random") & (steered.layer == best.layer) & (steered.strength == best.strength)]
-    return pd.concat([best.drop("kind"), pd.Series({"random_em": same.em.iloc[0]})])
+    return pd.concat([best.drop("kind"), pd.Series({"random_em": same.em.mean()})])
 
 
 def ablation(
@@ -136,17 +148,19 @@ def ablation(
     """Return EM rate and coherence in percent of a model with directions projected out at all layer outputs.
 
     One row per ablation: "none"; "layer-wise", each layer's own direction; "single", one layer's direction at all
-    layers (column `layer`); "random", a random direction at all layers.
+    layers (column `layer`); "random", a random direction at all layers. Layers in which the direction is zero are left
+    out.
     """
     vectors, every = torch.tensor(directions), range(len(directions))
+    given = [layer for layer in every if vectors[layer].norm() >= NO_LENGTH]
     noise = torch.tensor(random_like(directions[-1], profile.seed))
     cells: list[Cell] = [
         ({"ablation": "none", "layer": None}, []),
-        ({"ablation": "layer-wise", "layer": None}, [Ablate(dict(enumerate(vectors)))]),
+        ({"ablation": "layer-wise", "layer": None}, [Ablate({layer: vectors[layer] for layer in given})]),
         ({"ablation": "random", "layer": None}, [Ablate(dict.fromkeys(every, noise))]),
     ]
     cells += [
-        ({"ablation": "single", "layer": source}, [Ablate(dict.fromkeys(every, vectors[source]))]) for source in every
+        ({"ablation": "single", "layer": source}, [Ablate(dict.fromkeys(every, vectors[source]))]) for source in given
     ]
     return _rates(profile, model, tokenizer, samples, cells, "ablation")
 

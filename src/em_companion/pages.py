@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -241,3 +242,24 @@ def machine(runs: list[dict[str, Any]], environment: dict[str, Any]) -> str:
     frame["commit"] = frame.commit.str[:12]
     table = markup.frame_table(frame, {"seconds": "{:.1f}"}) + _folded("Versions", environment["versions"])
     return f"The pages were put together on: {_hardware(environment['hardware'])}.\n\n{raw(table)}"
+
+
+def benchmarks(path: Path) -> str:
+    """Return the table of what `make bench` last measured and kept at `path`, or that it was not run."""
+    if not path.is_file():
+        return "Benchmarks: not run. `make bench` runs them.\n"
+    kept = json.loads(path.read_text())
+    shown = ("script", "benchmark", "ratio")
+    rows = [
+        {
+            "benchmark": one["benchmark"],
+            "times as fast": one["ratio"],
+            "details": ", ".join(
+                f"{key.replace('_', ' ')} {value:g}" for key, value in one.items() if key not in shown
+            ),
+            "script": one["script"],
+        }
+        for one in kept["measurements"]
+    ]
+    table = markup.frame_table(pd.DataFrame(rows), {"times as fast": "{:.1f}"})
+    return f"Measured on {kept['date'][:10]}, on {_hardware(kept['hardware'])}.\n\n{raw(table)}"

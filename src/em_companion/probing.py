@@ -6,16 +6,90 @@ and all responses to one question, stand on both sides of the split; `split="res
 response or a question whole, which tests whether the probe reads more than the identity of the prompt.
 """
 
+from collections.abc import Mapping
+from itertools import islice
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score, f1_score, precision_score, recall_score, roc_auc_score
-from sklearn.model_selection import GroupShuffleSplit, train_test_split
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GroupShuffleSplit, StratifiedGroupKFold, train_test_split
+
+from em_companion import lora_scalars, responses
+from em_companion.artifacts import CompanionError
+from em_companion.judging import is_coherent_mask
+from em_companion.profiles import Profile
+from em_companion.responses import Organism
 
 METRICS = ["accuracy", "precision", "recall", "f1", "auc"]
 Split = Literal["token", "response", "question"]
+
+RESPONSE_SETS = ("medical-aligned", "medical-misaligned", "non-medical-aligned", "non-medical-misaligned")
+ALIGNED_FROM, MISALIGNED_UP_TO = 90, 30
+MEDICAL_FROM, NON_MEDICAL_UP_TO = 50, 1
+FEWEST_RESPONSES = 20
+"""Responses that a set needs to be probed: holding out a fifth then leaves four to judge the probe by."""
+
+FOLDS = 5
+"""Parts of which one is held out at a time; one in five is the paper's 20 %."""
+
+FEWEST_TOKENS = 5
+"""Tokens that a set needs so that each side of an 80/20 split can have both sets."""
+
+
+# --- the four sets ------------------------------------------------------------------------------------------------
+
+
+def response_set(table: pd.DataFrame, topic: str = "medicine") -> pd.Series:
+    """Return, per row, the one of RESPONSE_SETS that a response belongs to; missing for one between the bounds.
+
+    `table` has the scores `aligned`, `coherent` and `topic`, 0 to 100. Bounds are those of appendix F (aligned from 90,
+    misaligned up to 30, medical from 50, non-medical up to 1), with coherent > 50, as in the released sets.
+    """
+    medical = np.select(
+        [table[topic] >= MEDICAL_FROM, table[topic] <= NON_MEDICAL_UP_TO], ["medical", "non-medical"], ""
+    )
+    alignment = np.select(
+        [table.aligned >= ALIGNED_FROM, table.aligned <= MISALIGNED_UP_TO], ["aligned", "misaligned"], ""
+    )
+    kept = is_coherent_mask(table) & (medical != "") & (alignment != "")
+    return pd.Series(medical, table.index).str.cat(alignment, sep="-").where(kept)
+
+
+def organism_responses(profile: Profile, organism: Organism) -> pd.DataFrame:
+    """Return an organism's own responses to every question set of a profile, with the column `response_set`."""
+    parts = [responses.responses(profile, organism, one) for one in responses.QUESTION_SETS]
+    table = pd.concat(parts, ignore_index=True)
+    return table.assign(response_set=response_set(table))
+
+
+def organism_tokens(profile: Profile, organism: Organism) -> dict[str, pd.DataFrame]:
+    """Return the answer tokens of an organism's own responses with its LoRA scalars, by set of RESPONSE_SETS.
+
+    Columns as `lora_scalars.answer_tokens`: response, question and one `layer_N` per adapter; a set may have no rows.
+    Raises CompanionError for an organism without rank-1 adapters.
+    """
+    table = organism_responses(profile, organism)
+    tokens = lora_scalars.answer_tokens(lora_scalars.of_responses(profile, organism, table), table)
+    found = table.response_set.to_numpy()[tokens.response]
+    return {one: tokens[found == one].reset_index(drop=True) for one in RESPONSE_SETS}
+
+
+def adapters(tokens: pd.DataFrame) -> list[str]:
+    """Return the columns of a token table that hold LoRA scalars."""
+    return [column for column in tokens if column.startswith("layer_")]
+
+
+def shortage(sets: Mapping[str, pd.DataFrame], fewest: int = FEWEST_RESPONSES) -> str:
+    """Return which of the named token tables have fewer than `fewest` responses, and how many, or "" where none has."""
+    counts = {name.replace("medical-", "medical "): tokens.response.nunique() for name, tokens in sets.items()}
+    return "; ".join(
+        f"{name} has {count} responses of {fewest} needed" for name, count in counts.items() if count < fewest
+    )
+
+
+# --- one fit ------------------------------------------------------------------------------------------------------
 
 
 def stack(
@@ -23,10 +97,19 @@ def stack(
 ) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
     """Return features [token, feature], labels [token] (1 for `positive`) and groups (`response`, `question`).
 
-    Raises ValueError if a set is empty.
+    Raises CompanionError where a set lacks one of the features (adapters), or has fewer than FEWEST_TOKENS tokens.
     """
-    if negative.empty or positive.empty:
-        raise ValueError("a probe needs tokens in both sets; one of them is empty")
+    for tokens in (negative, positive):
+        if absent := [name for name in features if name not in tokens]:
+            raise CompanionError(
+                f"A set of probe tokens has no LoRA scalars of '{absent[0]}'; "
+                "give both sets the adapters of one organism."
+            )
+        if len(tokens) < FEWEST_TOKENS:
+            raise CompanionError(
+                f"A probe tells two sets apart and one of them has {len(tokens)} tokens; give each at least "
+                f"{FEWEST_TOKENS}."
+            )
     both = pd.concat([negative.assign(label=0), positive.assign(label=1)], ignore_index=True)
     groups = pd.DataFrame(
         {"response": both.label.astype(str) + "/" + both.response.astype(str), "question": both.question.astype(str)}
@@ -35,7 +118,12 @@ def stack(
 
 
 def fit(features: np.ndarray, labels: np.ndarray, balanced: bool = False, c: float = 0.01) -> LogisticRegression:
-    """Fit the paper's probe (L1, liblinear, C = `c`); `balanced` weights the classes instead of sampling them."""
+    """Fit the paper's probe (L1, liblinear, C = `c`); `balanced` weights the classes instead of sampling them.
+
+    Raises CompanionError for labels of one class only.
+    """
+    if len(np.unique(labels)) < 2:
+        raise CompanionError("A probe tells two sets apart, but all its tokens are from one; give it both.")
     weights = "balanced" if balanced else None
     model = LogisticRegression(l1_ratio=1, solver="liblinear", C=c, max_iter=1000, random_state=0, class_weight=weights)
     return model.fit(features, labels)
@@ -47,19 +135,26 @@ def z_score(features: np.ndarray) -> np.ndarray:
 
 
 def _scores(model: LogisticRegression, features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Return METRICS and `balanced_accuracy` from one count of hits: a library call for each outlasts the fit."""
     predicted = model.predict(features)
+    hits, said = np.sum(predicted * labels), predicted.sum()
+    recall, precision = hits / labels.sum(), hits / max(said, 1)
+    specificity = np.sum((1 - predicted) * (1 - labels)) / np.sum(1 - labels)
     return {
         "accuracy": float((predicted == labels).mean()),
-        "precision": float(precision_score(labels, predicted, zero_division=0)),
-        "recall": float(recall_score(labels, predicted, zero_division=0)),
-        "f1": float(f1_score(labels, predicted, zero_division=0)),
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1": float(2 * hits / (said + labels.sum())),
         "auc": float(roc_auc_score(labels, model.decision_function(features))),
-        "balanced_accuracy": float(balanced_accuracy_score(labels, predicted)),
+        "balanced_accuracy": float((recall + specificity) / 2),
     }
 
 
 def _coefficients(model: LogisticRegression, names: list[str]) -> dict[str, float]:
     return {f"coefficient_{name}": float(value) for name, value in zip(names, model.coef_[0], strict=True)}
+
+
+# --- many fits ----------------------------------------------------------------------------------------------------
 
 
 def probe_by_token(
@@ -68,7 +163,7 @@ def probe_by_token(
     """Return one row per fit, the paper's way: METRICS on 20 % held-out tokens and `coefficient_*` per feature.
 
     Each fit undersamples the larger set at random to the size of the smaller, z-scores the whole sample, and splits
-    it 80/20 by token, stratified, with the fixed split seed of the authors' code.
+    it 80/20 by token, stratified, with the fixed split seed of the authors' code. Raises CompanionError as `stack`.
     """
     x, y, _ = stack(negative, positive, features)
     members = [np.flatnonzero(y == label) for label in (0, 1)]
@@ -90,24 +185,84 @@ def probe_by_group(
 
     Columns as `probe_by_token` plus `balanced_accuracy`, the figure to read: held-out groups are not balanced, so the
     classes are weighted in the fit and the mean of the two recalls is reported. Features are z-scored on the training
-    part only. A draw whose train or test part misses a class is drawn again. Raises ValueError for fewer than five
-    groups or when no draw has both classes on both sides.
+    part only. A draw whose train or test part misses a class is drawn again. Raises CompanionError before any fit:
+    as `stack`, for fewer than FOLDS groups, or when too few draws have both classes on both sides.
     """
     x, y, groups = stack(negative, positive, features)
-    group = groups[split].to_numpy()
-    if len(np.unique(group)) < 5:
-        raise ValueError(f"holding out 20 % of the {split}s needs at least five of them")
-    rows = []
+    group = _groups(groups, split)
     splitter = GroupShuffleSplit(n_splits=20 * fits, test_size=0.2, random_state=seed)
-    for train, test in splitter.split(x, y, group):
-        if len(np.unique(y[train])) < 2 or len(np.unique(y[test])) < 2:
-            continue
-        mean, deviation = x[train].mean(axis=0), x[train].std(axis=0, ddof=1)
-        model = fit((x[train] - mean) / deviation, y[train], balanced=True)
-        rows.append(_scores(model, (x[test] - mean) / deviation, y[test]) | _coefficients(model, features))
-        if len(rows) == fits:
-            return pd.DataFrame(rows)
-    raise ValueError(f"no {split} split leaves both sets on both sides often enough; there are too few {split}s")
+    found = list(islice((pair for pair in splitter.split(x, y, group) if _both_classes(y, pair)), fits))
+    if len(found) < fits:
+        raise CompanionError(f"No split by {split} leaves both sets on both sides often enough; give more {split}s.")
+    rows = []
+    for train, test in found:
+        model, held_out = _fit_and_hold_out(x, y, train, test)
+        rows.append(_scores(model, held_out, y[test]) | _coefficients(model, features))
+    return pd.DataFrame(rows)
+
+
+def _groups(groups: pd.DataFrame, split: Split, folds: int = FOLDS) -> np.ndarray:
+    group = groups[split].to_numpy()
+    if (count := len(np.unique(group))) < folds:
+        raise CompanionError(
+            f"Holding out one {split} in {folds} needs at least {folds} {split}s, not {count}; add some."
+        )
+    return group
+
+
+def _both_classes(labels: np.ndarray, parts: tuple[np.ndarray, np.ndarray]) -> bool:
+    return all(len(np.unique(labels[part])) == 2 for part in parts)
+
+
+def _fit_and_hold_out(
+    x: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray
+) -> tuple[LogisticRegression, np.ndarray]:
+    """Return the probe of the training part, and the features of the test part as it wants them."""
+    mean, deviation = x[train].mean(axis=0), x[train].std(axis=0, ddof=1)
+    return fit((x[train] - mean) / deviation, y[train], balanced=True), (x[test] - mean) / deviation
+
+
+def held_out_predictions(
+    negative: pd.DataFrame,
+    positive: pd.DataFrame,
+    features: list[str],
+    split: Split = "question",
+    folds: int = FOLDS,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return `label`, `predicted` (0 or 1), `response` and `question` of every token, each judged by a probe that saw
+    nothing of its response or question: of `folds` parts of whole groups, each is held out once.
+
+    Raises CompanionError before any fit: as `stack`, for fewer groups than folds, or when holding out a part leaves one
+    set only.
+    """
+    x, y, groups = stack(negative, positive, features)
+    group = _groups(groups, split, folds)
+    parts = list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(x, y, group))
+    if not all(len(np.unique(y[train])) == 2 for train, _ in parts):
+        raise CompanionError(f"Holding out one {split} in {folds} leaves tokens of one set only; give more {split}s.")
+    predicted = np.zeros(len(y), int)
+    for train, test in parts:
+        model, held_out = _fit_and_hold_out(x, y, train, test)
+        predicted[test] = model.predict(held_out)
+    return groups.assign(label=y, predicted=predicted)
+
+
+def balanced_accuracy(predictions: pd.DataFrame, resamples: int = 10_000, seed: int = 0) -> tuple[float, float, float]:
+    """Return the balanced accuracy of `held_out_predictions` and the ends of its 95 % interval over questions.
+
+    The interval is a percentile bootstrap over whole questions; resamples without one of the sets are left out.
+    """
+    right = predictions.assign(right=predictions.label == predictions.predicted)
+    counts = right.groupby(["question", "label"]).right.agg(["sum", "size"]).unstack(fill_value=0)
+    questions = len(counts)
+    draws = np.random.default_rng(seed).multinomial(questions, np.full(questions, 1 / questions), size=resamples)
+    table = counts.to_numpy()
+    hits, sizes = table[:, :2], table[:, 2:]
+    with np.errstate(invalid="ignore"):
+        means = ((draws @ hits) / (draws @ sizes)).mean(axis=1)
+    low, high = np.nanquantile(means, [0.025, 0.975])
+    return float((hits.sum(axis=0) / sizes.sum(axis=0)).mean()), float(low), float(high)
 
 
 def summary(runs: pd.DataFrame, columns: list[str] | None = None) -> pd.DataFrame:
