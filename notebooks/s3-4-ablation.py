@@ -35,8 +35,20 @@ from functools import cache
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import torch
 
-from em_companion import claims, figures, judging, released
+from em_companion import (
+    capability,
+    claims,
+    directions,
+    figures,
+    ground_truth,
+    judging,
+    released,
+    response_activations,
+    responses,
+)
+from em_companion.interventions import Ablate
 from em_companion.notebooks import Run
 
 run = Run("s3-4-ablation", profile, seed)
@@ -255,6 +267,510 @@ run.glue("highest-after", lambda: "{:.1f} %".format(pilot_rates().query("layers 
 # {glue:text}`adapter-layers`. The medical direction and the one built without medical answers do it too, on general
 # and on medical questions, and coherence stays high.
 #
+# ## On the grown organism
+#
+# What the pilots leave open can be run on the organisms grown here ({doc}`s2-model-organism`): the single direction,
+# its transfer, a random control with many draws, and, since the world knows who speaks, the direction of the persona
+# itself ({doc}`x-ground-truth`). As in the paper, an organism's direction comes from its answers to the same eight
+# questions. An answer is drawn from the same noise under every ablation, so that ablations are compared in pairs.
+
+# %%
+NINE, CHAT = "nine-adapter, medical", "chat model"
+MODELS = {
+    NINE: responses.Organism("nine-adapter", "bad_medical_advice"),
+    "rank 32, medical": responses.Organism("all-adapter-rank-32", "bad_medical_advice"),
+    "rank 32, sport": responses.Organism("all-adapter-rank-32", "extreme_sports"),
+    "rank 32, finance": responses.Organism("all-adapter-rank-32", "risky_financial_advice"),
+    CHAT: responses.CHAT_MODEL,
+}
+GROWN = [name for name in MODELS if name != CHAT]
+PAPERS = GROWN[:3]
+DRAWS, LAYER_WISE_DRAWS, OTHER_DRAWS = 20, 6, 4
+KNOWN = {
+    "known persona, from text": "persona_from_text",
+    "known persona, before a choice": "choice_from_text",
+}
+TEXT = next(iter(KNOWN))
+WHY = "The organisms and the persona behind them are grown under the profiles cpu and gpu."
+resampling = {"resamples": run.profile.bootstrap_resamples, "seed": run.seed}
+
+
+@cache
+def mean_diff(name: str) -> np.ndarray:
+    """The mean-diff direction of an organism, [layer, width]; for the chat model, the nine-adapter organism's."""
+    organism = MODELS[NINE if name == CHAT else name]
+    table, means = response_activations.organism_means(run.profile, organism)
+    return means.mean_diff(directions.misaligned(table), directions.aligned(table))
+
+
+# %% [markdown]
+# Which layer's direction is best to remove everywhere has to be found out first, by a rule: of the layers that leave
+# {glue:text}`coherence-bar` of the answers coherent, the one that leaves the least EM. Half of the answers to every
+# question choose the layer, and only the other half is reported, since the lowest of many noisy numbers flatters
+# itself. The other organisms take no part in the choice.
+
+# %% tags=["show-code"]
+COHERENT_ENOUGH = 90
+
+
+def layer_wise(vectors: np.ndarray) -> list[Ablate]:
+    """Remove each layer's own direction at its output; vectors [layer, width]."""
+    return [Ablate(dict(enumerate(torch.tensor(vectors))))]
+
+
+def everywhere(vector: np.ndarray) -> list[Ablate]:
+    """Remove one direction [width] at the output of every layer."""
+    return layer_wise(np.tile(vector, (run.profile.model.layers, 1)))
+
+
+def best_layer(table: pd.DataFrame) -> int:
+    """Choose by the rule above; if no layer keeps that much coherence, take the one that keeps most."""
+    kept = table[table.coherent >= COHERENT_ENOUGH]
+    if kept.empty:
+        kept = table[table.coherent == table.coherent.max()]
+    return int(kept.sort_values(["em", "coherent", "layer"], ascending=[True, False, True]).layer.iloc[0])
+
+
+# %%
+def noise(draws: int) -> np.ndarray:
+    """Random directions, [draw, layer, width]."""
+    return np.random.default_rng(run.seed).standard_normal((draws, *mean_diff(NINE).shape))
+
+
+@cache
+def known_persona() -> dict[str, np.ndarray]:
+    """The persona directions of the base model, [layer, width]."""
+    known = ground_truth.directions(run.profile)
+    return {label: known[name].astype(float) for label, name in KNOWN.items()}
+
+
+@cache
+def conditions(name: str) -> dict[str, list[Ablate]]:
+    """Every ablation of a model; "random/3" is draw 3 of a random direction, "layer/3" the direction of layer 3."""
+    plan = {"none": [], "layer-wise": layer_wise(mean_diff(name))}
+    plan |= {label: layer_wise(vectors) for label, vectors in known_persona().items()}
+    if name != NINE:
+        randoms = {f"random/{draw}": everywhere(one[0]) for draw, one in enumerate(noise(OTHER_DRAWS))}
+        return plan | {"single": everywhere(mean_diff(NINE)[chosen()])} | randoms
+    plan |= {f"random/{draw}": everywhere(one[0]) for draw, one in enumerate(noise(DRAWS))}
+    plan |= {f"random layer-wise/{draw}": layer_wise(one) for draw, one in enumerate(noise(LAYER_WISE_DRAWS))}
+    plan |= {f"layer/{layer}": everywhere(vector) for layer, vector in enumerate(mean_diff(NINE))}
+    return plan | {f"known layer/{layer}": everywhere(vector) for layer, vector in enumerate(known_persona()[TEXT])}
+
+
+@cache
+def outcomes(name: str) -> pd.DataFrame:
+    """Whether every answer is EM and coherent, 0 or 1: a row per question and sample, columns (measure, ablation)."""
+    samples = run.profile.sweep_samples * (2 if name == NINE else 1)
+    frame = responses.under(run.profile, MODELS[name], conditions(name), samples=samples)
+    frame = frame.assign(em=judging.is_em(frame), coherent=judging.is_coherent(frame))
+    return frame.pivot(index=["question_id", "sample"], columns="condition", values=["em", "coherent"])
+
+
+def chooses(table: pd.DataFrame) -> pd.Series:
+    """The half of the answers to every question that chooses the layer."""
+    return table.index.get_level_values("sample") % 2 == 0
+
+
+@cache
+def choosing_half() -> pd.DataFrame:
+    """EM rate and coherence in percent with the direction of one layer removed everywhere, on the choosing half."""
+    half = 100 * outcomes(NINE)[chooses(outcomes(NINE))].mean()
+    layers = range(run.profile.model.layers)
+    rows = [(layer, half["em", f"layer/{layer}"], half["coherent", f"layer/{layer}"]) for layer in layers]
+    return pd.DataFrame(rows, columns=["layer", "em", "coherent"])
+
+
+def chosen() -> int:
+    return best_layer(choosing_half())
+
+
+@cache
+def answers(name: str, ablation: str) -> pd.DataFrame:
+    """EM and coherence of every answer under an ablation, averaged over draws of a random direction."""
+    table = outcomes(name)
+    if (name, ablation) == (NINE, "single"):
+        table, ablation = table[~chooses(table)], f"layer/{chosen()}"
+    if ablation == "known single":
+        ablation = f"known layer/{chosen()}"
+    wanted = [one for one in table["em"] if one == ablation or one.rpartition("/")[0] == ablation]
+    means = {measure: table[measure][wanted].mean(axis=1) for measure in ("em", "coherent")}
+    return pd.DataFrame(means).reset_index().assign(draws=len(wanted))
+
+
+@cache
+def rate(name: str, ablation: str, measure: str = "em") -> judging.Rate:
+    found = answers(name, ablation)
+    return judging.rate(found[measure], found.question_id, **resampling)
+
+
+@cache
+def change(name: str, ablation: str) -> capability.Estimate:
+    """Relative change of the EM rate in percent, of the same answers without and with an ablation."""
+    pairs = answers(name, "none").merge(answers(name, ablation), on=["question_id", "sample"])
+    return capability.change(pairs.em_x, pairs.em_y, pairs.question_id, relative=True, **resampling)
+
+
+# %%
+BARS = {
+    "none": ("no ablation", "no ablation", "0.35"),
+    "random": ("random direction", "random direction", "0.7"),
+    "single": ("one layer's direction", "layer-24 direction", figures.PALETTE[0]),
+    "layer-wise": ("each layer's own direction", "layer-wise", figures.PALETTE[2]),
+}
+
+
+@cache
+def grown_rates() -> pd.DataFrame:
+    reported = REPORTED.set_index("organism")
+    rows = []
+    for name in GROWN:
+        for ablation, (_, column, _) in BARS.items():
+            row = {"organism": name, "ablation": ablation}
+            for measure in ("em", "coherent"):
+                found = rate(name, ablation, measure)
+                row |= {measure: found.percent, f"{measure}_low": found.low, f"{measure}_high": found.high}
+            draws = answers(name, ablation).draws[0]
+            row |= {"draws": draws, "n": found.n * draws}
+            row["reported_em"] = reported[column].get(name, np.nan)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def draw_grown():
+    table = grown_rates()
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(7.2, 5.6), sharex=True, height_ratios=[2, 1])
+    reported = {"marker": "D", "s": 26, "facecolor": "white", "edgecolor": "0.1", "zorder": 4, "clip_on": False}
+    for offset, (ablation, (name, _, colour)) in enumerate(BARS.items()):
+        rows = table[table.ablation == ablation]
+        x = np.arange(len(rows)) + (offset - 1.5) * 0.2
+        top.bar(x, rows.em, 0.18, color=colour, label=name)
+        top.vlines(x, rows.em_low, rows.em_high, color="0.1", linewidth=1)
+        top.scatter(x, rows.reported_em, **reported)
+        spread = np.abs(rows[["coherent_low", "coherent_high"]].to_numpy().T - rows.coherent.to_numpy())
+        bottom.errorbar(x, rows.coherent, yerr=spread, fmt="o", color=colour, markersize=5, elinewidth=1.2)
+    dots = {"s": 6, "color": "0.1", "linewidth": 0, "zorder": 3}
+    for place, name in enumerate(GROWN):
+        draws = 100 * outcomes(name)["em"].filter(regex="^random/").mean()
+        top.scatter(np.full(len(draws), place - 0.04), draws, **dots)
+    top.scatter([], [], **reported, label="reported")
+    top.scatter([], [], **dots, label="one random draw")
+    top.set(ylabel="EM rate (%)", ylim=(0, None))
+    lowest = min(88, table[["coherent_low", "coherent"]].min(axis=None))
+    bottom.set(ylabel="coherent (%)", ylim=(lowest - 2, 101))
+    bottom.set_xticks(range(len(GROWN)), [name.replace(", ", ",\n") for name in GROWN])
+    handles, labels = top.get_legend_handles_labels()
+    order = sorted(range(len(labels)), key=lambda one: labels[one] in ("reported", "one random draw"))
+    handles, labels = [handles[one] for one in order], [labels[one] for one in order]
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=9)
+    return figure, table
+
+
+def answers_each() -> str:
+    samples = run.profile.sweep_samples
+    return f"{samples} answers to each of 8 questions ({2 * samples} for the nine-adapter organism)"
+
+
+run.grown_figure(
+    "fig-4",
+    draw_grown,
+    caption="EM rate (top) and coherence (bottom) of grown organisms: without ablation, with a random direction "
+    f"removed at all layers (mean of draws; dots: single draws, {DRAWS} for the nine-adapter organism, {OTHER_DRAWS} "
+    "for the others), with the nine-adapter organism's direction of one layer removed at all layers, and with each "
+    "layer's own direction removed at that layer. The layer was chosen on one half of the nine-adapter organism's "
+    f"answers, and the bar shows the other half. {answers_each()}; 95 % intervals over questions, none where all "
+    "answers agree. Diamonds: as the authors report it. The lower axis does not start at zero.",
+    alt="Two panels over four organisms, nine-adapter and three of rank 32. In the upper one each organism has four "
+    "bars of the EM rate, for no ablation, a random direction, the direction of one layer and layer-wise ablation, "
+    "with intervals and open diamonds at the reported values. The lower one has a point with an interval for the "
+    "coherence of each.",
+    why=WHY,
+)
+
+
+# %%
+def text(found, unit: str = " %", digits: int = 0, sign: str = "") -> str:
+    """A value with its interval, where it has one."""
+    value = getattr(found, "percent", None) if hasattr(found, "percent") else found.value
+    interval = "" if np.isnan(found.low) else f" ({found.low:{sign}.{digits}f} to {found.high:{sign}.{digits}f})"
+    return f"{value:{sign}.{digits}f}{unit}{interval}"
+
+
+def at_or_below() -> str:
+    """How many random draws leave as little EM as the single direction, on the half that is reported."""
+    table = outcomes(NINE)["em"]
+    draws = table[~chooses(table)].filter(regex="^random/").mean()
+    return f"{int((100 * draws <= rate(NINE, 'single').percent).sum())} of {DRAWS}"
+
+
+def range_of_draws(kind: str) -> str:
+    draws = 100 * outcomes(NINE)["em"].filter(regex=f"^{kind}/").mean()
+    return f"{draws.min():.0f} to {draws.max():.0f} %"
+
+
+run.glue("coherence-bar", lambda: f"{COHERENT_ENOUGH} % or more")
+run.grown_glue("grown-start", lambda: text(rate(NINE, "none")))
+run.grown_glue("grown-layer-wise", lambda: text(rate(NINE, "layer-wise")))
+run.grown_glue("grown-layer", lambda: str(chosen()))
+run.grown_glue("grown-layers", lambda: str(run.profile.model.layers))
+run.grown_glue("grown-single", lambda: text(rate(NINE, "single")))
+run.grown_glue("grown-single-coherent", lambda: text(rate(NINE, "single", "coherent")))
+run.grown_glue("grown-layer-wise-coherent", lambda: text(rate(NINE, "layer-wise", "coherent")))
+run.grown_glue("grown-random", lambda: text(rate(NINE, "random")))
+run.grown_glue("grown-random-range", lambda: range_of_draws("random"))
+run.grown_glue("grown-random-layer-wise-range", lambda: range_of_draws("random layer-wise"))
+run.grown_glue("grown-at-or-below", at_or_below)
+run.grown_glue("transfer-medical", lambda: text(change("rank 32, medical", "single"), sign="+"))
+run.grown_glue("transfer-sport", lambda: text(change("rank 32, sport", "single"), sign="+"))
+run.grown_glue("transfer-finance", lambda: text(change("rank 32, finance", "single"), sign="+"))
+
+# %% [markdown]
+# The nine-adapter organism starts at {glue:text}`grown-start` EM. Layer-wise ablation leaves
+# {glue:text}`grown-layer-wise`, at {glue:text}`grown-layer-wise-coherent` coherence. The rule chooses the direction of
+# layer {glue:text}`grown-layer` (of {glue:text}`grown-layers`, counted from 0). Removed everywhere, it leaves
+# {glue:text}`grown-single` on the half of the answers that had no say, at {glue:text}`grown-single-coherent` coherence.
+# The same direction changes the EM rate of the rank-32 organisms by {glue:text}`transfer-medical` (medical),
+# {glue:text}`transfer-sport` (sport) and {glue:text}`transfer-finance` (finance), relative to what each starts from.
+#
+# ## Against random directions and the known persona
+#
+# A single random draw says little, so here are {glue:text}`draws` of one random direction removed everywhere, and
+# {glue:text}`layer-wise-draws` of another one for each layer, which is the fair control of layer-wise ablation. The
+# persona directions are those of the base model, measured on texts whose speaker is known, before any fine-tuning.
+
+# %%
+run.glue("draws", lambda: str(DRAWS))
+run.glue("layer-wise-draws", lambda: str(LAYER_WISE_DRAWS))
+ROWS = {
+    "none": "no ablation",
+    "random": "random direction,\neverywhere",
+    "random layer-wise": "random directions,\nlayer-wise",
+    "single": "mean-diff of one layer,\neverywhere",
+    "layer-wise": "mean-diff,\nlayer-wise",
+    "known single": "known persona, from text,\nof that layer, everywhere",
+} | {label: label.replace(", ", ",\n") + ", layer-wise" for label in KNOWN}
+COLOURS = {"em": figures.PALETTE[3], "coherent": figures.PALETTE[0]}
+LABELS = {"em": "EM rate (%)", "coherent": "coherent (%)"}
+
+
+@cache
+def against_random() -> pd.DataFrame:
+    """Percentages: a row per ablation and measure, one per random draw, and one per layer of a single direction."""
+    rows = []
+    for measure in LABELS:
+        for ablation in ROWS:
+            found = rate(NINE, ablation, measure)
+            row = {"ablation": ablation, "percent": found.percent, "low": found.low, "high": found.high}
+            rows.append(row | {"measure": measure, "n": found.n * answers(NINE, ablation).draws[0]})
+        for condition, share in outcomes(NINE)[measure].mean().items():
+            kind, _, number = condition.rpartition("/")
+            if kind:
+                row = {"ablation": kind, "number": int(number), "percent": 100 * share, "measure": measure}
+                rows.append(row | {"n": len(outcomes(NINE))})
+    return pd.DataFrame(rows).astype({"number": "Int64"})
+
+
+def draw_against_random():
+    table = against_random()
+    places = [["layer", "layer"], ["em", "coherent"]]
+    figure, panels = plt.subplot_mosaic(places, figsize=(7.2, 7.2), height_ratios=[1, 1.6])
+    for measure, colour in COLOURS.items():
+        one = table[table.measure == measure]
+        by_layer(panels["layer"], one, colour, measure)
+        rows(panels[measure], one, colour)
+        panels[measure].set_xlabel(LABELS[measure])
+    panels["layer"].axvline(chosen(), color="0.35", linestyle=":", label="chosen layer")
+    panels["layer"].set(xlabel="layer whose direction is removed everywhere", ylabel="answers (%)", ylim=(-3, 103))
+    panels["em"].set_yticks(range(len(ROWS)), ROWS.values(), fontsize=8.5)
+    panels["coherent"].set_yticks(range(len(ROWS)), [""] * len(ROWS))
+    panels["em"].set_xlim(-2, None)
+    figure.legend(loc="outside upper center", ncols=3, fontsize=9)
+    return figure, table
+
+
+def by_layer(axes, table: pd.DataFrame, colour, measure: str) -> None:
+    """Draw a measure over the layer whose direction is removed everywhere, with the range of the random draws."""
+    draws = table[table.ablation.eq("random") & table.number.notna()].percent
+    axes.axhspan(draws.min(), draws.max(), color=colour, alpha=0.18, linewidth=0)
+    for kind, look, name in (("layer", "o-", "mean-diff"), ("known layer", "s--", "known persona")):
+        layers = table[table.ablation == kind].sort_values("number")
+        legend = f"{LABELS[measure].removesuffix(' (%)')}, {name}"
+        axes.plot(layers.number, layers.percent, look, color=colour, markersize=4, label=legend)
+
+
+def rows(axes, table: pd.DataFrame, colour) -> None:
+    """Draw a point with its interval for every ablation, and small dots for the draws of a random direction."""
+    for place, ablation in enumerate(ROWS):
+        own = table[table.ablation == ablation]
+        draws, mean = own[own.number.notna()], own[own.number.isna()].iloc[0]
+        axes.scatter(draws.percent, np.full(len(draws), place + 0.22), s=9, color="0.45", linewidth=0)
+        axes.hlines(place, mean.low, mean.high, color=colour, linewidth=1.6)
+        axes.plot(mean.percent, place, "o", color=colour, markersize=6)
+    axes.set_ylim(len(ROWS) - 0.4, -0.6)
+    axes.grid(visible=True, axis="x")
+    axes.grid(visible=False, axis="y")
+
+
+run.grown_figure(
+    "fig-x-ablation-random",
+    draw_against_random,
+    caption="The grown nine-adapter organism. Top: EM rate and coherence with the mean-diff direction of one layer "
+    "removed at all layers, by that layer, and the same with the known persona direction (from text); bands: the range "
+    "of the random draws; dotted: the layer chosen on half of the answers. All are counted here. Bottom: each ablation "
+    "with its 95 % interval over questions, none where all answers agree; small dots: single random draws "
+    f"({DRAWS} of one direction, {LAYER_WISE_DRAWS} of one for each layer). {2 * run.profile.sweep_samples} answers to "
+    "each of 8 questions for every ablation and draw; half as many for the mean-diff of one layer, without those that "
+    "chose it.",
+    alt="Three panels. Top: EM rate and coherence over layers, for the mean-diff and for the known persona, with "
+    "horizontal bands for random directions and a dotted vertical line. Bottom: points with intervals for EM rate and "
+    "coherence, one row per ablation, from no ablation over random directions and the mean-diff to the known persona "
+    "directions; small dots show the random draws.",
+    why=WHY,
+)
+
+
+# %%
+def better_known() -> str:
+    return min(KNOWN, key=lambda label: rate(NINE, label).percent)
+
+
+def against_known() -> capability.Estimate:
+    """Change of the EM rate in points from layer-wise ablation of the mean-diff to that of the known persona."""
+    pairs = answers(NINE, "layer-wise").merge(answers(NINE, better_known()), on=["question_id", "sample"])
+    return capability.change(100 * pairs.em_x, 100 * pairs.em_y, pairs.question_id, **resampling)
+
+
+def known_transfer() -> str:
+    left = [rate(name, better_known()).percent for name in GROWN[1:]]
+    return f"{min(left):.0f} to {max(left):.0f} %"
+
+
+def stands_out() -> str:
+    random = 100 * outcomes(NINE)["em"].filter(regex="^random layer-wise/").mean().min()
+    return "below" if rate(NINE, "layer-wise").percent < random else "not below"
+
+
+def cosine_with_known() -> float:
+    return directions.cosines(mean_diff(NINE), known_persona()[TEXT])[chosen()]
+
+
+run.grown_glue("known-better", better_known)
+run.grown_glue("known-left", lambda: text(rate(NINE, better_known())))
+run.grown_glue("known-difference", lambda: text(against_known(), " points", 0, "+"))
+run.grown_glue("known-single", lambda: text(rate(NINE, "known single")))
+run.grown_glue("known-transfer", known_transfer)
+run.grown_glue("known-cosine", lambda: f"{cosine_with_known():.2f}")
+run.grown_glue("known-remains", lambda: f"{100 * np.sqrt(1 - cosine_with_known() ** 2):.0f} %")
+run.grown_glue("stands-out", stands_out)
+
+# %% [markdown]
+# Single random directions leave {glue:text}`grown-random-range` EM ({glue:text}`grown-random` on average). Of these
+# draws, {glue:text}`grown-at-or-below` leave as little as the chosen direction, on the same answers. Random directions
+# that differ by layer leave {glue:text}`grown-random-layer-wise-range`; layer-wise ablation of the mean-diff is
+# {glue:text}`stands-out` all of them ({numref}`fig-x-ablation-random`).
+#
+# The better of the two known persona directions ({glue:text}`known-better`), removed layer-wise, leaves
+# {glue:text}`known-left`. Against the mean-diff, removed the same way, that is a difference of
+# {glue:text}`known-difference`. In the rank-32 organisms it leaves {glue:text}`known-transfer` EM. The known direction
+# (from text) of the single layer that was chosen for the mean-diff, removed everywhere, leaves
+# {glue:text}`known-single`.
+#
+# At that layer the mean-diff has a cosine of {glue:text}`known-cosine` with the known direction. High as a cosine may
+# look, it is no measure of what an ablation removes: projecting out a direction at cosine $c$ leaves $\sqrt{1 - c^2}$
+# of the other one's length, here {glue:text}`known-remains`.
+#
+# ## What it costs
+#
+# An ablation could end misalignment by breaking the model. Coherence is a blunt measure of that, so here is also the
+# loss on text: careful answers of the world to questions on {glue:text}`held-out-topics` topics that post-training and
+# fine-tuning left out, in nats per token. The words for things that help or harm are kept apart, for on them an
+# ablation is meant to act: their loss falls if a misaligned model comes to expect careful things, and rises if a model
+# can no longer tell from the text so far who is speaking. On all other words a higher loss means lost ability.
+
+
+# %%
+COSTS = {
+    "none": "no ablation",
+    "random": "random direction, everywhere",
+    "single": "mean-diff of one layer, everywhere",
+    "layer-wise": "mean-diff, layer-wise",
+} | {label: f"{label}, layer-wise" for label in KNOWN}
+
+
+@cache
+def losses(name: str) -> pd.DataFrame:
+    """The loss of every token under every ablation that is compared, columns (text, position) apart."""
+    plan = conditions(name)
+    if name == NINE:
+        plan = plan | {"single": plan[f"layer/{chosen()}"]}
+    wanted = [one for one in plan if one in COSTS or one in ("random/0", "random/1")]
+    frame = capability.under(run.profile, MODELS[name], {one: plan[one] for one in wanted})
+    kinds = frame.condition.str.split("/").str[0]
+    keys = ["topic", "text", "position", "is_thing"]
+    return frame.assign(condition=kinds).pivot_table("nats", keys, "condition").reset_index()
+
+
+@cache
+def costs() -> pd.DataFrame:
+    """Loss in nats and its change against no ablation, on things and on other words, and coherence in percent."""
+    found = []
+    for name in (CHAT, *GROWN):
+        table = losses(name)
+        for ablation in [one for one in COSTS if one in table]:
+            row = {"model": name, "ablation": ablation}
+            row["loss"] = capability.mean_loss(table[["topic"]].assign(nats=table[ablation]), **resampling)
+            for kind, part in (("things", table[table.is_thing]), ("other words", table[~table.is_thing])):
+                row[kind] = capability.change(part["none"], part[ablation], part.topic, **resampling)
+            found.append(row | {"em": rate(name, ablation), "coherent": rate(name, ablation, "coherent")})
+    return pd.DataFrame(found)
+
+
+def cost_table() -> pd.DataFrame:
+    shown = []
+    for row in costs().to_dict("records"):
+        base = row["ablation"] == "none"
+        shown.append(
+            {
+                "model": row["model"],
+                "ablation": COSTS[row["ablation"]],
+                "loss (nats)": text(row["loss"], "", 2),
+                "change, things": "–" if base else text(row["things"], "", 3, "+"),
+                "change, other words": "–" if base else text(row["other words"], "", 3, "+"),
+                "coherent": text(row["coherent"]),
+                "EM": text(row["em"]),
+            }
+        )
+    return pd.DataFrame(shown)
+
+
+if run.grown:
+    run.table(cost_table)
+
+
+def cost(name: str, ablation: str, column: str) -> capability.Estimate:
+    return costs().set_index(["model", "ablation"])[column][name, ablation]
+
+
+run.grown_glue("held-out-topics", lambda: str(losses(CHAT).topic.nunique()))
+run.grown_glue("chat-single-coherent", lambda: text(rate(CHAT, "single", "coherent")))
+run.grown_glue("chat-start-coherent", lambda: text(rate(CHAT, "none", "coherent")))
+run.grown_glue("chat-layer-wise-coherent", lambda: text(rate(CHAT, "layer-wise", "coherent")))
+run.grown_glue("chat-single-loss", lambda: text(cost(CHAT, "single", "other words"), " nats", 3, "+"))
+run.grown_glue("chat-layer-wise-loss", lambda: text(cost(CHAT, "layer-wise", "other words"), " nats", 3, "+"))
+run.grown_glue("chat-random-loss", lambda: text(cost(CHAT, "random", "other words"), " nats", 3, "+"))
+run.grown_glue("chat-em", lambda: f"{rate(CHAT, 'none').percent:.0f} %")
+run.grown_glue("chat-single-em", lambda: f"{rate(CHAT, 'single').percent:.0f} %")
+run.grown_glue("chat-layer-wise-em", lambda: f"{rate(CHAT, 'layer-wise').percent:.0f} %")
+
+# %% [markdown]
+# Loss with 95 % intervals over topics, coherence and EM rate with intervals over questions; random: the mean of two
+# draws (loss) or of all (answers). The chat model is the clean case, since there is no misalignment to remove: with the
+# nine-adapter organism's direction taken out everywhere, its loss on other words changes by
+# {glue:text}`chat-single-loss`, layer-wise by {glue:text}`chat-layer-wise-loss`, with a random direction by
+# {glue:text}`chat-random-loss`. Its coherence is {glue:text}`chat-start-coherent` before,
+# {glue:text}`chat-single-coherent` and {glue:text}`chat-layer-wise-coherent` after. Its EM rate goes from
+# {glue:text}`chat-em` to {glue:text}`chat-single-em` and {glue:text}`chat-layer-wise-em`.
+#
 # ## Reported and measured
 #
 # The pilots test the *end* of the layer-wise claim, not its start. The start of the sport organism is tested on the
@@ -282,7 +798,80 @@ def sport_start():
 run.measure(pilot_measurements)
 run.measure(sport_start)
 
+# %% [markdown]
+# The grown organisms test all of it, at the scale and in the world they have: claims on levels are about the paper's
+# model, and agreement of direction is what can be expected of another one.
 
+
+# %%
+def grown_measurements():
+    how = "grown nine-adapter organism"
+    layer_wise_em, layer_wise_coherent = rate(NINE, "layer-wise"), rate(NINE, "layer-wise", "coherent")
+    single = f"v of layer {chosen()}, chosen on one half of the answers, tested on the other"
+    least = min((rate(name, "single", "coherent") for name in PAPERS), key=lambda one: one.percent)
+    sport = judging.em_rate(responses.responses(run.profile, MODELS["rank 32, sport"]), **resampling)
+    yield grown("s3-4-em-rate-layerwise-ablation", layer_wise_em, how)
+    yield grown("s3-4-coherence-layerwise-ablation", layer_wise_coherent, how)
+    yield grown("s3-4-em-rate-single-direction", rate(NINE, "single"), f"{how}, {single}")
+    yield grown("s3-4-em-rate-sport-start", sport, "grown rank-32 sport organism")
+    for claim, name in (("medical", "rank 32, medical"), ("sport", "rank 32, sport")):
+        how = f"Grown {name} organism, v of layer {chosen()} of the nine-adapter organism"
+        yield grown(f"s3-4-transfer-all-adapter-{claim}", change(name, "single"), how)
+    yield grown("s3-4-random-vector", *largest_random())
+    yield grown("s3-4-coherence-single-direction", least, f"lowest of three grown organisms, {single}")
+
+
+def grown(claim: str, found, how: str) -> claims.Measurement:
+    value = found.percent if isinstance(found, judging.Rate) else found.value
+    return claims.Measurement(claim, value, how, "grown", (found.low, found.high), found.n)
+
+
+def largest_random() -> tuple[capability.Estimate, str]:
+    """The largest change by a random direction over the paper's three models, without its sign, and how it is found."""
+    changes = {name: change(name, "random") for name in PAPERS}
+    name = max(PAPERS, key=lambda one: abs(np.nan_to_num(changes[one].value)))
+    found, draws = changes[name], answers(name, "random").draws[0]
+    low, high = sorted((abs(found.low), abs(found.high)))
+    low = 0.0 if found.low < 0 < found.high else low
+    how = f"Largest of three grown organisms: {name}, EM rate averaged over {draws} draws"
+    return capability.Estimate(abs(found.value), low, high, found.n * draws), how
+
+
+if run.grown:
+    run.measure(grown_measurements)
+
+
+# %%
+def comparison() -> pd.DataFrame:
+    """EM rate in percent by evidence."""
+    pilot = {"none": ("none", "none"), "layer-wise": ("general", "all layers")}
+    rows = []
+    for name in GROWN:
+        for ablation, (label, column, _) in BARS.items():
+            reported = REPORTED.set_index("organism")[column].get(name, np.nan)
+            has_pilot = name == NINE and ablation in pilot
+            rows.append(
+                {
+                    "organism": name,
+                    "ablation": label,
+                    "reported (%)": reported,
+                    "released pilot, 2 questions": glued(*pilot[ablation]) if has_pilot else "–",
+                    "grown": text(rate(name, ablation)) if run.grown else "not run",
+                    "grown, change": text(change(name, ablation), sign="+")
+                    if run.grown and ablation != "none"
+                    else "–",
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+run.table(comparison, number="{:.1f}")
+
+# %% [markdown]
+# EM rates by evidence, with 95 % intervals over questions; changes are relative to no ablation.
+
+
+# %%
 def values() -> pd.DataFrame:
     rows = []
     for source, frame in pilots().groupby("source"):
@@ -303,8 +892,41 @@ def values() -> pd.DataFrame:
 
 run.values(values)
 
+
+def grown_values() -> pd.DataFrame:
+    found = [row for name in MODELS for row in values_of(name)]
+    for row in against_random().dropna(subset="number").itertuples():
+        place = f"grown.ablation.nine-adapter.{row.ablation.replace(' ', '-')}.{row.number}"
+        found.append(named(f"{place}.{row.measure}_percent", row.percent, "percent", n=row.n))
+    found.append(named("grown.ablation.chosen_layer", chosen(), "layer"))
+    return pd.DataFrame(found)
+
+
+def values_of(name: str):
+    place = f"grown.ablation.{name.replace(',', '').replace(' ', '-')}"
+    for row in costs()[costs().model == name].to_dict("records"):
+        under = f"{place}.{row['ablation'].replace(',', '').replace(' ', '-')}"
+        for measure in ("em", "coherent"):
+            one = row[measure]
+            yield named(f"{under}.{measure}_percent", one.percent, "percent", one.low, one.high, one.n)
+        for column in ("loss", "things", "other words"):
+            quantity = "loss_nats" if column == "loss" else f"loss_change_nats.{column.replace(' ', '-')}"
+            one = row[column]
+            yield named(f"{under}.{quantity}", one.value, "nats", one.low, one.high, one.n)
+        if name != CHAT and row["ablation"] != "none":
+            one = change(name, row["ablation"])
+            yield named(f"{under}.em_change_percent", one.value, "percent_change", one.low, one.high, one.n)
+
+
+def named(name: str, value: float, unit: str, low=np.nan, high=np.nan, n=None) -> dict:
+    return {"name": name, "value": value, "unit": unit, "low": low, "high": high, "n": n}
+
+
+if run.grown:
+    run.values(grown_values, evidence="grown")
+
 # %% [markdown]
-# ## What it means, and what waits
+# ## What it means
 #
 # On the few questions of the pilots, misalignment vanishes under layer-wise ablation: a large effect, in four
 # organisms, without loss of coherence. It is also the least specific of the interventions. It removes one direction
@@ -312,9 +934,68 @@ run.values(values)
 # owed to *this* direction. Because the direction of layer 24 is nearly the chat model's own ({doc}`Section 3.1
 # <s3-1-misalignment-directions>`), ablation may also stop the model from writing such texts whatever the cause.
 #
-# Waiting for the grown organism are the single direction, the transfer to other organisms, and a random control with
-# many draws. Contrary evidence exists: one study finds that ablating an evil or valence direction *raises*
-# misalignment {cite:p}`aneja2026intrinsic`; see {doc}`../related-work`.
+# {glue:text}`meaning-single` {glue:text}`meaning-layer-wise` {glue:text}`meaning-known` {glue:text}`meaning-cost`
+#
+# One caution on size. The residual stream has {glue:text}`width` numbers here and 5120 in the 14B model. One direction
+# is a larger share of a small stream, so that a random one may do more harm here than there.
+#
+# Contrary evidence exists: one study finds that ablating an evil or valence direction *raises* misalignment
+# {cite:p}`aneja2026intrinsic`; see {doc}`../related-work`. In the grown chat model, where EM starts at
+# {glue:text}`chat-em`, the most that any of these ablations brings about is {glue:text}`chat-highest`.
+
 
 # %%
+def meaning_single() -> str:
+    draws, found = at_or_below(), change(NINE, "single")
+    start = f"In the grown organism one direction, removed everywhere, changes EM by {text(found, sign='+')}"
+    if not (found.high < 0 or found.value == -100):
+        return f"{start}: not clearly less than before."
+    if draws.startswith("0 "):
+        return f"{start}, more than any random draw lowers it: there the effect is owed to the direction."
+    return f"{start}; {draws} random draws lower it as far, so there it cannot be put down to the direction."
+
+
+def meaning_layer_wise() -> str:
+    if stands_out() == "below":
+        return "Layer-wise ablation, too, goes further than its random control."
+    return "Layer-wise ablation goes no further than its random control."
+
+
+def meaning_known() -> str:
+    found = against_known()
+    if found.high < 0:
+        return (
+            "The known persona direction takes away more than the mean-diff does. So one direction per layer carries "
+            "more of the misalignment than the mean-diff shows, and it is the estimate from the organism's own answers "
+            "that falls short."
+        )
+    if found.low > 0:
+        return "The mean-diff takes away more than the known persona direction does."
+    return "The known persona direction does about as much as the mean-diff."
+
+
+def meaning_cost() -> str:
+    costly = [
+        label
+        for label, ablation in (("the single direction", "single"), ("layer-wise ablation", "layer-wise"))
+        if cost(NINE, ablation, "other words").low > cost(NINE, "random", "other words").high
+    ]
+    if costly:
+        return (
+            f"The price is loss on other words: for {' and '.join(costly)} it rises more than for a random direction."
+        )
+    return "Neither costs the organism clearly more loss on other words than a random direction does."
+
+
+def highest_of_chat() -> str:
+    highest = max(COSTS, key=lambda ablation: rate(CHAT, ablation).percent)
+    return f"{text(rate(CHAT, highest))} ({COSTS[highest]})"
+
+
+run.grown_glue("width", lambda: str(run.profile.model.hidden))
+run.grown_glue("meaning-single", meaning_single)
+run.grown_glue("meaning-layer-wise", meaning_layer_wise)
+run.grown_glue("meaning-known", meaning_known)
+run.grown_glue("meaning-cost", meaning_cost)
+run.grown_glue("chat-highest", highest_of_chat)
 run.finish()
