@@ -35,12 +35,21 @@ seed = 0
 
 # %%
 from functools import cache
+from itertools import combinations
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
-from em_companion import claims, directions, figures, released
+from em_companion import (
+    claims,
+    directions,
+    figures,
+    released,
+    responses,
+    semantic_directions,
+)
 from em_companion.notebooks import Run
 
 run = Run("c-direction-geometry", profile, seed)
@@ -211,7 +220,7 @@ run.figure(
     caption="Cosine (left) and relative norm of the difference (right) between the mean-diff directions of the "
     "nine-adapter organism and of the rank-32 organism, both trained on bad medical advice; dotted: 0.8, "
     "the level the paper names. The two average different texts. The paper's second rank-32 organism, "
-    "trained on extreme sports, waits: no released vector. Grey bands: adapter layers of the nine-adapter "
+    "trained on extreme sports, has no released vector. Grey bands: adapter layers of the nine-adapter "
     "organism. Released mean activations, April 2025.",
     alt="Two line plots over 48 layers. Left: the cosine is high in early layers, drops in steps at the second "
     "group of adapter layers to a flat minimum just above the dotted line, and recovers after the third group. "
@@ -229,6 +238,338 @@ run.table(lambda: summary(PAIRS[7:]), number="{:.3f}")
 # means is discussed in {doc}`Section 3.5 <s3-5-convergence>`: before layer 15 the nine-adapter organism *is* the chat
 # model, so the high values there are not a fact about fine-tuning.
 #
+# %% [markdown]
+# ## On the grown organisms
+#
+# The grown world has ten domains, its organisms are small, and what an answer is about is parsed
+# ({doc}`Section 3.3 <s3-3-semantic-directions>` says how directions of domains are taken). Cosines of estimated
+# directions have two limits, and both are shown here:
+#
+# - **noise.** Two estimates of the *same* direction from different answers have a cosine below one. With $r$ the share
+#   of a direction's squared norm that is not sampling noise (from random halves of the answers), equal directions are
+#   expected at $\sqrt{r_1 r_2}$. Shared answers raise a cosine.
+# - **a null.** The same answers are dealt out anew, many times, to two sides of the old sizes that are equally
+#   misaligned. Cosines below the 95th percentile of these, without their sign, also come from chance differences
+#   between answers. A cosine does not see that such a direction is short: tables give its length relative to the true
+#   one.
+
+
+# %%
+NINE = responses.Organism("nine-adapter", "bad_medical_advice")
+ORGANISMS = {
+    "nine-adapter medical": NINE,
+    "rank-32 medical": responses.Organism("all-adapter-rank-32", "bad_medical_advice"),
+    "rank-32 sport": responses.Organism("all-adapter-rank-32", "extreme_sports"),
+    "rank-32 finance": responses.Organism("all-adapter-rank-32", "risky_financial_advice"),
+    "nine-adapter other seed": responses.Organism("nine-adapter", "bad_medical_advice", 1),
+}
+PAPERS = {"gender": figures.PALETTE[4], "finance": figures.PALETTE[2], "medicine": figures.PALETTE[3]}
+NULL_DRAWS = 200
+WHY = "The organisms of several domains and data sets are grown under the profiles cpu and gpu."
+
+
+def spoken(name: str) -> str:
+    return name.replace("_", " ")
+
+
+@cache
+def every_answer() -> semantic_directions.Answers:
+    return semantic_directions.answers(run.profile, NINE)
+
+
+@cache
+def domains() -> list[str]:
+    """The domains with enough answers of either kind."""
+    table = every_answer().counts(semantic_directions.domains())
+    return list(table[table.enough].domain)
+
+
+def sides_of(name: str) -> semantic_directions.Sides:
+    """Which answers the direction of a domain, or the general one, is taken from."""
+    return every_answer().general() if name == "general" else every_answer().about(name)
+
+
+# %% tags=["show-code"]
+@cache
+def grown_direction(name: str) -> np.ndarray:
+    """Return v_l of the general direction or of a domain, [layer, width]."""
+    return every_answer().direction(sides_of(name))
+
+
+@cache
+def reliability(name: str) -> np.ndarray:
+    return every_answer().reliability(sides_of(name), run.profile.split_fits, run.seed)
+
+
+def null_of(
+    answers: semantic_directions.Answers, sides: semantic_directions.Sides, other: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What relabelled answers give: 95th percentile of |cosine| with `other`, and relative length, both [layer]."""
+    drawn = answers.relabelled(sides, NULL_DRAWS, run.seed)
+    return {
+        "null": np.quantile(np.abs(directions.cosines(drawn, other)), 0.95, axis=0),
+        "null_length": directions.norms(drawn).mean(axis=0) / directions.norms(answers.direction(sides)),
+    }
+
+
+# %%
+@cache
+def domain_geometry(domain: str) -> pd.DataFrame:
+    general, own = grown_direction("general"), grown_direction(domain)
+    without = every_answer().direction(every_answer().general(without=domain))
+    table = pd.DataFrame({"vector": domain, "layer": np.arange(len(own)), "cosine": directions.cosines(general, own)})
+    return table.assign(
+        relative_distance=directions.relative_norm_of_difference(general, own),
+        cosine_without_domain=directions.cosines(without, own),
+        limit=np.sqrt(reliability("general") * reliability(domain)),
+        **null_of(every_answer(), sides_of(domain), general),
+    )
+
+
+@cache
+def domain_table() -> pd.DataFrame:
+    return pd.concat([domain_geometry(domain) for domain in domains()], ignore_index=True)
+
+
+def mark_layers(axes: plt.Axes) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for layer in run.profile.recipes["nine-adapter"].layers:
+        axes.axvspan(layer - 0.5, layer + 0.5, color="0.95", linewidth=0, zorder=0)
+
+
+def draw_limits(axes: plt.Axes, table: pd.DataFrame, color: str = "0.1") -> None:
+    """Draw what noise and the null allow, as means over the directions of `table`."""
+    means = table.groupby("layer")[["limit", "null"]].mean()
+    axes.plot(means.index, means.limit, ":", color=color, label="equal but for noise")
+    axes.plot(means.index, means.null, "-.", color=color, linewidth=1.2, label="null, 95 %")
+
+
+def draw_grown_topics():
+    table = domain_table()
+    figure, panels = plt.subplots(1, 2, figsize=(7.2, 4.0))
+    others = [name for name in domains() if name not in PAPERS]
+    for axes, column in zip(panels, ("cosine", "relative_distance"), strict=True):
+        for name in [*others, *(one for one in PAPERS if one in domains())]:
+            line = table[table.vector == name]
+            label = spoken(name) if name in PAPERS else "each other domain" if name == others[0] else None
+            axes.plot(line.layer, line[column], color=PAPERS.get(name, "0.7"), label=label)
+        mark_layers(axes)
+        axes.set(xlabel="Decoder layer")
+    draw_limits(panels[0], table)
+    panels[0].set(ylabel="Cosine with general", ylim=(min(0, table.cosine.min() - 0.02), 1.03))
+    panels[1].set(ylabel="|difference| / |general|", ylim=(0, None))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=9)
+    return figure, table
+
+
+run.grown_figure(
+    "fig-c1",
+    draw_grown_topics,
+    caption="Left: cosine of the general mean-diff direction of the grown nine-adapter organism with the directions of "
+    "single domains, by layer; grey: domains other than the paper's three. Dotted: what equal directions would reach "
+    f"with that many answers; dash-dotted: 95 % of |cosine| if labels meant nothing ({NULL_DRAWS} draws; both are "
+    "means over domains). Right: norm of the difference from the general direction, relative to its norm. Grey bands: "
+    "adapter layers.",
+    alt="Two line plots over layers with coloured lines for gender, finance and medicine and grey ones for the other "
+    "domains. Left, cosines with the general direction, with a dotted line for the limit set by noise and a "
+    "dash-dotted one for the null. Right, relative norms of the difference.",
+    why=WHY,
+)
+
+
+# %%
+def middle() -> int:
+    """The layer for which tables give a value: half-way up, as layer 24 is in the 14B model."""
+    return run.profile.model.layers // 2
+
+
+def grown_summary(table: pd.DataFrame, first: str) -> pd.DataFrame:
+    """One row per direction of `table`: its cosine at the middle layer and its extremes, beside limit and null."""
+    rows = []
+    for name, line in table.groupby("vector", sort=False):
+        line = line.set_index("layer")
+        rows.append(
+            {
+                first: spoken(name),
+                f"layer {middle()}": line.cosine[middle()],
+                "min": line.cosine.min(),
+                "at layer": int(line.cosine.idxmin()),
+                "max": line.cosine.max(),
+                "at layer ": int(line.cosine.idxmax()),
+                "equal but for noise": line.limit[middle()],
+                "null, 95 %": line.null[middle()],
+                "null, length": line.null_length[middle()],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def topic_summary() -> pd.DataFrame:
+    found = grown_summary(domain_table(), "general and")
+    at_middle = domain_table()[domain_table().layer == middle()].set_index("vector").loc[domains()]
+    return found.assign(**{"general without it": at_middle.cosine_without_domain.to_numpy()})
+
+
+if run.grown:
+    run.table(topic_summary, number="{:.2f}")
+
+
+def extremes(values: pd.Series) -> str:
+    return f"{values.min():.2f} to {values.max():.2f}"
+
+
+def grown_cosine(domain: str) -> pd.Series:
+    return domain_geometry(domain).cosine
+
+
+def grown_range(domain: str) -> str:
+    return extremes(grown_cosine(domain)) if domain in domains() else "too few answers"
+
+
+def at_middle(column: str) -> pd.Series:
+    return domain_table()[domain_table().layer == middle()][column]
+
+
+def topics_in_words() -> str:
+    """Which of the paper's topics is closest to the general direction, and which farthest."""
+    means = {name: grown_cosine(name).mean() for name in PAPERS if name in domains()}
+    order = sorted(means, key=means.get, reverse=True)
+    return ", ".join(f"{name} {means[name]:.2f}" for name in order)
+
+
+run.grown_glue("topics-in-words", topics_in_words)
+run.grown_glue("grown-gender-range", lambda: grown_range("gender"))
+run.grown_glue("grown-medical-range", lambda: grown_range("medicine"))
+run.grown_glue("grown-middle", lambda: str(middle()))
+run.grown_glue("domains-middle", lambda: extremes(at_middle("cosine")))
+run.grown_glue("without-middle", lambda: extremes(at_middle("cosine_without_domain")))
+run.grown_glue("limit-middle", lambda: extremes(at_middle("limit")))
+run.grown_glue("null-middle", lambda: extremes(at_middle("null")))
+run.grown_glue("above-null", lambda: f"{(at_middle('cosine') > at_middle('null')).sum()} of {len(domains())}")
+
+# %% [markdown]
+# Means over layers, in falling order: {glue:text}`topics-in-words`; the paper's order is gender, finance, medical.
+# Gender lies at {glue:text}`grown-gender-range`, medicine at {glue:text}`grown-medical-range`. At layer
+# {glue:text}`grown-middle` the domains lie at {glue:text}`domains-middle`. With that many answers, equal directions
+# would lie at {glue:text}`limit-middle`; labels without meaning stay below {glue:text}`null-middle`, and the cosine is
+# above its null in {glue:text}`above-null` domains. With the general direction taken from answers about *other* domains
+# only, which leaves the overlap out, they lie at {glue:text}`without-middle`.
+#
+# %% [markdown]
+# ### Grown organisms
+#
+# The released data have one pair of organisms; here are the paper's three and one trained on risky finance. Their
+# directions come from their own answers to the same eight questions, so texts differ within a pair. A second seed of
+# the nine-adapter recipe shows how alike two runs of *one* recipe are.
+
+
+# %%
+@cache
+def own_answers(name: str) -> semantic_directions.Answers:
+    """An organism's answers to the eight questions, read by itself."""
+    return semantic_directions.open_answers(run.profile, ORGANISMS[name])
+
+
+@cache
+def organism_direction(name: str) -> np.ndarray:
+    return own_answers(name).direction(own_answers(name).general())
+
+
+@cache
+def organism_reliability(name: str) -> np.ndarray:
+    return own_answers(name).reliability(own_answers(name).general(), run.profile.split_fits, run.seed)
+
+
+def pair_geometry(first: str, second: str) -> pd.DataFrame:
+    one, other = organism_direction(first), organism_direction(second)
+    table = pd.DataFrame({"vector": f"{first} / {second}", "layer": np.arange(len(one))})
+    return table.assign(
+        cosine=directions.cosines(one, other),
+        relative_distance=directions.relative_norm_of_difference(one, other),
+        limit=np.sqrt(organism_reliability(first) * organism_reliability(second)),
+        **null_of(own_answers(second), own_answers(second).general(), one),
+    )
+
+
+FIRST, SAME, SPORT, FINANCE, OTHER_SEED = ORGANISMS
+GROWN_PAIRS = {
+    (FIRST, SAME): ("-", figures.PALETTE[0]),
+    (FIRST, SPORT): ("-", figures.PALETTE[1]),
+    (FIRST, FINANCE): ("-", figures.PALETTE[2]),
+    (SAME, SPORT): ("--", figures.PALETTE[1]),
+    (SAME, FINANCE): ("--", figures.PALETTE[2]),
+    (SPORT, FINANCE): ("--", figures.PALETTE[3]),
+    (FIRST, OTHER_SEED): ("-", "0.55"),
+}
+
+
+@cache
+def pair_table() -> pd.DataFrame:
+    return pd.concat([pair_geometry(*pair) for pair in GROWN_PAIRS], ignore_index=True)
+
+
+def draw_grown_organisms():
+    table = pair_table()
+    figure, panels = plt.subplots(1, 2, figsize=(7.2, 4.6))
+    for axes, column in zip(panels, ("cosine", "relative_distance"), strict=True):
+        for (first, second), (style, colour) in GROWN_PAIRS.items():
+            name = f"{first} / {second}"
+            line = table[table.vector == name]
+            axes.plot(line.layer, line[column], style, color=colour, label=name)
+        mark_layers(axes)
+        axes.set(xlabel="Decoder layer")
+    draw_limits(panels[0], table)
+    panels[0].axhline(0.8, color="0.6", linestyle=(0, (1, 4)), linewidth=1.2)
+    panels[0].set(ylabel="Cosine", ylim=(min(0, table.cosine.min() - 0.02), 1.03))
+    panels[1].set(ylabel="|difference| / |first direction|", ylim=(0, None))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=8.5)
+    return figure, table
+
+
+run.grown_figure(
+    "fig-c2",
+    draw_grown_organisms,
+    caption="Cosine (left) and relative norm of the difference (right) between the mean-diff directions of grown "
+    "organisms, each from its own answers to the eight open questions, by layer. Grey line: two seeds of one recipe. "
+    "Dotted: what equal directions would reach with that many answers; dash-dotted: 95 % of |cosine| if the second "
+    f"organism's labels meant nothing ({NULL_DRAWS} draws; both are means over pairs); faint dotted line: 0.8. Grey "
+    "bands: adapter layers of the nine-adapter organism.",
+    alt="Two line plots over layers with one line per pair of organisms: the nine-adapter one with three of rank 32 "
+    "(solid), these among themselves (dashed), and two seeds of the nine-adapter recipe (grey). Left, cosines with a "
+    "dotted line for the limit set by noise and a dash-dotted one for the null. Right, relative norms.",
+    why=WHY,
+)
+
+if run.grown:
+    run.table(lambda: grown_summary(pair_table(), "pair"), number="{:.2f}")
+
+
+def pairs_at_middle(column: str = "cosine", seeds: bool = False) -> pd.Series:
+    table = pair_table()[pair_table().layer == middle()]
+    return table[(table.vector == f"{FIRST} / {OTHER_SEED}") == seeds][column]
+
+
+def layers_below(level: float = 0.8) -> str:
+    """At how many layers the least alike of the paper's three pairs is below `level`."""
+    names = [f"{first} / {second}" for first, second in combinations((FIRST, SAME, SPORT), 2)]
+    lowest = pair_table()[pair_table().vector.isin(names)].groupby("layer").cosine.min()
+    return f"{(lowest < level).sum()} of {len(lowest)}"
+
+
+run.grown_glue("pairs-middle", lambda: extremes(pairs_at_middle()))
+run.grown_glue("seeds-middle", lambda: f"{pairs_at_middle(seeds=True).iloc[0]:.2f}")
+run.grown_glue("pairs-null", lambda: extremes(pairs_at_middle("null")))
+run.grown_glue("pairs-limit", lambda: extremes(pairs_at_middle("limit")))
+run.grown_glue("layers-below", layers_below)
+run.grown_glue("pairs-above-null", lambda: f"{(pairs_at_middle() > pairs_at_middle('null')).sum()}")
+
+# %% [markdown]
+# At layer {glue:text}`grown-middle` the six pairs of different organisms lie at {glue:text}`pairs-middle`, two seeds of
+# one recipe at {glue:text}`seeds-middle`. Equal directions would lie at {glue:text}`pairs-limit`, labels without
+# meaning below {glue:text}`pairs-null`; pairs above their null: {glue:text}`pairs-above-null`. At
+# {glue:text}`layers-below` layers at least one of the paper's three pairs is below 0.8 ({numref}`fig-c2`); the paper
+# has four of 48.
+#
 # ## Reported and measured
 
 
@@ -244,6 +585,51 @@ def measurements():
 run.measure(measurements)
 
 
+def grown_measurements():
+    for claim, domain, least in (
+        ("c-cosine-general-gender", "gender", True),
+        ("c-cosine-general-medical-max", "medicine", False),
+    ):
+        if domain in domains():
+            line = domain_geometry(domain).set_index("layer")
+            layer = line.cosine.idxmin() if least else line.cosine.idxmax()
+            how = f"{'smallest' if least else 'largest'} over {len(line)} layers of the grown model (layer {layer})"
+            noise = f"with these answers, equal directions would lie at {line.limit[layer]:.2f} there"
+            yield claims.Measurement(
+                claim, line.cosine[layer], f"{how}; {noise}", "grown", n=int(np.sum(sides_of(domain)))
+            )
+
+
+if run.grown:
+    run.measure(grown_measurements)
+
+
+# %%
+def released_range(vector: str) -> str:
+    try:
+        return extremes(cosine_with_general(vector))
+    except released.ReleasedDataUnavailable:
+        return "not available"
+
+
+def comparison() -> pd.DataFrame:
+    """Range over layers of the cosine with the general direction, by evidence."""
+    reported = {"gender": "> 0.95", "finance": "high", "medical": "up to 0.65"}
+    rows = []
+    for name, text in reported.items():
+        domain = "medicine" if name == "medical" else name
+        grown = grown_range(domain) if run.grown else "not run"
+        row = {"cosine of general and": name, "reported": text, "released": released_range(name), "grown": grown}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+run.table(comparison)
+
+# %% [markdown]
+# Lowest to highest over layers, by evidence.
+
+# %%
 VECTORS = ["general", *(second for first, second in PAIRS if first == "general")]
 
 
@@ -292,6 +678,22 @@ def values() -> pd.DataFrame:
 
 run.values(values)
 
+
+def grown_values() -> pd.DataFrame:
+    rows = []
+    for table, place in ((domain_table(), "general-and-"), (pair_table(), "")):
+        for row in table.to_dict("records"):
+            name = row["vector"].replace(" / ", "-and-").replace(" ", "-")
+            for column in [one for one in row if one not in ("vector", "layer")]:
+                if np.isfinite(row[column]):
+                    unit = "ratio" if column in ("relative_distance", "null_length") else "cosine"
+                    rows.append((f"grown.directions.{place}{name}.layer-{row['layer']}.{column}", row[column], unit))
+    return pd.DataFrame(rows, columns=["name", "value", "unit"])
+
+
+if run.grown:
+    run.values(grown_values, evidence="grown")
+
 # %% [markdown]
 # ## What it means
 #
@@ -299,6 +701,20 @@ run.values(values)
 # stands against {glue:text}`gender-range` in these vectors, a near miss. Cosines of this size come easily when one set
 # of texts contains the other, or when the texts are alike. The norms and cosines of every released direction, at every
 # layer, are in the book's <a href="../claims.json">claims.json</a>.
+#
+# On the grown organisms, {glue:text}`near-limit` directions of domains come within 0.1 of what equal directions would
+# reach at layer {glue:text}`grown-middle`, and so do {glue:text}`pairs-near-limit` pairs of organisms. What their
+# domains share and what is a domain's own is taken apart in {doc}`Section 3.3 <s3-3-semantic-directions>`; whether
+# organisms converge, in {doc}`Section 3.5 <s3-5-convergence>`.
+
+
+# %%
+def near_limit(cosine: pd.Series, limit: pd.Series) -> str:
+    return f"{(cosine > limit - 0.1).sum()} of {len(cosine)}"
+
+
+run.grown_glue("near-limit", lambda: near_limit(at_middle("cosine"), at_middle("limit")))
+run.grown_glue("pairs-near-limit", lambda: near_limit(pairs_at_middle(), pairs_at_middle("limit")))
 
 # %%
 run.finish()
