@@ -114,8 +114,8 @@ def trees(code: str) -> list[ast.AST]:
 
 
 def test_modules_are_followed_through_imports():
-    direct = execution.imported_modules(trees("from em_companion import probing"))
-    assert direct == ["probing"]
+    direct = execution.imported_modules(trees("from em_companion import judging"))
+    assert direct == ["judging"]
     through = execution.imported_modules(trees("from em_companion.notebooks import Run"))
     assert {"notebooks", "figures", "claims", "released", "paths"} <= set(through)
     assert "probing" not in through and "book" not in through
