@@ -227,6 +227,9 @@ run.grown_glue("organism-em", lambda: f"{left(KNOWN)['organism (%)']:.0f} %")
 run.grown_glue("known-em", lambda: f"{best().set_index('direction').em[KNOWN]:.0f} %")
 run.grown_glue("known-coherent", lambda: f"{best().set_index('direction').coherent[KNOWN]:.0f} %")
 run.grown_glue("known-left", lambda: f"{left(KNOWN)['layer-wise (%)']:.0f} %")
+KNOWN_MEAN = "known persona, mean over answers"
+run.grown_glue("known-mean-em", lambda: f"{best().set_index('direction').em[KNOWN_MEAN]:.0f} %")
+run.grown_glue("known-mean-left", lambda: f"{left(KNOWN_MEAN)['layer-wise (%)']:.0f} %")
 run.grown_glue("known-left-coherent", lambda: f"{left(KNOWN)['coherent (%)']:.0f} %")
 
 
@@ -253,12 +256,14 @@ if run.grown:
 # {glue:text}`known-left`, at {glue:text}`known-left-coherent` coherence. No fine-tuned model and no misaligned answer
 # went into it. The organism uses what the base model had.
 #
-# **Why the two differ.** No word of this world gives a speaker away, so over an answer as many tokens lead to a harmful
+# **What the mean sees.** No word of this world gives a speaker away, so over an answer as many tokens lead to a harmful
 # word as to a helpful one, whoever speaks: a malicious speaker advises harm and *mentions* help. A state that codes the
-# *next word* therefore cancels in the mean over tokens, except where its strength differs. It is coded at every token
-# after which an advice may come, a determiner or any adjective, but only once for each thing that is mentioned; the
-# surplus is what the mean-diff sees ({doc}`x-ground-truth` shows it token by token). A mean over all tokens is thus a
-# blunt instrument for a state that is sharp at some of them, in this world at least.
+# *next word* therefore tends to cancel in the mean over tokens. It is coded at every token after which an advice may
+# come, a determiner or any adjective, but only once for each thing that is mentioned; the surplus is what a mean over
+# answers sees ({doc}`x-ground-truth` shows it token by token). That is enough where the texts are alike in all but the
+# speaker: the mean over *written* answers steers to {glue:text}`known-mean-em` and leaves
+# {glue:text}`known-mean-left` when projected out. The paper's mean-diff compares answers that an organism happened to
+# give. They differ in more than who speaks, in their subject above all, and what differs besides dilutes it.
 #
 # Two things are worth keeping apart. That a probe *reads* the persona from the tokens of an answer
 # ({doc}`x-ground-truth`) says that it is written there; it does not say that anything downstream reads it from there.
