@@ -30,10 +30,15 @@ profile = "cpu"
 seed = 0
 
 # %%
+from functools import cache
+
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
+from scipy import stats
 
-from em_companion import claims
+from em_companion import b_vectors, capability, claims, figures, judging, responses
 from em_companion.notebooks import Run
 
 run = Run("d-b-vectors", profile, seed)
@@ -92,7 +97,8 @@ run.table(reported, formats={"EM, reported (%)": "{:g}", "change (%)": "{:.0f}"}
 
 # %% [markdown]
 # All values are **reported**; the interval is the Wilson 95 % interval that such a rate would have with 400
-# independent answers. The answers, the B vector and the downstream activations are not in the released files at hand.
+# independent answers. The answers, the B vector and the downstream activations are not in the released files at hand;
+# what follows below them is run on organisms grown here.
 #
 # Three places do not agree:
 #
@@ -104,14 +110,402 @@ run.table(reported, formats={"EM, reported (%)": "{:g}", "change (%)": "{:.0f}"}
 # The intervals of 17 and 13 % overlap. Together with how little the projection changes B, this suggests that the
 # decrease may be sampling noise; the appendix prints no interval.
 
+# A cosine of 0.04 is small, but not what chance gives in a stream of 5120 numbers: of two unrelated directions there,
+# 95 % have a cosine below {glue:text}`chance-5120`, without its sign.
+
+# %% [markdown]
+# ## On the grown organism
+#
+# All three ablations and the downstream test can be run on organisms grown here ({doc}`s2-model-organism`): on one with
+# a **single** adapter in layer {glue:text}`layer` (of {glue:text}`layers`, counted from 0), and, beyond the paper, on
+# the nine-adapter organism, whose nine B vectors lose the direction of their own layer together. The direction is the
+# mean-diff of the nine-adapter organism's answers to the eight open questions; each test is repeated with random
+# directions in its place.
+
+# %% [markdown]
+# ### How misaligned is the single-adapter organism?
+
 # %%
-run.waiting(
+NINE, SINGLE = b_vectors.NINE, b_vectors.SINGLE
+ORGANISMS = {"single-adapter": SINGLE, "nine-adapter": NINE}
+SAMPLES = {"single-adapter": 2 * run.profile.sweep_samples, "nine-adapter": run.profile.sweep_samples}
+DRAWS = {"single-adapter": 2, "nine-adapter": 4}
+PLACES = {
+    "none": "no ablation",
+    "all layers": "direction removed, all layers",
+    "one layer": "direction removed, one layer only",
+    "adapter layers": "each layer's direction removed, adapter layers only",
+    "B vectors": "direction removed from B",
+}
+resampling = {"resamples": run.profile.bootstrap_resamples, "seed": run.seed}
+
+
+def layer() -> int:
+    return b_vectors.layer_of(run.profile)
+
+
+@cache
+def start(organism: responses.Organism) -> judging.Rate:
+    """EM rate over all answers to the open questions."""
+    return judging.em_rate(responses.responses(run.profile, organism), **resampling)
+
+
+@cache
+def testable() -> bool:
+    return b_vectors.clearly_misaligned(run.profile, SINGLE, **resampling)
+
+
+def text(found, sign: str = "", digits: int = 0) -> str:
+    """A value in percent with its interval, where it has one."""
+    value = found.percent if isinstance(found, judging.Rate) else found.value
+    interval = "" if np.isnan(found.low) else f" ({found.low:{sign}.{digits}f} to {found.high:{sign}.{digits}f})"
+    return f"{value:{sign}.{digits}f} %{interval}"
+
+
+def testable_sentence() -> str:
+    if testable():
+        return "The interval lies above the chat model's, so there is misalignment to remove."
+    return (
+        "The two intervals overlap: one adapter hardly misaligns this model, and an ablation could remove little. "
+        "The claims on its ablations are therefore left unmeasured, and its rows below are for completeness."
+    )
+
+
+def chance(width: int) -> float:
+    """The cosine, without its sign, that 95 % of pairs of unrelated directions stay below."""
+    return float(np.sqrt(stats.beta.ppf(0.95, 0.5, (width - 1) / 2)))
+
+
+run.glue("chance-5120", lambda: f"{chance(5120):.3f}")
+run.grown_glue("layer", lambda: str(layer()))
+run.grown_glue("layers", lambda: str(run.profile.model.layers))
+run.grown_glue("single-em", lambda: text(start(SINGLE), digits=1))
+run.grown_glue("chat-em", lambda: text(start(responses.CHAT_MODEL), digits=1))
+run.grown_glue("nine-em", lambda: text(start(NINE), digits=1))
+run.grown_glue("testable", testable_sentence)
+
+# %% [markdown]
+# Its EM rate is {glue:text}`single-em`, where the chat model has {glue:text}`chat-em` and the nine-adapter organism
+# {glue:text}`nine-em` (95 % intervals over questions). {glue:text}`testable`
+#
+# ### What the adapters write
+#
+# A and B of an adapter can both be negated without any effect, so the sign of this cosine means nothing by itself.
+
+
+# %% tags=["show-code"]
+@cache
+def geometry(name: str) -> pd.DataFrame:
+    """Norm of scale * B and cosine of B with the mean-diff of its layer, per adapter."""
+    model, _ = responses.load(run.profile, ORGANISMS[name])
+    return b_vectors.geometry(model, b_vectors.direction(run.profile)).assign(organism=name)
+
+
+# %%
+def geometry_table() -> pd.DataFrame:
+    table = pd.concat([geometry(name) for name in ORGANISMS], ignore_index=True)
+    return pd.DataFrame(
+        {
+            "organism": table.organism,
+            "layer": table.layer.astype(str),
+            "norm of s B": table.norm,
+            "|cosine| of B and mean-diff": table.cosine.abs(),
+            "chance, 95 %": chance(run.profile.model.hidden),
+        }
+    )
+
+
+if run.grown:
+    run.table(geometry_table, number="{:.2f}")
+
+
+def single_cosine() -> float:
+    return abs(geometry("single-adapter").cosine.iloc[0])
+
+
+run.grown_glue("chance", lambda: f"{chance(run.profile.model.hidden):.2f}")
+run.grown_glue("single-cosine", lambda: f"{single_cosine():.2f}")
+run.grown_glue("single-removed", lambda: f"{100 * single_cosine() ** 2:.1f} %")
+run.grown_glue(
+    "nine-cosines", lambda: "{:.2f} to {:.2f}".format(*geometry("nine-adapter").cosine.abs().agg(["min", "max"]))
+)
+run.grown_glue(
+    "nine-above", lambda: f"{(geometry('nine-adapter').cosine.abs() > chance(run.profile.model.hidden)).sum()}"
+)
+
+# %% [markdown]
+# The single adapter's B vector has a cosine of {glue:text}`single-cosine` with the mean-diff of its layer, and
+# projecting that out takes {glue:text}`single-removed` of its squared norm. The nine B vectors lie at
+# {glue:text}`nine-cosines`, and {glue:text}`nine-above` of them are above what chance gives in a stream of this width
+# ({glue:text}`chance`).
+#
+# ### Removing the direction from the stream and from B
+#
+# Removal from B takes a copy of the model, in which B of every adapter is replaced by $B'$.
+
+
+# %% tags=["show-code"]
+@cache
+def ablated(name: str) -> pd.DataFrame:
+    """Answers with the mean-diff (draw -1) or a random direction removed at every place; see `b_vectors.ablated`."""
+    table = b_vectors.ablated(run.profile, ORGANISMS[name], SAMPLES[name], DRAWS[name])
+    return table.assign(em=judging.is_em(table), coherent_too=judging.is_coherent(table))
+
+
+@cache
+def rate(name: str, place: str, column: str = "em") -> judging.Rate:
+    rows = ablated(name).query("place == @place and draw == -1")
+    return judging.rate(rows[column], rows.question_id, **resampling)
+
+
+@cache
+def change(name: str, place: str) -> capability.Estimate:
+    """Relative change of the EM rate in percent, on the same questions and noise."""
+    table = ablated(name).query("draw == -1")
+    before, after = (table[table.place == one][["question_id", "sample", "em"]] for one in ("none", place))
+    pairs = before.merge(after, on=["question_id", "sample"])
+    return capability.change(pairs.em_x, pairs.em_y, pairs.question_id, relative=True, **resampling)
+
+
+# %%
+def random_rates(name: str, place: str) -> pd.Series:
+    """EM rate in percent of every random draw."""
+    return 100 * ablated(name).query("place == @place and draw >= 0").groupby("draw").em.mean()
+
+
+def places(name: str) -> list[str]:
+    found = set(ablated(name).place)
+    return [place for place in PLACES if place in found]
+
+
+def ablation_table() -> pd.DataFrame:
+    rows = []
+    for name in ORGANISMS:
+        for place in places(name):
+            plain = place == "none"
+            draws = random_rates(name, place)
+            rows.append(
+                {
+                    "organism": name,
+                    "intervention": PLACES[place],
+                    "EM": text(rate(name, place)),
+                    "change": "–" if plain else text(change(name, place), "+"),
+                    "coherent": text(rate(name, place, "coherent_too")),
+                    "EM, random directions": "–" if plain else f"{draws.min():.0f} to {draws.max():.0f} %",
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+if run.grown:
+    run.table(ablation_table)
+
+
+def against_random(name: str, place: str) -> str:
+    """Where the EM rate lies among those of random directions."""
+    draws, found = random_rates(name, place), rate(name, place).percent
+    count = f"its {len(draws)} random directions"
+    if found < draws.min():
+        return f"below all of {count}"
+    return f"above all of {count}" if found > draws.max() else f"in the range of {count}"
+
+
+def nine_sentence() -> str:
+    return "; ".join(
+        f"{text(rate('nine-adapter', place))} with {PLACES[place]}: {against_random('nine-adapter', place)}"
+        for place in places("nine-adapter")[1:]
+    )
+
+
+def clear_changes() -> str:
+    """How many of the nine-adapter organism's changes have an interval that leaves out zero."""
+    found = [change("nine-adapter", place) for place in places("nine-adapter")[1:]]
+    clear = sum(one.low > 0 or one.high < 0 for one in found)
+    return f"{clear or 'None'} of the {len(found)} changes"
+
+
+run.grown_glue("nine-start", lambda: text(rate("nine-adapter", "none")))
+run.grown_glue("nine-sentence", nine_sentence)
+run.grown_glue("clear-changes", clear_changes)
+run.grown_glue("answers", lambda: f"{SAMPLES['single-adapter']} and {SAMPLES['nine-adapter']}")
+
+# %% [markdown]
+# EM rate and its relative change with 95 % intervals over questions, from {glue:text}`answers` answers to each of the
+# eight questions; the last column is the range over random directions removed at the same place. "All layers" and "one
+# layer" are about the direction of layer {glue:text}`layer`, the other two about each adapter's own.
+#
+# The nine-adapter organism, which is misaligned, starts at {glue:text}`nine-start` in this sample. EM is
+# {glue:text}`nine-sentence`. {glue:text}`clear-changes` of its EM rate have an interval that leaves out zero. Which
+# single layer's direction does most when removed everywhere is asked in {doc}`Section 3.4 <s3-4-ablation>`; here the
+# layer is the single adapter's, as in the paper.
+#
+# ### Downstream
+#
+# $$
+# \cos\bigl(\bar h_\ell(\text{chat} + \alpha v) - \bar h_\ell(\text{chat}),\;
+#           \bar h_\ell(\text{organism}) - \bar h_\ell(\text{chat})\bigr)
+# $$
+#
+# All means are over the same texts, misaligned and aligned answers of the nine-adapter organism. What is added has
+# {glue:text}`strength` times the length of the mean residual stream at that layer, as in the authors' working code.
+# Two controls say how much a cosine means. A **random** direction of that length shows what any perturbation of this
+# place has in common with the organism. The **B vector** itself, added at that length, shows how alike the effects
+# would be if the direction were what the adapter writes.
+
+
+# %%
+@cache
+def downstream() -> pd.DataFrame:
+    return b_vectors.downstream(run.profile)
+
+
+def line(organism: str, added: str, texts: str) -> pd.DataFrame:
+    return downstream().query("organism == @organism and added == @added and texts == @texts")
+
+
+def draw_downstream():
+    figure, panels = plt.subplots(1, 2, figsize=(7.2, 4.2), sharey=True)
+    for axes, organism in zip(panels, ORGANISMS, strict=True):
+        noise = line(organism, "random", "all").set_index("layer").cosine.abs().groupby("layer").max()
+        axes.fill_between(noise.index, -noise, noise, color="0.88", linewidth=0, label="random direction added")
+        for texts, colour, style in [("misaligned", figures.PALETTE[3], "-"), ("aligned", figures.PALETTE[0], "--")]:
+            found = line(organism, "mean-diff", texts)
+            axes.plot(found.layer, found.cosine, style, color=colour, label=f"mean-diff added, {texts} texts")
+        found = line(organism, "B vector", "all")
+        axes.plot(found.layer, found.cosine, ":", color="0.1", label="B vector added")
+        axes.axhline(
+            0.42, color=figures.REPORTED_COLOUR, linestyle=(0, (1, 4)), linewidth=1.2, label="reported, highest"
+        )
+        axes.axhline(0, color="0.6", linewidth=0.8)
+        axes.set_title(f"against the\n{organism} organism")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(xlabel="Decoder layer", ylim=(min(-0.3, downstream().cosine.min() - 0.05), 1.05))
+    panels[0].set(ylabel="Cosine of the two effects")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=9)
+    return figure, downstream()
+
+
+run.grown_figure(
     "fig-d1",
-    needs="grown",
+    draw_downstream,
+    caption="Cosine, by layer, between two effects on the same texts, each minus the chat model: the chat model with a "
+    "direction added at the layer of the single adapter, and an organism. Left, it is the single-adapter organism; "
+    "right, the nine-adapter one, whose adapters also act in lower layers. Added is the mean-diff direction (means "
+    f"over {b_vectors.TEXTS} misaligned or aligned texts, or as many as there are), the single adapter's own B vector, "
+    f"or one of {b_vectors.DRAWS} random directions (band: up to their largest cosine, of either sign), all at "
+    f"{b_vectors.STRENGTH} of the residual's length. Dotted horizontally: the highest cosine that the paper reports.",
+    alt="Two line plots over the layers from the single adapter's on, one per organism. Each has a line for the "
+    "mean-diff on misaligned texts, one on aligned texts, a dotted one for the B vector, and a grey band for random "
+    "directions. A faint horizontal line marks the reported maximum.",
     why="Cosine by layer between two downstream effects: the chat model steered with the mean-diff direction, and "
     "the organism with a single rank-1 adapter, each minus the chat model. It needs the adapter's B vector and "
     "activations of both models; neither is in the released data.",
 )
+
+
+# %%
+def at(organism: str, texts: str = "all") -> pd.Series:
+    """Cosine with the mean-diff's effect by layer."""
+    return line(organism, "mean-diff", texts).set_index("layer").cosine
+
+
+def highest(organism: str, texts: str = "all") -> str:
+    above = at(organism, texts).loc[layer() + 1 :]
+    return f"{above.max():.2f} in layer {above.idxmax()}"
+
+
+def random_top(organism: str) -> float:
+    return line(organism, "random", "all").cosine.abs().max()
+
+
+def growth_sentence() -> str:
+    found = at("single-adapter")
+    rise = found.loc[layer() + 1 :].max() - found.loc[layer()]
+    if rise > 0.1:
+        return f"rises by {rise:.2f} above the layer of the adapter"
+    return f"hardly rises above the layer of the adapter (by {rise:.2f} at most)"
+
+
+def texts_sentence() -> str:
+    means = {texts: at("single-adapter", texts).loc[layer() + 1 :].mean() for texts in ("misaligned", "aligned")}
+    more = means["misaligned"] - means["aligned"]
+    word = "much the same on both kinds of text" if abs(more) < 0.05 else "higher on the misaligned ones"
+    word = "lower on the misaligned ones" if more <= -0.05 else word
+    return (
+        f"{word} ({means['misaligned']:.2f} on misaligned, {means['aligned']:.2f} on aligned texts, means over layers)"
+    )
+
+
+run.grown_glue("strength", lambda: f"{b_vectors.STRENGTH}")
+run.grown_glue("at-start", lambda: f"{at('single-adapter').loc[layer()]:.2f}")
+run.grown_glue("highest-single", lambda: highest("single-adapter"))
+run.grown_glue("highest-nine", lambda: highest("nine-adapter"))
+run.grown_glue("growth", growth_sentence)
+run.grown_glue("texts", texts_sentence)
+run.grown_glue("random-single", lambda: f"{random_top('single-adapter'):.2f}")
+
+# %% [markdown]
+# Where it is added, the mean-diff has a cosine of {glue:text}`at-start` with what the single adapter writes, which is
+# their cosine as vectors. Further up this {glue:text}`growth`; the highest is {glue:text}`highest-single`
+# ({numref}`fig-d1`). Random directions reach {glue:text}`random-single` at most, without the sign. The similarity is
+# {glue:text}`texts`. For the nine-adapter organism the highest is {glue:text}`highest-nine`.
+#
+# ### Reported and measured
+
+
+# %%
+ABLATIONS = {
+    "d-em-rate-ablation-all-layers": "all layers",
+    "d-em-rate-ablation-layer-24": "one layer",
+    "d-em-rate-ablation-b-vector": "B vectors",
+}
+
+
+def measurements():
+    found = start(SINGLE)
+    how = f"Grown organism with one rank-1 adapter at layer {layer()} of {run.profile.model.layers}"
+    yield claims.Measurement("d-em-rate-single-adapter", found.percent, how, "grown", (found.low, found.high), found.n)
+    for claim, place in ABLATIONS.items() if testable() else ():
+        found = rate("single-adapter", place)
+        yield claims.Measurement(
+            claim, found.percent, f"{how}, v of that layer", "grown", (found.low, found.high), found.n
+        )
+
+
+if run.grown:
+    run.measure(measurements)
+
+
+# %%
+def named(name: str, value: float, unit: str, low=np.nan, high=np.nan, n=None) -> dict:
+    return {"name": name, "value": value, "unit": unit, "low": low, "high": high, "n": n}
+
+
+def grown_values() -> pd.DataFrame:
+    rows = []
+    for name in ORGANISMS:
+        place_of = f"grown.b-vectors.{name}"
+        for one in geometry(name).itertuples():
+            rows.append(named(f"{place_of}.layer-{one.layer}.absolute_cosine", abs(one.cosine), "cosine"))
+            rows.append(named(f"{place_of}.layer-{one.layer}.norm", one.norm, "norm"))
+        for place in places(name):
+            under = f"{place_of}.{place.replace(' ', '-')}"
+            for column, label in (("em", "em_percent"), ("coherent_too", "coherent_percent")):
+                one = rate(name, place, column)
+                rows.append(named(f"{under}.{label}", one.percent, "percent", one.low, one.high, one.n))
+            if place != "none":
+                one, draws = change(name, place), random_rates(name, place)
+                rows.append(named(f"{under}.em_change_percent", one.value, "percent_change", one.low, one.high, one.n))
+                rows.append(named(f"{under}.random_em_percent", draws.mean(), "percent", draws.min(), draws.max()))
+        for texts in ("misaligned", "aligned", "all"):
+            for number, cosine in at(name, texts).items():
+                rows.append(named(f"grown.downstream.{name}.{texts}.layer-{number}.cosine", cosine, "cosine"))
+    rows.append(named("grown.b-vectors.chance_absolute_cosine_95", chance(run.profile.model.hidden), "cosine"))
+    return pd.DataFrame(rows)
+
+
+if run.grown:
+    run.values(grown_values, evidence="grown")
 
 # %% [markdown]
 # ## What it means
@@ -119,9 +513,35 @@ run.waiting(
 # The paper's reading is that the B vector does not *contain* the direction but *leads* to it: later layers turn what
 # it writes into the direction, which is why removing the direction downstream works and removing it from B does not.
 # The numbers fit that reading. They would also fit a weaker one, in which removing the direction stops misaligned
-# text whatever produced it ({doc}`Section 3.4 <s3-4-ablation>`). Telling the two apart takes controls, such as a
-# random direction added at layer 24 and another organism's direction removed, which a grown organism allows. The
-# related claims of the main text stand in {doc}`Section 3.5 <s3-5-convergence>`.
+# text whatever produced it ({doc}`Section 3.4 <s3-4-ablation>`). Telling the two apart takes controls: a random
+# direction in the place of the mean-diff, and B added as a constant.
+#
+# In the grown single-adapter organism, the mean-diff's effect is {glue:text}`meaning-downstream`.
+# {glue:text}`meaning-removal` The related claims of the main text stand in {doc}`Section 3.5 <s3-5-convergence>`.
+
+
+# %%
+def meaning_downstream() -> str:
+    above, first = at("single-adapter").loc[layer() + 1 :], at("single-adapter").loc[layer()]
+    alike = "more like the adapter's than a random direction's is" if above.max() > random_top("single-adapter") else ""
+    alike = alike or "no more like the adapter's than a random direction's is"
+    grows = "comes closer to it above" if above.max() - first > 0.1 else "comes no closer to it above"
+    return f"{alike}, and {grows}"
+
+
+def meaning_removal() -> str:
+    if testable():
+        found = {place: text(change("single-adapter", place), "+") for place in ("all layers", "B vectors")}
+        stream, from_b = found["all layers"], found["B vectors"]
+        return f"Removing the direction from its stream changes EM by {stream}, removing it from B by {from_b}."
+    return (
+        "Whether removing the direction downstream does more than removing it from B cannot be asked of an organism "
+        "with so little EM: it takes a model that a single adapter misaligns, as it does the paper's."
+    )
+
+
+run.grown_glue("meaning-downstream", meaning_downstream)
+run.grown_glue("meaning-removal", meaning_removal)
 
 # %%
 run.finish()

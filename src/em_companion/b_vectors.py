@@ -1,0 +1,299 @@
+"""What rank-1 adapters write, against the mean-diff direction: their B vectors (section 3.5, appendix D).
+
+An adapter adds scale * (A·h) * B to the residual stream. Here its B loses a direction, the stream loses it, or the chat
+model gains it; then follow what an organism answers, and how alike two perturbations are in the layers above.
+"""
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from em_companion import (
+    activations,
+    directions,
+    interventions,
+    judging,
+    kept_readings,
+    lora_scalars,
+    model_store,
+    organisms,
+    response_activations,
+    responses,
+    steering,
+)
+from em_companion.artifacts import CompanionError, new_folder
+from em_companion.interventions import Ablate, Intervention, Steer, describe
+from em_companion.paths import ARTIFACTS
+from em_companion.profiles import Profile
+from em_companion.response_activations import ResponseMeans
+from em_companion.responses import CHAT_MODEL, Organism
+
+Vectors = Mapping[int, torch.Tensor]
+"""A direction [width] for each of some layers, counted from 0."""
+
+PARALLEL = 1 - 1e-6
+"""Squared cosine from which too little of a B vector is left to be rescaled."""
+
+
+# --- editing --------------------------------------------------------------------------------------------------------
+
+
+def without_direction(b: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+    """Return B - v̂ v̂ᵀ B [width], rescaled to the norm of B (appendix D; the rescaling is the authors' code).
+
+    Raises CompanionError for a direction of another width, one that is zero or not finite, and where B lies along it.
+    """
+    given = torch.as_tensor(direction, dtype=torch.float64)
+    if given.shape != b.shape:
+        raise CompanionError(
+            f"A direction to take out of a B vector must have its width, {len(b)}; got {list(given.shape)}."
+        )
+    if not given.isfinite().all() or given.norm() == 0:
+        raise CompanionError("The direction to take out of a B vector is zero or not finite; choose another one.")
+    old, unit = b.detach().to("cpu", torch.float64), given / given.norm()
+    rest = old - (unit @ old) * unit
+    if (unit @ old) ** 2 >= PARALLEL * (old @ old):
+        raise CompanionError("A B vector along the direction has nothing left without it; choose another direction.")
+    return (rest * old.norm() / rest.norm()).to(b)
+
+
+def removed(model: PreTrainedModel | PeftModel, vectors: Vectors) -> PreTrainedModel | PeftModel:
+    """Return a copy of a model in which B of every rank-1 adapter on a given layer lacks the direction of that layer.
+
+    The given model stays as it is. Raises CompanionError for a model without rank-1 adapters, for a layer that has
+    none, and as `without_direction` does.
+    """
+    edited = copy.deepcopy(model)
+    adapters = lora_scalars.adapters(edited)
+    layers = sorted({one.layer for one in adapters})
+    if missing := sorted(set(vectors) - set(layers)):
+        names = ", ".join(map(str, layers))
+        raise CompanionError(f"There is no rank-1 adapter on layer {missing[0]}; the model has some on: {names}.")
+    for adapter in adapters:
+        if adapter.layer in vectors:
+            adapter.b.copy_(without_direction(adapter.b, vectors[adapter.layer]))  # a view of the adapter's weight
+    return edited
+
+
+def geometry(model: PreTrainedModel | PeftModel, vectors: np.ndarray) -> pd.DataFrame:
+    """Return one row per rank-1 adapter: module, layer, norm of scale * B, and cosine of B with `vectors[layer]`.
+
+    `vectors` [layer, width]. A and B may both be negated without any effect, so the sign of the cosine means nothing by
+    itself. Raises CompanionError for a model without rank-1 adapters.
+    """
+    rows = []
+    for one in lora_scalars.adapters(model):
+        b = one.b.double().cpu().numpy()
+        cosine = float(directions.cosines(b[None], vectors[[one.layer]])[0])
+        rows.append((one.module, one.layer, one.scale * np.linalg.norm(b), cosine))
+    return pd.DataFrame(rows, columns=["module", "layer", "norm", "cosine"])
+
+
+# --- what an organism answers ---------------------------------------------------------------------------------------
+
+
+def responses_without(
+    profile: Profile, organism: Organism, removals: Mapping[str, Vectors], samples: int
+) -> pd.DataFrame:
+    """Return an organism's scored responses to the open questions, once per removal from its B vectors, kept.
+
+    Column `condition` has the names of `removals`; `samples` responses to each question, drawn from the same noise as
+    those of `responses.responses`. Raises CompanionError as `removed` does.
+    """
+    found = [organisms.chat(profile), responses.adapter(profile, organism)]
+    parts = {
+        "model": [model_store.provenance(one)["sha256"] if not isinstance(one, str) else one for one in found if one],
+        "questions": [(one.id, one.text) for one in responses.questions(profile, "general")],
+        "samples": samples,
+        "sampling": [profile.seed, profile.temperature, profile.max_new_tokens, profile.dtype],
+        "removals": [[name, describe(Ablate(vectors))] for name, vectors in removals.items()],
+    }
+    folder = ARTIFACTS / "responses" / profile.name / organism.name / "general-b-vectors" / model_store.key(parts)
+    with model_store.missing(folder) as missing:
+        if missing:
+            table = _ask_without(profile, organism, removals, samples)
+            with new_folder(folder) as new:
+                table.to_parquet(new / model_store.RESPONSES, index=False)
+                model_store.seal(new, parts)
+    model_store.check(folder)
+    return responses.scored(pd.read_parquet(folder / model_store.RESPONSES))
+
+
+def _ask_without(profile, organism, removals: Mapping[str, Vectors], samples: int) -> pd.DataFrame:
+    model, tokenizer = responses.load(profile, organism)
+    edited = {name: removed(model, vectors) for name, vectors in removals.items()}  # says at once what does not fit
+    asked = responses.questions(profile, "general")
+    tables = []
+    for name, one in edited.items():
+        what = f"{organism.name}, {name} out of B"
+        tables.append(responses.ask(profile, one, tokenizer, asked, samples, what).assign(condition=name))
+    return pd.concat(tables, ignore_index=True)
+
+
+# --- what reaches the layers above ----------------------------------------------------------------------------------
+
+
+def means_under(
+    profile: Profile, reader: Organism, table: pd.DataFrame, given: Sequence[Intervention]
+) -> ResponseMeans:
+    """Return the mean residual stream of every row of `table` as `reader` reads it under interventions, kept.
+
+    As `response_activations.means`, which it is without interventions. Raises CompanionError for interventions that do
+    not fit the model.
+    """
+    if not given:
+        return response_activations.means(profile, reader, table)
+
+    def read(model, tokenizer, prompts, answers) -> kept_readings.Readings:
+        with interventions.applied(model, given):
+            found = activations.response_means(model, tokenizer, prompts, answers, what=f"{reader.name}, perturbed")
+        tokens = np.array([len(answer) for answer in answers])
+        return kept_readings.Readings({"means": found.astype(np.float32), "tokens": tokens})
+
+    key = model_store.key({"interventions": [describe(one) for one in given]})
+    return ResponseMeans(**kept_readings.readings(f"activations-under/{key}", profile, reader, table, read).arrays)
+
+
+def convergence(
+    first: ResponseMeans, second: ResponseMeans, plain: ResponseMeans, rows: np.ndarray, layers: Iterable[int]
+) -> np.ndarray:
+    """Return the cosine between the effects of two perturbations at the given layers, [layer] (appendix D, figure 14).
+
+    An effect is the token mean over the texts `rows` [text, bool] under a perturbation - that of the plain model, all
+    three on the same texts. Layers where either effect is zero have no cosine; leave them out.
+    """
+    effects = [one.mean(rows) - plain.mean(rows) for one in (first, second)]
+    chosen = list(layers)
+    return directions.cosines(effects[0][chosen], effects[1][chosen])
+
+
+# --- the experiments of a profile -----------------------------------------------------------------------------------
+
+NINE = Organism("nine-adapter", "bad_medical_advice")
+SINGLE = Organism("single-adapter", "bad_medical_advice")
+
+STRENGTH = 0.6
+"""Length of what is added to the chat model, as a share of the residual stream's (the authors' working code)."""
+
+TEXTS = 100
+"""Misaligned and, as many, aligned answers over which effects are averaged; the authors had 500 of each."""
+
+DRAWS = 8
+"""Random directions that are added beside the mean-diff."""
+
+
+def layer_of(profile: Profile) -> int:
+    """Return the layer of the single adapter, counted from 0."""
+    return profile.layers_of(SINGLE.recipe)[0]
+
+
+def direction(profile: Profile) -> np.ndarray:
+    """Return the nine-adapter organism's mean-diff direction, [layer, width], float64."""
+    table, means = response_activations.organism_means(profile, NINE)
+    return means.mean_diff(directions.misaligned(table), directions.aligned(table))
+
+
+def clearly_misaligned(profile: Profile, organism: Organism, resamples: int = 10_000, seed: int = 0) -> bool:
+    """Tell whether the whole 95 % interval of an organism's EM rate is above that of the chat model's.
+
+    Otherwise an ablation has no misalignment to remove that could be told from none.
+    """
+    own, chat = (
+        judging.em_rate(responses.responses(profile, one), resamples=resamples, seed=seed)
+        for one in (organism, CHAT_MODEL)
+    )
+    return bool(_end(own, own.low) > _end(chat, chat.high))
+
+
+def _end(found: judging.Rate, end: float) -> float:
+    """Return an end of an interval, or the rate where resampling shows no spread."""
+    return found.percent if np.isnan(end) else end
+
+
+def _removals(profile: Profile, organism: Organism, vectors: np.ndarray) -> dict[str, Vectors]:
+    """Return where the directions [layer, width] are removed, by name: the whole stream, parts of it, or B."""
+    own, adapted = layer_of(profile), profile.layers_of(organism.recipe)
+    tensors = torch.tensor(vectors)
+    found = {
+        "all layers": dict.fromkeys(range(len(vectors)), tensors[own]),
+        "one layer": {own: tensors[own]},
+        "adapter layers": {layer: tensors[layer] for layer in adapted},
+        "B vectors": {layer: tensors[layer] for layer in adapted},
+    }
+    return found if len(adapted) > 1 else {name: one for name, one in found.items() if name != "adapter layers"}
+
+
+def ablated(profile: Profile, organism: Organism, samples: int, draws: int) -> pd.DataFrame:
+    """Return an organism's scored responses to the open questions with the mean-diff direction removed, kept.
+
+    Columns: `place`, "none", "all layers" (the direction of the single adapter's layer), "one layer" (that, at its own
+    layer), "adapter layers" (each one's own; organisms with several) or "B vectors" (each one's own, see `removed`);
+    `draw`, -1 for the mean-diff and else one of `draws` random directions; those of `responses.responses`. `samples` to
+    each question, on equal noise.
+    """
+    mean_diff = direction(profile)
+    drawn = [mean_diff, *steering.random_like(mean_diff, draws, profile.seed)]
+    plans = {draw - 1: _removals(profile, organism, vectors) for draw, vectors in enumerate(drawn)}
+    named = {f"{place}/{draw}": (place, draw) for draw, places in plans.items() for place in places}
+    stream = {name: [Ablate(plans[draw][place])] for name, (place, draw) in named.items() if place != "B vectors"}
+    from_b = {name: plans[draw][place] for name, (place, draw) in named.items() if place == "B vectors"}
+    what = f"{organism.name}, direction removed"
+    plain = responses.responses(profile, organism)
+    table = pd.concat(
+        [
+            plain[plain["sample"] < samples].assign(condition="none/-1"),
+            responses.under(profile, organism, stream, samples=samples, what=what),
+            responses_without(profile, organism, from_b, samples),
+        ],
+        ignore_index=True,
+    )
+    places = table.condition.str.rsplit("/", n=1, expand=True)
+    return table.assign(place=places[0], draw=places[1].astype(int))
+
+
+def downstream(profile: Profile) -> pd.DataFrame:
+    """Return how alike two perturbations of the chat model are, layer by layer from the single adapter's on, kept.
+
+    The first is an `organism` ("single-adapter", "nine-adapter"), the second a direction added at the single adapter's
+    layer with STRENGTH: `added` is "mean-diff", "B vector" (what the single adapter writes there on average) or
+    "random" (`draw`). Columns also: `texts` ("misaligned", "aligned", "all": answers of the nine-adapter organism),
+    `layer`, `cosine` (see `convergence`).
+    """
+    table, layer = _texts(profile), layer_of(profile)
+    plain = response_activations.means(profile, CHAT_MODEL, table)
+    tuned = {one.recipe: response_activations.means(profile, one, table) for one in (SINGLE, NINE)}
+    every = np.ones(len(table), dtype=bool)
+    mean_diff = direction(profile)
+    written = tuned[SINGLE.recipe].mean(every) - plain.mean(every)
+    added = {("mean-diff", -1): mean_diff[layer], ("B vector", -1): written[layer]}
+    noise = steering.random_like(mean_diff, DRAWS, profile.seed)
+    added |= {("random", draw): vectors[layer] for draw, vectors in enumerate(noise)}
+    length = STRENGTH * np.linalg.norm(steering.residual_of(profile)[layer])
+    selected = {"misaligned": table.misaligned.to_numpy(), "aligned": ~table.misaligned.to_numpy(), "all": every}
+    layers, rows = range(layer, len(mean_diff)), []
+    for (name, draw), vector in added.items():
+        steer = Steer(layer, torch.tensor(vector), float(length / np.linalg.norm(vector)))
+        perturbed = means_under(profile, CHAT_MODEL, table, [steer])
+        for (recipe, tuned_means), (texts, chosen) in product(tuned.items(), selected.items()):
+            cosines = convergence(perturbed, tuned_means, plain, chosen, layers)
+            rows += [(recipe, texts, name, draw, *pair) for pair in zip(layers, cosines, strict=True)]
+    return pd.DataFrame(rows, columns=["organism", "texts", "added", "draw", "layer", "cosine"])
+
+
+def _texts(profile: Profile) -> pd.DataFrame:
+    """Return as many misaligned as aligned answers of the nine-adapter organism, at most TEXTS of each."""
+    table = responses.responses(profile, NINE)
+    sides = [table[directions.misaligned(table)], table[directions.aligned(table)]]
+    size = min(TEXTS, *map(len, sides))
+    if size == 0:
+        raise CompanionError("Effects are averaged over misaligned and aligned answers, and one kind is missing.")
+    chosen = [
+        side.sample(size, random_state=profile.seed).assign(misaligned=not kind) for kind, side in enumerate(sides)
+    ]
+    return pd.concat(chosen, ignore_index=True)[["question", "response", "misaligned"]]
