@@ -162,7 +162,8 @@ def _card(record: dict[str, Any]) -> str:
 
 
 def scoreboard(ledger: list[dict[str, Any]]) -> str:
-    """Return the released verdicts, counted by part of the paper and by what the data are, as a page fragment."""
+    """Return the verdicts as a page fragment: released ones by part of the paper and by what the data are, grown ones by
+    part."""
     by_part = {name: Counter() for name in PARTS.values()}
     by_data = {text: Counter() for text in claims.RELEASED_DATA.values()}
     for claim in ledger:
@@ -182,7 +183,22 @@ def scoreboard(ledger: list[dict[str, Any]]) -> str:
         _counts("Part", by_part | {"All": total}, claims.VERDICTS),
         _counts("Test", by_data, claims.VERDICTS[:-1]),
     ]
-    return "\n\n".join([text, raw(tables[0]), why, raw(tables[1]), link]) + "\n"
+    grown = _grown_counts(ledger)
+    tested = sum(grown["All"][verdict] for verdict in claims.TESTED)
+    beside = (
+        f"On the organisms grown here, {tested} claims were measured. Levels carry little weight there "
+        "({ref}`what grown evidence shows <grown-limits>`); direction, order and breadth do."
+    )
+    parts = [text, raw(tables[0]), why, raw(tables[1]), beside, raw(_counts("Part", grown, claims.TESTED)), link]
+    return "\n\n".join(parts) + "\n"
+
+
+def _grown_counts(ledger: list[dict[str, Any]]) -> dict[str, Counter]:
+    """Return the verdicts of grown evidence by part of the paper, and of all parts."""
+    counts = {name: Counter() for name in PARTS.values()}
+    for claim in ledger:
+        counts[PARTS.get(claim["section"][0], APPENDICES)][claim["results"]["grown"]["verdict"]] += 1
+    return counts | {"All": sum(counts.values(), Counter())}
 
 
 def _counts(head: str, counts: dict[str, Counter], verdicts: Iterable[str]) -> str:
