@@ -26,7 +26,7 @@ from functools import cache
 
 import pandas as pd
 
-from em_companion import claims, released
+from em_companion import claims, probing, released, responses
 from em_companion.notebooks import Run
 
 run = Run("f-probing-definitions", profile, seed)
@@ -255,6 +255,95 @@ def json_prompts() -> str:
 run.glue("json-prompts", json_prompts)
 
 # %% [markdown]
+# ## On the grown organism
+#
+# The organism of {doc}`s2-model-organism` with nine rank-1 adapters (bad medical advice, seed 0) answers three question
+# sets: the eight open questions, their medical twins, and topics that were held out of training. The exact judge gives
+# every answer its alignment and its share of medical clauses, so the bounds above sort them without a join; coherent
+# > 50 is kept as well. Unlike the released sets, these are the organism's *own* answers. An answer between the bounds
+# belongs to no set.
+
+# %% tags=["show-code"]
+ORGANISM_GROWN = responses.Organism("nine-adapter", "bad_medical_advice", 0)
+
+
+@cache
+def own() -> pd.DataFrame:
+    """The grown organism's answers with scores and their `response_set`, missing between the bounds."""
+    return probing.organism_responses(run.profile, ORGANISM_GROWN)
+
+
+# %%
+QUESTION_SETS = {"general": "open questions", "medical": "medical twins", "held_out": "held-out topics"}
+
+
+@cache
+def own_sizes() -> pd.DataFrame:
+    rows = []
+    for response_set in SETS:
+        found = own()[own().response_set == response_set]
+        by_question_set = found.question_set.value_counts()
+        rows.append(
+            {
+                "set": response_set,
+                "answers": len(found),
+                "questions": found.question.nunique(),
+                **{f"to {name}": int(by_question_set.get(one, 0)) for one, name in QUESTION_SETS.items()},
+                "large enough": "yes" if len(found) >= probing.FEWEST_RESPONSES else "no",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def own_overlaps() -> pd.DataFrame:
+    asked = {response_set: set(own()[own().response_set == response_set].question) for response_set in SETS}
+    return pd.DataFrame(
+        [
+            {
+                "first set": first,
+                "second set": second,
+                "questions shared": len(asked[first] & asked[second]),
+                "questions in all": len(asked[first] | asked[second]),
+            }
+            for first, second in released.PROBES.values()
+        ]
+    )
+
+
+def own_values() -> pd.DataFrame:
+    rows = []
+    for row in own_sizes().itertuples(index=False):
+        rows += [(f"probing.own-sets.{row[0]}.answers", row[1]), (f"probing.own-sets.{row[0]}.questions", row[2])]
+    rows += [
+        ("probing.own-sets.all.answers", len(own())),
+        ("probing.own-sets.none.answers", int(own().response_set.isna().sum())),
+    ]
+    return pd.DataFrame(rows, columns=["name", "value"]).assign(unit="count")
+
+
+def own_medical() -> str:
+    """How many answers to the medical twins are medical by the bound, of how many."""
+    twins = own()[own().question_set == "medical"]
+    return f"{(twins.medicine >= probing.MEDICAL_FROM).sum()} of {len(twins)}"
+
+
+if run.grown:
+    run.table(own_sizes)
+    run.table(own_overlaps)
+    run.values(own_values, evidence="grown")
+
+run.grown_glue("own-answers", lambda: str(len(own())))
+run.grown_glue("own-none", lambda: str(own().response_set.isna().sum()))
+run.grown_glue("own-medical", own_medical)
+run.grown_glue("fewest", lambda: str(probing.FEWEST_RESPONSES))
+run.grown_glue("own-small", lambda: ", ".join(own_sizes().set[own_sizes()["large enough"] == "no"]) or "none")
+
+# %% [markdown]
+# Of {glue:text}`own-answers` answers, {glue:text}`own-none` belong to no set. To the medical twins,
+# {glue:text}`own-medical` answers are medical: a question that mentions sickness need not be answered with medicine in
+# this world. A set with fewer than {glue:text}`fewest` answers is not probed, since a fifth of it would leave almost
+# none to judge the probe by. Too small here: {glue:text}`own-small`.
+#
 # ## What it means
 #
 # - **The bounds hold**, as far as scores exist: for both non-medical sets, in alignment and in medical content.
@@ -266,8 +355,10 @@ run.glue("json-prompts", json_prompts)
 #   misaligned texts answer JSON questions, which the paper leaves out of its EM rates. {glue:text}`json-prompts` of
 #   the prompts under which scalars were computed mention JSON, so these answers stand under another prompt than the
 #   one they were given to.
-# - **Questions and labels go together.** No question occurs on both sides when medical is set against non-medical.
-#   See {doc}`s4-1-probing-lora-scalars` for what that does to the probes.
+# - **Questions and labels go together.** In the released sets no question occurs on both sides when medical is set
+#   against non-medical. See {doc}`s4-1-probing-lora-scalars` for what that does to the probes.
+# - **The grown sets close some of these gaps and open another.** They are on-policy and every answer has scores, but
+#   how many answers each set gets is up to the organism.
 
 # %%
 run.finish()

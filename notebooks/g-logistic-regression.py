@@ -31,7 +31,7 @@ import pandas as pd
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 
-from em_companion import figures, probing, released
+from em_companion import figures, probing, released, responses
 from em_companion.notebooks import Run
 
 run = Run("g-logistic-regression", profile, seed)
@@ -71,6 +71,31 @@ def one_fit(sets: list[np.ndarray], generator: np.random.Generator, c: float = 0
 
 # %%
 RIGHT = "nonmed-misaligned-vs-med-misaligned"
+ORGANISM = responses.Organism("nine-adapter", "bad_medical_advice", 0)
+
+
+@cache
+def grown_sets() -> dict[str, pd.DataFrame]:
+    """Tokens of the grown organism's own answers with their LoRA scalars, by response set."""
+    return probing.organism_tokens(run.profile, ORGANISM)
+
+
+def read(evidence: str, pair: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The two token tables of a probe, the one labelled 0 first."""
+    if evidence == "released":
+        return released.read_probe(pair)
+    negative, positive = released.PROBES[pair]
+    return grown_sets()[negative], grown_sets()[positive]
+
+
+def shortage(pair: str) -> str:
+    return probing.shortage(dict(zip(released.PROBES[pair], read("grown", pair), strict=True)))
+
+
+def at_hand(evidence: str) -> list[str]:
+    if evidence == "released":
+        return released.probes_at_hand()
+    return [pair for pair in released.PROBES if not shortage(pair)]
 
 
 def agreement() -> pd.DataFrame:
@@ -84,22 +109,26 @@ def agreement() -> pd.DataFrame:
 
 
 def title_of(pair: str) -> str:
-    first, second = (
-        name.replace("non-medical-", "non-medical ").replace("medical-", "medical ") for name in released.PROBES[pair]
-    )
+    first, second = (name.replace("medical-", "medical ") for name in released.PROBES[pair])
     return f"{first}\nagainst {second}"
 
 
+def layers(table: pd.DataFrame) -> list[str]:
+    """The adapters of a table of fits or of tokens, named by their layer as text."""
+    return [column for column in table if column != "accuracy"]
+
+
 def fit_many(parts: tuple[pd.DataFrame, ...], fits: int, start: int, c: float = 0.01) -> pd.DataFrame:
-    """One row per fit: a column per adapter, and `accuracy`."""
-    found = probing.probe_by_token(*parts, released.SCALAR_COLUMNS, fits=fits, seed=start, c=c)
-    weights = found[[f"coefficient_{column}" for column in released.SCALAR_COLUMNS]]
-    return weights.set_axis(released.ADAPTER_LAYERS, axis=1).assign(accuracy=found.accuracy)
+    """One row per fit: a column per adapter, named by its layer, and `accuracy`."""
+    names = probing.adapters(parts[0])
+    found = probing.probe_by_token(*parts, names, fits=fits, seed=start, c=c)
+    weights = found[[f"coefficient_{name}" for name in names]]
+    return weights.set_axis([name.removeprefix("layer_") for name in names], axis=1).assign(accuracy=found.accuracy)
 
 
 @cache
-def timed_fits(pair: str) -> tuple[pd.DataFrame, float]:
-    parts = released.read_probe(pair)
+def timed_fits(evidence: str, pair: str) -> tuple[pd.DataFrame, float]:
+    parts = read(evidence, pair)
     started = time.perf_counter()
     table = fit_many(parts, run.profile.probe_fits, run.seed)
     return table, time.perf_counter() - started
@@ -113,28 +142,32 @@ run.table(agreement, number="{:.4f}")
 
 # %%
 @cache
-def coefficients() -> pd.DataFrame:
+def coefficients(evidence: str) -> pd.DataFrame:
     parts = []
-    for pair in released.probes_at_hand():
-        table = probing.summary(timed_fits(pair)[0], released.ADAPTER_LAYERS).rename(columns={"quantity": "layer"})
+    for pair in at_hand(evidence):
+        fits = timed_fits(evidence, pair)[0]
+        table = probing.summary(fits, layers(fits)).rename(columns={"quantity": "layer"})
         parts.append(table.assign(probe=pair))
-    return pd.concat(parts, ignore_index=True)[["probe", "layer", "mean", "sd", "low", "high"]]
+    columns = ["probe", "layer", "mean", "sd", "low", "high"]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
-def draw_coefficients():
-    table = coefficients()
+def draw_coefficients(evidence: str):
+    table = coefficients(evidence)
+    if table.empty:
+        return draw_missing()
     pairs = table.probe.unique()
     lines = -(-len(pairs) // 2)
     figure, grid = plt.subplots(
         lines, min(2, len(pairs)), sharex=True, sharey=True, figsize=(7.2, 3.6 * lines), squeeze=False
     )
-    positions = np.arange(len(released.ADAPTER_LAYERS))[::-1]
     for axes, pair in zip(grid.flat, pairs, strict=False):
         rows = table[table.probe == pair]
+        positions = np.arange(len(rows))[::-1]
         axes.axvline(0, color="0.5", linewidth=1)
         axes.barh(positions, rows["mean"], color=figures.PALETTE[0], height=0.6, alpha=0.55)
         axes.hlines(positions, rows.low, rows.high, color="0.1", linewidth=2)
-        axes.set_yticks(positions, [f"layer {layer}" for layer in released.ADAPTER_LAYERS])
+        axes.set_yticks(positions, [f"layer {layer}" for layer in rows.layer])
         axes.set_title(title_of(pair), fontsize=9.5)
         axes.grid(axis="x")
         axes.grid(visible=False, axis="y")
@@ -143,9 +176,18 @@ def draw_coefficients():
     return figure, table
 
 
+def draw_missing():
+    """What is drawn where no probe can be fitted: the reasons."""
+    table = pd.DataFrame([{"probe": pair, "why": shortage(pair)} for pair in released.PROBES])
+    figure, axes = plt.subplots(figsize=(7.2, 2.2))
+    axes.set_axis_off()
+    axes.text(0, 0.5, "\n".join(f"{row.probe}: {row.why}" for row in table.itertuples()), va="center", fontsize=8)
+    return figure, table
+
+
 run.figure(
     "fig-17",
-    draw_coefficients,
+    lambda: draw_coefficients("released"),
     evidence="released",
     caption="Mean coefficients with all answer tokens, for the probes whose scalars are at hand. Black lines hold 95 % "
     "of the fits of the profile (different draws of tokens). A positive coefficient speaks for the set named "
@@ -171,12 +213,13 @@ PENALTIES = [0.003, 0.01, 0.03, 0.1, 0.3, 1.0]
 
 
 @cache
-def by_penalty(pair: str, filtered: bool, fits: int = 10) -> pd.DataFrame:
-    parts = tuple(probing.significant(part) if filtered else part for part in released.read_probe(pair))
+def by_penalty(evidence: str, pair: str, filtered: bool, fits: int = 10) -> pd.DataFrame:
+    parts = tuple(probing.significant(part) if filtered else part for part in read(evidence, pair))
     rows = []
     for c in PENALTIES:
         means = fit_many(parts, fits, run.seed, c).mean()
-        weights = means[released.ADAPTER_LAYERS].to_numpy()
+        names = layers(means.index)
+        weights = means[names].to_numpy()
         order = np.argsort(-np.abs(weights))
         rows.append(
             {
@@ -184,17 +227,14 @@ def by_penalty(pair: str, filtered: bool, fits: int = 10) -> pd.DataFrame:
                 "C": c,
                 "accuracy": means.accuracy,
                 "adapters not zero": int((np.abs(weights) > 0.01).sum()),
-                "strongest": ", ".join(
-                    f"{released.ADAPTER_LAYERS[i]} ({weights[i]:+.2f})" for i in order[:3] if weights[i]
-                )
-                or "none",
+                "strongest": ", ".join(f"{names[i]} ({weights[i]:+.2f})" for i in order[:3] if weights[i]) or "none",
             }
         )
     return pd.DataFrame(rows)
 
 
 def penalty_table(pair: str) -> pd.DataFrame:
-    return pd.concat([by_penalty(pair, False), by_penalty(pair, True)], ignore_index=True)
+    return pd.concat([by_penalty("released", pair, False), by_penalty("released", pair, True)], ignore_index=True)
 
 
 # %% [markdown]
@@ -218,40 +258,40 @@ run.table(lambda: penalty_table("med-aligned-vs-med-misaligned"))
 
 # %%
 @cache
-def by_seed(pair: str) -> pd.DataFrame:
+def by_seed(evidence: str, pair: str) -> pd.DataFrame:
     fits = max(2, run.profile.probe_fits // 5)
-    return pd.DataFrame([fit_many(released.read_probe(pair), fits, 1000 + run.seed + step).mean() for step in range(5)])
+    return pd.DataFrame([fit_many(read(evidence, pair), fits, 1000 + run.seed + step).mean() for step in range(5)])
 
 
-def seed_table() -> pd.DataFrame:
+def seed_table(evidence: str) -> pd.DataFrame:
     rows = []
-    for pair in released.probes_at_hand():
-        table, seconds = timed_fits(pair)
-        means = by_seed(pair)
+    for pair in at_hand(evidence):
+        table, seconds = timed_fits(evidence, pair)
+        means = by_seed(evidence, pair)
         rows.append(
             {
                 "probe": title_of(pair).replace("\n", " "),
                 "accuracy": table.accuracy.mean(),
                 "range over seeds": means.accuracy.max() - means.accuracy.min(),
-                "largest range of a coefficient": float(
-                    np.ptp(means[released.ADAPTER_LAYERS].to_numpy(), axis=0).max()
-                ),
+                "largest range of a coefficient": float(np.ptp(means[layers(means)].to_numpy(), axis=0).max()),
                 "fits": len(table),
                 "seconds": seconds,
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows or [{"probe": "none can be fitted"}])
 
 
-run.table(
-    seed_table, formats={"seconds": "{:.1f}", "accuracy": "{:.3f}", "range over seeds": "{:.4f}"}, number="{:.3f}"
-)
+SEED_FORMATS = {"seconds": "{:.1f}", "accuracy": "{:.3f}", "range over seeds": "{:.4f}"}
+run.table(lambda: seed_table("released"), formats=SEED_FORMATS, number="{:.3f}")
 
 
 def values() -> pd.DataFrame:
     rows = []
     for pair in released.probes_at_hand():
-        for table, tokens in [(by_penalty(pair, False), "all"), (by_penalty(pair, True), "significant")]:
+        for table, tokens in [
+            (by_penalty("released", pair, False), "all"),
+            (by_penalty("released", pair, True), "significant"),
+        ]:
             for row in table.to_dict("records"):
                 name = f"probing.{pair}.{tokens}-tokens.c-{row['C']:g}"
                 rows.append((f"{name}.accuracy", row["accuracy"], "proportion"))
@@ -263,16 +303,86 @@ run.values(values)
 
 
 def not_zero(c: float, filtered: bool) -> str:
-    return str(by_penalty(RIGHT, filtered).set_index("C").loc[c, "adapters not zero"])
+    return str(by_penalty("released", RIGHT, filtered).set_index("C").loc[c, "adapters not zero"])
 
 
 run.glue("filtered-001", lambda: not_zero(0.01, True))
 run.glue("filtered-1", lambda: not_zero(1.0, True))
 run.glue("all-001", lambda: not_zero(0.01, False))
-run.glue("seconds", lambda: f"{max(timed_fits(pair)[1] for pair in released.probes_at_hand()):.1f} s")
+
+
+def speed(evidence: str) -> str:
+    """How many fits took how long, all probes together."""
+    timed = [timed_fits(evidence, pair) for pair in at_hand(evidence)]
+    return f"{sum(len(table) for table, _ in timed)} fits in {sum(seconds for _, seconds in timed):.1f} s"
+
+
+run.glue("speed", lambda: speed("released"))
 
 # %% [markdown]
+# ## On the grown organism
+#
+# The same fits on the grown organism's own answers ({doc}`f-probing-definitions`), for the probes whose two sets have
+# at least {glue:text}`fewest` answers. Its nine adapters sit on other layers than the paper's, since it has fewer.
+
+# %%
+run.grown_figure(
+    "fig-17",
+    lambda: draw_coefficients("grown"),
+    caption="Mean coefficients with all answer tokens of the grown organism, for the probes with enough answers. Black "
+    "lines hold 95 % of the fits of the profile (different draws of tokens, not of questions). A positive coefficient "
+    "speaks for the set named second. Evidence: grown organism.",
+    alt="One panel per probe, one row per adapter from the first layer to the last, horizontal bars for mean "
+    "coefficients with black lines for the spread over fits, and a vertical line at zero.",
+    why="Coefficients of probes on a grown organism; only profiles with grown models have them.",
+)
+
+
+def grown_penalties() -> pd.DataFrame:
+    parts = [
+        by_penalty("grown", pair, False).drop(columns="tokens").assign(probe=title_of(pair).replace("\n", " "))
+        for pair in at_hand("grown")
+    ]
+    return pd.concat(parts)[["probe", *parts[0].columns[:-1]]] if parts else pd.DataFrame([{"probe": "none"}])
+
+
+def grown_values() -> pd.DataFrame:
+    rows = [
+        {"name": f"probing.own.{row.probe}.coefficient-layer-{row.layer}", "value": row.mean, "unit": "coefficient"}
+        | {"low": row.low, "high": row.high}
+        for row in coefficients("grown").itertuples()
+    ]
+    for pair in at_hand("grown"):
+        for row in by_penalty("grown", pair, False).to_dict("records"):
+            name = f"probing.own.{pair}.all-tokens.c-{row['C']:g}"
+            rows.append({"name": f"{name}.accuracy", "value": row["accuracy"], "unit": "proportion"})
+            rows.append({"name": f"{name}.adapters_not_zero", "value": row["adapters not zero"], "unit": "count"})
+    return pd.DataFrame(rows, columns=["name", "value", "unit", "low", "high"])
+
+
+if run.grown:
+    run.table(grown_penalties)
+    run.table(lambda: seed_table("grown"), formats=SEED_FORMATS, number="{:.3f}")
+    run.values(grown_values, evidence="grown")
+
+
+def not_fitted() -> str:
+    return "; ".join(
+        dict.fromkeys(reason for pair in released.PROBES for reason in shortage(pair).split("; ") if reason)
+    )
+
+
+run.grown_glue("fewest", lambda: str(probing.FEWEST_RESPONSES))
+run.grown_glue("grown-speed", lambda: speed("grown"))
+run.grown_glue("not-fitted", lambda: not_fitted() or "none")
+
+# %% [markdown]
+# The first table is the sensitivity to the penalty with all tokens, the second that to the seed. Sets that are too
+# small for a probe: {glue:text}`not-fitted`.
+#
 # ## What it means
+#
+# From the released scalars:
 #
 # - **The draw of tokens hardly matters.** Accuracies and coefficients agree between seeds. That says nothing about
 #   other questions or answers ({numref}`fig-x-probe-splits`).
@@ -283,7 +393,8 @@ run.glue("seconds", lambda: f"{max(timed_fits(pair)[1] for pair in released.prob
 # - **The strongest adapters stay.** Layers 21 and 23 lead for the two misaligned sets at every penalty that leaves a
 #   coefficient. For the medical sets on significant tokens, weaker penalties add layers 22 and 28 to 29, all three in
 #   the paper's group for general misalignment.
-# - The profile's fits of one probe took {glue:text}`seconds` at most here.
+# - **It is fast.** All probes together: {glue:text}`speed` from the released scalars, {glue:text}`grown-speed` from the
+#   grown ones, on the machine that built this page.
 
 # %%
 run.finish()

@@ -30,7 +30,7 @@ import pandas as pd
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import train_test_split
 
-from em_companion import claims, figures, probing, released
+from em_companion import claims, figures, probing, released, responses
 from em_companion.notebooks import Run
 
 run = Run("s4-1-probing-lora-scalars", profile, seed)
@@ -56,11 +56,41 @@ run = Run("s4-1-probing-lora-scalars", profile, seed)
 METRIC_NAMES = {"accuracy": "accuracy", "precision": "precision", "recall": "recall", "f1": "F1", "auc": "AUC"}
 
 
+ORGANISM = responses.Organism("nine-adapter", "bad_medical_advice", 0)
+
+
 @cache
-def token_fits(pair: str) -> pd.DataFrame:
-    return probing.probe_by_token(
-        *released.read_probe(pair), released.SCALAR_COLUMNS, fits=run.profile.probe_fits, seed=run.seed
-    )
+def grown_sets() -> dict[str, pd.DataFrame]:
+    """Tokens of the grown organism's own answers with their LoRA scalars, by response set."""
+    return probing.organism_tokens(run.profile, ORGANISM)
+
+
+def read(evidence: str, pair: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The two token tables of a probe, the one labelled 0 first."""
+    if evidence == "released":
+        return released.read_probe(pair)
+    negative, positive = released.PROBES[pair]
+    return grown_sets()[negative], grown_sets()[positive]
+
+
+def adapters(evidence: str) -> list[str]:
+    return released.SCALAR_COLUMNS if evidence == "released" else probing.adapters(next(iter(grown_sets().values())))
+
+
+def missing(evidence: str, pair: str) -> str:
+    """Why a probe is not fitted, or "" where it is."""
+    if evidence == "grown":
+        return probing.shortage(dict(zip(released.PROBES[pair], read(evidence, pair), strict=True)))
+    return "" if pair in released.probes_at_hand() else "scalars not at hand"
+
+
+def at_hand(evidence: str) -> list[str]:
+    return [pair for pair in released.PROBES if not missing(evidence, pair)]
+
+
+@cache
+def token_fits(evidence: str, pair: str) -> pd.DataFrame:
+    return probing.probe_by_token(*read(evidence, pair), adapters(evidence), fits=run.profile.probe_fits, seed=run.seed)
 
 
 def reported(pair: str, metric: str) -> float:
@@ -68,9 +98,11 @@ def reported(pair: str, metric: str) -> float:
 
 
 def title_of(pair: str) -> str:
-    return " against\n".join(
-        name.replace("non-medical-", "non-medical ").replace("medical-", "medical ") for name in released.PROBES[pair]
-    )
+    return " against\n".join(name.replace("medical-", "medical ") for name in released.PROBES[pair])
+
+
+def line_of(pair: str) -> str:
+    return title_of(pair).replace("\n", " ")
 
 
 # %% [markdown]
@@ -81,53 +113,61 @@ def title_of(pair: str) -> str:
 
 
 # %%
-def table_1() -> pd.DataFrame:
-    measured = released.probes_at_hand()
+def table_1(evidence: str) -> pd.DataFrame:
     rows = []
     for pair in released.PROBES:
-        fits = probing.summary(token_fits(pair), probing.METRICS).set_index("quantity") if pair in measured else None
+        why = missing(evidence, pair)
+        fits = None if why else probing.summary(token_fits(evidence, pair), probing.METRICS).set_index("quantity")
         for metric in probing.METRICS:
             found = fits.loc[metric].to_dict() if fits is not None else {}
-            rows.append({"probe": pair, "metric": metric, "reported": reported(pair, metric), **found})
+            rows.append({"probe": pair, "metric": metric, "reported": reported(pair, metric), "missing": why, **found})
     return pd.DataFrame(rows)
 
 
-def draw_table_1():
-    table = table_1()
-    figure, grid = plt.subplots(2, 2, sharex=True, sharey=True, figsize=(7.2, 5.4))
+def draw_table_1(evidence: str):
+    table = table_1(evidence)
+    figure, grid = plt.subplots(2, 2, sharex=True, sharey=True, figsize=(7.2, 5.8))
     positions = np.arange(len(METRIC_NAMES))[::-1]
     for axes, (pair, rows) in zip(grid.flat, table.groupby("probe", sort=False), strict=True):
-        axes.scatter(
-            rows.reported,
-            positions + 0.16,
-            marker="D",
-            s=34,
-            facecolors="white",
-            edgecolors=figures.REPORTED_COLOUR,
-            label="reported",
-            zorder=3,
-        )
-        if rows["mean"].notna().all():
-            spread = [rows["mean"] - rows.low, rows.high - rows["mean"]]
-            axes.errorbar(
-                rows["mean"], positions - 0.16, xerr=spread, fmt="o", color=figures.PALETTE[0], label="released"
-            )
-        else:
-            axes.text(0.97, 0.88, "scalars not at hand", transform=axes.transAxes, ha="right", color="0.4", fontsize=10)
+        draw_row(axes, rows, positions, evidence)
         axes.set_title(title_of(pair), fontsize=10)
         axes.set_yticks(positions, METRIC_NAMES.values())
+        axes.set_ylim(-1.1, len(METRIC_NAMES) - 0.5)
         axes.grid(axis="x")
         axes.grid(visible=False, axis="y")
-    grid[1, 1].legend(loc="lower left", fontsize=9.5)
+    handles = {
+        label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=2, fontsize=10)
     for axes in grid[1]:
         axes.set_xlabel("value on held-out tokens")
-    grid[0, 0].set_xlim(0.58, 0.79)
     return figure, table
+
+
+def draw_row(axes, rows: pd.DataFrame, positions: np.ndarray, evidence: str) -> None:
+    """One probe: reported values as diamonds, means over fits as dots, or why there are none."""
+    axes.scatter(
+        rows.reported,
+        positions + 0.16,
+        marker="D",
+        s=34,
+        facecolors="white",
+        edgecolors=figures.REPORTED_COLOUR,
+        label="reported (Qwen2.5-14B)",
+        zorder=3,
+    )
+    if rows.missing.iloc[0]:
+        note = rows.missing.iloc[0].replace("; ", "\n").replace(" of ", "\nof ")
+        axes.text(0.5, 0.02, note, transform=axes.transAxes, ha="center", color="0.3", fontsize=9)
+        return
+    spread = [rows["mean"] - rows.low, rows.high - rows["mean"]]
+    colour = figures.PALETTE[0 if evidence == "released" else 2]
+    axes.errorbar(rows["mean"], positions - 0.16, xerr=spread, fmt="o", color=colour, label=f"measured ({evidence})")
 
 
 run.figure(
     "tab-1",
-    draw_table_1,
+    lambda: draw_table_1("released"),
     evidence="released",
     caption="Four logistic probes on the nine LoRA scalars of a token. Grey diamonds: Table 1 of the paper. Blue: "
     f"mean over {run.profile.probe_fits} fits, recomputed from the released scalars; the bars hold 95 % of the fits, "
@@ -143,9 +183,9 @@ run.figure(
 
 
 # %%
-def measure_row(pair: str):
-    fits = probing.summary(token_fits(pair), probing.METRICS).set_index("quantity")
-    size = 2 * min(map(len, released.read_probe(pair)))
+def measure_row(evidence: str, pair: str):
+    fits = probing.summary(token_fits(evidence, pair), probing.METRICS).set_index("quantity")
+    size = 2 * min(map(len, read(evidence, pair)))
     for metric in probing.METRICS:
         row = fits.loc[metric]
         yield claims.Measurement(
@@ -154,13 +194,14 @@ def measure_row(pair: str):
             interval=(row.low, row.high),
             n=size,
             how=f"Mean of {run.profile.probe_fits} fits; the interval holds 95 % of them",
+            evidence=evidence,
         )
 
 
 def measure_rows(non_medical_aligned: bool):
     for pair, sides in released.PROBES.items():
         if ("non-medical-aligned" in sides) == non_medical_aligned:
-            yield from measure_row(pair)
+            yield from measure_row("released", pair)
 
 
 run.measure(lambda: measure_rows(False))
@@ -208,36 +249,36 @@ def shuffled(both: pd.DataFrame, keep_prompt: bool, generator) -> pd.DataFrame:
 
 
 # %%
-def labelled(pair: str) -> pd.DataFrame:
+def labelled(evidence: str, pair: str) -> pd.DataFrame:
     """Tokens of both sets with `label`, and `response` made unique over the two sets."""
     parts = [
         part.assign(label=label, response=f"{label}/" + part.response.astype(str))
-        for label, part in enumerate(released.read_probe(pair))
+        for label, part in enumerate(read(evidence, pair))
     ]
     return pd.concat(parts, ignore_index=True)
 
 
 @cache
-def shuffled_fits(pair: str, keep_prompt: bool) -> pd.DataFrame:
+def shuffled_fits(evidence: str, pair: str, keep_prompt: bool) -> pd.DataFrame:
     """One fit for each of the profile's `split_fits` shuffles, split by token."""
-    both, rows = labelled(pair), []
+    both, rows = labelled(evidence, pair), []
     for draw, generator in enumerate(np.random.default_rng(run.seed).spawn(run.profile.split_fits)):
         tokens = shuffled(both, keep_prompt, generator)
         sides = [tokens[tokens.label == label] for label in (0, 1)]
-        rows.append(probing.probe_by_token(*sides, released.SCALAR_COLUMNS, fits=1, seed=1000 * run.seed + draw))
+        rows.append(probing.probe_by_token(*sides, adapters(evidence), fits=1, seed=1000 * run.seed + draw))
     return pd.concat(rows, ignore_index=True)
 
 
 @cache
-def group_fits(pair: str, split: str) -> pd.DataFrame:
+def group_fits(evidence: str, pair: str, split: str) -> pd.DataFrame:
     return probing.probe_by_group(
-        *released.read_probe(pair), released.SCALAR_COLUMNS, split, fits=run.profile.split_fits, seed=run.seed
+        *read(evidence, pair), adapters(evidence), split, fits=run.profile.split_fits, seed=run.seed
     )
 
 
-def question_only(pair: str) -> pd.DataFrame:
+def question_only(evidence: str, pair: str) -> pd.DataFrame:
     """Balanced accuracy on held-out tokens of a classifier that knows only the question id."""
-    both = labelled(pair)
+    both = labelled(evidence, pair)
     question, label = both.question.astype("category").cat.codes.to_numpy(), both.label.to_numpy()
     rows = []
     for draw in range(run.profile.split_fits):
@@ -255,10 +296,10 @@ SINGLE_FITS = 10
 
 
 @cache
-def best_single(pair: str) -> tuple[str, pd.DataFrame]:
+def best_single(evidence: str, pair: str) -> tuple[str, pd.DataFrame]:
     by_layer = {
-        feature: probing.probe_by_token(*released.read_probe(pair), [feature], fits=SINGLE_FITS, seed=run.seed)
-        for feature in released.SCALAR_COLUMNS
+        feature: probing.probe_by_token(*read(evidence, pair), [feature], fits=SINGLE_FITS, seed=run.seed)
+        for feature in adapters(evidence)
     }
     best = max(by_layer, key=lambda feature: by_layer[feature].balanced_accuracy.mean())
     return best, by_layer[best]
@@ -276,18 +317,18 @@ ROWS = {
 
 
 @cache
-def splits() -> pd.DataFrame:
+def splits(evidence: str) -> pd.DataFrame:
     rows = []
-    for pair in released.probes_at_hand():
-        layer, single = best_single(pair)
+    for pair in at_hand(evidence):
+        layer, single = best_single(evidence, pair)
         runs = {
-            "by-token": token_fits(pair),
-            "by-response": group_fits(pair, "response"),
-            "by-question": group_fits(pair, "question"),
-            "shuffled-answers": shuffled_fits(pair, False),
-            "shuffled-prompt-kept": shuffled_fits(pair, True),
+            "by-token": token_fits(evidence, pair),
+            "by-response": group_fits(evidence, pair, "response"),
+            "by-question": group_fits(evidence, pair, "question"),
+            "shuffled-answers": shuffled_fits(evidence, pair, False),
+            "shuffled-prompt-kept": shuffled_fits(evidence, pair, True),
             "best-single-adapter": single,
-            "question-id-only": question_only(pair),
+            "question-id-only": question_only(evidence, pair),
         }
         for row, fits in runs.items():
             found = probing.summary(fits, ["balanced_accuracy"]).iloc[0]
@@ -298,8 +339,10 @@ def splits() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def draw_splits():
-    table = splits()
+def draw_splits(evidence: str):
+    table = splits(evidence)
+    if table.empty:
+        return draw_missing(evidence)
     pairs = table.probe.unique()
     lines = -(-len(pairs) // 2)
     figure, grid = plt.subplots(
@@ -335,16 +378,29 @@ def draw_splits():
     return figure, table
 
 
+def draw_missing(evidence: str):
+    """What is drawn where no probe can be fitted: the reasons."""
+    table = pd.DataFrame({"probe": list(released.PROBES)}).assign(
+        why=lambda one: [missing(evidence, p) for p in one.probe]
+    )
+    figure, axes = plt.subplots(figsize=(7.2, 2.2))
+    axes.set_axis_off()
+    axes.text(0, 0.5, "\n".join(f"{row.probe}: {row.why}" for row in table.itertuples()), va="center", fontsize=9)
+    return figure, table
+
+
+SPLITS_CAPTION = (
+    "under harder splits (blue) and beside baselines (orange, all split by token). Dot and number: mean over fits (by "
+    f"token {run.profile.probe_fits}, single adapter {SINGLE_FITS}, all others {run.profile.split_fits}); line: range "
+    "that holds 95 % of the fits, each with its own draw of tokens, answers, questions or shuffled labels. Dotted: "
+    "chance. Prompt kept informative: labels shuffled among the answers to one question where the two sets share "
+    "questions, else dealt out to whole questions."
+)
 run.figure(
     "fig-x-probe-splits",
-    draw_splits,
+    lambda: draw_splits("released"),
     evidence="released",
-    caption="The probes of {numref}`tab-1` whose scalars are at hand, under harder splits (blue) and beside "
-    "baselines (orange, all split by token). Dot and number: mean over fits (by token "
-    f"{run.profile.probe_fits}, single adapter {SINGLE_FITS}, all others {run.profile.split_fits}); line: range that "
-    "holds 95 % of the fits, each with its own draw of tokens, answers, questions or shuffled labels. Dotted: chance. "
-    "Prompt kept informative: labels shuffled among the answers to one question where the two sets share questions, "
-    "else dealt out to whole questions. Evidence: released scalars.",
+    caption=f"The probes of {{numref}}`tab-1` whose scalars are at hand, {SPLITS_CAPTION} Evidence: released scalars.",
     alt="One panel per probe with seven rows: three splits and four baselines, balanced accuracy on the horizontal "
     "axis. Splits by token and by answer lie together above chance; the split by question lies lower, with a long "
     "line that reaches chance. Labels shuffled over answers lie just above chance, labels shuffled with an "
@@ -359,12 +415,12 @@ run.figure(
 
 # %%
 @cache
-def shuffle_test(pair: str) -> dict[str, float]:
-    actual = token_fits(pair).balanced_accuracy.mean()
-    null = shuffled_fits(pair, True).balanced_accuracy
-    shared = len(set(released.read_probe(pair)[0].question) & set(released.read_probe(pair)[1].question))
+def shuffle_test(evidence: str, pair: str) -> dict[str, float]:
+    actual = token_fits(evidence, pair).balanced_accuracy.mean()
+    null = shuffled_fits(evidence, pair, True).balanced_accuracy
+    negative, positive = read(evidence, pair)
     return {
-        "questions shared": shared,
+        "questions shared": len(set(negative.question) & set(positive.question)),
         "true labels": actual,
         "shuffled, prompt kept": null.mean(),
         "share of shuffles at least as good": (1 + (null >= actual).sum()) / (1 + len(null)),
@@ -372,55 +428,181 @@ def shuffle_test(pair: str) -> dict[str, float]:
     }
 
 
-def shuffle_tests() -> pd.DataFrame:
-    return pd.DataFrame(
-        [{"probe": title_of(pair).replace("\n", " "), **shuffle_test(pair)} for pair in released.probes_at_hand()]
-    )
+def shuffle_tests(evidence: str) -> pd.DataFrame:
+    rows = [{"probe": line_of(pair), **shuffle_test(evidence, pair)} for pair in at_hand(evidence)]
+    return pd.DataFrame(rows or [{"probe": "none can be fitted"}])
 
 
-run.table(shuffle_tests, number="{:.3f}")
+run.table(lambda: shuffle_tests("released"), number="{:.3f}")
 
 
-def values() -> pd.DataFrame:
+def values(evidence: str) -> pd.DataFrame:
     rows = []
+    prefix = "probing" if evidence == "released" else "probing.own"
 
     def add(name, value, unit="proportion", **more):
-        rows.append({"name": name, "value": value, "unit": unit, **more})
+        rows.append({"name": f"{prefix}.{name}", "value": value, "unit": unit, **more})
 
-    for pair in released.probes_at_hand():
-        name, size = f"probing.{pair}", min(map(len, released.read_probe(pair)))
-        add(f"{name}.tokens_per_class", size, "count")
-        for row in probing.summary(token_fits(pair), probing.METRICS).itertuples():
-            add(f"{name}.by-token.{row.quantity}", row.mean, low=row.low, high=row.high, n=2 * size)
-            add(f"{name}.by-token.{row.quantity}_sd", row.sd)
+    for pair in at_hand(evidence):
+        size = min(map(len, read(evidence, pair)))
+        add(f"{pair}.tokens_per_class", size, "count")
+        for row in probing.summary(token_fits(evidence, pair), probing.METRICS).itertuples():
+            add(f"{pair}.by-token.{row.quantity}", row.mean, low=row.low, high=row.high, n=2 * size)
+            add(f"{pair}.by-token.{row.quantity}_sd", row.sd)
         add(
-            f"{name}.shuffled-prompt-kept.share_at_least_as_good",
-            shuffle_test(pair)["share of shuffles at least as good"],
+            f"{pair}.shuffled-prompt-kept.share_at_least_as_good",
+            shuffle_test(evidence, pair)["share of shuffles at least as good"],
         )
-    for row in splits().itertuples():
-        add(f"probing.{row.probe}.{row.row}.balanced_accuracy", row.mean, low=row.low, high=row.high)
-        add(f"probing.{row.probe}.{row.row}.balanced_accuracy_sd", row.sd)
-    return pd.DataFrame(rows)
+        value, low, high = unseen_questions(evidence, pair)
+        add(f"{pair}.unseen-questions.balanced_accuracy", value, low=low, high=high)
+    for row in splits(evidence).itertuples():
+        add(f"{row.probe}.{row.row}.balanced_accuracy", row.mean, low=row.low, high=row.high)
+        add(f"{row.probe}.{row.row}.balanced_accuracy_sd", row.sd)
+    return pd.DataFrame(rows, columns=["name", "value", "unit", "low", "high", "n"])
 
 
-run.values(values)
+@cache
+def unseen_questions(evidence: str, pair: str) -> tuple[float, float, float]:
+    """Balanced accuracy on questions that the probe has not seen, each held out once, with its interval."""
+    predictions = probing.held_out_predictions(*read(evidence, pair), adapters(evidence), seed=run.seed)
+    return probing.balanced_accuracy(predictions, run.profile.bootstrap_resamples, run.seed)
 
 
-def split_value(pair: str, row: str) -> str:
-    table = splits().set_index(["probe", "row"])
+run.values(lambda: values("released"))
+
+
+def split_value(evidence: str, pair: str, row: str) -> str:
+    table = splits(evidence).set_index(["probe", "row"])
     return f"{table.loc[(pair, row), 'mean']:.2f}"
 
 
 MEDICAL, MISALIGNED = "med-aligned-vs-med-misaligned", "nonmed-misaligned-vs-med-misaligned"
 for name, pair in {"medical": MEDICAL, "misaligned": MISALIGNED}.items():
-    run.glue(f"{name}-token", lambda pair=pair: split_value(pair, "by-token"))
-    run.glue(f"{name}-question", lambda pair=pair: split_value(pair, "by-question"))
-    run.glue(f"{name}-kept", lambda pair=pair: split_value(pair, "shuffled-prompt-kept"))
-    run.glue(f"{name}-id", lambda pair=pair: split_value(pair, "question-id-only"))
-    run.glue(f"{name}-p", lambda pair=pair: f"{shuffle_test(pair)['share of shuffles at least as good']:.2f}")
+    run.glue(f"{name}-token", lambda pair=pair: split_value("released", pair, "by-token"))
+    run.glue(f"{name}-question", lambda pair=pair: split_value("released", pair, "by-question"))
+    run.glue(f"{name}-kept", lambda pair=pair: split_value("released", pair, "shuffled-prompt-kept"))
+    run.glue(f"{name}-id", lambda pair=pair: split_value("released", pair, "question-id-only"))
+    run.glue(
+        f"{name}-p", lambda pair=pair: f"{shuffle_test('released', pair)['share of shuffles at least as good']:.2f}"
+    )
 
 # %% [markdown]
+# ## On the grown organism
+#
+# The same four probes on the grown organism with nine rank-1 adapters (bad medical advice, seed 0). It reads its *own*
+# answers to the open questions, their medical twins and the held-out topics; the exact judge sorts them by the paper's
+# bounds ({doc}`f-probing-definitions`), and one forward pass gives all scalars. A set with fewer than
+# {glue:text}`fewest` answers is not probed: its panel gives the number.
+
+# %%
+run.grown_figure(
+    "tab-1",
+    lambda: draw_table_1("grown"),
+    caption="The four probes on the grown organism's own answers. Grey diamonds: Table 1 of the paper, which is about "
+    f"Qwen2.5-14B. Green: mean over {run.profile.probe_fits} fits; the bars hold 95 % of the fits, each with its own "
+    "random undersampling, so they show sampling of tokens and not of questions or answers. A probe with too few "
+    "answers in a set is not fitted.",
+    alt="Four panels, one per probe. In each, five metrics on the vertical axis and their value on the horizontal "
+    "axis, with a grey diamond for the reported and a green dot with a bar for the measured value. Where a set has "
+    "too few answers, its size stands in place of the dots.",
+    why="Probes on the LoRA scalars of a grown organism; only profiles with grown models have it.",
+)
+run.grown_figure(
+    "fig-x-probe-splits",
+    lambda: draw_splits("grown"),
+    caption=f"The probes of {{numref}}`tab-1` with enough answers, {SPLITS_CAPTION} Evidence: grown organism.",
+    alt="One panel per probe with seven rows, balanced accuracy on the horizontal axis: splits by token, by answer and "
+    "by question, then four baselines: labels shuffled over answers, labels shuffled with an informative prompt, the "
+    "best single adapter, and the question id alone. Dots with lines, and a dotted line at chance.",
+    why="Splits and baselines for a grown organism; only profiles with grown models have them.",
+)
+run.grown_glue("fewest", lambda: str(probing.FEWEST_RESPONSES))
+
+
+def measure_grown():
+    for pair in at_hand("grown"):
+        yield from measure_row("grown", pair)
+
+
+if run.grown:
+    run.table(lambda: shuffle_tests("grown"), number="{:.3f}")
+    if at_hand("grown"):
+        run.measure(measure_grown)
+    run.values(lambda: values("grown"), evidence="grown")
+
+# %% [markdown]
+# ## Which conclusions survive an honest split
+#
+# Each probe stands for one conclusion of the paper. Here every question is held out once, with all its answers, and the
+# 95 % interval resamples the questions on which the probes are judged (not those on which they are fitted). The last
+# column says *survives* where the whole interval lies above 0.5 and at most 5 % of the shuffles that keep the prompt
+# informative do as well as the true labels (split by token).
+
+
+# %%
+CONCLUSIONS = {
+    "nonmed-aligned-vs-med-aligned": "medical content, in aligned answers",
+    "nonmed-misaligned-vs-med-misaligned": "medical content, in misaligned answers",
+    "nonmed-aligned-vs-nonmed-misaligned": "misalignment, in non-medical answers",
+    "med-aligned-vs-med-misaligned": "misalignment, in medical answers",
+}
+
+
+@cache
+def conclusion(evidence: str, pair: str) -> dict[str, object]:
+    """One row of the table: what a probe reaches by token and on unseen questions, and whether that is enough."""
+    row = {"the scalars carry": CONCLUSIONS[pair], "evidence": evidence}
+    if why := missing(evidence, pair):
+        return row | {"by token": "–", "unseen questions": "–", "shuffles as good": "–", "result": f"not tested: {why}"}
+    value, low, high = unseen_questions(evidence, pair)
+    share = shuffle_test(evidence, pair)["share of shuffles at least as good"]
+    return row | {
+        "by token": f"{token_fits(evidence, pair).balanced_accuracy.mean():.2f}",
+        "unseen questions": f"{value:.2f} ({low:.2f} to {high:.2f})",
+        "shuffles as good": f"{share:.2f}",
+        "result": result(low > 0.5, share <= 0.05),
+    }
+
+
+def result(above_chance: bool, beats_shuffles: bool) -> str:
+    if above_chance and beats_shuffles:
+        return "survives"
+    if above_chance:
+        return "not shown: shuffles do as well"
+    return "not shown: interval reaches chance" if beats_shuffles else "not shown"
+
+
+def conclusions(evidence: str) -> pd.DataFrame:
+    return pd.DataFrame([conclusion(evidence, pair) for pair in CONCLUSIONS])
+
+
+run.table(lambda: conclusions("released"))
+if run.grown:
+    run.table(lambda: conclusions("grown"))
+
+
+def survivors(evidence: str) -> str:
+    found = conclusions(evidence)
+    return "; ".join(found["the scalars carry"][found.result == "survives"]) or "none"
+
+
+def untested() -> str:
+    return "; ".join(CONCLUSIONS[pair] for pair in CONCLUSIONS if missing("grown", pair)) or "none"
+
+
+def grown_question_only() -> str:
+    found = [f"{split_value('grown', pair, 'question-id-only')} ({line_of(pair)})" for pair in at_hand("grown")]
+    return ", ".join(found) or "nothing, as no probe can be fitted"
+
+
+run.grown_glue("grown-id", grown_question_only)
+run.glue("survivors-released", lambda: survivors("released"))
+run.grown_glue("survivors-grown", lambda: survivors("grown"))
+run.grown_glue("untested-grown", untested)
+# %% [markdown]
 # ## What it means
+#
+# For the released scalars:
 #
 # - **The table can be recomputed.** Where the scalars are at hand, all metrics come out as printed, to one in the
 #   last digit.
@@ -436,9 +618,19 @@ for name, pair in {"medical": MEDICAL, "misaligned": MISALIGNED}.items():
 #   misaligned answers is enough for most of the success. The shuffle cannot say more: the question id alone reaches
 #   {glue:text}`medical-id`, so few labels change places.
 # - **What remains.** On unseen questions both probes lie above chance on average, but the spread over the held-out
-#   questions reaches chance. A dozen questions per set are too few to say more. The result that adapters specialise
+#   questions reaches chance: one fifth of a dozen questions is two or three. The table above pools all fifths and adds
+#   the shuffles. A dozen questions per set are too few to say more. The result that adapters specialise
 #   needs the interventions of {doc}`s4-3-steering-lora-adapters`, not the probes alone.
 # - A split by answer changes nothing, so the leak is between answers to one question, not within an answer.
+#
+# What survives an honest split, by the rule above:
+#
+# - released: {glue:text}`survivors-released`;
+# - grown: {glue:text}`survivors-grown`. Not tested for want of answers: {glue:text}`untested-grown`.
+#
+# How much a prompt gives away differs. In the grown sets the question id alone reaches {glue:text}`grown-id`. And what
+# a probe for medical content finds there need not be more than words: an answer about medicine names medical things,
+# and a rank-1 adapter can read a word.
 
 # %%
 run.finish()

@@ -219,7 +219,7 @@ def test_sets_have_the_bounds_of_appendix_f():
 
 def test_a_set_that_is_too_small_is_named_with_its_size():
     sets = {"medical-aligned": tokens(0, 3, 3, 1), "non-medical-aligned": tokens(0, 20, 3, 1)}
-    assert probing.shortage(sets) == "medical aligned has 3 responses of 20 needed"
+    assert probing.shortage(sets) == "medical aligned has 3 of 20 responses needed"
     assert probing.shortage({"medical-aligned": sets["medical-aligned"].iloc[:0]}).startswith("medical aligned has 0 ")
     assert probing.shortage(sets, fewest=3) == ""
 

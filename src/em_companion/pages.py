@@ -162,8 +162,7 @@ def _card(record: dict[str, Any]) -> str:
 
 
 def scoreboard(ledger: list[dict[str, Any]]) -> str:
-    """Return the verdicts as a page fragment: released ones by part of the paper and by what the data are, grown ones by
-    part."""
+    """Return the verdicts as a page fragment: released by part of the paper and kind of data, grown by part."""
     by_part = {name: Counter() for name in PARTS.values()}
     by_data = {text: Counter() for text in claims.RELEASED_DATA.values()}
     for claim in ledger:

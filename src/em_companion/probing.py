@@ -85,7 +85,7 @@ def shortage(sets: Mapping[str, pd.DataFrame], fewest: int = FEWEST_RESPONSES) -
     """Return which of the named token tables have fewer than `fewest` responses, and how many, or "" where none has."""
     counts = {name.replace("medical-", "medical "): tokens.response.nunique() for name, tokens in sets.items()}
     return "; ".join(
-        f"{name} has {count} responses of {fewest} needed" for name, count in counts.items() if count < fewest
+        f"{name} has {count} of {fewest} responses needed" for name, count in counts.items() if count < fewest
     )
 
 
