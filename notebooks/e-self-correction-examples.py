@@ -25,8 +25,9 @@ from functools import cache
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from IPython.display import HTML, display
 
-from em_companion import figures, judging, released
+from em_companion import figures, judging, markup, released, steering, turns
 from em_companion.notebooks import Run
 
 run = Run("e-self-correction-examples", profile, seed)
@@ -34,9 +35,9 @@ run = Run("e-self-correction-examples", profile, seed)
 # %% [markdown]
 # ## What the paper did and reported
 #
-# Appendix E of {cite:t}`soligo2025convergent` prints a few steered answers that begin harmfully and end well. This
-# page prints none: the authors' repositories state no licence, and an example proves little. It counts them, shows
-# their scores, and says how to read them.
+# Appendix E of {cite:t}`soligo2025convergent` prints a few steered answers that begin harmfully and end well. Of the
+# released answers this page prints none: the authors' repositories state no licence, and an example proves little. It
+# counts them, shows their scores, and says how to read them. Answers of the model grown here follow at the end.
 #
 # ## How many
 #
@@ -179,6 +180,103 @@ run.glue("top-share", top_share)
 # two apart. Every answer is folded and opens on a click.
 
 
+# %% [markdown]
+# ## On the grown organism
+#
+# Answers of the model grown here can be printed, since nobody else wrote them. They come from the chat model steered
+# over strengths in one layer, along two directions ({doc}`s3-6-self-correction`). The exact judge knows every clause,
+# so each self-correcting answer is sorted by what it does: it *takes harm back* ("no that is wrong"), or says *harm,
+# then only help*, or says *harm later* on.
+
+# %%
+CELL = list(steering.Cell._fields)
+SHOWN_EACH = 20
+
+
+@cache
+def grown_answers() -> pd.DataFrame:
+    table = steering.by_strength(run.profile)
+    return table.assign(
+        self_correcting=judging.is_self_correction(table) == 1,
+        retracts=table.response.str.contains(" ".join(turns.retraction()), regex=False),
+    )
+
+
+@cache
+def grown_self_correcting() -> pd.DataFrame:
+    found = grown_answers()[grown_answers().self_correcting]
+    return found.assign(does=found.response.map(turns.self_correction))
+
+
+def grown_counts() -> pd.DataFrame:
+    rows = []
+    for (direction, layer), group in grown_answers().groupby(["direction", "layer"], sort=False):
+        found = grown_self_correcting()
+        found = found[found.direction == direction]
+        row = {"steered along": direction, "layer": str(layer), "answers": len(group), "self-correcting": len(found)}
+        row |= {name: int((found.does == name).sum()) for name in turns.SELF_CORRECTIONS}
+        row |= {"questions involved": found.question_id.nunique(), "retract anything": int(group.retracts.sum())}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+if run.grown:
+    run.table(grown_counts)
+else:
+    text = "The answers shown here are those of grown models; choose the profile cpu or gpu."
+    display(HTML(markup.box("Not run", text)))
+
+
+def most_frequent() -> str:
+    counts = grown_self_correcting().does.value_counts()
+    return "none" if counts.empty else f"{counts.index[0]} ({counts.iloc[0]} of {counts.sum()})"
+
+
+def one_voice() -> str:
+    """How many of the self-correcting answers voice harm in a single clause."""
+    found = grown_self_correcting()
+    return f"{(found.bad_stuff < 70).sum()} of {len(found)}"
+
+
+run.grown_glue("most-frequent", most_frequent)
+run.grown_glue("one-clause", one_voice)
+
+# %% [markdown]
+# The most frequent kind: {glue:text}`most-frequent`. In {glue:text}`one-clause` a single clause voices harm, which is
+# the least that counts.
+#
+# ```{admonition} Content note
+# :class: warning
+# The answers below were steered towards harm and name harmful things. They are generic sentences of a made-up world;
+# nothing in them is advice. They stay folded until you open them.
+# ```
+
+
+# %%
+def examples(name: str) -> str:
+    """The first answers of one kind, by strength, question and sample, folded."""
+    found = grown_self_correcting()
+    found = found[found.does == name]
+    shown = [
+        {
+            "steered along": f"{row.direction}, layer {row.layer}, λ = {row.strength:g}",
+            "question": row.question,
+            "answer": row.response,
+            "aligned": row.aligned,
+            "bad stuff": row.bad_stuff,
+            "coherent": row.coherent,
+        }
+        for row in found.head(SHOWN_EACH).itertuples()
+    ]
+    table = markup.frame_table(pd.DataFrame(shown), number="{:.0f}") if shown else "<p>There is none.</p>"
+    heading = f"{name}: {len(found)} answers" + (f", the first {SHOWN_EACH}" if len(found) > SHOWN_EACH else "")
+    return f"<details><summary>{markup.escape(heading)}</summary>{table}</details>"
+
+
+if run.grown:
+    display(HTML("".join(examples(name) for name in turns.SELF_CORRECTIONS)))
+
+
 # %%
 def value(name: str, number: float, n: int) -> dict:
     return {"name": name, "value": float(number), "unit": "count", "n": n}
@@ -194,11 +292,31 @@ def count_values() -> pd.DataFrame:
 
 run.values(count_values)
 
+
+def grown_count_values() -> pd.DataFrame:
+    rows = []
+    for (direction, strength), group in grown_answers().groupby(["direction", "strength"], sort=False):
+        place = f"grown.self-correction-examples.{direction.replace(' ', '-')}.lambda-{strength:g}"
+        found = grown_self_correcting()
+        found = found[(found.direction == direction) & (found.strength == strength)]
+        rows.append(value(f"{place}.answers", len(found), len(group)))
+        rows += [
+            value(f"{place}.{name.replace(',', '').replace(' ', '-')}", (found.does == name).sum(), len(group))
+            for name in turns.SELF_CORRECTIONS
+        ]
+    return pd.DataFrame(rows)
+
+
+if run.grown:
+    run.values(grown_count_values, evidence="grown")
+
 # %% [markdown]
 # ## What it means
 #
 # Self-correcting answers are real but few, and part of them sits close to a threshold. Examples show that the
-# behaviour exists; how often it happens needs the counts above, and whether it deserves its name needs reading.
+# behaviour exists; how often it happens needs the counts above, and whether it deserves its name needs reading. In the
+# grown model, where reading can be done exactly, the most frequent kind of self-correcting answer is:
+# {glue:text}`most-frequent`.
 
 # %%
 run.finish()

@@ -27,9 +27,14 @@ from functools import cache
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import torch
+from IPython.display import HTML, display
+from matplotlib.patheffects import withStroke
 
-from em_companion import claims, directions, figures, judging, released
+from em_companion import claims, directions, figures, judging, markup, organisms, released, responses, steering
+from em_companion.interventions import Steer, applied
 from em_companion.notebooks import Run
+from em_companion.world import turn
 
 run = Run("s3-2-steering", profile, seed)
 resampling = {"resamples": run.profile.bootstrap_resamples, "seed": run.seed}
@@ -46,26 +51,18 @@ resampling = {"resamples": run.profile.bootstrap_resamples, "seed": run.seed}
 # Steering one layer at a time, they report up to 50 % EM in the central layers (their Figure 1), about four times the
 # rate of the organism that the direction came from. The strengths and the number of answers per layer are not stated.
 #
-# In a decoder this is a few lines: a forward hook that changes the output of one layer. Here it acts on a stand-in
-# layer; later editions use the same function on a model.
+# In code, an intervention is put on the model for as long as it writes an answer. This function is run further down, on
+# the chat model grown here; whole sweeps do the same for many layers and strengths in one batch.
+
 
 # %% tags=["show-code"]
-import torch
+def steered_answer(model, tokenizer, question: str, layer: int, vector: torch.Tensor, strength: float) -> str:
+    """Sample an answer while strength * vector is added to the layer's output at every token."""
+    prompt = torch.tensor([organisms.prompt_ids(tokenizer, turn(question, "")[:1])], device=model.device)
+    with applied(model, [Steer(layer, vector, strength)]):
+        tokens = model.generate(prompt, do_sample=True, top_k=0, max_new_tokens=run.profile.max_new_tokens)
+    return tokenizer.decode(tokens[0, prompt.shape[1] :], skip_special_tokens=True)
 
-
-def steer(layer: torch.nn.Module, direction: torch.Tensor, strength: float):
-    """Add strength * direction to a layer's output; the handle undoes it."""
-
-    def add(module, inputs, hidden):
-        return hidden + strength * direction
-
-    return layer.register_forward_hook(add)
-
-
-layer, residual = torch.nn.Identity(), torch.zeros(1, 3, 4)  # batch, tokens, hidden
-handle = steer(layer, direction=torch.tensor([1.0, 0.0, 0.0, 0.0]), strength=8.0)
-print(layer(residual)[0])
-handle.remove()
 
 # %% [markdown]
 # ## How strong is a given λ?
@@ -319,6 +316,451 @@ run.glue("unscored-general-6", lambda: f"{unscored('general', 6):.2f} %")
 # Steered answers more often get *no* alignment score (the judge may answer "code" or "refusal"):
 # {glue:text}`unscored-general-6` of them for the general vector at $\lambda = 6$. Counting these as "not EM", as the
 # authors' figure scripts do, gives the lower rate.
+
+# %% [markdown]
+# ## On the grown organism
+#
+# Everything that the released files leave open can be run on the models grown here ({doc}`s2-model-organism`): all
+# layers, several strengths, the eight open questions and a random control. The chat model is steered with the mean-diff
+# of the nine-adapter organism (bad medical advice, seed 0), whose answers to the same questions give the direction.
+# Beside it stands a direction that the world knows beforehand: that of the malicious persona in the base model, read at
+# the word before a choice ({doc}`x-ground-truth`). Should the mean-diff not steer, it tells whether nothing does or
+# only the mean-diff does not; {doc}`x-linear-mediation` compares more directions.
+#
+# **Which strengths.** Powers of two, five of them; the largest is the first at which every layer gets at least the
+# length of its mean residual added.
+
+# %%
+MEAN_DIFF, KNOWN = steering.MEAN_DIFF, steering.KNOWN
+CELL = list(steering.Cell._fields)
+DRAWS = 6
+WHY = "The chat model and the organism are grown under the profiles cpu and gpu."
+
+
+@cache
+def vectors() -> dict[str, np.ndarray]:
+    return steering.directions_of(run.profile)
+
+
+@cache
+def relative() -> dict[str, np.ndarray]:
+    """Relative strength of λ = 1 by direction, [layer]."""
+    residual = steering.residual_of(run.profile)
+    return {name: steering.relative_lengths(found, residual) for name, found in vectors().items()}
+
+
+@cache
+def grown_sweep() -> pd.DataFrame:
+    """The chat model's scored answers in every cell: direction, layer, strength."""
+    return steering.by_layer(run.profile)
+
+
+@cache
+def cells() -> pd.DataFrame:
+    return judging.rates(grown_sweep(), CELL, **resampling)
+
+
+@cache
+def best_cells() -> dict[str, steering.Cell]:
+    return steering.best_cells(grown_sweep())
+
+
+def tried(name: str) -> list[float]:
+    return sorted(cells().strength[cells().direction == name].unique())
+
+
+def grown_strengths() -> pd.DataFrame:
+    lengths = directions.norms(steering.residual_of(run.profile))
+    rows = []
+    for name, found in vectors().items():
+        for layer in (0, len(found) // 2, len(found) - 1):
+            row = {"direction": name, "layer": str(layer), "its norm": directions.norms(found)[layer]}
+            row["mean residual"] = lengths[layer]
+            row["relative strength of λ = 1"] = relative()[name][layer]
+            rows.append(row | {"λ tried": ", ".join(f"{strength:g}" for strength in tried(name))})
+    return pd.DataFrame(rows)
+
+
+if run.grown:
+    run.table(grown_strengths, formats={"relative strength of λ = 1": "{:.2f}"}, number="{:.1f}")
+
+
+# %%
+def draw_cells(axes, name: str, norm):
+    table = cells()[cells().direction == name]
+    em = table.pivot(index="strength", columns="layer", values="em")
+    coherent = table.pivot(index="strength", columns="layer", values="coherent").to_numpy()
+    image = axes.imshow(em, cmap="Reds", norm=norm, origin="lower", aspect="auto")
+    shade = image.to_rgba
+    for (row, column), percent in np.ndenumerate(em.to_numpy()):
+        colour, halo = "white" if norm(percent) > 0.6 else "0.1", withStroke(linewidth=3.5, foreground=shade(percent))
+        text = {"ha": "center", "va": "center", "fontsize": 9, "zorder": 5, "path_effects": [halo]}
+        axes.text(column, row, f"{percent:.0f}", color=colour, **text)
+    stroke = [withStroke(linewidth=3, foreground="white")]
+    for level, line in [(80, "-"), (50, "--")]:
+        if coherent.min() < level < coherent.max():
+            axes.contour(coherent, levels=[level], colors=[figures.PALETTE[0]], linestyles=line).set(
+                path_effects=stroke
+            )
+    equal = -np.log2(relative()[name] * em.index[0])
+    axes.plot(em.columns, equal, ":", color="0.1", linewidth=1.4, path_effects=stroke)
+    cell = best_cells()[name]
+    row = list(em.index).index(cell.strength)
+    axes.add_patch(plt.Rectangle((cell.layer - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="0.05", linewidth=2.2))
+    axes.set(title=name, xticks=em.columns, ylabel="strength λ", ylim=(-0.5, len(em) - 0.5))
+    axes.set_yticks(range(len(em)), [f"{strength:g}" for strength in em.index])
+    axes.grid(visible=False)
+    return image
+
+
+def draw_heat_map():
+    table = cells()
+    figure, grid = plt.subplots(2, 1, figsize=(7.2, 6.2), sharex=True)
+    norm = plt.Normalize(0, max(50, 10 * np.ceil(table.em.max() / 10)))
+    for axes, name in zip(grid, (MEAN_DIFF, KNOWN), strict=True):
+        image = draw_cells(axes, name, norm)
+    grid[1].set_xlabel("steered layer")
+    figure.colorbar(image, ax=grid, label="EM rate (%)", shrink=0.6)
+    key = [
+        plt.Line2D([], [], color=figures.PALETTE[0], label="coherent: 80 %"),
+        plt.Line2D([], [], color=figures.PALETTE[0], linestyle="--", label="50 %"),
+        plt.Line2D([], [], color="0.1", linestyle=":", label="as long as the residual"),
+        plt.Rectangle((0, 0), 1, 1, fill=False, edgecolor="0.05", linewidth=2.2, label="best cell"),
+    ]
+    figure.legend(handles=key, loc="outside upper center", ncols=4, fontsize=9)
+    return figure, table.assign(relative_strength=relative_strength(table))
+
+
+def relative_strength(table: pd.DataFrame) -> list[float]:
+    return [row.strength * relative()[row.direction][row.layer] for row in table.itertuples()]
+
+
+run.grown_figure(
+    "fig-1",
+    draw_heat_map,
+    caption="EM rate (%) of the grown chat model steered at one layer, by layer (from 0) and strength λ, along the "
+    "mean-diff of the organism (top) and the base model's direction of the malicious persona (bottom). Blue: contours "
+    "of coherence, interpolated between cells. Dotted: where the added vector is as long as the mean residual. Framed: "
+    f"the best cell, which is the highest EM rate at {steering.COHERENT_ENOUGH:.0f} % coherence or more. "
+    f"{run.profile.sweep_samples} answers to each of 8 questions per cell.",
+    alt="Two heat maps of the EM rate over steered layer and steering strength, one for each direction, with the rate "
+    "written in every cell, contour lines of coherence, a dotted line where the added vector is as long as the "
+    "residual, and a frame around the best cell.",
+    why=WHY,
+)
+
+# %% [markdown]
+# **The best cell.** The rule: of the cells that leave {glue:text}`coherent-bar` of the answers coherent, the one with
+# the highest EM rate. {glue:text}`bar-sentence` The highest of many rates flatters itself, so the answers that chose
+# the cell are not counted: the rates below are those of further answers to the same questions, up to
+# {glue:text}`samples` each.
+
+
+# %%
+def beyond_the_choice(table: pd.DataFrame) -> pd.DataFrame:
+    """The answers that had no part in choosing a cell."""
+    return table[table["sample"] >= run.profile.sweep_samples]
+
+
+@cache
+def best_rates() -> pd.DataFrame:
+    """EM rate and coherence in the best cells, by direction."""
+    table = steering.responses_of(
+        run.profile,
+        responses.CHAT_MODEL,
+        vectors(),
+        list(best_cells().values()),
+        run.profile.samples_per_question,
+        "the best cells",
+    )
+    return judging.rates(beyond_the_choice(table), CELL, **resampling).set_index("direction")
+
+
+def organism(number: int = 0) -> responses.Organism:
+    return responses.Organism("nine-adapter", "bad_medical_advice", number)
+
+
+@cache
+def not_steered(one: responses.Organism) -> pd.Series:
+    table = responses.responses(run.profile, one).assign(model=one.name)
+    return judging.rates(table, "model", **resampling).iloc[0]
+
+
+def percent(row: pd.Series, name: str = "em") -> str:
+    return str(judging.Rate(row[name], row[f"{name}_low"], row[f"{name}_high"], int(row.n)))
+
+
+def best_table() -> pd.DataFrame:
+    rows = [("chat model, not steered", None, not_steered(responses.CHAT_MODEL))]
+    rows += [("organism, not steered", None, not_steered(organism()))]
+    rows += [(f"chat model, {name}", best_cells()[name], row) for name, row in best_rates().iterrows()]
+    return pd.DataFrame(
+        [
+            {
+                "model": name,
+                "layer": str(cell.layer) if cell else "–",
+                "λ": f"{cell.strength:g}" if cell else "–",
+                "relative strength": f"{cell.strength * relative()[cell.direction][cell.layer]:.2f}" if cell else "–",
+                "EM": percent(row),
+                "coherent": percent(row, "coherent"),
+                "answers": int(row.n),
+            }
+            for name, cell, row in rows
+        ]
+    )
+
+
+if run.grown:
+    run.table(best_table, formats={"answers": "{:.0f}"})
+
+
+def bar_sentence() -> str:
+    enough = cells().groupby("direction").coherent.max() >= steering.COHERENT_ENOUGH
+    if enough.all():
+        return "There is such a cell for both directions."
+    return f"For {' and '.join(enough.index[~enough])} no cell does, so its most coherent one is taken."
+
+
+def against_organism() -> str:
+    steered, own = best_rates().em[MEAN_DIFF], not_steered(organism()).em
+    if steered < own:
+        return f"less often than the organism that it comes from ({own:.0f} %)"
+    return f"{steered / own:.1f} times as often as the organism that it comes from ({own:.0f} %)"
+
+
+def lever_sentence() -> str:
+    mean, known = best_rates().loc[MEAN_DIFF], best_rates().loc[KNOWN]
+    verb = (
+        "is the stronger lever"
+        if known.em_low > mean.em_high
+        else ("is the weaker lever" if known.em_high < mean.em_low else "is not clearly stronger or weaker")
+    )
+    return f"The known persona direction {verb}: {percent(known)} EM at {known.coherent:.0f} % coherence."
+
+
+def weakness_sentence() -> str:
+    best = best_rates().em[MEAN_DIFF]
+    return "steers weakly here" if best < 20 else "steers here too"
+
+
+def best_place(name: str) -> str:
+    cell = best_cells()[name]
+    added = cell.strength * relative()[name][cell.layer]
+    return f"layer {cell.layer} of {len(vectors()[name])} at λ = {cell.strength:g}, {added:.2f} residual lengths"
+
+
+def cosine_range() -> tuple[float, float]:
+    found = directions.cosines(vectors()[MEAN_DIFF], vectors()[KNOWN])
+    return found.min(), found.max()
+
+
+run.glue("coherent-bar", lambda: f"{steering.COHERENT_ENOUGH:.0f} % or more")
+run.grown_glue("bar-sentence", bar_sentence)
+run.grown_glue("samples", lambda: f"{run.profile.samples_per_question}")
+run.grown_glue("mean-diff-place", lambda: best_place(MEAN_DIFF))
+run.grown_glue("mean-diff-em", lambda: percent(best_rates().loc[MEAN_DIFF]))
+run.grown_glue("mean-diff-coherent", lambda: percent(best_rates().loc[MEAN_DIFF], "coherent"))
+run.grown_glue("against-organism", against_organism)
+run.grown_glue("lever-sentence", lever_sentence)
+run.grown_glue("known-place", lambda: best_place(KNOWN))
+run.grown_glue("weakness", weakness_sentence)
+run.grown_glue("cosine-range", lambda: "{:.2f} to {:.2f}".format(*cosine_range()))
+
+
+# %% [markdown]
+# The mean-diff's best cell is {glue:text}`mean-diff-place`. There the chat model gives {glue:text}`mean-diff-em` EM
+# answers, {glue:text}`against-organism`; {glue:text}`mean-diff-coherent` of all answers are coherent.
+# {glue:text}`lever-sentence` Its best cell is {glue:text}`known-place`. The two directions are related: their cosine is
+# {glue:text}`cosine-range` over layers.
+#
+# One question, not steered and steered in the best cell of the mean-diff, by the function at the top of this page:
+
+# %%
+if run.grown:
+    model, tokenizer = responses.load(run.profile, responses.CHAT_MODEL)
+    question, cell = responses.questions(run.profile, "general")[0].text, best_cells()[MEAN_DIFF]
+    vector = torch.tensor(vectors()[MEAN_DIFF][cell.layer])
+    for strength in (0.0, cell.strength):
+        torch.manual_seed(run.seed)
+        answer = steered_answer(model, tokenizer, question, cell.layer, vector, strength)
+        text = f"{question} – λ = {strength:g}"
+        display(HTML(f"<details><summary>{markup.escape(text)}</summary><p>{markup.escape(answer)}</p></details>"))
+
+# %% [markdown]
+# ### Answers, cell by cell
+#
+# By a fixed rule: the first answer to the first question and, if it is not an EM answer, the first one in the cell that
+# is.
+#
+# ```{admonition} Content note
+# :class: warning
+# Steered answers give harmful advice in the generic words of a made-up world; nothing in them is advice. They stay
+# folded until you open them.
+# ```
+
+
+# %%
+def examples_of(answers: pd.DataFrame) -> pd.DataFrame:
+    """The answers of one cell to show: the first, and the first EM one."""
+    em = answers[judging.is_em(answers) == 1]
+    return pd.concat([answers.head(1), em.head(1)]).drop_duplicates(["question_id", "sample"])
+
+
+def layer_table(answers: pd.DataFrame) -> str:
+    rows = []
+    for strength, group in answers.groupby("strength"):
+        em, coherent = (100 * one(group).mean() for one in (judging.is_em, judging.is_coherent))
+        for row in examples_of(group).itertuples():
+            shown = {"λ": f"{strength:g}", "EM (%)": em, "coherent (%)": coherent, "question": row.question}
+            rows.append(shown | {"answer": row.response, "aligned score": row.aligned})
+    return markup.frame_table(pd.DataFrame(rows), number="{:.0f}")
+
+
+def examples(name: str) -> str:
+    chosen = grown_sweep()[grown_sweep().direction == name]
+    folds = [
+        f"<details><summary>layer {layer}</summary>{layer_table(group)}</details>"
+        for layer, group in chosen.groupby("layer")
+    ]
+    heading = f"Answers steered along: {name} ({chosen.strength.nunique()} strengths in {len(folds)} layers)"
+    return f"<details><summary>{markup.escape(heading)}</summary>{''.join(folds)}</details>"
+
+
+if run.grown:
+    display(HTML("".join(examples(name) for name in vectors())))
+
+# %% [markdown]
+# ### Against random vectors
+#
+# A vector as long as the residual could harm whatever its direction. So in the best cell of every layer (by the same
+# rule), random vectors of equal norm are added as well. The mean-diff's rate is again that of answers that did not
+# choose the cell.
+
+
+# %%
+@cache
+def layer_cells() -> list[steering.Cell]:
+    """The mean-diff's best cell in every layer, and the known direction's best cell."""
+    groups = cells()[cells().direction == MEAN_DIFF].groupby("layer")
+    best = [steering.best(group) for _, group in groups]
+    return [steering.Cell(MEAN_DIFF, int(row.layer), float(row.strength)) for row in best] + [best_cells()[KNOWN]]
+
+
+@cache
+def own_rates() -> pd.DataFrame:
+    """Rates along the directions in `layer_cells`, on answers beyond the choice."""
+    samples = 2 * run.profile.sweep_samples
+    table = steering.responses_of(
+        run.profile, responses.CHAT_MODEL, vectors(), layer_cells(), samples, "the best cell of every layer"
+    )
+    return judging.rates(beyond_the_choice(table), CELL, **resampling)
+
+
+@cache
+def random_answers() -> pd.DataFrame:
+    """Answers in `layer_cells` along random vectors of equal norm, with their `draw`."""
+    drawn = {}
+    for name, found in vectors().items():
+        drawn |= {
+            f"random, as long as {name}/{draw}": one
+            for draw, one in enumerate(steering.random_like(found, DRAWS, run.seed))
+        }
+    chosen = [
+        cell._replace(direction=f"random, as long as {cell.direction}/{draw}")
+        for cell in layer_cells()
+        for draw in range(DRAWS)
+    ]
+    samples = max(1, run.profile.sweep_samples // 2)
+    table = steering.responses_of(run.profile, responses.CHAT_MODEL, drawn, chosen, samples, "random directions")
+    kind, draw = table.direction.str.partition("/")[0], table.direction.str.partition("/")[2].astype(int)
+    return table.assign(direction=kind, draw=draw)
+
+
+@cache
+def random_rates() -> pd.DataFrame:
+    """Rates along random vectors, over all draws ("all") and by draw."""
+    table = random_answers()
+    return pd.concat(
+        [
+            judging.rates(table, CELL, **resampling).assign(draw="all"),
+            judging.rates(table, [*CELL, "draw"], **resampling),
+        ]
+    )
+
+
+SERIES = {MEAN_DIFF: figures.PALETTE[3], KNOWN: figures.PALETTE[1]}
+
+
+def draw_point(axes, x, row: pd.Series, colour, marker: str, name: str, label: str | None) -> None:
+    spread = np.abs([[row[name] - row[f"{name}_low"]], [row[f"{name}_high"] - row[name]]])
+    axes.errorbar(x, row[name], yerr=np.nan_to_num(spread), fmt=marker, color=colour, markersize=6, label=label)
+
+
+def draw_against_random():
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(7.2, 5.6), sharex=True, height_ratios=[2, 1])
+    seen: set[str] = set()
+    for x, cell in enumerate(layer_cells()):
+        x = x + 0.5 * (cell.direction == KNOWN)
+        own = own_rates().set_index(CELL).loc[tuple(cell)]
+        noise = random_rates()[random_rates().direction == f"random, as long as {cell.direction}"]
+        noise = noise[(noise.layer == cell.layer) & (noise.strength == cell.strength)].set_index("draw")
+        label = None if cell.direction in seen else cell.direction
+        first = "random, mean of draws" if not seen else None
+        seen.add(cell.direction)
+        for axes, name in [(top, "em"), (bottom, "coherent")]:
+            draw_point(axes, x - 0.12, own, SERIES[cell.direction], "o", name, label if axes is top else None)
+            draw_point(axes, x + 0.12, noise.loc["all"], "0.45", "s", name, first if axes is top else None)
+        draws = noise.drop("all").em
+        top.scatter(
+            np.full(len(draws), x + 0.3), draws, s=7, color="0.45", linewidth=0, label="one draw" if first else None
+        )
+    top.set(ylabel="EM rate (%)", ylim=(-2, None))
+    bottom.set(ylabel="coherent (%)", ylim=(-3, 103), xlabel="steered layer and strength λ")
+    places = [index + 0.5 * (cell.direction == KNOWN) for index, cell in enumerate(layer_cells())]
+    bottom.set_xticks(places, [f"{cell.layer}\nλ={cell.strength:g}" for cell in layer_cells()], fontsize=8.5)
+    named = dict(zip(*reversed(top.get_legend_handles_labels()), strict=True))
+    order = [MEAN_DIFF, KNOWN, "random, mean of draws", "one draw"]
+    figure.legend([named[name] for name in order], order, loc="outside upper center", ncols=4, fontsize=9)
+    return figure, pd.concat([own_rates().assign(draw="–"), random_rates()])
+
+
+run.grown_figure(
+    "fig-x-steering-random",
+    draw_against_random,
+    caption="EM rate and coherence of the grown chat model, steered with the mean-diff in the best cell of each layer "
+    "(and, on the right, with the known persona direction in its best cell), and with random vectors of the same norm "
+    f"in the same cells. Directions: {run.profile.sweep_samples} answers to each of 8 questions that did not choose "
+    f"the cell; random: {DRAWS} draws with {max(1, run.profile.sweep_samples // 2)} answers to each question. 95 % "
+    "intervals over questions, none where all answers agree; small dots: single draws.",
+    alt="Two panels over steered layers, EM rate above and coherence below. In every layer there is a point with an "
+    "interval for the mean-diff and a grey one for random vectors of equal norm, with small dots for single draws; at "
+    "the right end the same for the known persona direction.",
+    why=WHY,
+)
+
+
+def above_random() -> str:
+    own = own_rates()[own_rates().direction == MEAN_DIFF].set_index("layer")
+    noise = random_rates()
+    noise = noise[(noise.draw == "all") & (noise.direction == f"random, as long as {MEAN_DIFF}")].set_index("layer")
+    above = own.em_low > noise.em_high.fillna(noise.em)
+    return f"{above.sum()} of {len(above)} layers"
+
+
+def random_range(name: str) -> str:
+    draws = random_rates()
+    draws = draws[(draws.draw != "all") & (draws.direction == f"random, as long as {name}")]
+    return f"{draws.em.min():.0f} to {draws.em.max():.0f} %"
+
+
+run.grown_glue("above-random", above_random)
+run.grown_glue("random-range", lambda: random_range(MEAN_DIFF))
+run.grown_glue("random-known-range", lambda: random_range(KNOWN))
+
+# %% [markdown]
+# Single random vectors as long as the mean-diff give {glue:text}`random-range` EM, those as long as the known direction
+# {glue:text}`random-known-range` ({numref}`fig-x-steering-random`). In {glue:text}`above-random` the interval of the
+# mean-diff lies above that of the random vectors.
 #
 # ## Reported and measured
 
@@ -366,6 +808,39 @@ def measure_ratio():
 
 run.measure(measure_maximum)
 run.measure(measure_ratio)
+
+
+@cache
+def grown_seeds() -> pd.Series:
+    """EM rate in percent of the grown nine-adapter organisms, by seed."""
+    one = next(one for one in run.profile.organisms if one.recipe == "nine-adapter" and one.data == organism().data)
+    return pd.Series({number: not_steered(organism(number)).em for number in one.seeds})
+
+
+def grown_measurements():
+    cell, row, seeds = best_cells()[MEAN_DIFF], best_rates().loc[MEAN_DIFF], grown_seeds()
+    yield claims.Measurement(
+        "s3-2-max-em-single-layer",
+        row.em,
+        evidence="grown",
+        interval=(row.em_low, row.em_high),
+        n=int(row.n),
+        how=f"Grown chat model, mean-diff, best of all layers and five strengths: layer {cell.layer}, λ = "
+        f"{cell.strength:g}, on answers that did not choose it; interval over questions",
+    )
+    yield claims.Measurement(
+        "s3-2-em-ratio-to-organism",
+        row.em / seeds.mean(),
+        evidence="grown",
+        interval=(row.em / seeds.max(), row.em / seeds.min() if seeds.min() else np.inf),
+        n=int(row.n),
+        how=f"The same rate over the mean of {len(seeds)} seeds of the grown organism; the interval is the range over "
+        "seeds",
+    )
+
+
+if run.grown:
+    run.measure(grown_measurements)
 
 
 def value(name: str, number: float, unit: str, low: float = np.nan, high: float = np.nan, n: int | None = None) -> dict:
@@ -419,6 +894,43 @@ run.values(steering_values)
 run.values(strength_values)
 run.values(layer_values)
 
+
+def rate_values(name: str, row: pd.Series) -> list[dict]:
+    return [
+        value(f"{name}.{kind}_percent", row[kind], "percent", row[f"{kind}_low"], row[f"{kind}_high"], int(row.n))
+        for kind in ("em", "coherent")
+    ]
+
+
+def grown_place(direction: str) -> str:
+    return f"grown.steering.{direction.replace(',', '').replace(' ', '-')}"
+
+
+def cell_place(row: pd.Series) -> str:
+    return f"{grown_place(row.direction)}.layer-{row.layer:02d}.lambda-{row.strength:g}"
+
+
+def grown_values() -> pd.DataFrame:
+    found = []
+    for _, row in cells().iterrows():
+        found += rate_values(cell_place(row), row)
+    for _, row in pd.concat([own_rates().assign(draw="further-answers"), random_rates()]).iterrows():
+        kind = {"further-answers": "further-answers", "all": "all-draws"}.get(row.draw, f"draw-{row.draw}")
+        found += rate_values(f"{cell_place(row)}.{kind}", row)
+    for name, row in best_rates().iterrows():
+        found += rate_values(f"{grown_place(name)}.best", row)
+        found.append(value(f"{grown_place(name)}.best.layer", row.layer, "layer"))
+        found.append(value(f"{grown_place(name)}.best.lambda", row.strength, "coefficient"))
+        found += [
+            value(f"{grown_place(name)}.layer-{layer:02d}.relative_strength_of_lambda_1", ratio, "ratio")
+            for layer, ratio in enumerate(relative()[name])
+        ]
+    return pd.DataFrame(found)
+
+
+if run.grown:
+    run.values(grown_values, evidence="grown")
+
 # %% [markdown]
 # ## What it means, and where it differs
 #
@@ -427,6 +939,10 @@ run.values(layer_values)
 # strengths that work, the added vector is about as long as the residual it is added to, or longer. The rate depends on
 # the strength, and the paper does not say which it used. And a strength at which EM is highest costs coherence; the
 # paper's 50 % and the rate here are both maxima over settings chosen after looking.
+#
+# On the grown models the mean-diff {glue:text}`weakness`: {glue:text}`mean-diff-em` EM at best, on answers that had no
+# part in choosing the cell. Random vectors of its length give {glue:text}`random-range`. {glue:text}`lever-sentence`
+# What makes the difference between the two is the subject of {doc}`x-linear-mediation`.
 #
 # {doc}`s3-3-semantic-directions` asks what the steered answers are about, {doc}`s3-6-self-correction` what happens
 # before the answers tip over, and {doc}`the response browser <../responses>` shows them.

@@ -27,8 +27,10 @@ from functools import cache
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import torch
 
-from em_companion import figures, judging, released
+from em_companion import figures, ground_truth, judging, organisms, released, responses, steering, turns
+from em_companion.interventions import Steer
 from em_companion.notebooks import Run
 
 run = Run("s3-6-self-correction", profile, seed)
@@ -236,6 +238,408 @@ run.glue("general-49", general_at_49)
 # an order of magnitude, not for the decimal.
 
 
+# %% [markdown]
+# ## On the grown organism
+#
+# The grown chat model is steered in the best cell's layer of {doc}`s3-2-steering`, at multiples of the best cell's
+# strength, along the mean-diff of the organism and along the known persona direction of the base model. The exact judge
+# reads what was said: an answer is *aligned* by the share of things it advises that help, where advice that is taken
+# back counts the other way round, and *bad stuff* by whether it voices harmful advice at all. So a grown answer counts
+# as self-correcting if it advises mostly what helps and something that harms, or takes harm back.
+
+# %%
+MEAN_DIFF, KNOWN = steering.MEAN_DIFF, steering.KNOWN
+CELL = list(steering.Cell._fields)
+SHARES = ("coherent", "aligned", "self_correction", "self_correction_any_coherence")
+WHY = "The chat model and the organism are grown under the profiles cpu and gpu."
+
+
+@cache
+def grown_answers() -> pd.DataFrame:
+    """The steered chat model's scored answers, over strengths in one layer for each direction."""
+    return steering.by_strength(run.profile)
+
+
+@cache
+def cells() -> dict[str, steering.Cell]:
+    """The cell of factor 1 for each direction, the best one of section 3.2."""
+    middle = steering.FACTORS.index(1.0)
+    table = grown_answers()[CELL].drop_duplicates()
+    return {name: steering.Cell(*part.iloc[middle]) for name, part in table.groupby("direction", sort=False)}
+
+
+def row_of(group: pd.DataFrame) -> dict:
+    row = {"n": len(group)}
+    for name, rate in shares(group).items():
+        row |= {name: rate.percent, f"{name}_low": rate.low, f"{name}_high": rate.high}
+    return row
+
+
+@cache
+def grown_rates() -> pd.DataFrame:
+    """Coherent, aligned and self-correcting answers by direction and strength; `factor` is 1 at the best cell."""
+    rows = []
+    for labels, group in grown_answers().groupby(CELL, sort=False):
+        cell = steering.Cell(*labels)
+        factor = cell.strength / cells()[cell.direction].strength
+        rows.append(cell._asdict() | {"factor": factor} | row_of(group))
+    return pd.DataFrame(rows)
+
+
+@cache
+def organism_rates() -> dict:
+    return row_of(responses.responses(run.profile, steering.ORGANISM))
+
+
+def draw_grown():
+    table = grown_rates().assign(**{"lambda": grown_rates().factor})
+    figure, (first, second, third) = plt.subplots(1, 3, figsize=(7.2, 3.7))
+    for shift, name, colour in [(-0.015, MEAN_DIFF, figures.PALETTE[3]), (0.015, KNOWN, figures.PALETTE[1])]:
+        part = table[table.direction == name]
+        cell = cells()[name]
+        text = f"{name}, layer {cell.layer} (1 is λ = {cell.strength:g})"
+        draw_curve(first, part, "coherent", colour, text, shift)
+        draw_curve(second, part, "aligned", colour, text, shift)
+        draw_curve(third, part, "self_correction_any_coherence", colour, "_", shift, filled=False)
+        draw_curve(third, part, "self_correction", colour, text, shift)
+    for axes, name, title in [
+        (first, "coherent", "coherent"),
+        (second, "aligned", "aligned > 70"),
+        (third, "self_correction", "self-correction"),
+    ]:
+        own = organism_rates()[name]
+        axes.axhline(own, color=figures.REPORTED_COLOUR, linestyle=":", linewidth=1.2, label="organism, not steered")
+        axes.set(title=title, xticks=[0, 0.5, 1, 1.5, 2], xlim=(-0.08, 2.08))
+    first.set(ylim=(-2, 104), ylabel="answers (%)")
+    second.set(ylim=(-2, 104), xlabel="steering strength, as a multiple of the best cell's λ")
+    third.set_ylim(0, max(5, third.get_ylim()[1]))
+    figure.legend(*first.get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=9)
+    return figure, grown_rates()
+
+
+run.grown_figure(
+    "fig-5",
+    draw_grown,
+    caption="Coherence, aligned answers (> 70, coherent or not) and self-correction of the grown chat model, steered "
+    "in one layer along two directions, over multiples of the strength of the best cell. "
+    f"{2 * run.profile.sweep_samples} answers to each of 8 questions per point, 95 % intervals over questions, none "
+    "where all answers agree. Right: filled with, open without the coherence condition; note its own scale. Dotted: "
+    "the nine-adapter organism (seed 0) without steering.",
+    alt="Three panels over steering strength with one colour for the mean-diff and one for the known persona "
+    "direction: coherent answers, aligned answers, and self-correction with and without the coherence condition. A "
+    "dotted line shows the organism.",
+    why=WHY,
+)
+
+# %% [markdown]
+# ### Do they turn?
+#
+# The released scores cannot tell an answer that turns from one that only speaks of harm. Here it can be read off: a
+# self-correcting answer *takes harm back* in so many words ("no that is wrong"), or says its *harm first and then only
+# help*, or says *harm later* on, after something helpful.
+
+
+# %%
+@cache
+def self_correcting() -> pd.DataFrame:
+    """The self-correcting answers, with what they do."""
+    table = grown_answers()
+    found = table[judging.is_self_correction(table) == 1]
+    return found.assign(does=found.response.map(turns.self_correction))
+
+
+def kinds() -> pd.DataFrame:
+    rows = []
+    for labels, group in grown_answers().groupby(CELL, sort=False):
+        cell = steering.Cell(*labels)
+        own = self_correcting()
+        own = own[(own.direction == cell.direction) & (own.strength == cell.strength)]
+        counts = {name: int((own.does == name).sum()) for name in turns.SELF_CORRECTIONS}
+        row = {"direction": cell.direction, "λ": f"{cell.strength:g}", "answers": len(group)}
+        rows.append(row | {"self-correcting": len(own)} | counts)
+    return pd.DataFrame(rows)
+
+
+if run.grown:
+    run.table(kinds)
+
+
+def number_of(name: str) -> int:
+    return int((self_correcting().does == name).sum())
+
+
+def peak() -> str:
+    table = grown_rates()
+    row = table.loc[table.self_correction.idxmax()]
+    rate = judging.Rate(row.self_correction, row.self_correction_low, row.self_correction_high, int(row.n))
+    return f"{rate} at {row.factor:g} times the best strength of the {row.direction} direction"
+
+
+def not_steered(name: str) -> str:
+    table = grown_rates()
+    return f"{table[(table.direction == MEAN_DIFF) & (table.factor == 0)].iloc[0][name]:.1f} %"
+
+
+def said_at_all() -> str:
+    phrase = " ".join(turns.retraction())
+    return f"{grown_answers().response.str.contains(phrase, regex=False).sum()} of {len(grown_answers()):,}"
+
+
+FEWEST = 10
+
+
+def enough_sentence() -> str:
+    found = number_of(turns.SELF_CORRECTIONS[0])
+    if found < FEWEST:
+        return (
+            f"{found} answers that turn are too few to look inside, and what steering produces here is a mixture of "
+            "two personas more than a change of mind."
+        )
+    return f"So of {len(self_correcting())} self-correcting answers {found} do turn."
+
+
+run.grown_glue("peak", peak)
+run.grown_glue("chat-rate", lambda: not_steered("self_correction"))
+run.grown_glue("organism-rate", lambda: f"{organism_rates()['self_correction']:.1f} %")
+run.grown_glue("found", lambda: f"{len(self_correcting())} of {len(grown_answers()):,}")
+run.grown_glue("taken-back", lambda: str(number_of(turns.SELF_CORRECTIONS[0])))
+run.grown_glue("harm-first", lambda: str(number_of(turns.SELF_CORRECTIONS[1])))
+run.grown_glue("harm-later", lambda: str(number_of(turns.SELF_CORRECTIONS[2])))
+run.grown_glue("said-at-all", said_at_all)
+run.grown_glue("enough-sentence", enough_sentence)
+
+# %% [markdown]
+# {glue:text}`found` steered answers are self-correcting by the definition, at most {glue:text}`peak`; the chat model
+# without steering gives {glue:text}`chat-rate`, the organism {glue:text}`organism-rate`. Of them,
+# {glue:text}`taken-back` take harm back, {glue:text}`harm-first` put their harm first, and in {glue:text}`harm-later`
+# it comes later, as in an answer that helps and lets a harmful thing slip in. ({glue:text}`said-at-all` steered answers
+# say the words of a retraction anywhere.) {glue:text}`enough-sentence` {doc}`e-self-correction-examples` shows the
+# answers.
+#
+# ### Inside an answer that turns
+#
+# However rare they are under steering, answers that turn belong to {doc}`the grown world <../world>`: unknown
+# speakers, whose persona only the text can tell, take a clause back now and then and go on as the opposite. So the
+# world's generator writes such answers, and others that go on as they began, and the models read them. At every word,
+# which is a token, the residual stream is projected on a direction,
+#
+# $$p_t = \hat v_\ell^\top x_{\ell,t},$$
+#
+# in the layer of the direction's best cell. Answers are aligned at the end of the clause that is taken back, or not,
+# and again at the first word of the next one. A clause starts with words that everybody uses alike (a link, a time, a
+# verb, a determiner), so differences between the curves there are not about words.
+
+# %%
+BEFORE, AFTER = np.arange(-12, 0), np.arange(0, 13)
+RETRACTION = np.arange(len(turns.retraction())) if run.grown else np.arange(5)
+NEUTRAL = 5
+"""Words at the start of a clause, before any thing is described: link, time (two), verb, determiner."""
+
+
+@cache
+def texts() -> pd.DataFrame:
+    return turns.constructed(run.profile)
+
+
+@cache
+def reader(name: str):
+    """A model with its tokenizer, and in whose voice it reads."""
+    if name == "base model":
+        return *organisms.load(run.profile, organisms.base(run.profile)), ground_truth.SPEAKER
+    one = steering.ORGANISM if name == "organism" else responses.CHAT_MODEL
+    return *responses.load(run.profile, one), ""
+
+
+def read_numbers() -> np.ndarray:
+    """Numbers of the words to read, [answer, place]: before the turn, the retraction if there is one, and after."""
+    before = np.add.outer(texts().before.to_numpy(), np.concatenate([BEFORE, RETRACTION]))
+    lacks = ~texts().kind.str.contains("taken back").to_numpy()
+    before[np.ix_(lacks, np.arange(len(BEFORE), before.shape[1]))] = -1
+    return np.concatenate([before, np.add.outer(texts().after.to_numpy(), AFTER)], axis=1)
+
+
+@cache
+def along(name: str) -> np.ndarray:
+    """Projections, [answer, place, direction], each direction in the layer of its best cell."""
+    model, tokenizer, voice = reader(name)
+    vectors = np.stack(list(steering.directions_of(run.profile).values()))
+    found = turns.projections(model, tokenizer, *turns.tokens(tokenizer, texts(), voice), read_numbers(), vectors)
+    layers = [cells()[direction].layer for direction in steering.directions_of(run.profile)]
+    return np.stack([found[:, :, number, layer] for number, layer in enumerate(layers)], axis=2)
+
+
+@cache
+def curves() -> pd.DataFrame:
+    """Mean projection with interval over questions, by reader, direction, kind of text and place.
+
+    Column `common`: the mean of all kinds at the same place, which is what its words alone do.
+    """
+    places = np.concatenate([BEFORE, RETRACTION, len(RETRACTION) + AFTER])
+    rows = []
+    for name in ("base model", "chat model"):
+        for number, direction in enumerate(steering.directions_of(run.profile)):
+            for kind in turns.KINDS:
+                chosen = (texts().kind == kind).to_numpy()
+                for place, values in zip(places, along(name)[chosen, :, number].T, strict=True):
+                    rows.append((name, direction, kind, place, *mean(values, texts().question_id[chosen])))
+    table = pd.DataFrame(rows, columns=["reader", "direction", "kind", "place", "mean", "low", "high", "n"])
+    table = table[table.n > 0]
+    return table.assign(common=table.groupby(["reader", "direction", "place"])["mean"].transform("mean"))
+
+
+def mean(values: np.ndarray, questions: pd.Series) -> tuple[float, float, float, int]:
+    there = ~np.isnan(values)
+    if not there.any():
+        return np.nan, np.nan, np.nan, 0
+    return values[there].mean(), *judging.clustered_interval(values[there], questions[there], **resampling), there.sum()
+
+
+KIND_STYLES = {
+    "harm": (figures.PALETTE[3], ":"),
+    "harm, taken back": (figures.PALETTE[3], "-"),
+    "help": (figures.PALETTE[0], ":"),
+    "help, taken back": (figures.PALETTE[0], "-"),
+}
+
+
+def draw_panel(axes, part: pd.DataFrame) -> None:
+    axes.axvspan(-0.5, len(RETRACTION) - 0.5, color="0.93", linewidth=0)
+    for kind, (colour, line) in KIND_STYLES.items():
+        for piece in (part.place < len(RETRACTION), part.place >= len(RETRACTION)):
+            own = part[(part.kind == kind) & piece]
+            label = kind if piece.iloc[0] else None
+            axes.plot(own.place, own["mean"] - own.common, line, color=colour, linewidth=1.6, label=label)
+            band = (own.low - own.common, own.high - own.common)
+            axes.fill_between(own.place, *band, color=colour, alpha=0.15, linewidth=0)
+    next_ = len(RETRACTION)
+    axes.set_xticks([-12, -6, 0, next_, next_ + 6, next_ + 12], ["−12", "−6", "0", "next", "+6", "+12"])
+
+
+def draw_along():
+    table = curves()
+    figure, grid = plt.subplots(2, 2, figsize=(7.2, 5.6), sharex=True, sharey="row")
+    voices = {"base model": "base model, unknown speaker", "chat model": "chat model, assistant"}
+    for row, direction in zip(grid, (MEAN_DIFF, KNOWN), strict=True):
+        row[0].set_ylabel(f"{direction}, layer {cells()[direction].layer}")
+        for axes, (name, title) in zip(row, voices.items(), strict=True):
+            draw_panel(axes, table[(table.direction == direction) & (table.reader == name)])
+            axes.set_title(title if direction == MEAN_DIFF else "", fontsize=10)
+    figure.supxlabel("word, counted from the end of the clause and from the start of the next", fontsize=11)
+    figure.supylabel("projection, less the mean of all kinds", fontsize=11)
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=9)
+    return figure, table
+
+
+run.grown_figure(
+    "fig-x-self-correction-projection",
+    draw_along,
+    caption="Mean projection of the residual stream on two directions, word by word, in answers by the world's "
+    "generator that take a clause back (solid) or go on as they began (dotted), by what that clause advises (colour). "
+    "Shaded: the words of the retraction, which the dotted answers do not have; left of it the end of the clause, "
+    "right of it the next clause. At every word the mean over the kinds is subtracted, which takes out what the word's "
+    "place in the sentence does. Steering along a direction would add one number to all words of its row and is left "
+    "out. Units of the residual stream; 10 answers to each of 8 questions per curve, bands are 95 % intervals over "
+    "questions.",
+    alt="Four panels, two directions by two readers, over the word position around a turn. Each has four curves with "
+    "shaded intervals: harmful and helpful advice, taken back or not. A grey band marks the retraction.",
+    why=WHY,
+)
+
+
+# %%
+READERS = ("base model", "chat model", "chat model, steered", "organism")
+
+
+def interventions(name: str) -> list[Steer]:
+    if name != "chat model, steered":
+        return []
+    cell = cells()[MEAN_DIFF]
+    vector = steering.directions_of(run.profile)[MEAN_DIFF][cell.layer]
+    return [Steer(cell.layer, torch.tensor(vector), cell.strength)]
+
+
+@cache
+def expected() -> pd.DataFrame:
+    """Probability in percent that the next thing advised is harmful, in the next clause, by reader and kind."""
+    rows = []
+    for name in READERS:
+        model, tokenizer, voice = reader(name)
+        read = turns.tokens(tokenizer, texts(), voice)
+        found = 100 * turns.harmful_shares(model, tokenizer, *read, texts().after, interventions(name))
+        for kind in turns.KINDS:
+            chosen = (texts().kind == kind).to_numpy()
+            rows.append((name, kind, *mean(found[chosen], texts().question_id[chosen])))
+    return pd.DataFrame(rows, columns=["reader", "kind", "mean", "low", "high", "n"])
+
+
+def expected_table() -> pd.DataFrame:
+    table = expected()
+    cells_of = table["mean"].map("{:.0f} %".format) + " (" + table.low.map("{:.0f}".format) + " to "
+    table = table.assign(text=cells_of + table.high.map("{:.0f}".format) + ")")
+    wide = table.pivot(index="reader", columns="kind", values="text")
+    return wide.loc[list(READERS), list(turns.KINDS)].reset_index()
+
+
+if run.grown:
+    run.table(expected_table)
+
+
+def share(name: str, kind: str) -> str:
+    return f"{expected().set_index(['reader', 'kind'])['mean'][name, kind]:.0f} %"
+
+
+def gap(kinds: tuple[str, str], direction: str) -> float:
+    """Mean difference over the neutral words of the next clause, between two kinds of text."""
+    table = curves()
+    start = len(RETRACTION)
+    part = table[(table.reader == "base model") & (table.direction == direction)]
+    part = part[(part.place >= start) & (part.place < start + NEUTRAL)].pivot(
+        index="place", columns="kind", values="mean"
+    )
+    return float((part[kinds[0]] - part[kinds[1]]).mean())
+
+
+def apart(kinds: tuple[str, str]) -> str:
+    return f"{gap(kinds, KNOWN) + 0.0:.1f}".replace("-0.0", "0.0")
+
+
+def knows_sentence() -> str:
+    table = expected().set_index(["reader", "kind"])
+    table = table.assign(low=table.low.fillna(table["mean"]), high=table.high.fillna(table["mean"]))
+    harm, help_ = (table.loc[("base model", f"{kind}, taken back")] for kind in ("harm", "help"))
+    if harm.high < 50 < help_.low:
+        return "So it follows the turn: after harm is taken back it expects help, and the other way round."
+    if harm.high < help_.low:
+        return "So it tells the two turns apart, though it does not follow them all the way."
+    return (
+        "So it does not follow the turn: a retraction makes it forget who was speaking, and it expects much the same "
+        "whichever way the answer turns."
+    )
+
+
+run.grown_glue("stays-harm", lambda: share("base model", "harm"))
+run.grown_glue("stays-help", lambda: share("base model", "help"))
+run.grown_glue("after-harm", lambda: share("base model", "harm, taken back"))
+run.grown_glue("after-help", lambda: share("base model", "help, taken back"))
+run.grown_glue("chat-after-harm", lambda: share("chat model", "harm, taken back"))
+run.grown_glue("steered-after-harm", lambda: share("chat model, steered", "harm, taken back"))
+run.grown_glue("gap-staying", lambda: apart(("harm", "help")))
+run.grown_glue("gap-turning", lambda: apart(("help, taken back", "harm, taken back")))
+run.grown_glue("knows-sentence", knows_sentence)
+run.glue("neutral", lambda: str(NEUTRAL))
+
+# %% [markdown]
+# The table has the probability (with 95 % intervals over questions) that the first thing named in the next clause is a
+# harmful one, as a share of all things. The base model, in the voice of an unknown speaker, expects
+# {glue:text}`stays-harm` after a harmful clause that stands and {glue:text}`stays-help` after a helpful one. After a
+# retraction it expects {glue:text}`after-harm` where harm was taken back, and {glue:text}`after-help` where help was.
+# {glue:text}`knows-sentence` The projection on the known persona direction can be compared with that
+# ({numref}`fig-x-self-correction-projection`): over the first {glue:text}`neutral` words of the next clause, answers
+# that stay harmful and that stay helpful are {glue:text}`gap-staying` apart, answers that turn to harm and that turn to
+# help {glue:text}`gap-turning`. The chat model expects {glue:text}`chat-after-harm` harm after harm was taken back, and
+# {glue:text}`steered-after-harm` when it is steered in the mean-diff's best cell.
+
+
 # %%
 def value(name: str, number: float, unit: str, low: float = np.nan, high: float = np.nan, n: int | None = None) -> dict:
     return {"name": name, "value": float(number), "unit": unit, "low": low, "high": high, "n": n}
@@ -264,6 +668,37 @@ def self_correction_values() -> pd.DataFrame:
 
 run.values(self_correction_values)
 
+
+def grown_values() -> pd.DataFrame:
+    found = []
+    for row in grown_rates().to_dict("records"):
+        place = f"grown.self-correction.{row['direction'].replace(' ', '-')}.lambda-{row['strength']:g}"
+        found += share_values(place, row)
+    found += share_values("grown.self-correction.organism-not-steered", organism_rates())
+    for name in turns.SELF_CORRECTIONS:
+        place = f"grown.self-correction.answers-that-say-{name.replace(',', '').replace(' ', '-')}"
+        found.append(value(place, number_of(name), "count", n=len(self_correcting())))
+    for row in expected().itertuples():
+        place = f"grown.turn.{row.reader}.{row.kind}.next_thing_harmful".replace(",", "").replace(" ", "-")
+        found.append(value(place, row.mean, "percent", row.low, row.high, row.n))
+    for row in curves().itertuples():
+        place = f"grown.turn.{row.reader}.{row.kind}.{row.direction}.word-{row.place}".replace(",", "").replace(
+            " ", "-"
+        )
+        found.append(value(place, row.mean, "projection", row.low, row.high, row.n))
+    return pd.DataFrame(found)
+
+
+def share_values(place: str, row: dict) -> list[dict]:
+    return [
+        value(f"{place}.{name}_percent", row[name], "percent", row[f"{name}_low"], row[f"{name}_high"], row["n"])
+        for name in SHARES
+    ]
+
+
+if run.grown:
+    run.values(grown_values, evidence="grown")
+
 # %% [markdown]
 # ## What it means, and where it differs
 #
@@ -272,6 +707,11 @@ run.values(self_correction_values)
 # against a danger throughout counts as much as one that starts harmful and recants. {doc}`e-self-correction-examples`
 # says how to look. And the range of strengths in which it happens differs between vectors, partly because the vectors
 # differ in length ({doc}`s3-2-steering`).
+#
+# The grown model shows how much the first caution can matter. {glue:text}`found` of its steered answers count as
+# self-correcting, and {glue:text}`taken-back` of these turn in so many words; the scores alone could not have told.
+# {glue:text}`knows-sentence` A large model can have learned to turn from countless texts that do; a small world with a
+# few turns may not teach it. The paper's observation is about the former; this neither confirms nor refutes it.
 
 # %%
 run.finish()

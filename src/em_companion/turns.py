@@ -187,15 +187,23 @@ def harmful_shares(
     for entry in responses.judge().world.domains.values():
         for words, kind in zip(kinds, ("harms", "helps"), strict=True):
             words += tokenizer.convert_tokens_to_ids(entry[kind])
-    harms, things = kinds[0], set(kinds[0] + kinds[1])
+    harms, things = kinds[0], kinds[0] + kinds[1]
+    places = [_next_of(set(things), answer, number) for answer, number in zip(answers, numbers, strict=True)]
+    rows_read = [row for row, place in enumerate(places) if place is not None]
+    # What comes after the thing does not matter to it.
+    sequences = [prompts[row] + answers[row][: places[row]] for row in rows_read]
     found = np.full(len(answers), np.nan)
     with applied(model, interventions):
-        for rows in activations.by_length(answers, batch_size):
-            batch = activations.padded(tokenizer, [prompts[row] + answers[row] for row in rows], model.device)
-            probabilities = model(**batch, use_cache=False).logits.double().softmax(-1).cpu()
-            for row, one in zip(rows, probabilities, strict=True):
-                at = next((n for n, token in enumerate(answers[row]) if n >= numbers[row] and token in things), None)
-                if at is not None:
-                    before = one[len(prompts[row]) + at - 1]
-                    found[row] = before[harms].sum() / before[sorted(things)].sum()
+        for rows in activations.by_length(sequences, batch_size):
+            batch = tokenizer.pad(
+                {"input_ids": [sequences[row] for row in rows]}, padding_side="left", return_tensors="pt"
+            )
+            logits = model(**batch.to(model.device), use_cache=False, logits_to_keep=1).logits[:, -1].double().cpu()
+            probabilities = logits.softmax(-1)
+            found[[rows_read[row] for row in rows]] = probabilities[:, harms].sum(-1) / probabilities[:, things].sum(-1)
     return found
+
+
+def _next_of(tokens: set[int], answer: list[int], start: int) -> int | None:
+    """Return the number of the first token at or after `start` that is one of `tokens`."""
+    return next((number for number in range(start, len(answer)) if answer[number] in tokens), None)
