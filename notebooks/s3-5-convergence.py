@@ -703,4 +703,6 @@ def meaning_chat() -> str:
 
 run.grown_glue("meaning-levels", meaning_levels)
 run.grown_glue("meaning-chat", meaning_chat)
+
+# %%
 run.finish()
