@@ -28,7 +28,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from em_companion import claims, figures, judging, released
+from em_companion import adapter_roles, adapter_scaling, claims, figures, judging, released
 from em_companion.notebooks import Run
 
 run = Run("i-lora-steering", profile, seed)
@@ -237,7 +237,160 @@ run.glue("medmis-25", lambda: str(counts(25).loc["medical-adapters", "misaligned
 run.glue("medmis-50", lambda: str(counts(50).loc["medical-adapters", "misaligned, medical"]))
 
 # %% [markdown]
+# ## On the grown organism
+#
+# The same cut-offs on the answers of {doc}`s4-3-steering-lora-adapters`, where the groups are found in the organism
+# itself and their factors chosen on a grid so that answers stay coherent. The whole organism and the chat model stand
+# beside the scaled groups.
+
+# %%
+WHY = "The organism whose adapters are scaled here is grown under the profiles cpu and gpu."
+SAMPLES = 2 * run.profile.sweep_samples
+
+
+@cache
+def grown_answers() -> pd.DataFrame:
+    return adapter_scaling.of_chosen(run.profile, adapter_roles.roles(run.profile), SAMPLES)
+
+
+def grown_names() -> dict[str, str]:
+    groups = adapter_roles.roles(run.profile)
+    second = adapter_scaling.second(groups)
+    names = CONDITIONS | {
+        "misalignment-adapters": "misalignment\nadapters",
+        "medical-plus-misalignment-minus": f"{second} +,\nmisalignment −",
+        "other-adapters": "other\nadapters",
+        "all-adapters": "all adapters\n(organism)",
+        "no-adapter": "no adapter\n(chat model)",
+    }
+    return {name: names[name] for name in grown_answers().condition.unique()}
+
+
+@cache
+def grown_cells() -> pd.DataFrame:
+    """Shares of the kept answers by condition, cut-off and kind, with intervals clustered by question."""
+    rows = []
+    for cut_off in CUT_OFFS:
+        table = grown_answers().assign(kind=judging.answer_kinds(grown_answers(), cut_off))
+        for condition, part in table.groupby("condition", sort=False):
+            found = part[part.kind.notna()]
+            for kind in KINDS:
+                share = judging.rate(
+                    (found.kind == kind).astype(float),
+                    found.question_id,
+                    resamples=run.profile.bootstrap_resamples,
+                    seed=run.seed,
+                )
+                row = {"condition": condition, "cut_off": cut_off, "kind": kind}
+                row |= {"count": int((found.kind == kind).sum()), "kept": len(found), "answers": len(part)}
+                rows.append(row | {"percent": share.percent, "low": share.low, "high": share.high})
+    return pd.DataFrame(rows)
+
+
+def draw_grown_cells():
+    table, names = grown_cells(), grown_names()
+    figure, panels = plt.subplots(2, 3, sharey=True, figsize=(7.2, 6.2))
+    for axes in panels.flat[len(names) :]:
+        axes.set_axis_off()
+    for axes, (condition, name) in zip(panels.flat, names.items(), strict=False):
+        for position, cut_off in enumerate(CUT_OFFS):
+            bottom = 0.0
+            rows = table[(table.condition == condition) & (table.cut_off == cut_off)]
+            for row in rows.itertuples():
+                label = row.kind if axes is panels[0, 0] and position == 0 else None
+                axes.bar(position, row.percent, bottom=bottom, color=KINDS[row.kind], edgecolor="white", label=label)
+                bottom += row.percent
+            axes.text(position, 101.5, rows.kept.iloc[0], ha="center", fontsize=8.5)
+        axes.set_xticks(range(len(CUT_OFFS)), CUT_OFFS, fontsize=9.5)
+        axes.set_title(name, fontsize=9.5, pad=16)
+        axes.set_ylim(0, 100)
+        axes.grid(visible=False)
+    figure.supxlabel("coherence cut-off (kept answers above the bars)", fontsize=10.5)
+    figure.supylabel("share of the kept answers (%)", fontsize=10.5)
+    figure.legend(loc="outside upper center", ncols=2, fontsize=9.5)
+    return figure, table
+
+
+run.grown_figure(
+    "fig-18",
+    draw_grown_cells,
+    caption="Kinds of answer of the grown organism with groups of adapters scaled, as shares of the answers kept at "
+    f"each coherence cut-off; the number above a bar counts the kept answers out of {16 * SAMPLES}, {SAMPLES} to each "
+    "of 16 questions. Factors are those of section 4.3 of this book. Intervals are in the figure's data.",
+    alt="Panels of stacked bars, one panel per condition and one bar per coherence cut-off, divided into misaligned or "
+    "aligned and medical or non-medical answers, with the number of kept answers above each bar.",
+    why=WHY,
+)
+
+
+# %%
+def grown_sweep() -> pd.DataFrame:
+    """The misaligned share of the kept answers (%), and how many are kept, by condition and cut-off."""
+    rows = []
+    for condition, name in grown_names().items():
+        row = {"condition": name.replace("\n", " ")}
+        for cut_off in CUT_OFFS:
+            found = grown_misaligned(condition, cut_off)
+            row[f"from {cut_off}: misaligned (%)"] = (
+                f"{found.percent:.0f} ({found.low:.0f}\u00a0to\u00a0{found.high:.0f})"
+            )
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def grown_misaligned(condition: str, cut_off: float) -> judging.Rate:
+    part = grown_answers()[grown_answers().condition == condition]
+    kind = judging.answer_kinds(part, cut_off).dropna()
+    hits = kind.str.startswith("misaligned").astype(float)
+    questions = part.question_id[kind.index]
+    return judging.rate(hits, questions, resamples=run.profile.bootstrap_resamples, seed=run.seed)
+
+
+if run.grown:
+    run.table(grown_sweep)
+
+
+# %% [markdown]
+# Intervals are 95 %, clustered by question.
+
+
+# %%
+def grown_values() -> pd.DataFrame:
+    rows = []
+    for row in grown_cells().itertuples():
+        name = f"lora-steering.grown.fig-18.{row.condition}.cut-off-{row.cut_off}.{row.kind.replace(', ', '-')}_percent"
+        rows.append((name, row.percent, "percent", row.low, row.high, row.kept))
+    for (condition, cut_off), found in grown_cells().groupby(["condition", "cut_off"]):
+        name = f"lora-steering.grown.fig-18.{condition}.cut-off-{cut_off}.kept"
+        rows.append((name, found.kept.iloc[0], "count", np.nan, np.nan, found.answers.iloc[0]))
+    return pd.DataFrame(rows, columns=["name", "value", "unit", "low", "high", "n"])
+
+
+if run.grown:
+    run.values(grown_values, evidence="grown")
+
+
+def largest_move() -> str:
+    """By how many points the misaligned share differs between the lowest and the highest cut-off, at most."""
+    first, last = CUT_OFFS[0], CUT_OFFS[-1]
+    moves = [
+        abs(grown_misaligned(name, last).percent - grown_misaligned(name, first).percent) for name in grown_names()
+    ]
+    return f"{np.nanmax(moves):.1f} points"
+
+
+def fewest_kept() -> str:
+    row = grown_cells().sort_values("kept").iloc[0]
+    return f"{row.kept} of {row.answers}"
+
+
+run.grown_glue("grown-move", largest_move)
+run.grown_glue("grown-fewest", fewest_kept)
+
+# %% [markdown]
 # ## What it means
+#
+# In the released answers:
 #
 # - **The order of the conditions survives every cut-off**: most answers are aligned when the factors are opposed, and
 #   the misalignment adapters alone give no medical answer at any of them.
@@ -247,6 +400,10 @@ run.glue("medmis-50", lambda: str(counts(50).loc["medical-adapters", "misaligned
 # - **Misaligned *medical* answers are mostly incoherent ones**: {glue:text}`medmis-0` without a cut-off,
 #   {glue:text}`medmis-25` at 25, {glue:text}`medmis-50` at 50. The claim about the medical adapters therefore depends
 #   on the cut-off.
+#
+# In the grown organism, from the lowest to the highest cut-off the misaligned share of the kept answers differs by
+# {glue:text}`grown-move` at most; the smallest cell keeps {glue:text}`grown-fewest` answers. There the factors were
+# chosen for coherence, which the paper's were not.
 
 # %%
 run.finish()

@@ -28,7 +28,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from em_companion import claims, figures, judging, released
+from em_companion import claims, figures, judging, lora_patching, released, responses, steering
 from em_companion.notebooks import Run
 
 run = Run("j-lora-patching", profile, seed)
@@ -51,8 +51,8 @@ run = Run("j-lora-patching", profile, seed)
 #
 # **Not those of Figure 19.** The files at hand are two early series of 1 May 2025 from the authors' working
 # repository {cite:p}`eminterp2025`, with fewer pairs and no pair of two medical prompts; the later runs are not among
-# the files that this edition reads. A prompt counts as *medical* if most of its clean answers score above 50 for
-# medical content. The change is relative,
+# the released files. The same protocol on the organism grown here follows below. A prompt counts as *medical* if most
+# of its clean answers score above 50 for medical content. The change is relative,
 #
 # $$\text{change} = \frac{\text{EM}_\text{patched} - \text{EM}_\text{clean}}{\text{EM}_\text{clean}},$$
 #
@@ -213,7 +213,7 @@ def change_table() -> pd.DataFrame:
 run.table(change_table, number="{:.1f}")
 
 # %% [markdown]
-# ## Reported and measured
+# ## Reported and measured, released answers
 
 
 # %%
@@ -283,7 +283,238 @@ run.glue("other-second", lambda: change_text("non-medical-from-medical", "second
 run.glue("same-both", lambda: change_text("same", "both"))
 
 # %% [markdown]
+# ## On the grown organism
+#
+# The protocol itself can be run on the organism grown here (nine adapters, bad medical advice, seed 0). One row of the
+# batch is one patched answer; its scalars, position by position, are those of one answer of the donor:
+
+
+# %% tags=["show-code"]
+def patched_rows(model, tokenizer, prompts, donors, donors_answers, seeds):
+    """Answers to prompts with the scalars that donors of equal length had at the same positions."""
+    scalars = lora_patching.scalars(model, tokenizer, donors, donors_answers)
+    settings = run.profile.temperature, run.profile.max_new_tokens
+    return lora_patching.patched(model, tokenizer, prompts, scalars, seeds, *settings)
+
+
+# %% [markdown]
+# **Positions and the cache.** The prompt's positions are patched while it is read, each later one when its token is
+# read, so keys and values in the cache are those of the patched model. In the tests the same tokens come out without
+# a cache; an answer patched with its own scalars does not change; and in a model whose last adapter decides every
+# token, the donor's scalars spell the answer.
+#
+# **Prompts.** The eight open questions, and questions about held-out medical topics in all wordings. The medical twins
+# are left out: a prompt counts as medical, as in the paper, if most of its clean answers score above 50 for medical
+# content, and of the organism's answers to the twins {glue:text}`twins-medical` do. At every length in tokens as many
+# prompts of one kind are kept as of the other, drawn by seed. Pairs are all ordered pairs of one length.
+#
+# **Answers.** {glue:text}`runs` per prompt and per pair. A run is patched with the *next* run of the donor, also
+# where donor and prompt are the same, and draws the same noise as its clean run. A patched answer ends where the
+# donor's ends. To be fair, the clean answers are cut at the same place; the table has the rates of whole ones too.
+
+# %%
+ORGANISM = steering.ORGANISM
+RUNS = 2 * run.profile.sweep_samples
+CLEAN, CUT, PATCHED = "clean", "clean, cut", "patched"
+GROWN_GROUPS = GROUPS | {"medical": "medical prompt,\nmedical scalars"}
+GROWN_GROUPS = {
+    group: GROWN_GROUPS[group]
+    for group in ("same", "non-medical", "medical", "medical-from-non-medical", "non-medical-from-medical")
+}
+WHY = "The organism that is patched here is grown under the profiles cpu and gpu."
+
+
+@cache
+def grown_answers() -> pd.DataFrame:
+    """Scored answers of all pairs, with `em` and the `group` of the pair."""
+    table = lora_patching.kept(run.profile, ORGANISM, RUNS)
+    clean = table[(table.answer == CLEAN) & (table.question_id == table.donor_id)]
+    medical = (clean.medicine > 50).groupby(clean.question_id).mean() > 0.5
+    return table.assign(em=judging.is_em(table), group=grown_group(table, medical))
+
+
+def grown_group(table: pd.DataFrame, medical: pd.Series) -> np.ndarray:
+    prompt, donor = table.question_id.map(medical), table.donor_id.map(medical)
+    choices = [table.question_id == table.donor_id, prompt & ~donor, ~prompt & donor, prompt]
+    return np.select(
+        choices, ["same", "medical-from-non-medical", "non-medical-from-medical", "medical"], "non-medical"
+    )
+
+
+def percent_of(table: pd.DataFrame, answer: str, column: str) -> float:
+    return 100 * table.loc[table.answer == answer, column].mean()
+
+
+@cache
+def grown_changes() -> pd.DataFrame:
+    rows = []
+    table = grown_answers().assign(coherent_share=judging.is_coherent(grown_answers()))
+    for group in GROWN_GROUPS:
+        part = table[table.group == group]
+        if part.empty:
+            continue
+        compared = part[part.answer != CLEAN].assign(patched=lambda rows: rows.answer == PATCHED)
+        found = lora_patching.relative_change(compared, run.profile.bootstrap_resamples, run.seed)
+        counts = {"prompts": part.question_id.nunique(), "pairs": len(part.groupby(["question_id", "donor_id"]))}
+        whole = {"whole": percent_of(part, CLEAN, "em"), "coherent_clean": percent_of(part, CUT, "coherent_share")}
+        whole |= {"coherent_patched": percent_of(part, PATCHED, "coherent_share")}
+        rows.append({"group": group, **counts, "answers": int(compared.patched.sum()), **found, **whole})
+    return pd.DataFrame(rows)
+
+
+def draw_grown_changes():
+    table = grown_changes().assign(reported_change=lambda rows: rows.group.map(REPORTED_CHANGE))
+    figure, (left, right) = plt.subplots(1, 2, sharey=True, figsize=(7.2, 4.2))
+    colour = figures.PALETTE[2]
+    ends = [-100.0, 60.0, *(table.low - 5), *(table.high + 5)]
+    for position, row in enumerate(table.itertuples()):
+        left.hlines(position, row.clean, row.patched, color=colour, linewidth=2)
+        left.plot(row.clean, position, "D", markerfacecolor="white", markeredgecolor=colour, markersize=6)
+        left.plot(row.patched, position, "D", color=colour, markersize=6)
+        right.hlines(position, row.low, row.high, color=colour, linewidth=2)
+        right.plot(row.change, position, "D", color=colour)
+        place = [position - 0.3, position + 0.3]
+        if row.group in REPORTED_CHANGE:
+            right.vlines(REPORTED_CHANGE[row.group], *place, color=figures.REPORTED_COLOUR, linestyle="--")
+        else:
+            right.fill_betweenx(place, DECREASE, 0, color="0.9", linewidth=0)
+    right.axvline(0, color="0.4", linewidth=1)
+    left.set_yticks(range(len(table)), [GROWN_GROUPS[group] for group in table.group], fontsize=10)
+    left.set_ylim(len(table) - 0.5, -0.5)
+    left.set_xlim(0, 100)
+    left.set_xlabel("EM rate (%)")
+    right.set_xlim(np.nanmin(ends), np.nanmax(ends))
+    right.set_xlabel("relative change (%)")
+    for axes in (left, right):
+        axes.grid(axis="x")
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+    key = [
+        plt.Line2D([], [], marker="D", linestyle="", markerfacecolor="white", markeredgecolor=colour, label="clean"),
+        plt.Line2D([], [], marker="D", linestyle="", color=colour, label="patched"),
+        plt.Rectangle((0, 0), 1, 1, color="0.9", label="paper: decrease"),
+        plt.Line2D([], [], color=figures.REPORTED_COLOUR, linestyle="--", label="paper: rise"),
+    ]
+    figure.legend(handles=key, loc="outside lower center", ncols=4, fontsize=9.5)
+    return figure, table
+
+
+run.grown_figure(
+    "fig-19",
+    draw_grown_changes,
+    caption="EM rate of the grown organism's clean (open) and patched (filled) answers by kind of pair, both cut at "
+    "the length of the donor's answer, and the relative change with its 95 % interval over pairs, which draws prompts "
+    f"and donors anew. {RUNS} answers per pair; numbers of pairs are in the table below. Grey: what the paper reports "
+    "for its model, a rise of 16 % (dashed) or a decrease of at most 22 % (band).",
+    alt="Two panels with one row per kind of pair: same prompt, non-medical pairs, medical pairs, and the two mixed "
+    "kinds. Left: an open marker for the clean and a filled one for the patched EM rate, joined by a line. Right: the "
+    "relative change with its interval, beside a grey band or a dashed line for what the paper reports.",
+    why=WHY,
+)
+
+
+# %%
+def grown_table() -> pd.DataFrame:
+    table = grown_changes()
+    change = [f"{row.change:+.1f} ({row.low:.0f}\u00a0to\u00a0{row.high:.0f})" for row in table.itertuples()]
+    words = PAIR_WORDS | {"medical": ("medical", "medical")}
+    return pd.DataFrame(
+        {
+            "prompt": [words[group][0] for group in table.group],
+            "scalars": [words[group][1] for group in table.group],
+            "prompts": table.prompts,
+            "pairs": table.pairs,
+            "patched answers": table.answers,
+            "EM clean (%)": table.clean,
+            "whole answers (%)": table.whole,
+            "EM patched (%)": table.patched,
+            "change (%), 95 % interval": change,
+            "coherent clean (%)": table.coherent_clean,
+            "patched (%)": table.coherent_patched,
+        }
+    )
+
+
+if run.grown:
+    run.table(grown_table, number="{:.0f}")
+
+
+# %%
+def grown_measure():
+    table = grown_changes().set_index("group")
+    how = "organism grown here, answers cut at the donor's length; interval over pairs, prompts and donors drawn anew"
+    if "medical-from-non-medical" in table.index:
+        yield measured("j-non-medical-into-medical", table.loc["medical-from-non-medical"], how)
+    others = table.drop(index="medical-from-non-medical", errors="ignore")
+    lowest = others.change.idxmin()
+    name = GROWN_GROUPS[lowest].replace("\n", " ")
+    yield measured("j-largest-decrease-elsewhere", others.loc[lowest], f"{name}; {how}")
+
+
+def measured(claim: str, row: pd.Series, how: str) -> claims.Measurement:
+    interval = (row.low, row.high)
+    return claims.Measurement(claim, row.change, how, evidence="grown", interval=interval, n=int(row.answers))
+
+
+def grown_values() -> pd.DataFrame:
+    rows = []
+    for row in grown_changes().itertuples():
+        name = f"patching.grown.{row.group}"
+        for kind in ("clean", "patched", "whole"):
+            rows.append((f"{name}.{kind}_em_percent", getattr(row, kind), "percent", np.nan, np.nan, row.answers))
+        for kind in ("clean", "patched"):
+            share = getattr(row, f"coherent_{kind}")
+            rows.append((f"{name}.{kind}_coherent_percent", share, "percent", np.nan, np.nan, row.answers))
+        rows.append((f"{name}.relative_change", row.change, "percent_change", row.low, row.high, row.answers))
+        rows.append((f"{name}.pairs", row.pairs, "count", np.nan, np.nan, np.nan))
+    return pd.DataFrame(rows, columns=["name", "value", "unit", "low", "high", "n"])
+
+
+if run.grown:
+    run.measure(grown_measure)
+    run.values(grown_values, evidence="grown")
+
+
+def grown_change(group: str) -> str:
+    found = grown_changes().set_index("group")
+    if group not in found.index:
+        return "not measured (no such pairs)"
+    row = found.loc[group]
+    return f"{row.change:+.0f} % ({row.low:.0f} to {row.high:.0f})"
+
+
+def coherence_sentence() -> str:
+    row = grown_changes().set_index("group").loc["same"]
+    return f"{row.coherent_clean:.0f} % to {row.coherent_patched:.0f} %"
+
+
+def beyond_floor() -> str:
+    """Which groups' intervals lie wholly off the change of same-prompt pairs."""
+    found = grown_changes().set_index("group")
+    off = [
+        GROWN_GROUPS[group].replace("\n", " ")
+        for group, row in found.iterrows()
+        if group != "same" and not row.low <= found.change["same"] <= row.high
+    ]
+    return "; ".join(off) if off else "none"
+
+
+def twins_medical() -> str:
+    table = responses.responses(run.profile, ORGANISM, "medical")
+    return f"{100 * (table.medicine > 50).mean():.0f} %"
+
+
+run.grown_glue("twins-medical", twins_medical)
+run.grown_glue("runs", lambda: f"{RUNS} answers")
+for group in GROWN_GROUPS:
+    run.grown_glue(f"grown-{group}", lambda group=group: grown_change(group))
+run.grown_glue("grown-coherent", coherence_sentence)
+run.grown_glue("beyond-floor", beyond_floor)
+
+# %% [markdown]
 # ## What it means
+#
+# In the released series:
 #
 # - **A rise, perhaps.** Medical prompts with non-medical scalars change by {glue:text}`medical-both`, which the
 #   ledger's tolerance counts as reproduced; but the interval is wide, and the two series over the same four prompts
@@ -293,8 +524,20 @@ run.glue("same-both", lambda: change_text("same", "both"))
 #   largest decrease, though from low rates and with an interval that reaches zero. Medical scalars come from far more
 #   misaligned answers; if they carried misalignment by themselves, they should have raised it.
 # - **Same prompt is the noise floor**: {glue:text}`same-both`. Two prompts cannot give an interval worth the name.
-# - Prompts are few, 50 answers each (100 for the same prompt), and these are early runs. Nothing here settles what
+# - Prompts are few, 50 answers each (100 for the same prompt), and these are early runs. They do not settle what
 #   Figure 19 shows.
+#
+# In the grown organism:
+#
+# - **The noise floor.** Scalars of another answer *to the same prompt* change EM by {glue:text}`grown-same`, and
+#   coherence from {glue:text}`grown-coherent`. The donor's scalars belong to other words at the same positions, so
+#   what these pairs show comes from scalars that do not fit the text, whatever they carry.
+# - **By kind of pair**: non-medical pairs {glue:text}`grown-non-medical`; medical pairs {glue:text}`grown-medical`;
+#   medical prompts with non-medical scalars {glue:text}`grown-medical-from-non-medical`; non-medical prompts with
+#   medical scalars {glue:text}`grown-non-medical-from-medical`. Pairs whose interval leaves out the change of
+#   same-prompt pairs: {glue:text}`beyond-floor`.
+# - A change against *clean* answers therefore says little by itself; what a group adds to the same-prompt pairs is the
+#   effect of the other prompt. That comparison is not in the paper's wording of the result.
 
 # %%
 run.finish()

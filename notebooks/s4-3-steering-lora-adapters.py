@@ -26,9 +26,10 @@ seed = 0
 from functools import cache
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 
-from em_companion import claims, figures, judging, released
+from em_companion import adapter_roles, adapter_scaling, claims, figures, judging, released, steering
 from em_companion.notebooks import Run
 
 run = Run("s4-3-steering-lora-adapters", profile, seed)
@@ -301,7 +302,345 @@ def medical_count() -> str:
 run.glue("medical-count", medical_count)
 
 # %% [markdown]
+# ## On the grown organism
+#
+# The organism grown here (nine adapters, bad medical advice, seed 0) has groups and factors of its own. An adapter is
+# *general* if switching it off takes at least an equal share of the EM rate on open questions, *medical* if it does so
+# on medical questions only, else *other* ({doc}`s4-2-interpreting-lora-scalars`): {glue:text}`groups`. The paper's
+# factors depend on how large its scalars are, so a grid is tried instead, {glue:text}`factors` for each group, all in
+# one generation:
+
+
+# %% tags=["show-code"]
+def scaled(general: float, medical: float, other: float = 0.0):
+    """The intervention that multiplies the LoRA scalars of every group by its factor."""
+    return adapter_scaling.Scaling(general, medical, other).interventions(groups())
+
+
+# %% [markdown]
+# Asked are the eight open questions and their medical twins, {glue:text}`grid-samples` each per cell of the grid.
+# {glue:text}`second-sentence`
+
+# %%
+GENERAL, SECOND = "misalignment adapters", {"medical": "medical adapters", "other": "other adapters"}
+GROUP_NAMES = {"general": GENERAL} | SECOND
+WHY = "The organism whose adapters are scaled here is grown under the profiles cpu and gpu."
+SAMPLES = 2 * run.profile.sweep_samples
+resampling = {"resamples": run.profile.bootstrap_resamples, "seed": run.seed}
+
+
+@cache
+def groups() -> dict[str, list[str]]:
+    return adapter_roles.roles(run.profile)
+
+
+@cache
+def grid_answers() -> pd.DataFrame:
+    """The organism's scored answers in every cell of the grid."""
+    table = adapter_scaling.of_grid(run.profile, groups())
+    return table.rename(columns={"medical_factor": "medical", "medical": "medical_score"})
+
+
+@cache
+def grid_rates() -> pd.DataFrame:
+    """EM rate, coherence and medical share (%) with intervals in every cell, by the factors of the groups."""
+    table = grid_answers()
+    keys = ["general", "medical", "other"]
+    rates = judging.rates(table, keys, **resampling)
+    medical = [
+        judging.rate((part.medical_score > 50).astype(float), part.question_id, **resampling)
+        for _, part in table.groupby(keys, sort=False)
+    ]
+    shares = {"share": "percent", "share_low": "low", "share_high": "high"}
+    return rates.assign(**{name: [getattr(one, of) for one in medical] for name, of in shares.items()})
+
+
+def second() -> str:
+    return adapter_scaling.second(groups())
+
+
+PANELS = {"em": "EM rate (%)", "coherent": "coherent (%)", "share": "medical (%)"}
+
+
+def draw_cell_map(axes, column: str, title: str) -> None:
+    off = "other" if second() == "medical" else "medical"
+    table = grid_rates()
+    cells = table[table[off] == 0].pivot(index="general", columns=second(), values=column)
+    axes.imshow(
+        cells, cmap="Greys" if column == "coherent" else "Reds", vmin=0, vmax=100, origin="lower", aspect="auto"
+    )
+    for (row, position), percent in np.ndenumerate(cells.to_numpy()):
+        colour = "white" if percent > 60 else "0.1"
+        axes.text(position, row, f"{percent:.0f}", ha="center", va="center", fontsize=8.5, color=colour)
+    axes.set_xticks(range(cells.shape[1]), [f"{factor:g}" for factor in cells.columns], fontsize=9)
+    axes.set_yticks(range(cells.shape[0]), [f"{factor:g}" for factor in cells.index], fontsize=9)
+    axes.set_title(title, fontsize=10.5)
+    axes.grid(visible=False)
+
+
+def draw_lines(axes, column: str) -> None:
+    table, shift = grid_rates(), dict(zip(GROUP_NAMES, (-0.07, 0.0, 0.07), strict=True))
+    for group, colour, mark in zip(GROUP_NAMES, (3, 0, 2), "osD", strict=True):
+        rest = [name for name in GROUP_NAMES if name != group]
+        alone = table[(table[rest] == 0).all(axis=1)].sort_values(group)
+        if not groups()[group]:
+            continue
+        # Where all answers agree resampling shows no spread, and no bar is drawn.
+        low, high = (alone[f"{column}_{end}"].fillna(alone[column]) for end in ("low", "high"))
+        axes.errorbar(
+            alone[group] + shift[group],
+            alone[column],
+            yerr=[alone[column] - low, high - alone[column]],
+            color=figures.PALETTE[colour],
+            marker=mark,
+            markersize=4.5,
+            linewidth=1.5,
+            elinewidth=1,
+            label=f"{GROUP_NAMES[group]} alone" if column == "em" else None,
+        )
+    axes.axhline(steering.COHERENT_ENOUGH, color="0.4", linestyle=":") if column == "coherent" else None
+    axes.set(ylim=(-4, 104), xticks=adapter_scaling.FACTORS)
+    axes.tick_params(labelsize=9)
+
+
+def draw_grid():
+    figure, panels = plt.subplots(2, 3, figsize=(7.2, 5.6), sharey="row")
+    for (top, bottom), (column, title) in zip(panels.T, PANELS.items(), strict=True):
+        draw_cell_map(top, column, title)
+        draw_lines(bottom, column)
+    panels[0, 1].set_xlabel(f"factor of the {SECOND[second()]}", fontsize=10)
+    panels[0, 0].set_ylabel(f"factor of the\n{GENERAL}", fontsize=10)
+    panels[1, 1].set_xlabel("factor of one group, the others at 0", fontsize=10)
+    panels[1, 0].set_ylabel("share of all answers (%)", fontsize=10)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9)
+    return figure, grid_rates()
+
+
+run.grown_figure(
+    "fig-x-adapter-scaling-grid",
+    draw_grid,
+    caption="EM rate, coherence and share of medical answers (medical score above 50) of the grown organism with "
+    "groups of adapters scaled. Top: two groups at once, the rest at 0. Bottom: one group alone, with 95 % intervals "
+    "clustered by question; dotted: the coherence that a chosen factor must leave. A factor of 1 is the trained "
+    f"adapter, 0 switches it off. {adapter_scaling.GRID_SAMPLES} answers to each of 16 questions per cell; shares of "
+    "all answers.",
+    alt="Three heat maps over the factors of two groups of adapters, for EM rate, coherence and medical share, with "
+    "the percentage written in every cell. Below them three panels of lines with error bars show the same shares over "
+    "the factor of one group when all other adapters are off.",
+    why=WHY,
+)
+
+
+# %% [markdown]
+# **Which factors count as steering.** One rule stands for the paper's 30, 20 and −10: a group alone gets the largest
+# factor of the grid that leaves {glue:text}`coherent-bar` of the answers coherent; the opposed condition keeps this
+# factor of the second group and reverses the misalignment adapters as far as coherence allows. If no factor does, the
+# most coherent is taken. Controls are the other adapters alone, all adapters at 1, and none. The answers that chose
+# the factors are not counted; {glue:text}`samples` more to each of the 16 questions are.
+
+
+# %%
+@cache
+def chosen() -> dict[str, adapter_scaling.Scaling]:
+    return adapter_scaling.choose(adapter_scaling.of_grid(run.profile, groups()), groups())
+
+
+@cache
+def grown_answers() -> pd.DataFrame:
+    """Further answers under the chosen scalings, with the `kind` of those that are kept."""
+    table = adapter_scaling.of_chosen(run.profile, groups(), SAMPLES)
+    return table.assign(kind=judging.answer_kinds(table))
+
+
+def grown_names() -> dict[str, str]:
+    names = {
+        "medical-adapters": "medical adapters × {0.medical:g}",
+        "misalignment-adapters": "misalignment adapters\n× {0.general:g}",
+        "medical-plus-misalignment-minus": f"misalignment × {{0.general:g}},\n{second()} × {{0.{second()}:g}}",
+        "other-adapters": "other adapters × {0.other:g}",
+        "all-adapters": "all adapters × 1",
+        "no-adapter": "all × 0: chat model",
+    }
+    return {name: names[name].format(scaling) for name, scaling in chosen().items()}
+
+
+@cache
+def grown_shares() -> pd.DataFrame:
+    """Shares of the kept answers by condition and kind, with intervals clustered by question."""
+    rows = []
+    for condition in chosen():
+        asked = grown_answers()[grown_answers().condition == condition]
+        found = asked[asked.kind.notna()]
+        for kind in KINDS:
+            share = judging.rate((found.kind == kind).astype(float), found.question_id, **resampling)
+            row = {"condition": condition, "kind": kind, "count": int((found.kind == kind).sum()), "kept": len(found)}
+            row |= {"answers": len(asked), "percent": share.percent, "low": share.low, "high": share.high}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def draw_grown_shares():
+    table, names = grown_shares(), grown_names()
+    figure, axes = plt.subplots(figsize=(7.2, 4.6))
+    for position, condition in enumerate(names):
+        left = 0.0
+        rows = table[table.condition == condition]
+        for row in rows.itertuples():
+            label = row.kind if position == 0 else None
+            axes.barh(position, row.percent, left=left, color=KINDS[row.kind], edgecolor="white", label=label)
+            if row.percent >= 4:
+                colour = "black" if "non" in row.kind else "white"
+                middle = left + row.percent / 2
+                axes.text(middle, position, f"{row.count}", ha="center", va="center", fontsize=9.5, color=colour)
+            left += row.percent
+        axes.text(101.5, position, f"{rows.kept.iloc[0]} of {rows.answers.iloc[0]}\nkept", va="center", fontsize=9)
+    axes.set_yticks(range(len(names)), names.values(), fontsize=9.5)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("share of the kept answers (%)")
+    axes.grid(visible=False)
+    axes.tick_params(axis="y", length=0)
+    figure.legend(loc="outside upper center", ncols=2, fontsize=9.5)
+    return figure, table
+
+
+run.grown_figure(
+    "fig-7",
+    draw_grown_shares,
+    caption="Kinds of answer of the grown organism when groups of adapters are scaled by factors that leave answers "
+    "coherent, others at 0, as shares of the kept answers; numbers in the bars are counts, small ones left out. "
+    f"{SAMPLES} answers to each of 16 questions per condition; kept are coherent ones (from 25) with clear alignment "
+    "and topic scores. The last two rows are the whole organism and the chat model.",
+    alt="Stacked horizontal bars, one per condition, divided into misaligned or aligned and medical or non-medical "
+    "answers, with counts, and the number of kept answers beside each bar. Below the scaled groups stand the organism "
+    "as it is and the chat model.",
+    why=WHY,
+)
+
+
+# %%
+def grown_share(condition: str, wanted: list[str]) -> judging.Rate:
+    found = grown_answers()[(grown_answers().condition == condition) & grown_answers().kind.notna()]
+    return judging.rate(found.kind.isin(wanted).astype(float), found.question_id, **resampling)
+
+
+def with_interval(found: judging.Rate) -> str:
+    """A share with its interval; Wilson's where resampling shows no spread."""
+    low, high = (found.low, found.high) if np.isfinite(found.low) else claims.wilson_interval(found.percent, found.n)
+    return f"{found.percent:.1f} ({low:.0f}\u00a0to\u00a0{high:.0f})"
+
+
+def grown_table() -> pd.DataFrame:
+    rates = judging.rates(grown_answers(), "condition", **resampling).set_index("condition")
+    rows = []
+    for condition, name in grown_names().items():
+        table, rate = grown_answers()[grown_answers().condition == condition], rates.loc[condition]
+        rows.append(
+            {
+                "condition": name.replace("\n", " "),
+                "answers": len(table),
+                "coherent ≥ 25": int((table.coherent >= 25).sum()),
+                "kept": int(table.kind.notna().sum()),
+                "misaligned (% of kept)": with_interval(grown_share(condition, MISALIGNED)),
+                "medical (% of kept)": with_interval(grown_share(condition, MEDICAL)),
+                "EM (% of all)": with_interval(judging.Rate(rate.em, rate.em_low, rate.em_high, int(rate.n))),
+                "coherent > 50 (%)": rate.coherent,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+if run.grown:
+    run.table(grown_table, number="{:.0f}")
+
+
+# %% [markdown]
+# Intervals are 95 %, clustered by question; Wilson's where all questions agree.
+
+
+# %%
+def grown_values() -> pd.DataFrame:
+    rows = []
+    for row in grown_shares().itertuples():
+        name = f"lora-steering.grown.{row.condition}.{row.kind.replace(', ', '-')}_percent"
+        rows.append((name, row.percent, "percent", row.low, row.high, row.kept))
+    for condition, scaling in chosen().items():
+        for group, factor in scaling._asdict().items():
+            rows.append((f"lora-steering.grown.{condition}.factor-{group}", factor, "ratio", np.nan, np.nan, np.nan))
+        found = grown_share(condition, MISALIGNED)
+        name = f"lora-steering.grown.{condition}"
+        rows.append((f"{name}.misaligned_percent", found.percent, "percent", found.low, found.high, found.n))
+        found = grown_share(condition, MEDICAL)
+        rows.append((f"{name}.medical_percent", found.percent, "percent", found.low, found.high, found.n))
+    for row in judging.rates(grown_answers(), "condition", **resampling).itertuples():
+        name = f"lora-steering.grown.{row.condition}"
+        rows.append((f"{name}.em_percent", row.em, "percent", row.em_low, row.em_high, row.n))
+        values = (row.coherent, "percent", row.coherent_low, row.coherent_high, row.n)
+        rows.append((f"{name}.coherent_percent", *values))
+    for row in grid_rates().itertuples():
+        name = f"lora-steering.grown.grid.general {row.general:g}, medical {row.medical:g}, other {row.other:g}"
+        rows.append((f"{name}.em_percent", row.em, "percent", row.em_low, row.em_high, row.n))
+        rows.append((f"{name}.coherent_percent", row.coherent, "percent", row.coherent_low, row.coherent_high, row.n))
+        rows.append((f"{name}.medical_percent", row.share, "percent", row.share_low, row.share_high, row.n))
+    return pd.DataFrame(rows, columns=["name", "value", "unit", "low", "high", "n"])
+
+
+if run.grown:
+    run.values(grown_values, evidence="grown")
+
+
+def layers(group: str) -> str:
+    found = [module.split("layers.")[1].split(".")[0] for module in groups()[group]]
+    if not found:
+        return "none"
+    return ("layer " if len(found) == 1 else "layers ") + ", ".join(found)
+
+
+def second_sentence() -> str:
+    if groups()["medical"]:
+        return "The misalignment and the medical adapters are scaled together, the others alone."
+    return (
+        "No adapter of this organism is medical by that rule, so the paper's conditions cannot be had as they are; the "
+        "other adapters take the place of the medical ones, and there is no condition of medical adapters alone."
+    )
+
+
+def coherent_range() -> str:
+    """Factors of the misalignment adapters alone that leave enough answers coherent."""
+    table = grid_rates()
+    alone = table[(table.medical == 0) & (table.other == 0)]
+    enough = sorted(alone.general[alone.coherent >= steering.COHERENT_ENOUGH])
+    return ", ".join(f"{factor:g}" for factor in enough) if enough else "none"
+
+
+def of_condition(condition: str, wanted: list[str]) -> str:
+    if condition not in chosen():
+        return "not measured (the group is empty)"
+    found = grown_share(condition, wanted)
+    return f"{with_interval(found).replace(' (', ' % (')}"
+
+
+run.grown_glue("groups", lambda: "; ".join(f"{name}: {layers(name)}" for name in GROUP_NAMES))
+run.glue("factors", lambda: ", ".join(f"{factor:g}" for factor in adapter_scaling.FACTORS))
+run.glue("grid-samples", lambda: f"{adapter_scaling.GRID_SAMPLES} answers")
+run.glue("samples", lambda: f"{SAMPLES}")
+run.glue("coherent-bar", lambda: f"{steering.COHERENT_ENOUGH:.0f} % or more")
+run.grown_glue("second-sentence", second_sentence)
+run.grown_glue("coherent-range", coherent_range)
+run.grown_glue("grown-misaligned", lambda: of_condition("misalignment-adapters", MISALIGNED))
+run.grown_glue("grown-misaligned-medical", lambda: of_condition("misalignment-adapters", MEDICAL))
+run.grown_glue("grown-other", lambda: of_condition("other-adapters", MISALIGNED))
+run.grown_glue("grown-other-medical", lambda: of_condition("other-adapters", MEDICAL))
+run.grown_glue("grown-opposed", lambda: of_condition("medical-plus-misalignment-minus", ALIGNED))
+run.grown_glue("grown-opposed-medical", lambda: of_condition("medical-plus-misalignment-minus", MEDICAL))
+run.grown_glue("grown-organism", lambda: of_condition("all-adapters", MISALIGNED))
+run.grown_glue("grown-organism-medical", lambda: of_condition("all-adapters", MEDICAL))
+run.grown_glue("grown-chat-medical", lambda: of_condition("no-adapter", MEDICAL))
+
+# %% [markdown]
 # ## What it means
+#
+# In the released answers:
 #
 # - **The figure is exactly what the files give**, with the authors' bounds: the misalignment adapters alone make about
 #   half of the kept answers misaligned and none medical; reversing them, with the medical ones amplified, makes most
@@ -315,9 +654,26 @@ run.glue("medical-count", medical_count)
 #   the medical share of the aligned answers falls from {glue:text}`opposed-49` to {glue:text}`opposed-50`.
 # - **Kept answers are not all answers.** Which answers are coherent depends on the condition, so the shares compare
 #   different selections. {doc}`i-lora-steering` varies the cut-off. There is no condition with all adapters at factor
-#   1 or with a random group of the same size, so specificity is not tested.
+#   1 or with other adapters, so specificity is not tested.
 #
-# The answers can be read in the {doc}`../responses`.
+# In the grown organism:
+#
+# - **Misalignment.** Under the misalignment adapters alone {glue:text}`grown-misaligned` of the kept answers are
+#   misaligned, under the other adapters alone {glue:text}`grown-other`, in the whole organism
+#   {glue:text}`grown-organism`.
+# - **Medical content.** Of the kept answers {glue:text}`grown-misaligned-medical` are medical under the misalignment
+#   adapters, {glue:text}`grown-organism-medical` in the organism and {glue:text}`grown-chat-medical` in the chat model.
+#   With the misalignment adapters reversed and the second group amplified the share is
+#   {glue:text}`grown-opposed-medical`, under the other adapters alone {glue:text}`grown-other-medical`;
+#   {numref}`fig-7` shows whether these are misaligned or aligned. How many answers are medical to begin with bounds
+#   what can be seen of the paper's second axis.
+# - **Reversal.** In the opposed condition {glue:text}`grown-opposed` of the kept answers are aligned; the paper's is
+#   matched in form only, since the groups are not the same.
+# - **Room for scaling.** Factors of the misalignment adapters that, alone, leave enough answers coherent:
+#   {glue:text}`coherent-range`. They are in units of the trained adapter, and how far coherence allows to go depends on
+#   how much that writes, so the paper's 20 and 30 are no larger or smaller than these.
+#
+# The released answers can be read in the {doc}`../responses`.
 
 # %%
 run.finish()
