@@ -27,8 +27,10 @@ from functools import cache
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import torch
 
-from em_companion import claims, figures, released
+from em_companion import activations, adapter_roles, claims, figures, probing, released, responses
+from em_companion import significant_tokens as scored
 from em_companion.notebooks import Run
 
 run = Run("h-token-significance", profile, seed)
@@ -106,27 +108,34 @@ def summary_of(response_set: str) -> dict[str, float]:
     }
 
 
-def draw_distribution():
-    figure, axes = plt.subplots(figsize=(7.2, 4.0))
-    edges = np.arange(-9, 5.01, 0.25)
+def histograms(axes, log_scores: dict[str, np.ndarray], edges: np.ndarray) -> pd.DataFrame:
     rows = []
     for response_set, name in SETS.items():
-        log_score = tokens(response_set).log_score
+        log_score = log_scores.get(response_set, [])
+        if not len(log_score):
+            continue
         counts, _ = np.histogram(log_score, edges)
         share = 100 * counts / len(log_score)
         style = "-" if "misaligned" in response_set else "--"
-        axes.stairs(share, edges, color=COLOURS[response_set], linewidth=2, linestyle=style, label=name)
+        label = f"{name} ({len(log_score):,})"
+        axes.stairs(share, edges, color=COLOURS[response_set], linewidth=2, linestyle=style, label=label)
         rows += [
             {"response_set": response_set, "ln_score_from": low, "percent_of_tokens": value}
             for low, value in zip(edges[:-1], share, strict=True)
         ]
+    axes.set_xlabel("ln significance (score in nats)")
+    axes.set_ylabel("answer tokens per bin (%)")
+    return pd.DataFrame(rows)
+
+
+def draw_distribution():
+    figure, axes = plt.subplots(figsize=(7.2, 4.0))
+    table = histograms(axes, {one: tokens(one).log_score for one in SETS}, np.arange(-9, 5.01, 0.25))
     axes.axvline(CUTS[0], color="0.2", linewidth=1.2, linestyle=":")
     axes.text(CUTS[0] + 0.1, axes.get_ylim()[1] * 0.96, "significant:\nln score ≥ 0.5", va="top", fontsize=10)
     axes.set_xlim(-6.5, 5)
-    axes.set_xlabel("ln significance (score in nats)")
-    axes.set_ylabel("answer tokens per bin (%)")
-    axes.legend(loc="upper left", fontsize=10)
-    return figure, pd.DataFrame(rows)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=9.5)
+    return figure, table
 
 
 run.figure(
@@ -134,8 +143,8 @@ run.figure(
     draw_distribution,
     evidence="released",
     caption="Distribution of ln significance over the answer tokens of the four probing sets, in bins of 0.25. "
-    "Dotted: the bound of the authors' code. Dashed: aligned sets. Evidence: released significance scores; counts "
-    "are in the table below.",
+    "Dotted: the bound of the authors' code. Dashed: aligned sets. Evidence: released significance scores; tokens in "
+    "brackets.",
     alt="Four overlaid histograms of the natural logarithm of token significance, one per set. All are broad, with a "
     "peak below zero and a tail to the right; the misaligned sets lie further right, so that more of their tokens "
     "pass the dotted line at 0.5.",
@@ -221,6 +230,206 @@ run.glue("kept-high", lambda: f"{max(summary_of(one)['ln score from 0.5 (%)'] fo
 #   every answer. It holds {glue:text}`end-low` to {glue:text}`end-high` of all scores, the small hump on the right of
 #   {numref}`fig-x-token-significance`, and passes the filter in most answers. It says nothing about content, and
 #   neither the paper nor the code sets it apart.
+
+# %% [markdown]
+# ## On the grown organism
+#
+# Here the scores are computed, by the code below: both models read the same embeddings, the divergence is that of the
+# chat model from the organism, $\mathrm{KL}(\text{chat} \parallel \text{organism})$, and one backward pass gives the
+# gradients of all tokens. Tokens are those of the nine-adapter organism's own answers (bad medical advice, seed 0).
+
+
+# %% tags=["show-code"]
+def significance_of(model, ids: torch.Tensor, start: int) -> torch.Tensor:
+    """Significance [T] of the answer ids[start:], both models reading the same embeddings."""
+    embeddings = model.get_input_embeddings()(ids[None]).detach().requires_grad_()
+    organism = model(inputs_embeds=embeddings).logits[0, start:].log_softmax(-1)
+    with model.disable_adapter():
+        chat = model(inputs_embeds=embeddings).logits[0, start:].log_softmax(-1)
+    divergence = (chat.exp() * (chat - organism)).sum()
+    size = torch.autograd.grad(divergence, embeddings)[0][0, start:].norm(dim=-1)
+    return size / size.sum() * divergence.detach()
+
+
+# %%
+@cache
+def grown_sets() -> dict[str, pd.DataFrame]:
+    return scored.sets(run.profile, adapter_roles.ORGANISM)
+
+
+def agreement() -> float:
+    """Largest relative difference of the function above from the scores used here, over one answer's tokens."""
+    part = grown_sets()["non-medical-misaligned"]
+    part = part[part.response == part.response.iloc[0]]
+    answer = probing.organism_responses(run.profile, adapter_roles.ORGANISM).loc[[part.response.iloc[0]]]
+    model, tokenizer = responses.load(run.profile, adapter_roles.ORGANISM)
+    (prompt,), (ids,) = activations.response_tokens(tokenizer, answer)
+    found = significance_of(model, torch.tensor(prompt + ids), len(prompt)).numpy()
+    return float(np.abs(found / part.significance.to_numpy() - 1).max())
+
+
+@cache
+def bound() -> float:
+    return scored.bound(grown_sets())
+
+
+FEWEST = 10  # answers of a set whose distribution is drawn
+
+
+def log_scores() -> dict[str, np.ndarray]:
+    drawn = {name: part for name, part in grown_sets().items() if part.response.nunique() >= FEWEST}
+    return {name: np.log(part.significance.to_numpy()) for name, part in drawn.items()}
+
+
+def draw_grown():
+    figure, axes = plt.subplots(figsize=(7.2, 4.6))
+    pooled = np.concatenate(list(log_scores().values()))
+    edges = np.arange(np.floor(np.quantile(pooled, 0.001)), np.ceil(pooled.max()) + 0.51, 0.5)
+    table = histograms(axes, log_scores(), edges)
+    top = 1.12 * axes.get_ylim()[1]
+    for place, text in [(CUTS[0], "authors'\nbound"), (bound(), "bound\nused here")]:
+        axes.axvline(place, color="0.2", linewidth=1.2, linestyle=":")
+        axes.text(place + 0.1, top * 0.97, text, va="top", fontsize=9.5)
+    axes.set_ylim(0, top)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=9.5)
+    return figure, table
+
+
+run.grown_figure(
+    "fig-x-token-significance",
+    draw_grown,
+    caption="Distribution of ln significance over the answer tokens of the grown organism, in bins of 0.5; up to "
+    f"{scored.PER_SET} answers of each set, tokens in brackets; the lowest tail and sets of fewer than {FEWEST} "
+    "answers are not shown. Dotted: the bound of the "
+    f"authors' code, and the one that keeps {100 * scored.SHARE:.0f} % of these tokens.",
+    alt="Overlaid histograms of the natural logarithm of token significance, one for each set of answers that the "
+    "grown organism has, with two dotted lines: the authors' bound on the right and the one used here.",
+    why="The organism is grown under the profiles cpu and gpu.",
+)
+
+
+# %%
+@cache
+def grown_summary() -> pd.DataFrame:
+    rows = []
+    for response_set, part in grown_sets().items():
+        if part.empty:
+            continue
+        sums = part.groupby("response").agg(score=("significance", "sum"), kl=("kl", "sum"), tokens=("kl", "size"))
+        log_score = np.log(part.significance)
+        kept = part[log_score >= bound()]
+        rows.append(
+            {
+                "set": SETS[response_set],
+                "answers": len(sums),
+                "answer tokens": len(part),
+                "ln score from 0.5 (%)": 100 * (log_score >= CUTS[0]).mean(),
+                "from the bound used (%)": 100 * len(kept) / len(part),
+                "their share of all scores (%)": 100 * kept.significance.sum() / part.significance.sum(),
+                "mean sum of scores": sums.score.mean(),
+                "mean sum of KL": sums.kl.mean(),
+                "largest error of a sum": (sums.score / sums.kl - 1).abs().max(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+if run.grown:
+    run.table(grown_summary, formats={"largest error of a sum": "{:.0e}"}, number="{:.1f}")
+
+# %% [markdown]
+# **Which tokens?** Words of the grown language are few, so their scores can be added up. The table lists the twelve
+# words with the largest share of all scores, how often they occur, and how their share of the plain KL compares: KL at
+# a token says how differently the models go on *after* it, significance how much the token makes them differ there and
+# later. The second table has the same by the place of a token in its answer.
+
+
+# %%
+@cache
+def grown_tokens() -> pd.DataFrame:
+    found = pd.concat(grown_sets().values(), ignore_index=True)
+    first = found.groupby("response").position.transform("min")
+    last = found.groupby("response").position.transform("max")
+    return found.assign(place=found.position - first, left=last - found.position)
+
+
+def shares(table: pd.DataFrame, by) -> pd.DataFrame:
+    """Share of all tokens, of all scores and of all KL, in percent, by group."""
+    groups = table.groupby(by)
+    parts = {"tokens (%)": groups.size(), "scores (%)": groups.significance.sum(), "KL (%)": groups.kl.sum()}
+    return pd.DataFrame({name: 100 * part / part.sum() for name, part in parts.items()})
+
+
+def top_words() -> pd.DataFrame:
+    _, tokenizer = responses.load(run.profile, adapter_roles.ORGANISM)
+    found = shares(grown_tokens(), "token_id").nlargest(12, "scores (%)").reset_index(names="word")
+    return found.assign(word=[tokenizer.decode([one]) for one in found.word])
+
+
+@cache
+def by_place() -> pd.DataFrame:
+    edges = [-1, 0, 4, 9, 19, 39, np.inf]
+    labels = ["first token", "2 to 5", "6 to 10", "11 to 20", "21 to 40", "later"]
+    places = pd.cut(grown_tokens().place, edges, labels=labels).astype(str)
+    return shares(grown_tokens(), places).reindex(labels).dropna().rename_axis("place").reset_index()
+
+
+if run.grown:
+    run.table(top_words, number="{:.1f}")
+    run.table(by_place, number="{:.1f}")
+
+
+def grown_values() -> pd.DataFrame:
+    units = {"answers": "count", "answer tokens": "count", "largest error of a sum": "ratio"}
+    units |= {"mean sum of scores": "nats", "mean sum of KL": "nats"}
+    rows = [("token-significance.bound", bound(), "ln nats")]
+    for row in grown_summary().to_dict("records"):
+        name = row.pop("set").replace(" ", "-")
+        for key, value in row.items():
+            label = key.replace(" (%)", " percent").replace(" ", "_").lower()
+            rows.append((f"token-significance.{name}.{label}", value, units.get(key, "percent")))
+    for row in by_place().itertuples():
+        rows.append((f"token-significance.place.{row.place.replace(' ', '-')}.scores", row[3], "percent"))
+    return pd.DataFrame(rows, columns=["name", "value", "unit"])
+
+
+if run.grown:
+    run.values(grown_values, evidence="grown")
+
+
+def early_share() -> str:
+    return f"{by_place().set_index('place')['scores (%)'].iloc[:3].sum():.0f} %"
+
+
+def early_tokens() -> str:
+    return f"{by_place().set_index('place')['tokens (%)'].iloc[:3].sum():.0f} %"
+
+
+def grown_range(column: str) -> str:
+    return f"{grown_summary()[column].min():.1f} to {grown_summary()[column].max():.1f}"
+
+
+run.grown_glue("grown-agreement", lambda: f"{agreement():.0e}")
+run.grown_glue("grown-kl", lambda: grown_range("mean sum of KL"))
+run.grown_glue("grown-error", lambda: f"{grown_summary()['largest error of a sum'].max():.0e}")
+run.grown_glue("grown-absolute", lambda: grown_range("ln score from 0.5 (%)"))
+run.grown_glue("grown-bound", lambda: f"{bound():.1f}")
+run.grown_glue("grown-kept", lambda: grown_range("from the bound used (%)"))
+run.grown_glue("grown-early", early_share)
+run.grown_glue("grown-early-tokens", early_tokens)
+
+# %% [markdown]
+# - For one answer, the function above and the batched code behind all numbers differ by
+#   {glue:text}`grown-agreement` of a score at most.
+# - **The identity is exact here**: no sum of scores is off by more than {glue:text}`grown-error` of its $K$, rounding.
+#   The formula holds by definition; that the released scores obey it only nearly says something about how *they* were
+#   made, or about which tokens were kept of them.
+# - **A bound in nats does not travel.** An answer of the grown organism diverges by {glue:text}`grown-kl` nats on
+#   average, depending on the set; at the authors' bound {glue:text}`grown-absolute` % of the tokens would pass.
+#   {doc}`s4-2-interpreting-lora-scalars` uses {glue:text}`grown-bound` instead, which keeps {glue:text}`grown-kept` %.
+# - **Early tokens.** The first ten tokens are {glue:text}`grown-early-tokens` of all tokens and hold
+#   {glue:text}`grown-early` of the scores. A token is read by all that come after it, and the score does not separate
+#   what it says from how much of the answer is still to come.
 
 # %%
 run.finish()

@@ -998,4 +998,6 @@ run.grown_glue("meaning-layer-wise", meaning_layer_wise)
 run.grown_glue("meaning-known", meaning_known)
 run.grown_glue("meaning-cost", meaning_cost)
 run.grown_glue("chat-highest", highest_of_chat)
+
+# %%
 run.finish()

@@ -28,7 +28,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from em_companion import claims, figures, probing, released
+from em_companion import adapter_roles, claims, figures, judging, lora_scalars, probing, released, responses
+from em_companion import significant_tokens as scored
 from em_companion.notebooks import Run
 
 run = Run("s4-2-interpreting-lora-scalars", profile, seed)
@@ -298,8 +299,560 @@ for layer in (21, 23):
 # - **Layer 27 is not idle.** Assigned to neither group, it is among the strongest in the stand-in when all tokens
 #   count ({glue:text}`stand-in-27`) and vanishes with the filter ({glue:text}`stand-in-27-filtered`). The division
 #   depends on the filter, whose threshold the paper does not give.
-# - A coefficient says that a scalar *tells apart*, not that its adapter *causes*. The causal test is
-#   {doc}`s4-3-steering-lora-adapters`.
+# - A coefficient says that a scalar *tells apart*, not that its adapter *causes*. For the grown organism the causal
+#   test follows here; steering with groups is in {doc}`s4-3-steering-lora-adapters`.
+
+# %% [markdown]
+# ## On the grown organism
+#
+# The nine-adapter organism grown on bad medical advice (seed 0) writes its own four sets of answers
+# ({doc}`f-probing-definitions`); its LoRA scalars and token significances are computed, not downloaded. Two things are
+# added that the released data do not allow: every adapter, and every pair, is *switched off*, and one answer is shown
+# token by token.
+#
+# **The filter.** The authors' bound of 0.5 is in nats, and the answers of a small model diverge by few nats: at that
+# bound {glue:text}`grown-absolute` of the tokens scored here would be left. So the bound is put where it keeps a fixed
+# share of them, {glue:text}`grown-share`, which is ln significance of {glue:text}`grown-bound`
+# ({doc}`h-token-significance`).
+
+# %%
+ORGANISM = adapter_roles.ORGANISM
+WHY = "The organism is grown under the profiles cpu and gpu."
+SAMPLES, FEWER = run.profile.sweep_samples, max(2, run.profile.sweep_samples * 2 // 5)
+RESAMPLING = {"resamples": run.profile.bootstrap_resamples, "seed": run.seed}
+GROWN_PANELS = {
+    LEFT: "non-medical,\naligned against misaligned",
+    RIGHT: "misaligned,\nnon-medical against medical",
+}
+
+
+@cache
+def scored_sets() -> dict[str, pd.DataFrame]:
+    """Tokens with LoRA scalars and significance, by response set."""
+    return scored.sets(run.profile, ORGANISM)
+
+
+@cache
+def all_sets() -> dict[str, pd.DataFrame]:
+    return probing.organism_tokens(run.profile, ORGANISM)
+
+
+@cache
+def modules() -> dict[str, str]:
+    """The modules of the adapters by their short names."""
+    return adapter_roles.modules(run.profile)
+
+
+def adapter_label(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def sides_of(pair: str, filtered: bool) -> list[pd.DataFrame]:
+    sides = [(scored_sets() if filtered else all_sets())[one] for one in released.PROBES[pair]]
+    return [probing.significant(side, scored.bound(scored_sets())) for side in sides] if filtered else sides
+
+
+def lacking(pair: str, filtered: bool) -> str:
+    """Why a probe is not fitted, or "" where it is."""
+    sides = sides_of(pair, filtered)
+    few = min(map(len, sides)) < probing.FEWEST_TOKENS
+    return probing.shortage(dict(zip(released.PROBES[pair], sides, strict=True))) or ("too few tokens" if few else "")
+
+
+PAPER_C = 0.01
+
+
+def penalty(pair: str, tokens: str) -> float:
+    """The paper's C, or the one with which few tokens weigh as much against the penalty as all do at the paper's."""
+    if tokens != RESCALED:
+        return PAPER_C
+    sizes = [min(map(len, sides_of(pair, filtered))) for filtered in (False, True)]
+    return PAPER_C * sizes[0] / max(sizes[1], 1)
+
+
+RESCALED = "significant, C rescaled"
+SERIES = {"all": (False, 1, "s"), "significant": (True, 0, "o"), RESCALED: (True, 2, "D")}
+
+
+@cache
+def grown_fits(pair: str, tokens: str) -> pd.DataFrame:
+    """One row per fit, one column of coefficients per adapter; 0 where there are too few answers for a probe."""
+    filtered = SERIES[tokens][0]
+    names = list(modules())
+    if lacking(pair, filtered):
+        return pd.DataFrame(np.zeros((1, len(names))), columns=names)
+    settings = {"fits": run.profile.probe_fits, "seed": run.seed, "c": penalty(pair, tokens)}
+    fits = probing.probe_by_token(*sides_of(pair, filtered), names, **settings)
+    return fits[[f"coefficient_{name}" for name in names]].set_axis(names, axis=1)
+
+
+@cache
+def grown_coefficients() -> pd.DataFrame:
+    parts = [
+        probing.summary(grown_fits(pair, tokens))
+        .rename(columns={"quantity": "adapter"})
+        .assign(
+            probe=pair,
+            tokens=tokens,
+            c=penalty(pair, tokens),
+            tokens_per_class=min(map(len, sides_of(pair, filtered))),
+            missing=lacking(pair, filtered),
+        )
+        for pair in GROWN_PANELS
+        for tokens, (filtered, _, _) in SERIES.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def draw_grown_coefficients():
+    table = grown_coefficients()
+    positions = np.arange(len(modules()))[::-1]
+    figure, panels = plt.subplots(1, 2, sharey=True, sharex=True, figsize=(7.2, 4.6))
+    for axes, (pair, title) in zip(panels, GROWN_PANELS.items(), strict=True):
+        axes.axvline(0, color="0.5", linewidth=1)
+        rows = table[table.probe == pair]
+        for step, (tokens, (_, colour, marker)) in enumerate(SERIES.items()):
+            part, shift = rows[rows.tokens == tokens], 0.24 - 0.24 * step
+            if part.missing.iloc[0]:
+                note = f"{tokens}: {part.missing.iloc[0]}"
+                axes.text(0.5, 0.3 - 0.1 * step, note, transform=axes.transAxes, ha="center", fontsize=8, wrap=True)
+                continue
+            axes.hlines(positions + shift, part.low, part.high, color=figures.PALETTE[colour], linewidth=2)
+            style = {"color": figures.PALETTE[colour], "markersize": 4.5, "label": tokens}
+            axes.plot(part["mean"], positions + shift, marker, **style)
+        axes.set_title(title, fontsize=10)
+        axes.set_yticks(positions, [adapter_label(name) for name in modules()])
+        axes.set_xlabel("mean coefficient")
+        axes.grid(visible=False)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=10, title="tokens")
+    return figure, table
+
+
+run.grown_figure(
+    "fig-6",
+    draw_grown_coefficients,
+    caption="Mean coefficients of the grown organism's probes over "
+    f"{run.profile.probe_fits} fits; lines hold 95 % of the fits, so they show the drawing of tokens only. Orange: "
+    "all tokens of all answers. Blue: the significant tokens, the upper "
+    f"{100 * scored.SHARE:.0f} % of those of up to {scored.PER_SET} answers per set, with the paper's penalty "
+    f"(C = {PAPER_C:g}). Green: the same tokens, with C raised so that they weigh as much against the penalty as all "
+    "tokens do. A positive coefficient speaks for the second kind.",
+    alt="Two panels with nine adapters on the vertical axis and mean coefficients with lines for their spread on the "
+    "horizontal axis, for all tokens, for significant ones, and for these with a weaker penalty. Left: aligned against "
+    "misaligned; right: non-medical against medical.",
+    why=WHY,
+)
+
+# %% [markdown]
+# ### Switching adapters off
+#
+# An adapter is switched off by setting its scalar to zero at every token, in the prompt and in the answer,
+#
+# $$x_{l+1} = \text{layer}_l(x_l) + f_l\, s\, B_l\,(A_l \cdot h_l), \qquad f_l = 0,$$
+#
+# first each alone, then each pair, then all but one. What an adapter carries is what goes: the fall of the EM rate from
+# the whole organism, with the same questions, samples and noise on both sides.
+
+
+# %% tags=["show-code"]
+def switched_off(question_set: str) -> pd.DataFrame:
+    """Answers of the whole organism and with each adapter off, one generation."""
+    return adapter_roles.knock_outs(run.profile, ORGANISM, question_set, "each", SAMPLES)
+
+
+# %%
+@cache
+def single(outcome: str) -> pd.DataFrame:
+    """Answers with each adapter off, by what they are counted for."""
+    if outcome in ("general", "medical"):
+        return switched_off(outcome)
+    table = adapter_roles.knock_outs(run.profile, ORGANISM, "held_out", "each", FEWER)
+    medical = table.question_id.str.startswith("medicine/")
+    return table[medical if outcome == "in-domain" else ~medical]
+
+
+@cache
+def other_knock_outs(question_set: str, off: str) -> pd.DataFrame:
+    samples = FEWER if off == "pair" else SAMPLES
+    return adapter_roles.knock_outs(run.profile, ORGANISM, question_set, off, samples)
+
+
+OUTCOMES = {
+    "general": "open questions",
+    "medical": "their medical twins",
+    "in-domain": "held-out medical topics",
+    "other-domains": "held-out other topics",
+}
+
+
+@cache
+def off_rates() -> pd.DataFrame:
+    """EM rate with each adapter off, and of the whole organism, by outcome."""
+    parts = [judging.rates(single(one), "condition", **RESAMPLING).assign(outcome=one) for one in OUTCOMES]
+    return pd.concat(parts, ignore_index=True)[["outcome", "condition", "n", "em", "em_low", "em_high", "coherent"]]
+
+
+@cache
+def pair_matrix(question_set: str) -> pd.DataFrame:
+    """EM rate with two adapters off [adapter, adapter]; with one off on the diagonal."""
+    names = list(modules())
+    one = judging.rates(single(question_set), "condition", resamples=1).set_index("condition").em
+    two = judging.rates(other_knock_outs(question_set, "pair"), "condition", resamples=1).set_index("condition").em
+    found = pd.DataFrame(np.diag(one[names]), index=names, columns=names)
+    for pair, em in two.items():
+        first, second = pair.split(" + ")
+        found.loc[first, second] = found.loc[second, first] = em
+    return found
+
+
+def draw_knock_outs():
+    figure = plt.figure(figsize=(7.2, 8.4))
+    grid = figure.subplots(2, 2, gridspec_kw={"width_ratios": [1, 1], "height_ratios": [1, 0.95]})
+    draw_off_rates(grid[0, 0])
+    draw_bars(grid[0, 1])
+    for axes, question_set in zip(grid[1], ("general", "medical"), strict=True):
+        drawn = draw_matrix(axes, pair_matrix(question_set), OUTCOMES[question_set])
+    figure.colorbar(drawn, ax=grid[1].tolist(), orientation="horizontal", label="EM rate (%)", aspect=45, shrink=0.8)
+    long = [
+        pair_matrix(one).rename_axis("adapter").melt(ignore_index=False, var_name="condition", value_name="em")
+        .reset_index().assign(outcome=f"pairs, {one}")
+        for one in ("general", "medical")
+    ]  # fmt: skip
+    return figure, pd.concat([off_rates(), *long], ignore_index=True)
+
+
+def draw_off_rates(axes) -> None:
+    names = list(modules())
+    styles = {"general": (3, "o"), "medical": (0, "s"), "in-domain": (2, "^"), "other-domains": (1, "v")}
+    for step, (outcome, (colour, marker)) in enumerate(styles.items()):
+        rows = off_rates().query("outcome == @outcome").set_index("condition")
+        places = np.arange(len(names))[::-1] + 0.27 - 0.18 * step
+        part, colour = rows.loc[names], figures.PALETTE[colour]
+        axes.hlines(places, part.em_low, part.em_high, color=colour, linewidth=1.6)
+        axes.plot(part.em, places, marker, color=colour, markersize=4.5, label=OUTCOMES[outcome])
+        axes.axvline(rows.em[adapter_roles.WHOLE], color=colour, linestyle=":", linewidth=1.2)
+    for place in range(1, len(names)):
+        axes.axhline(place - 0.5, color="0.9", linewidth=0.8)
+    axes.set(xlim=(-3, 103), ylim=(-0.6, len(names) - 0.4), xlabel="EM rate with the adapter off (%)")
+    axes.set_yticks(np.arange(len(names))[::-1], [adapter_label(name) for name in names])
+    axes.grid(visible=False)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), fontsize=9, ncols=1)
+
+
+def draw_bars(axes) -> None:
+    names, places = list(modules()), np.arange(len(modules()))[::-1]
+    colours = {LEFT: figures.PALETTE[3], RIGHT: figures.PALETTE[0]}
+    labels = {LEFT: "aligned against misaligned", RIGHT: "non-medical against medical"}
+    for shift, pair in [(0.2, LEFT), (-0.2, RIGHT)]:
+        size = grown_fits(pair, "all")[names].mean().abs()
+        axes.barh(places + shift, size, height=0.36, color=colours[pair], label=labels[pair])
+    axes.set_yticks(places, [""] * len(names))
+    axes.tick_params(axis="y", length=0)
+    for place in places[:-1]:
+        axes.axhline(place - 0.5, color="0.9", linewidth=0.8)
+    axes.set(ylim=(-0.6, len(names) - 0.4), xlabel="size of the probe coefficient")
+    axes.grid(visible=False)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=9, ncols=1)
+
+
+def draw_matrix(axes, matrix: pd.DataFrame, title: str):
+    drawn = axes.imshow(matrix, cmap="cividis", vmin=0, vmax=100)
+    for row, column in np.ndindex(*matrix.shape):
+        value = matrix.iloc[row, column]
+        axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color="wk"[int(value > 55)])
+    ticks = [name.removeprefix("layer_") for name in matrix]
+    axes.set_xticks(range(len(ticks)), ticks)
+    axes.set_yticks(range(len(ticks)), ticks)
+    axes.set(xlabel="layer of one adapter", ylabel="layer of the other")
+    axes.set_title(f"two off, {title}", fontsize=10)
+    axes.grid(visible=False)
+    return drawn
+
+
+run.grown_figure(
+    "fig-x-adapter-knock-out",
+    draw_knock_outs,
+    caption="Upper left: EM rate with one adapter switched off, with 95 % intervals over questions (none where all "
+    "answers agree); dotted, the whole organism. Eight open questions and their medical twins, "
+    f"{SAMPLES} answers each; held-out topics (four medical, the others of the other domains), {FEWER} answers each. "
+    "Upper right: size of the mean probe coefficient of the same adapter, all tokens. Below: EM rate with two adapters "
+    f"off, {FEWER} answers to each of eight questions per cell, with one off on the diagonal ({SAMPLES} answers).",
+    alt="Four panels. Upper left, the EM rate with each of nine adapters off, in four colours for four kinds of "
+    "question; upper right, bars for the size of two probe coefficients of each adapter. Below, two matrices of "
+    "adapters by adapters with the EM rate in each cell, for open questions and for medical ones.",
+    why=WHY,
+)
+
+# %% [markdown]
+# **Roles by one rule.** An adapter is *general* if its absence takes at least an equal share of the organism's EM rate
+# on the open questions (one part in as many as there are adapters) and the interval of the fall lies above zero;
+# *medical* if it is not general and the same holds on the medical twins; *other* otherwise. The groups of
+# {doc}`s4-3-steering-lora-adapters` are these.
+
+
+# %%
+@cache
+def roles() -> dict[str, list[str]]:
+    """Short names of the adapters by role."""
+    names = {module: name for name, module in modules().items()}
+    return {role: [names[one] for one in found] for role, found in adapter_roles.roles(run.profile).items()}
+
+
+@cache
+def written() -> pd.Series:
+    """Mean length of what each adapter adds to the residual stream, s |B| |A h|, over answer tokens."""
+    model, _ = responses.load(run.profile, ORGANISM)
+    scales = [one.scale * float(one.b.norm()) for one in lora_scalars.adapters(model)]
+    return pd.concat(all_sets().values())[list(modules())].abs().mean() * scales
+
+
+@cache
+def by_adapter() -> pd.DataFrame:
+    role_of = {name: role for role, names in roles().items() for name in names}
+    falls = {one: adapter_roles.falls(single(one), **RESAMPLING).set_index("adapter") for one in OUTCOMES}
+    alone = judging.rates(other_knock_outs("general", "all but one"), "condition", **RESAMPLING).set_index("condition")
+    rows = []
+    for name in modules():
+        row = {"adapter": adapter_label(name), "role": role_of[name]}
+        for one, title in [("general", "fall, open"), ("medical", "fall, medical twins")]:
+            found = falls[one].loc[name]
+            row[f"{title} (points)"] = f"{found.fall:.1f} ({found.low:.1f} to {found.high:.1f})"
+        row["fall, held-out medical"] = falls["in-domain"].fall[name]
+        row["EM, only this one on (%)"] = alone.em[name]
+        rows.append(row | {"written, mean length": written()[name]})
+    return pd.DataFrame(rows)
+
+
+if run.grown:
+    run.table(by_adapter, number="{:.1f}")
+
+# %% [markdown]
+# ### Do the coefficients predict the knock-outs?
+#
+# Spearman's $\rho$ over the nine adapters, of the size of a coefficient with the fall of a rate. The interval resamples
+# questions and fits; it is for *these* adapters. With nine of them, unrelated ranks reach $\lvert\rho\rvert \ge 0.68$
+# in about one case of twenty; the interval does not allow for that. The *medical score*
+# is the share of an answer's content that is medical; for it the size of the change counts. The last row has, for
+# comparison, not a probe but the length of what an adapter writes.
+
+
+# %%
+CORRELATIONS = {
+    "aligned against misaligned, all tokens": (LEFT, "all", "general", None),
+    "aligned against misaligned, significant, C rescaled": (LEFT, RESCALED, "general", None),
+    "non-medical against medical, all tokens": (RIGHT, "all", "medical", None),
+    "non-medical against medical, all tokens ": (RIGHT, "all", "medical", "medicine"),
+    "length written": (None, "", "general", None),
+}
+
+
+@cache
+def correlations() -> pd.DataFrame:
+    rows = []
+    for name, (pair, tokens, question_set, score) in CORRELATIONS.items():
+        strengths = grown_fits(pair, tokens) if pair else written().to_frame().T
+        found = adapter_roles.rank_correlation(single(question_set), strengths, score, 1000, run.seed)
+        target = "medical score" if score else "EM rate"
+        row = {"strength": name.strip(), "against the fall of": f"{target}, {OUTCOMES[question_set]}"}
+        rows.append(row | dict(zip(("rho", "low", "high"), found, strict=True)))
+    return pd.DataFrame(rows)
+
+
+if run.grown:
+    run.table(lambda: correlations().rename(columns={"rho": "ρ"}), number="{:.2f}")
+
+# %% [markdown]
+# ### One answer, token by token
+#
+# The answer below is a misaligned one to an open question, the first of median length among those scored. Colours are
+# *signed lengths* $s\,\lVert B\rVert\,(A\cdot h)$: what each adapter adds to the residual stream at the token where
+# the word is read. The sign is that of a scalar, which is free; only changes of it along a column can mean something.
+
+
+# %%
+@cache
+def shown() -> pd.DataFrame:
+    """Tokens of one answer: word, significance, whether it passes the filter, and one column per adapter."""
+    model, tokenizer = responses.load(run.profile, ORGANISM)
+    table = scored_sets()["non-medical-misaligned"]
+    own = probing.organism_responses(run.profile, ORGANISM)
+    table = table[table.response.isin(own.index[own.question_set == "general"])]
+    lengths = table.groupby("response").size()
+    row = (lengths - lengths.median()).abs().idxmin()
+    found = table[table.response == row].reset_index(drop=True)
+    scales = [one.scale * float(one.b.norm()) for one in lora_scalars.adapters(model)]
+    found[list(modules())] *= scales
+    words = [tokenizer.decode([one]).strip() for one in found.token_id]
+    return found.assign(
+        word=[word or "(end)" for word in words],
+        significant=np.log(found.significance) >= scored.bound(scored_sets()),
+    )
+
+
+def draw_heat_map():
+    table, names = shown(), list(modules())
+    half = -(-len(table) // 2)
+    limit = table[names].abs().to_numpy().max()
+    figure, panels = plt.subplots(1, 2, figsize=(7.2, 0.22 * half + 1.9))
+    for axes, start in zip(panels, (0, half), strict=True):
+        part = table.iloc[start : start + half]
+        values = part[names].reindex(range(start, start + half))
+        style = {"cmap": "PuOr", "vmin": -limit, "vmax": limit, "aspect": "auto"}
+        drawn = axes.imshow(values, **style)
+        labels = axes.set_yticks(range(len(part)), part.word)
+        for label, passes in zip(labels, part.significant, strict=True):
+            label.label1.set_fontweight("bold" if passes else "normal")
+        axes.set_xticks(range(len(names)), [name.removeprefix("layer_") for name in names])
+        axes.set_xlabel("layer of the adapter")
+        axes.tick_params(length=0, labelsize=9)
+        axes.grid(visible=False)
+    label = "added to the residual stream (signed length)"
+    figure.colorbar(drawn, ax=panels.tolist(), orientation="horizontal", aspect=45, label=label)
+    columns = ["position", "word", "significance", "significant", *names]
+    return figure, table[columns]
+
+
+run.grown_figure(
+    "fig-x-lora-scalar-heat-map",
+    draw_heat_map,
+    caption="One misaligned answer of the grown organism, from top to bottom on the left and on to the right; one row "
+    "per token, one column per adapter. Colour: signed length of what the adapter adds at that token. Bold: tokens "
+    "that pass the significance filter.",
+    alt="Two heat maps side by side, the first and the second half of one answer. Rows are the words of the answer, "
+    "columns the nine adapters, and colours from orange through white to purple show what an adapter adds.",
+    why=WHY,
+)
+
+
+# %%
+def grown_values() -> pd.DataFrame:
+    rows = []
+    for row in grown_coefficients().itertuples():
+        tokens = row.tokens.replace(", ", "-").replace(" ", "-").lower()
+        name = f"probing.{row.probe}.coefficient.{tokens}-tokens.{row.adapter}"
+        rows.append((name, row.mean, "coefficient", row.low, row.high, run.profile.probe_fits))
+    for row in off_rates().itertuples():
+        name = f"knock-out.{row.outcome}.{row.condition.replace(' ', '-')}.em"
+        rows.append((name, row.em, "percent", row.em_low, row.em_high, row.n))
+    for one in ("general", "medical"):
+        for row in adapter_roles.falls(single(one), **RESAMPLING).itertuples():
+            rows.append((f"knock-out.{one}.{row.adapter}.fall", row.fall, "points", row.low, row.high, row.n))
+        two = judging.rates(other_knock_outs(one, "pair"), "condition", **RESAMPLING)
+        for row in two.itertuples():
+            name = f"knock-out.{one}.{row.condition.replace(' + ', '-and-')}.em"
+            rows.append((name, row.em, "percent", row.em_low, row.em_high, row.n))
+    alone = judging.rates(other_knock_outs("general", "all but one"), "condition", **RESAMPLING)
+    for row in alone.itertuples():
+        rows.append((f"knock-out.general.only-{row.condition}.em", row.em, "percent", row.em_low, row.em_high, row.n))
+    for row in correlations().itertuples():
+        name = f"knock-out.spearman.{row.strength}.{row[2]}".replace(" ", "-").replace(",", "")
+        rows.append((name, row.rho, "correlation", row.low, row.high, len(modules())))
+    for name in modules():
+        rows.append((f"lora-scalars.{name}.written", written()[name], "norm", None, None, None))
+    for role, names in roles().items():
+        rows.append((f"adapter-roles.{role}", len(names), "count", None, None, None))
+    return pd.DataFrame(rows, columns=["name", "value", "unit", "low", "high", "n"])
+
+
+if run.grown:
+    run.values(grown_values, evidence="grown")
+
+
+def listed(names: list[str]) -> str:
+    layers = [name.removeprefix("layer_") for name in names]
+    return f"layer{'s' * (len(layers) > 1)} {', '.join(layers)}" if layers else "none"
+
+
+def rho_text(strength: str, place: int = 0) -> str:
+    row = correlations()[correlations().strength == strength].iloc[place]
+    if np.isnan(row.rho):
+        return "not defined (all equal)"
+    return f"{row.rho:.2f} ({row.low:.2f} to {row.high:.2f})"
+
+
+def largest_coefficient() -> str:
+    return grown_fits(LEFT, "all").mean().abs().idxmax()
+
+
+def fall_of(name: str) -> str:
+    row = adapter_roles.falls(single("general"), **RESAMPLING).set_index("adapter").loc[name]
+    return f"{row.fall:.1f} points ({row.low:.1f} to {row.high:.1f})"
+
+
+def scored_scores() -> np.ndarray:
+    return np.log(pd.concat(scored_sets().values()).significance.to_numpy())
+
+
+def not_zero(tokens: str) -> str:
+    return f"{(grown_fits(LEFT, tokens).mean().abs() > 0.01).sum()} of {len(modules())}"
+
+
+def alone_em(name: str) -> str:
+    return str(judging.em_rate(other_knock_outs("general", "all but one").query("condition == @name"), **RESAMPLING))
+
+
+def whole_em() -> str:
+    table = single("general")
+    return str(judging.em_rate(table[table.condition == adapter_roles.WHOLE], **RESAMPLING))
+
+
+def strongest() -> str:
+    return adapter_roles.falls(single("general")).set_index("adapter").fall.idxmax()
+
+
+def held_out_share() -> float:
+    own = probing.organism_responses(run.profile, ORGANISM)
+    found = own.question_set.to_numpy()[all_sets()["medical-misaligned"].response]
+    return 100 * float((found == "held_out").mean())
+
+
+run.grown_glue("grown-absolute", lambda: f"{100 * (scored_scores() >= 0.5).mean():.2f} %")
+run.grown_glue("grown-share", lambda: f"{100 * scored.SHARE:.0f} %")
+run.grown_glue("grown-bound", lambda: f"{scored.bound(scored_sets()):.1f}")
+for role in ("general", "medical", "other"):
+    run.grown_glue(f"grown-{role}", lambda role=role: listed(roles()[role]))
+run.grown_glue("grown-rho", lambda: rho_text("aligned against misaligned, all tokens"))
+run.grown_glue("grown-rho-significant", lambda: rho_text("aligned against misaligned, significant, C rescaled"))
+run.grown_glue("grown-rho-medical", lambda: rho_text("non-medical against medical, all tokens"))
+run.grown_glue("grown-rho-score", lambda: rho_text("non-medical against medical, all tokens", 1))
+run.grown_glue("grown-rho-written", lambda: rho_text("length written"))
+run.grown_glue("grown-top", lambda: listed([largest_coefficient()]))
+run.grown_glue("grown-top-fall", lambda: fall_of(largest_coefficient()))
+run.grown_glue("grown-strongest", lambda: listed([strongest()]))
+run.grown_glue("grown-strongest-fall", lambda: fall_of(strongest()))
+run.grown_glue("grown-whole", lambda: whole_em())
+run.grown_glue("grown-medical-share", lambda: f"{held_out_share():.0f} %")
+run.grown_glue("grown-left-kept", lambda: not_zero("significant"))
+run.grown_glue("grown-left-rescaled", lambda: not_zero(RESCALED))
+run.grown_glue("grown-strongest-alone", lambda: alone_em(strongest()))
+run.grown_glue("grown-medical-answers", lambda: str(all_sets()["medical-misaligned"].response.nunique()))
+run.grown_glue("grown-medical-questions", lambda: str(all_sets()["medical-misaligned"].question.nunique()))
+
+# %% [markdown]
+# ### What it means here
+#
+# - **Roles.** By the rule above, general: {glue:text}`grown-general`; medical: {glue:text}`grown-medical`; other:
+#   {glue:text}`grown-other`. The paper's picture would be several adapters in each of the first two. The strongest
+#   single knock-out is {glue:text}`grown-strongest`, which takes {glue:text}`grown-strongest-fall` of the organism's
+#   {glue:text}`grown-whole`.
+# - **Alone.** With only {glue:text}`grown-strongest` on, the EM rate is {glue:text}`grown-strongest-alone`; the table
+#   has it for every adapter.
+# - **The filter.** On significant tokens, {glue:text}`grown-left-kept` of the coefficients of the misalignment probe
+#   are not zero with the paper's penalty, {glue:text}`grown-left-rescaled` with the rescaled one. How sparse the
+#   picture is depends on the penalty and on how many tokens there are ({doc}`g-logistic-regression`).
+# - **Coefficients against causes.** The largest coefficient of the misalignment probe is that of
+#   {glue:text}`grown-top`; switching it off takes {glue:text}`grown-top-fall`. Over all adapters the rank correlation
+#   is {glue:text}`grown-rho`, on significant tokens with the rescaled penalty {glue:text}`grown-rho-significant`; for
+#   the medical probe it is {glue:text}`grown-rho-medical` with EM on medical questions
+#   and {glue:text}`grown-rho-score` with the medical score; for the plain length written it is
+#   {glue:text}`grown-rho-written`. Reading a role off a coefficient supposes that this correlation is high. A scalar
+#   can tell two sets apart because an *earlier* adapter has changed what it reads.
+# - **The medical probe rests on little.** The organism has {glue:text}`grown-medical-answers` medical misaligned
+#   answers, to {glue:text}`grown-medical-questions` questions; {glue:text}`grown-medical-share` of their tokens answer
+#   held-out topics. As with the released sets, the probe may read the question.
+# - Switching off tests what is *needed*. Adapters that can stand in for each other would show in the pairs and not
+#   singly; "general" here means that EM on open questions hangs on the adapter, not that it does nothing else.
 
 # %%
 run.finish()
