@@ -382,14 +382,14 @@ if run.grown:
 def grown_values() -> pd.DataFrame:
     units = {"answers": "count", "answer tokens": "count", "largest error of a sum": "ratio"}
     units |= {"mean sum of scores": "nats", "mean sum of KL": "nats"}
-    rows = [("token-significance.bound", bound(), "ln nats")]
+    rows = [("token-significance.own.bound", bound(), "ln nats")]
     for row in grown_summary().to_dict("records"):
         name = row.pop("set").replace(" ", "-")
         for key, value in row.items():
             label = key.replace(" (%)", " percent").replace(" ", "_").lower()
-            rows.append((f"token-significance.{name}.{label}", value, units.get(key, "percent")))
+            rows.append((f"token-significance.own.{name}.{label}", value, units.get(key, "percent")))
     for row in by_place().itertuples():
-        rows.append((f"token-significance.place.{row.place.replace(' ', '-')}.scores", row[3], "percent"))
+        rows.append((f"token-significance.own.place.{row.place.replace(' ', '-')}.scores", row[3], "percent"))
     return pd.DataFrame(rows, columns=["name", "value", "unit"])
 
 
