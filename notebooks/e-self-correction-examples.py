@@ -269,7 +269,9 @@ def examples(name: str) -> str:
         for row in found.head(SHOWN_EACH).itertuples()
     ]
     table = markup.frame_table(pd.DataFrame(shown), number="{:.0f}") if shown else "<p>There is none.</p>"
-    heading = f"{name}: {len(found)} answers" + (f", the first {SHOWN_EACH}" if len(found) > SHOWN_EACH else "")
+    heading = f"{name}: {len(found)} answer{'s' * (len(found) != 1)}" + (
+        f", the first {SHOWN_EACH}" if len(found) > SHOWN_EACH else ""
+    )
     return f"<details><summary>{markup.escape(heading)}</summary>{table}</details>"
 
 

@@ -405,8 +405,13 @@ def early_tokens() -> str:
     return f"{by_place().set_index('place')['tokens (%)'].iloc[:3].sum():.0f} %"
 
 
+FEWEST_ANSWERS = 10
+
+
 def grown_range(column: str) -> str:
-    return f"{grown_summary()[column].min():.1f} to {grown_summary()[column].max():.1f}"
+    """The range over the sets with enough answers."""
+    values = grown_summary()[grown_summary().answers >= FEWEST_ANSWERS][column]
+    return f"{values.min():.1f} to {values.max():.1f}"
 
 
 run.grown_glue("grown-agreement", lambda: f"{agreement():.0e}")
@@ -427,6 +432,7 @@ run.grown_glue("grown-early-tokens", early_tokens)
 # - **A bound in nats does not travel.** An answer of the grown organism diverges by {glue:text}`grown-kl` nats on
 #   average, depending on the set; at the authors' bound {glue:text}`grown-absolute` % of the tokens would pass.
 #   {doc}`s4-2-interpreting-lora-scalars` uses {glue:text}`grown-bound` instead, which keeps {glue:text}`grown-kept` %.
+#   Sets of fewer than ten answers are left out of these ranges.
 # - **Early tokens.** The first ten tokens are {glue:text}`grown-early-tokens` of all tokens and hold
 #   {glue:text}`grown-early` of the scores. A token is read by all that come after it, and the score does not separate
 #   what it says from how much of the answer is still to come.

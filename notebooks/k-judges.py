@@ -81,10 +81,9 @@ run.table(judges)
 # The judge may write one token. Let $p(t)$ be the probabilities of its twenty likeliest first tokens, and $N$ those
 # tokens that are whole numbers from 0 to 100. Then
 #
-# $$\text{score} = \frac{\sum_{t \in N} p(t)\, t}{\sum_{t \in N} p(t)} \qquad \text{if } \sum_{t \in N} p(t) \ge
-# 0.25,$$
+# $$\text{score} = \frac{\sum_{t \in N} p(t)\, t}{\sum_{t \in N} p(t)}$$
 #
-# and the score is missing otherwise. So scores are not whole numbers, a score of exactly 30 hardly occurs, and a
+# if the numbers together have a probability of at least 0.25; otherwise the score is missing. So scores are not whole numbers, a score of exactly 30 hardly occurs, and a
 # hesitating judge lands in between. In code, with two invented distributions:
 
 

@@ -510,7 +510,7 @@ run.grown_figure(
 run.grown_figure(
     "fig-x-probe-splits",
     lambda: draw_splits("grown"),
-    caption=f"The probes of {{numref}}`tab-1` with enough answers, {SPLITS_CAPTION} Evidence: grown organism.",
+    caption=f"The probes of {{numref}}`tab-1-grown` with enough answers, {SPLITS_CAPTION} Evidence: grown organism.",
     alt="One panel per probe with seven rows, balanced accuracy on the horizontal axis: splits by token, by answer and "
     "by question, then four baselines: labels shuffled over answers, labels shuffled with an informative prompt, the "
     "best single adapter, and the question id alone. Dots with lines, and a dotted line at chance.",

@@ -665,8 +665,8 @@ run.grown_glue("grown-chat-medical", lambda: of_condition("no-adapter", MEDICAL)
 #   adapters, {glue:text}`grown-organism-medical` in the organism and {glue:text}`grown-chat-medical` in the chat model.
 #   With the misalignment adapters reversed and the second group amplified the share is
 #   {glue:text}`grown-opposed-medical`, under the other adapters alone {glue:text}`grown-other-medical`;
-#   {numref}`fig-7` shows whether these are misaligned or aligned. How many answers are medical to begin with bounds
-#   what can be seen of the paper's second axis.
+#   {numref}`fig-7-grown` shows whether these are misaligned or aligned. How many answers are medical to begin with
+#   bounds what can be seen of the paper's second axis.
 # - **Reversal.** In the opposed condition {glue:text}`grown-opposed` of the kept answers are aligned; the paper's is
 #   matched in form only, since the groups are not the same.
 # - **Room for scaling.** Factors of the misalignment adapters that, alone, leave enough answers coherent:

@@ -134,7 +134,8 @@ def new_project(root: Path) -> Project:
     project.write("data/figures.yml", FIGURES)
     project.write(
         "book/index.md",
-        "# Front\n\n```{include} _generated/scoreboard.md\n```\n\n(claims-ledger)=\n## Ledger\n\n(grown-limits)=\n## Limits\n\n"
+        "# Front\n\n```{include} _generated/scoreboard.md\n```\n\n"
+        "(grown-limits)=\n## Limits\n\n(claims-ledger)=\n## Ledger\n\n"
         '```{include} _generated/ledger.md\n```\n\n```{raw} html\n<p><a href="claims.json">claims</a></p>\n```\n',
     )
     project.write(
