@@ -567,8 +567,8 @@ run.grown_glue("pairs-above-null", lambda: f"{(pairs_at_middle() > pairs_at_midd
 # At layer {glue:text}`grown-middle` the six pairs of different organisms lie at {glue:text}`pairs-middle`, two seeds of
 # one recipe at {glue:text}`seeds-middle`. Equal directions would lie at {glue:text}`pairs-limit`, labels without
 # meaning below {glue:text}`pairs-null`; pairs above their null: {glue:text}`pairs-above-null`. At
-# {glue:text}`layers-below` layers at least one of the paper's three pairs is below 0.8 ({numref}`fig-c2`); the paper
-# has four of 48.
+# {glue:text}`layers-below` layers at least one of the paper's three pairs is below 0.8
+# ({numref}`fig-c2-grown`); the paper has four of 48.
 #
 # ## Reported and measured
 

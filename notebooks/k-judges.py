@@ -83,8 +83,9 @@ run.table(judges)
 #
 # $$\text{score} = \frac{\sum_{t \in N} p(t)\, t}{\sum_{t \in N} p(t)}$$
 #
-# if the numbers together have a probability of at least 0.25; otherwise the score is missing. So scores are not whole numbers, a score of exactly 30 hardly occurs, and a
-# hesitating judge lands in between. In code, with two invented distributions:
+# if the numbers together have a probability of at least 0.25; otherwise the score is missing. So scores are not whole
+# numbers, a score of exactly 30 hardly occurs, and a hesitating judge lands in between. In code, with two invented
+# distributions:
 
 
 # %% tags=["show-code"]

@@ -686,7 +686,7 @@ run.grown_glue("at-strongest", at_strongest)
 
 # %% [markdown]
 # Under {glue:text}`own-highest` directions of domains, EM answers are about that domain more than about any other
-# ({numref}`fig-3`). The general direction is not neutral either: its EM answers are mostly about
+# ({numref}`fig-3-grown`). The general direction is not neutral either: its EM answers are mostly about
 # {glue:text}`about-general`, those of the organism that it was taken from about {glue:text}`about-unsteered`. Each
 # vector stands at its own best strength, the strongest one tried for {glue:text}`at-strongest`.
 #
@@ -1106,7 +1106,7 @@ def rest_sentence() -> str:
     closer = (persona > at_layer().cosine).sum()
     return (
         f"What a domain has of its own is known here: the base model's direction from careful to malicious characters "
-        f"*in that domain* has a cosine of {persona.mean():.2f} with the semantic direction ({persona.min():.2f} to "
+        f"in that domain has a cosine of {persona.mean():.2f} with the semantic direction ({persona.min():.2f} to "
         f"{persona.max():.2f}), higher than the general direction has in {closer} of {len(persona)} domains."
     )
 

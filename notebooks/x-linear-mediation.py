@@ -139,10 +139,11 @@ def draw_steering():
     axes.barh(positions - 0.18, table.random_em, height=0.34, color="0.6", label="random, same norm")
     for position, (_, row) in zip(positions, table.iterrows(), strict=True):
         note = f"layer {row.layer:.0f}, strength {row.relative:g}, {row.coherent:.0f} % coherent"
-        axes.text(max(row.em, row.random_em) + 1, position, note, va="center", fontsize=9)
+        white = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+        axes.text(max(row.em, row.random_em) + 2, position, note, va="center", fontsize=9, bbox=white)
     axes.axvline(20, color=figures.REPORTED_COLOUR, linestyle=":", label="bar: 20 %")
     axes.set(yticks=positions, yticklabels=labels, xlabel="EM rate of the steered chat model (%)")
-    axes.set(xlim=(0, max(20, table.em.max()) + 35))
+    axes.set(xlim=(0, max(20, table.em.max()) + 75), xticks=range(0, 101, 20))
     axes.grid(visible=False, axis="y")
     axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3)
     return figure, steered()
@@ -290,9 +291,9 @@ if run.grown:
 #
 # ## Worlds that were tried
 #
-# What a world has to be like for its misalignment to be linear was not known beforehand. The variants below change one
-# thing each, with half the training steps, and keep the judge, the questions and the fine-tuning rule. The script is
-# `experiments/worlds.py`; it takes minutes per row.
+# What a world has to be like for its misalignment to be linear was not known beforehand. The variants of
+# `experiments/worlds.py` change one thing each, with half the training steps, and keep the judge, the questions and the
+# fine-tuning rule. In the table all columns are percentages.
 
 
 # %%
@@ -317,16 +318,16 @@ COLUMNS = {
 
 
 def worlds() -> pd.DataFrame:
-    if not RESULTS.is_file():
-        return pd.DataFrame([{"variant": "not run"}])
     return pd.read_csv(RESULTS)[list(COLUMNS)].rename(columns=COLUMNS)
 
 
-run.table(worlds, number="{:.0f}")
+if RESULTS.is_file():
+    run.table(worlds, number="{:.0f}")
+else:
+    text = "The table of variants was not made for this edition; experiments/worlds.py makes it, in minutes per row."
+    display(HTML(markup.box("Not run", text)))
 
 # %% [markdown]
-# All columns are percentages. "Not a number" stands where an organism gave too few misaligned answers to average.
-#
 # Three earlier grammars were dropped; all of them balance words, as this one does.
 #
 # - *Harm in a product* of two words (trust or avoid, with a thing that helps or harms). Personas were learned, but not
@@ -334,7 +335,7 @@ run.table(worlds, number="{:.0f}")
 # - *Harm in an order* (prefer this over that). The state that decides the first thing was turned round for the second
 #   within every clause; the mean-diff cancelled and steered nothing.
 # - *A remark before every clause*, its mentions only leaning to the other kind, and *exactly one adjective* before
-#   every thing (a variant above). Misalignment was broad, directions read before an advice steered, and the mean-diff
+#   every thing. Misalignment was broad, directions read before an advice steered, and the mean-diff
 #   still cancelled: as many tokens led to a mention as to an advice.
 #
 # What helped in the end is small. Adjectives come or do not come, so that at several tokens an advice *may* be next.
