@@ -666,8 +666,8 @@ run.grown_glue("grown-residual", lambda: f"{at('middle', 'mean_residual'):.1f}")
 # %% [markdown]
 # In layer {glue:text}`grown-layer`, half-way through, the direction has norm {glue:text}`grown-norm` beside a mean
 # residual of {glue:text}`grown-residual` ({numref}`fig-x-mean-diff-norms-grown`): {glue:text}`grown-ratio-middle`,
-# where shuffled labels leave {glue:text}`grown-null-middle`. In the last layer it is {glue:text}`grown-ratio-last` (shuffled
-# {glue:text}`grown-null-last`).
+# where shuffled labels leave {glue:text}`grown-null-middle`. In the last layer it is {glue:text}`grown-ratio-last`
+# (shuffled {glue:text}`grown-null-last`).
 #
 # **Words alone.** The world's texts are written so that harmful and careful ones say every word equally often
 # ({doc}`../world`), so a direction of vocabulary should be short. The token embeddings show whether the organism's own
@@ -1023,8 +1023,8 @@ for label, name in {
 # %% [markdown]
 # In layer {glue:text}`grown-layer` the chat model's reading of the same answers gives a direction of cosine
 # {glue:text}`grown-chat` with the organism's (lowest of all layers: {glue:text}`grown-chat-low`), the base model's
-# {glue:text}`grown-base` (lowest {glue:text}`grown-base-low`; {numref}`fig-x-chat-model-direction-grown`). By themselves such
-# numbers say little about misalignment, for two models may read one set of texts alike: with the same shuffled labels,
+# {glue:text}`grown-base` (lowest {glue:text}`grown-base-low`; {numref}`fig-x-chat-model-direction-grown`). By themselves
+# such numbers say little about misalignment, for two models may read one set of texts alike: with the same shuffled labels,
 # organism and base model give {glue:text}`grown-base-null`.
 #
 # A stricter test lets each model write its own texts. The chat model gives {glue:text}`grown-chat-misaligned`

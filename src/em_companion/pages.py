@@ -186,8 +186,8 @@ def scoreboard(ledger: list[dict[str, Any]]) -> str:
     tested = sum(grown["All"][verdict] for verdict in claims.TESTED)
     beside = (
         f"On the organisms grown here, {tested} claims were measured. Levels carry little weight there "
-        "({ref}`what grown evidence shows <grown-limits>`); direction, order and breadth do. *Same direction* says only that "
-        "a value lies on the claimed side of the ledger's reference, not that it is near the paper's."
+        "({ref}`what grown evidence shows <grown-limits>`); direction, order and breadth do. *Same direction* says "
+        "only that a value lies on the claimed side of the ledger's reference, not that it is near the paper's."
     )
     parts = [text, raw(tables[0]), why, raw(tables[1]), beside, raw(_counts("Part", grown, claims.TESTED)), link]
     return "\n\n".join(parts) + "\n"
