@@ -1023,9 +1023,9 @@ for label, name in {
 # %% [markdown]
 # In layer {glue:text}`grown-layer` the chat model's reading of the same answers gives a direction of cosine
 # {glue:text}`grown-chat` with the organism's (lowest of all layers: {glue:text}`grown-chat-low`), the base model's
-# {glue:text}`grown-base` (lowest {glue:text}`grown-base-low`; {numref}`fig-x-chat-model-direction-grown`). By themselves
-# such numbers say little about misalignment, for two models may read one set of texts alike: with the same shuffled labels,
-# organism and base model give {glue:text}`grown-base-null`.
+# {glue:text}`grown-base` (lowest {glue:text}`grown-base-low`; {numref}`fig-x-chat-model-direction-grown`). By
+# themselves such numbers say little about misalignment, for two models may read one set of texts alike: with the same
+# shuffled labels, organism and base model give {glue:text}`grown-base-null`.
 #
 # A stricter test lets each model write its own texts. The chat model gives {glue:text}`grown-chat-misaligned`
 # misaligned answers of {glue:text}`grown-chat-answers`. The base model, to which the assistant is a speaker whose
