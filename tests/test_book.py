@@ -180,5 +180,5 @@ def test_the_book_builds_without_released_data_and_says_so(tmp_path):
     page = (project.html / "notebooks/s2-model-organism.html").read_text()
     assert "Released data not available" in page and "not available" in page
     states = {entry["status"] for entry in json.loads((project.html / "figures.json").read_text())["figures"]}
-    assert states == {"made", "waiting", "unavailable"}  # made: from the paper's own numbers
+    assert states == {"made", "unavailable"}  # made: grown, and from the paper's own numbers
     assert all((project.html / f"notebooks/{name}.html").is_file() for name in execution.names())
