@@ -138,9 +138,9 @@ def draw_steering():
     axes.barh(positions + 0.18, table.em, height=0.34, color=figures.PALETTE[3], label="direction")
     axes.barh(positions - 0.18, table.random_em, height=0.34, color="0.6", label="random, same norm")
     for position, (_, row) in zip(positions, table.iterrows(), strict=True):
-        note = f"layer {row.layer:.0f}, strength {row.relative:g}, {row.coherent:.0f} % coherent"
+        note = f"layer {row.layer:.0f}, {row.coherent:.0f} % coherent"
         white = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-        axes.text(max(row.em, row.random_em) + 2, position, note, va="center", fontsize=9, bbox=white)
+        axes.text(max(row.em, row.random_em) + 2, position, note, va="center", fontsize=9, bbox=white, zorder=3)
     axes.axvline(20, color=figures.REPORTED_COLOUR, linestyle=":", label="bar: 20 %")
     axes.set(yticks=positions, yticklabels=labels, xlabel="EM rate of the steered chat model (%)")
     axes.set(xlim=(0, max(20, table.em.max()) + 75), xticks=range(0, 101, 20))
