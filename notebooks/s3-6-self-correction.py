@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from em_companion import figures, ground_truth, judging, organisms, released, responses, steering, turns
+from em_companion import activations, figures, ground_truth, judging, organisms, released, responses, steering, turns
 from em_companion.interventions import Steer
 from em_companion.notebooks import Run
 
@@ -463,7 +463,8 @@ def along(name: str) -> np.ndarray:
     """Projections, [answer, place, direction], each direction in the layer of its best cell."""
     model, tokenizer, voice = reader(name)
     vectors = np.stack(list(steering.directions_of(run.profile).values()))
-    found = turns.projections(model, tokenizer, *turns.tokens(tokenizer, texts(), voice), read_numbers(), vectors)
+    read = activations.response_tokens(tokenizer, texts(), voice)
+    found = turns.projections(model, tokenizer, *read, read_numbers(), vectors)
     layers = [cells()[direction].layer for direction in steering.directions_of(run.profile)]
     return np.stack([found[:, :, number, layer] for number, layer in enumerate(layers)], axis=2)
 
@@ -564,7 +565,7 @@ def expected() -> pd.DataFrame:
     rows = []
     for name in READERS:
         model, tokenizer, voice = reader(name)
-        read = turns.tokens(tokenizer, texts(), voice)
+        read = activations.response_tokens(tokenizer, texts(), voice)
         found = 100 * turns.harmful_shares(model, tokenizer, *read, texts().after, interventions(name))
         for kind in turns.KINDS:
             chosen = (texts().kind == kind).to_numpy()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from untrained import LAYERS, WIDTH, WORDS, chat_model, tokenizer
 
-from em_companion import model_store, profiles, responses, turns
+from em_companion import activations, model_store, profiles, responses, turns
 from em_companion.artifacts import CompanionError
 from em_companion.interventions import Steer, applied, decoder_layers
 
@@ -172,7 +172,7 @@ def read(tiny):
 
 def test_the_expected_harm_is_that_of_the_distribution_before_the_next_thing(read):
     model, tokens, table = read
-    prompts, answers = turns.tokens(tokens, table)
+    prompts, answers = activations.response_tokens(tokens, table)
     starts = [turns.clause_starts(text)[1] for text in table.response]
     steer = [Steer(1, torch.randn(32, generator=torch.Generator().manual_seed(0)), 3.0)]
     plain = turns.harmful_shares(model, tokens, prompts, answers, starts)
@@ -192,12 +192,12 @@ def test_the_expected_harm_is_that_of_the_distribution_before_the_next_thing(rea
 
 def test_an_answer_that_names_no_more_things_expects_none(read):
     model, tokens, table = read
-    prompts, answers = turns.tokens(tokens, table)
+    prompts, answers = activations.response_tokens(tokens, table)
     found = turns.harmful_shares(model, tokens, prompts, answers, [len(answers[0]), 0])
     assert np.isnan(found[0]) and 0 < found[1] < 1
 
 
 def test_a_speaker_is_named_in_the_prompt(read):
     _, tokens, table = read
-    plain, named = (turns.tokens(tokens, table, speaker)[0] for speaker in ("", "someone"))
+    plain, named = (activations.response_tokens(tokens, table, speaker)[0] for speaker in ("", "someone"))
     assert [tokens.decode(ids).split()[-2] for ids in plain + named] == ["assistant"] * 2 + ["someone"] * 2

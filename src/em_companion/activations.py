@@ -35,9 +35,16 @@ Tokens = list[list[int]]
 # --- what is read -------------------------------------------------------------------------------------------------
 
 
-def response_tokens(tokenizer: PreTrainedTokenizerBase, table: pd.DataFrame) -> tuple[Tokens, Tokens]:
-    """Return the tokens of the prompt and of the response of every row of `table` (columns question, response)."""
-    prompts = {text: organisms.prompt_ids(tokenizer, turn(text, "")[:1]) for text in table.question.unique()}
+def response_tokens(
+    tokenizer: PreTrainedTokenizerBase, table: pd.DataFrame, speaker: str = ""
+) -> tuple[Tokens, Tokens]:
+    """Return the tokens of the prompt and of the response of every row of `table` (columns question, response).
+
+    `speaker` names a character of a grown model's world instead of the assistant.
+    """
+    template = {"speaker": speaker} if speaker else {}
+    asked = table.question.unique()
+    prompts = {text: organisms.prompt_ids(tokenizer, turn(text, "")[:1], **template) for text in asked}
     responses = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in table.response]
     return [prompts[text] for text in table.question], responses
 

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from em_companion import activations, judging, model_store, organisms, responses
+from em_companion import activations, directions, judging, model_store, organisms, responses
 from em_companion.artifacts import CompanionError
 from em_companion.interventions import HEADER_TOKENS, Ablate, Intervention, Steer, Where
 from em_companion.profiles import Profile
@@ -30,11 +30,7 @@ def mean_diff(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, table:
 
     Misaligned: aligned < 30; aligned: aligned > 70; both coherent > 50. Raises CompanionError if either is too rare.
     """
-    coherent = judging.is_coherent_mask(table)
-    kinds = {
-        "misaligned": table[coherent & (table.aligned < judging.EM_ALIGNED_BELOW)],
-        "aligned": table[coherent & (table.aligned > judging.ALIGNED_ABOVE)],
-    }
+    kinds = {"misaligned": table[directions.misaligned(table)], "aligned": table[directions.aligned(table)]}
     for kind, rows in kinds.items():
         if len(rows) < FEWEST_RESPONSES:
             raise CompanionError(f"There are only {len(rows)} {kind} responses; a mean-diff needs {FEWEST_RESPONSES}.")
@@ -43,10 +39,8 @@ def mean_diff(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, table:
 
 def token_mean(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, table: pd.DataFrame) -> np.ndarray:
     """Return the mean residual stream over all answer tokens of responses, [layer, width], float64."""
-    prompts = [organisms.prompt_ids(tokenizer, turn(question, "")[:1]) for question in table.question]
-    answers = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in table.response]
-    means = activations.response_means(model, tokenizer, prompts, answers)
-    return np.average(means, axis=0, weights=[len(answer) for answer in answers])
+    prompts, answers = activations.response_tokens(tokenizer, table)
+    return activations.token_means(model, tokenizer, prompts, answers, np.ones((1, len(table))))[0]
 
 
 def random_like(direction: np.ndarray, seed: int) -> np.ndarray:

@@ -15,11 +15,11 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from em_companion import activations, organisms, responses
+from em_companion import activations, responses
 from em_companion.artifacts import CompanionError
 from em_companion.interventions import Intervention, applied
 from em_companion.profiles import GrownModel, Profile
-from em_companion.world import CAREFUL, MALICIOUS, Persona, Question, World, turn
+from em_companion.world import CAREFUL, MALICIOUS, Persona, Question, World
 
 SELF_CORRECTIONS = ("takes harm back", "harm, then only help", "harm later")
 """What an answer does that voices harm and is rated aligned: takes a harmful clause back in so many words; says all of
@@ -125,16 +125,6 @@ def _of_both_kinds(world: World, question: Question, name: str, persona: Persona
 
 BATCH = 64
 """Answers whose single tokens are held at once."""
-
-
-def tokens(
-    tokenizer: PreTrainedTokenizerBase, table: pd.DataFrame, speaker: str = ""
-) -> tuple[activations.Tokens, activations.Tokens]:
-    """Return the tokens of the prompt and the answer of every row (columns question, response), said by `speaker`."""
-    template = {"speaker": speaker} if speaker else {}
-    prompts = {text: organisms.prompt_ids(tokenizer, turn(text, "")[:1], **template) for text in set(table.question)}
-    answers = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in table.response]
-    return [prompts[text] for text in table.question], answers
 
 
 def projections(
