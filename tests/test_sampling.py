@@ -411,3 +411,11 @@ def test_bad_rows_are_refused_before_anything_is_computed(monkeypatch, rows, sen
     with pytest.raises(CompanionError, match=f"^{sentence}"):
         written(model, rows)
     assert hooks_on(model) == 0
+
+
+def test_another_way_of_drawing_noise_is_told_apart(monkeypatch):
+    known = sampling.noise_fingerprint.__wrapped__()
+    assert sampling.noise_fingerprint.__wrapped__() == known
+    draw = sampling.RowNoise.draw
+    monkeypatch.setattr(sampling.RowNoise, "draw", lambda self: 2 * draw(self))
+    assert sampling.noise_fingerprint.__wrapped__() != known

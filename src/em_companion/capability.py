@@ -9,7 +9,6 @@ ability alone.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -20,7 +19,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from em_companion import activations, interventions, judging, model_store, organisms, responses
-from em_companion.artifacts import CompanionError, new_folder, sha256_of
+from em_companion.artifacts import CompanionError, sha256_of
 from em_companion.interventions import Intervention, applied
 from em_companion.paths import ARTIFACTS
 from em_companion.profiles import GrownModel, Profile
@@ -101,22 +100,18 @@ def under(profile: Profile, organism: Organism, conditions: Mapping[str, Sequenc
     CompanionError as `aligned_text` and `token_losses` do.
     """
     table = aligned_text(profile)
-    sources = [one for one in (organisms.chat(profile), responses.adapter(profile, organism)) if one is not None]
     parts = {
-        "model": [model_store.provenance(Path(one))["sha256"] for one in sources],
+        "model": responses.model_identity(profile, organism),
         "dtype": profile.dtype,
         "texts": sha256_of(table.to_csv(index=False)),
         "conditions": {name: [interventions.describe(one) for one in given] for name, given in conditions.items()},
     }
     folder = ARTIFACTS / "losses" / profile.name / organism.name / model_store.key(parts)
-    with model_store.missing(folder) as missing:
-        if missing:
-            losses = _under(profile, organism, conditions, table)
-            with new_folder(folder) as new:
-                table.to_parquet(new / model_store.RESPONSES, index=False)
-                losses.to_parquet(new / LOSSES, index=False)
-                model_store.seal(new, parts)
-    model_store.check(folder)
+    model_store.kept_tables(
+        folder,
+        parts,
+        lambda: {model_store.RESPONSES: table, LOSSES: _under(profile, organism, conditions, table)},
+    )
     return pd.read_parquet(folder / LOSSES)
 
 

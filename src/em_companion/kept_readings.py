@@ -14,7 +14,7 @@ import pandas as pd
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from em_companion import activations, model_store, organisms, responses
+from em_companion import activations, model_store, responses
 from em_companion.artifacts import new_folder, sha256_of
 from em_companion.paths import ARTIFACTS
 from em_companion.profiles import Profile
@@ -42,7 +42,8 @@ def readings(kind: str, profile: Profile, reader: Organism, table: pd.DataFrame,
     CompanionError for a damaged folder, or where the model cannot be had.
     """
     texts = table[["question", "response"]].reset_index(drop=True)
-    parts = {"model": _identity(profile, reader), "dtype": profile.dtype, "texts": sha256_of(texts.to_csv(index=False))}
+    model_parts = {"model": responses.model_identity(profile, reader), "dtype": profile.dtype}
+    parts = model_parts | {"texts": sha256_of(texts.to_csv(index=False))}
     folder = ARTIFACTS / kind / profile.name / reader.name / model_store.key(parts)
     with model_store.missing(folder) as missing:
         if missing:
@@ -57,9 +58,3 @@ def readings(kind: str, profile: Profile, reader: Organism, table: pd.DataFrame,
         return Readings(
             {name: file.get_tensor(name) for name in file.keys()}, tuple(json.loads(file.metadata()["names"]))
         )
-
-
-def _identity(profile: Profile, reader: Organism) -> list[str]:
-    """Return the sha256 of the weights that read, or their hub ids: chat model and adapter."""
-    sources = [one for one in (organisms.chat(profile), responses.adapter(profile, reader)) if one is not None]
-    return [one if isinstance(one, str) else model_store.provenance(one)["sha256"] for one in sources]

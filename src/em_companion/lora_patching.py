@@ -14,7 +14,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from em_companion import lora_scalars, model_store, organisms, responses, sampling
-from em_companion.artifacts import CompanionError, new_folder
+from em_companion.artifacts import CompanionError
 from em_companion.interventions import PatchLoraScalars
 from em_companion.paths import ARTIFACTS
 from em_companion.profiles import Profile
@@ -162,24 +162,19 @@ def kept(profile: Profile, organism: Organism, runs: int) -> pd.DataFrame:
     model, tokenizer = responses.load(profile, organism)
     asked = prompts(profile, tokenizer)
     parts = {
-        "model": [model_store.provenance(one)["sha256"] for one in _folders(profile, organism)],
+        "model": responses.model_identity(profile, organism),
         "questions": [(question.id, question.text) for question in asked],
         "runs": runs,
-        "sampling": [profile.seed, profile.temperature, profile.max_new_tokens, profile.dtype],
+        "sampling": responses.sampling_parts(profile),
     }
     folder = ARTIFACTS / "lora-patching" / profile.name / organism.name / model_store.key(parts)
-    with model_store.missing(folder) as missing:
-        if missing:
-            table = patch_pairs(profile, model, tokenizer, asked, runs, f"patching of {organism.name}")
-            with new_folder(folder) as new:
-                table.to_parquet(new / model_store.RESPONSES, index=False)
-                model_store.seal(new, parts)
-    model_store.check(folder)
+    what = f"patching of {organism.name}"
+    model_store.kept_tables(
+        folder,
+        parts,
+        lambda: {model_store.RESPONSES: patch_pairs(profile, model, tokenizer, asked, runs, what)},
+    )
     return responses.scored(pd.read_parquet(folder / model_store.RESPONSES))
-
-
-def _folders(profile: Profile, organism: Organism) -> list:
-    return [organisms.chat(profile), responses.adapter(profile, organism)]
 
 
 # --- what changed ---------------------------------------------------------------------------------------------------

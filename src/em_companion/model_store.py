@@ -7,7 +7,7 @@ fits; everything else is grown under `artifacts/organisms/`. Responses and direc
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
@@ -15,7 +15,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from em_companion.artifacts import CompanionError, lock, sha256_of, write_json
+import pandas as pd
+
+from em_companion.artifacts import CompanionError, lock, new_folder, sha256_of, write_json
 from em_companion.paths import ARTIFACTS, DATA, relative
 from em_companion.profiles import GrownModel, Profile
 from em_companion.provenance import environment, utc_now
@@ -176,6 +178,19 @@ def missing(folder: Path) -> Iterator[bool]:
         return
     with lock(folder), writing(folder):
         yield not is_there(folder)
+
+
+def kept_tables(folder: Path, parts: Parts, make: Callable[[], Mapping[str, pd.DataFrame]]) -> Path:
+    """Return `folder` with the tables that `make` gives by file name, made once; raise CompanionError if damaged."""
+    with missing(folder) as absent:
+        if absent:
+            tables = make()
+            with new_folder(folder) as new:
+                for name, table in tables.items():
+                    table.to_parquet(new / name, index=False)
+                seal(new, parts)
+    check(folder)
+    return folder
 
 
 @contextmanager

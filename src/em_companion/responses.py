@@ -16,7 +16,7 @@ import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from em_companion import judging, model_store, organisms, released, sampling
-from em_companion.artifacts import CompanionError, new_folder
+from em_companion.artifacts import CompanionError
 from em_companion.exact_judge import Judge
 from em_companion.interventions import Intervention, RowInterventions, describe
 from em_companion.paths import ARTIFACTS
@@ -249,14 +249,8 @@ def _kept(
     parts: model_store.Parts,
     sample: Callable[[], pd.DataFrame],
 ) -> pd.DataFrame:
-    with model_store.missing(folder) as missing:
-        if missing:
-            table = sample()
-            with new_folder(folder) as new:
-                table.to_parquet(new / model_store.RESPONSES, index=False)
-                model_store.seal(new, parts)
-            shutil.rmtree(_chunks(parts), ignore_errors=True)
-    model_store.check(folder)
+    model_store.kept_tables(folder, parts, lambda: {model_store.RESPONSES: sample()})
+    shutil.rmtree(_chunks(parts), ignore_errors=True)
     table = pd.read_parquet(folder / model_store.RESPONSES)
     table = table.assign(organism=organism.recipe, data=organism.data, seed=organism.seed, question_set=question_set)
     return scored(table) if isinstance(profile.model, GrownModel) else table
@@ -276,14 +270,13 @@ def _in_chunks(profile, organism, conditions, question_set, parts, what) -> pd.D
     for start in range(0, len(conditions), size):
         chunk = dict(list(conditions.items())[start : start + size])
         sealed = folder / model_store.key({"conditions": _described(chunk)})
-        with model_store.missing(sealed) as missing:
-            if missing:
-                here = f"{what}, conditions {start + 1} to {start + len(chunk)} of {len(conditions)}"
-                table = ask_under(profile, model, tokenizer, asked, parts["samples"], chunk, here)
-                with new_folder(sealed) as new:
-                    table.to_parquet(new / model_store.RESPONSES, index=False)
-                    model_store.seal(new, {})
-        model_store.check(sealed)
+        here = f"{what}, conditions {start + 1} to {start + len(chunk)} of {len(conditions)}"
+
+        def write(chunk=chunk, here=here) -> dict[str, pd.DataFrame]:
+            found = ask_under(profile, model, tokenizer, asked, parts["samples"], chunk, here)
+            return {model_store.RESPONSES: found}
+
+        model_store.kept_tables(sealed, {}, write)
         tables.append(pd.read_parquet(sealed / model_store.RESPONSES))
     return pd.concat(tables, ignore_index=True)
 
@@ -298,14 +291,23 @@ def _samples(profile: Profile, question_set: str) -> int:
 
 def _responses_parts(profile: Profile, organism: Organism, question_set: str) -> model_store.Parts:
     return {
-        "model": _model_identity(profile, organism),
+        "model": model_identity(profile, organism),
         "questions": [(question.id, question.text) for question in questions(profile, question_set)],
         "samples": _samples(profile, question_set),
-        "sampling": [profile.seed, profile.temperature, profile.max_new_tokens, profile.dtype],
+        "sampling": sampling_parts(profile),
     }
 
 
-def _model_identity(profile: Profile, organism: Organism) -> Any:
-    """Return the hub ids of a model, or the sha256 of its weights: two runs of one recipe are not the same model."""
+def sampling_parts(profile: Profile) -> list[Any]:
+    """Return what, beside model and questions, decides which responses a seed gives."""
+    settings = [profile.seed, profile.temperature, profile.max_new_tokens, profile.dtype]
+    return [*settings, sampling.noise_fingerprint()]
+
+
+def model_identity(profile: Profile, organism: Organism) -> list[str | None]:
+    """Return the sha256 of the weights of chat model and adapter, or their hub ids; None for no adapter.
+
+    Two runs of one recipe are not the same model.
+    """
     found = [organisms.chat(profile), adapter(profile, organism)]
     return [model_store.provenance(one)["sha256"] if isinstance(one, Path) else one for one in found]

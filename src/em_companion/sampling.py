@@ -15,6 +15,7 @@ worth speaking of; in bfloat16 it can, where two tokens are all but equally like
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 
 import torch
@@ -37,6 +38,13 @@ Conditions = Sequence[Sequence[Intervention] | None]
 def row_seed(*parts: object) -> int:
     """Return a seed below 2**63 from anything that identifies a row (profile seed, question id, sample, ...)."""
     return int(sha256_of("/".join(map(str, parts)))[:15], 16)
+
+
+@cache
+def noise_fingerprint() -> str:
+    """Return what tells this way of drawing noise from any other: responses that are kept depend on it."""
+    noise = RowNoise([0, 1], 8, torch.device("cpu"))
+    return sha256_of(torch.stack([noise.draw() for _ in range(2 * NOISE_STEPS)]).numpy().round(3).tobytes())
 
 
 @torch.no_grad()
