@@ -1,11 +1,8 @@
 """Directions from planted activations: what is averaged, how far it can be trusted, and files."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
-from safetensors import safe_open
 
 from em_companion import directions
 from em_companion.artifacts import CompanionError
@@ -68,18 +65,6 @@ def test_the_mean_diff_is_the_planted_direction():
     np.testing.assert_allclose(found[:, 2:], 0, atol=0.5)
 
 
-def test_semantic_directions_are_of_responses_about_a_domain():
-    means, tokens, table = planted(5.0)
-    found = directions.semantic_directions(means, tokens, table, DOMAINS)
-    about = table.medicine > 50
-    expected = directions.response_mean_diff(
-        means, tokens, directions.misaligned(table) & about, directions.aligned(table) & about
-    )
-    np.testing.assert_array_equal(found["medicine"], expected)
-    np.testing.assert_allclose(found["medicine"][:, 1], 5, atol=1)
-    np.testing.assert_allclose(found["finance"][:, 1], 0, atol=1)
-
-
 def test_nothing_to_average_is_one_sentence():
     means, tokens, table = planted()
     none = np.zeros(RESPONSES, dtype=bool)
@@ -87,8 +72,6 @@ def test_nothing_to_average_is_one_sentence():
         directions.response_mean_diff(means, tokens, none, directions.aligned(table))
     with pytest.raises(CompanionError, match="no aligned responses"):
         directions.response_mean_diff(means, tokens, directions.misaligned(table), none)
-    with pytest.raises(CompanionError, match="no misaligned medicine responses"):
-        directions.semantic_directions(means, tokens, table.assign(medicine=0), DOMAINS)
     with pytest.raises(CompanionError, match="two responses of either kind"):
         directions.split_half_cosines(means, tokens, none, directions.aligned(table))
 
@@ -127,51 +110,3 @@ def test_cosines_between_directions_at_every_layer():
             np.testing.assert_allclose(
                 found[:, first, second], directions.cosines(vectors[:, first], vectors[:, second])
             )
-
-
-# --- on disk --------------------------------------------------------------------------------------------------------
-
-
-def test_directions_come_back_as_they_were_saved(tmp_path):
-    random = np.random.default_rng(0)
-    saved = {name: random.normal(size=(LAYERS, WIDTH)).astype(np.float32) for name in ("general", "medicine")}
-    saved["turned"] = random.normal(size=(WIDTH, LAYERS)).T
-    path, parts = tmp_path / "new" / "directions.safetensors", {"organism": "nine-adapter", "layers": [1, 2]}
-    directions.save(path, saved, parts)
-    found = directions.load(path)
-    assert found.keys() == saved.keys() and directions.parts_of(path) == parts
-    for name, vectors in saved.items():
-        assert found[name].dtype == vectors.dtype
-        np.testing.assert_array_equal(found[name], vectors)
-    with safe_open(path, "numpy") as file:
-        assert json.loads(file.metadata()["parts"]) == parts
-
-
-def test_a_reader_never_meets_half_a_file(tmp_path, monkeypatch):
-    path = tmp_path / "directions.safetensors"
-    directions.save(path, {"general": np.ones((LAYERS, WIDTH))})
-
-    def killed(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("os.replace", killed)
-    with pytest.raises(KeyboardInterrupt):
-        directions.save(path, {"general": np.zeros((LAYERS, WIDTH))})
-    assert (directions.load(path)["general"] == 1).all()
-
-
-def test_what_is_no_direction_is_not_saved(tmp_path):
-    for wrong in (np.ones(WIDTH), np.full((LAYERS, WIDTH), np.nan)):
-        with pytest.raises(CompanionError, match="'odd' is no direction"):
-            directions.save(tmp_path / "directions.safetensors", {"odd": wrong})
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_missing_or_damaged_file_is_one_sentence(tmp_path):
-    path = tmp_path / "directions.safetensors"
-    with pytest.raises(CompanionError, match="holds no directions"):
-        directions.load(path)
-    path.write_bytes(b"nothing of the kind")
-    for read in (directions.load, directions.parts_of):
-        with pytest.raises(CompanionError, match=r"holds no directions: [^.]*\.$"):
-            read(path)

@@ -5,24 +5,11 @@ response, and `tokens` [response], how many tokens each has. Which responses are
 scored table of responses.
 """
 
-import json
-import os
-import tempfile
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as to_bytes
 
 from em_companion import judging
 from em_companion.artifacts import CompanionError
-from em_companion.paths import relative
-
-SEMANTIC_ABOVE = 50
-"""Score above which a response is about a domain (companion paper, section 3.2)."""
 
 Selection = pd.Series | np.ndarray
 
@@ -67,24 +54,6 @@ def response_mean_diff(means: np.ndarray, tokens: np.ndarray, first: Selection, 
     where either has no token.
     """
     return mean_diff(token_mean(means, tokens, first, "misaligned"), token_mean(means, tokens, second, "aligned"))
-
-
-def semantic_directions(
-    means: np.ndarray, tokens: np.ndarray, table: pd.DataFrame, domains: Iterable[str], above: float = SEMANTIC_ABOVE
-) -> dict[str, np.ndarray]:
-    """Return, per domain, the mean-diff of the responses about it, [layer, hidden], float64 (section 3.3).
-
-    `table` has one column of judge scores (0-100) per domain; about a domain are responses with a score above `above`.
-    Raises CompanionError, naming the domain, where no misaligned or no aligned response is about it.
-    """
-    found = {}
-    for domain in domains:
-        about = table[domain] > above
-        found[domain] = mean_diff(
-            token_mean(means, tokens, misaligned(table) & about, f"misaligned {domain}"),
-            token_mean(means, tokens, aligned(table) & about, f"aligned {domain}"),
-        )
-    return found
 
 
 def split_half_cosines(
@@ -144,44 +113,3 @@ def project_out(vectors: np.ndarray, directions: np.ndarray) -> np.ndarray:
     """Return x - v̂ v̂ᵀ x for matching rows: `vectors` without their part along `directions` (section 3.4)."""
     unit = directions / norms(directions)[..., None]
     return vectors - np.einsum("...h,...h->...", vectors, unit)[..., None] * unit
-
-
-# --- on disk ------------------------------------------------------------------------------------------------------
-
-
-def save(path: Path, directions: Mapping[str, np.ndarray], parts: Any = None) -> None:
-    """Write directions [layer, hidden] by name as safetensors, atomically, with what they depend on in its header.
-
-    `parts` is anything JSON can hold. Raises CompanionError for an array that is no direction.
-    """
-    for name, vectors in directions.items():
-        if vectors.ndim != 2 or not np.isfinite(vectors).all():
-            raise CompanionError(f"'{name}' is no direction: it must be finite numbers [layer, hidden].")
-    arrays = {name: np.ascontiguousarray(vectors) for name, vectors in directions.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "wb") as file:
-        file.write(to_bytes(arrays, {"parts": json.dumps(parts)}))
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
-
-
-def load(path: Path) -> dict[str, np.ndarray]:
-    """Return the directions in a file by name, [layer, hidden]; raise CompanionError where it cannot be read."""
-    with _opened(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}
-
-
-def parts_of(path: Path) -> Any:
-    """Return the `parts` with which a file of directions was saved; raise CompanionError where it cannot be read."""
-    with _opened(path) as file:
-        return json.loads((file.metadata() or {}).get("parts", "null"))
-
-
-def _opened(path: Path):
-    try:
-        return safe_open(path, "numpy")
-    except (OSError, SafetensorError) as error:
-        raise CompanionError(
-            f"{relative(path)} holds no directions: it is missing or damaged; save it anew."
-        ) from error

@@ -22,6 +22,9 @@ from em_companion.profiles import Profile
 from em_companion.response_activations import ResponseMeans
 from em_companion.responses import CHAT_MODEL, Organism
 
+ABOUT_ABOVE = 50
+"""Score for a domain above which a response is about it (section 3.3)."""
+
 FEWEST = 10
 """Misaligned or aligned answers about a domain below which it gets no direction."""
 
@@ -76,7 +79,7 @@ class Answers:
         return self.table.organism == self.organism.recipe
 
     def _about(self, domain: str) -> pd.Series:
-        return self.table[domain] > directions.SEMANTIC_ABOVE
+        return self.table[domain] > ABOUT_ABOVE
 
     def _sides(self, rows: pd.Series) -> Sides:
         found = (rows & directions.misaligned(self.table), rows & directions.aligned(self.table))
