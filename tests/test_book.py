@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -102,6 +103,12 @@ def test_every_claim_has_a_verdict_for_every_evidence():
     assert [row["id"] for row in ledger()["claims"]] == list(claims.load_claims())
     for row in ledger()["claims"]:
         assert {result["verdict"] for result in row["results"].values()} <= set(claims.VERDICTS)
+
+
+def test_every_number_of_the_prose_was_measured():
+    text = (ROOT / "book" / "_what-reproduces.md").read_text()
+    named = set(re.findall(r"\{value\}`([^`]+)`", text))
+    assert named and named <= {value["name"] for value in ledger()["values"]}
 
 
 def test_every_figure_has_a_page_and_its_files():

@@ -228,6 +228,7 @@ def write_ledger(runs: dict[str, dict[str, Any]], profile: str) -> set[Path]:
         "tolerances": pages.tolerances(),
         "machine": pages.machine([run["run"] for run in runs.values()], environment()),
         "benchmarks": pages.benchmarks(BENCHMARKS),
+        "what-reproduces": pages.filled((BOOK / "_what-reproduces.md").read_text(), values),
     }
     for name, text in fragments.items():
         write_text(GENERATED / f"{name}.md", text)

@@ -1,6 +1,7 @@
 """Text of the generated pages: figure records, gallery, scoreboard, ledger. Everything from outside is escaped."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +19,22 @@ PARTS = {
     "4": "4 LoRA adapters",
     APPENDICES: APPENDICES,
 }
+
+
+_VALUE = re.compile(r"\{value\}`([^`]+)`")
+
+
+def filled(text: str, values: Iterable[dict[str, Any]]) -> str:
+    """Return prose with every {value}`name` replaced by what was measured under that name, or "not run"."""
+    known = {value["name"]: _measured(value) for value in values}
+    return _VALUE.sub(lambda found: known.get(found[1], "not run"), text)
+
+
+def _measured(value: dict[str, Any]) -> str:
+    number = value["value"]
+    if value["unit"].startswith("percent"):
+        return markup.typography(f"{number:.0f} %" if abs(number) >= 10 else f"{number:.1f} %")
+    return markup.typography(f"{number:.2f}")
 
 
 def raw(markup: str) -> str:
