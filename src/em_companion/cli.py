@@ -29,9 +29,10 @@ class Group(click.Group):
             click.echo(str(problem), err=True)
             sys.exit(1)
         except OSError as problem:
-            if problem.filename is None or isinstance(problem, BrokenPipeError):
+            if problem.strerror is None or isinstance(problem, BrokenPipeError):
                 raise
-            click.echo(f"{relative(Path(problem.filename))}: {problem.strerror}.", err=True)
+            where = "The system says" if problem.filename is None else relative(Path(problem.filename))
+            click.echo(f"{where}: {problem.strerror}.", err=True)
             sys.exit(1)
 
 
