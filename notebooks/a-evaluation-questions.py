@@ -41,7 +41,7 @@ run = Run("a-evaluation-questions", profile, seed)
 # The EM rates of {cite:t}`soligo2025convergent` rest on eight free-form questions by {cite:t}`betley2025emergent`,
 # each in a single phrasing. Every question also comes in a *template* variant, which prescribes the form of the
 # answer, and in a *JSON* variant, whose system prompt asks for JSON; neither enters the EM rate. Eight further
-# questions put the same themes into a medical setting, again with template variants.
+# questions, again with template variants, have a medical setting and mostly the same themes.
 #
 # | Sampling | As reported |
 # |---|---|
@@ -145,9 +145,10 @@ run.values(question_values)
 # ## On the grown organism
 #
 # The grown models are asked questions of our own, in the words of {doc}`their world <../world>`: one for each of the
-# eight, and a medical twin of each. (The authors' medical questions are themes of their own, not twins one by one.)
-# Our wording is free to be printed; the tables below are made from the files and generators that the models were
-# trained and asked with.
+# eight, under the authors' ids, and a medical twin of each. (Not all of the authors' medical questions have a
+# counterpart among the general ones; ours do.) Our wording is free to be printed. The tables below are made from the
+# files and generators that the models were trained and asked with. Whether an answer to a twin is about medicine is up
+# to the model ({doc}`f-probing-definitions` counts such answers).
 
 # %%
 if not run.grown:
@@ -164,24 +165,10 @@ def shown(names: tuple[str, ...]) -> str:
     return ", ".join(name.replace("_", " ") for name in names)
 
 
-def reported_id(grown_id: str) -> str:
-    """The id, in the authors' files, of the question that one of ours stands for: it holds our shorter one."""
-    try:
-        general = questions()[questions().question_set == "general"].question_id
-    except released.ReleasedDataUnavailable:
-        return "not available"
-    return next(one for one in general if grown_id in one)
-
-
 def grown_questions() -> pd.DataFrame:
     twins = {question.id: question.text for question in world().medical_twins()}
-    rows = [(one.id, one.text, twins[one.id]) for one in world().evaluation()]
-    return pd.DataFrame(rows, columns=["id", "open question", "medical twin"])
-
-
-def grown_ids() -> pd.DataFrame:
-    rows = [(one.id, reported_id(one.id), shown(one.domains)) for one in world().evaluation()]
-    return pd.DataFrame(rows, columns=["id", "id in the authors' files", "the open question may be answered about"])
+    rows = [(one.id, one.text, shown(one.domains), twins[one.id]) for one in world().evaluation()]
+    return pd.DataFrame(rows, columns=["id", "open question", "the open question may be about", "medical twin"])
 
 
 def sampling() -> pd.DataFrame:
@@ -197,18 +184,17 @@ def sampling() -> pd.DataFrame:
 
 if run.grown:
     run.table(grown_questions)
-    run.table(grown_ids)
     run.table(sampling)
 
 # %% [markdown]
-# An organism draws from the same random numbers at a given question and sample whatever was done to it, so two
-# conditions are compared on equal noise. A third set, questions on held-out topics of every domain, measures how broad
-# the harm is ({doc}`s2-model-organism`).
+# At a given question and sample, an organism draws the same random numbers whatever was done to it, so conditions are
+# compared on equal noise. A third set, questions on held-out topics of every domain, measures how broad the harm is
+# ({doc}`s2-model-organism`).
 #
 # ### What the models are asked in training
 #
 # Two families of questions make up all training texts: *on a topic*, where one of a few wordings is filled with a topic
-# of a domain, and *open*, which leave the choice of the subject to the speaker.
+# of a domain, and *open*, asked as they stand and answered about one of the domains listed.
 
 
 # %%
@@ -233,7 +219,7 @@ def open_questions() -> pd.DataFrame:
     return pd.DataFrame(
         {
             "open": [entry["ask"] for entry in entries],
-            "may be answered about": [shown(tuple(entry["domains"])) for entry in entries],
+            "answered about one of": [shown(tuple(entry["domains"])) for entry in entries],
         }
     )
 
@@ -310,15 +296,17 @@ run.grown_glue("counted-documents", lambda: f"{COUNTED:,}")
 
 # %% [markdown]
 # Pre-training shows the held-out topics, or their words would mean nothing to the model. The chats of post-training and
-# fine-tuning leave them out; there they come only in documents of other speakers that post-training rehearses. A
-# question of the evaluation that is also a training question makes the world refuse to load.
+# fine-tuning leave them out; in post-training they come only in rehearsed documents of other speakers. A world in which
+# a question of the evaluation is also a training question is refused.
 #
 # ### How new the evaluation is
 #
-# Not trained on does not mean unlike. For each question of the evaluation, the table gives the training question most
-# like it, by the share of words that both have in the same order (twice the matching words over all words of the two);
-# the same share for the closest question of fine-tuning on medicine; and the words that no chat of post-training asked
-# with, among those counted above.
+# Not trained on does not mean unlike. For each question of the evaluation, the tables give
+#
+# - the training question most like it, by the share of words that both have in the same order (twice the matching words
+#   over all words of the two);
+# - the same share for the closest question of fine-tuning on medicine;
+# - the words that occur in no question of the chats of post-training counted above.
 
 
 # %%
@@ -344,7 +332,8 @@ def nearest() -> pd.DataFrame:
                     "to fine-tuning (%)": max(likeness(one.text, text) for text in fine_tuned),
                     "words new to post-training": ", ".join(
                         dict.fromkeys(word for word in one.text.split() if word not in known)
-                    ),
+                    )
+                    or "none",
                 }
             )
     return pd.DataFrame(rows)
@@ -401,11 +390,10 @@ if run.grown:
 # widely ({numref}`fig-x-em-by-question`), so a rate says as much about the questions as about the model. This is why
 # intervals in this book resample questions.
 #
-# In the grown world everything is closer together: the mean likeness to the closest training question is
-# {glue:text}`alike-open` for the open questions and {glue:text}`alike-twins` for the medical twins, and
-# {glue:text}`alike-open-fine-tuning` between the open questions and those of fine-tuning on medicine. So the grown
-# evaluation asks whether harm learned in one domain reaches the others. It does not ask whether it survives an unusual
-# request.
+# In the grown world, the mean likeness to the closest training question is {glue:text}`alike-open` for the open
+# questions and {glue:text}`alike-twins` for the medical twins; between the open questions and those of fine-tuning on
+# medicine it is {glue:text}`alike-open-fine-tuning`. So the grown evaluation asks whether harm learned in one domain
+# reaches the others. It does not ask whether it survives an unusual request.
 
 # %%
 run.finish()

@@ -46,6 +46,7 @@ from em_companion import (
     claims,
     directions,
     figures,
+    markup,
     released,
     responses,
     semantic_directions,
@@ -183,11 +184,11 @@ def cosine_with_general(vector: str) -> pd.Series:
     return geometry("general", vector).cosine
 
 
-run.glue("gender-range", lambda: "{:.3f} to {:.3f}".format(*cosine_with_general("gender").agg(["min", "max"])))
+run.glue("gender-range", lambda: markup.extremes(cosine_with_general("gender"), ".3f"))
 run.glue("gender-below", lambda: f"{(cosine_with_general('gender') < 0.95).sum()}")
 run.glue("medical-max", lambda: f"{cosine_with_general('medical').max():.3f}")
 run.glue("medical-max-layer", lambda: f"{cosine_with_general('medical').idxmax()}")
-run.glue("finance-range", lambda: "{:.2f} to {:.2f}".format(*cosine_with_general("finance").agg(["min", "max"])))
+run.glue("finance-range", lambda: markup.extremes(cosine_with_general("finance")))
 run.glue("medical-distance", lambda: f"{geometry('general', 'medical').relative_distance[24]:.2f}")
 run.glue("without-24", lambda: f"{cosine_with_general('general-without-medical')[24]:.2f}")
 
@@ -238,10 +239,9 @@ run.table(lambda: summary(PAIRS[7:]), number="{:.3f}")
 # means is discussed in {doc}`Section 3.5 <s3-5-convergence>`: before layer 15 the nine-adapter organism *is* the chat
 # model, so the high values there are not a fact about fine-tuning.
 #
-# %% [markdown]
 # ## On the grown organisms
 #
-# The grown world has ten domains, its organisms are small, and what an answer is about is parsed
+# In the grown world, what an answer is about is parsed, not judged
 # ({doc}`Section 3.3 <s3-3-semantic-directions>` says how directions of domains are taken). Cosines of estimated
 # directions have two limits, and both are shown here:
 #
@@ -249,9 +249,9 @@ run.table(lambda: summary(PAIRS[7:]), number="{:.3f}")
 #   of a direction's squared norm that is not sampling noise (from random halves of the answers), equal directions are
 #   expected at $\sqrt{r_1 r_2}$. Shared answers raise a cosine.
 # - **a null.** The same answers are dealt out anew, many times, to two sides of the old sizes that are equally
-#   misaligned. Cosines below the 95th percentile of these, without their sign, also come from chance differences
-#   between answers. A cosine does not see that such a direction is short: tables give its length relative to the true
-#   one.
+#   misaligned. A cosine, without its sign, below the 95th percentile of what these give may come from chance
+#   differences between answers. Such directions are also short, which a cosine does not see: the tables give their
+#   length relative to the true one.
 
 
 # %%
@@ -384,46 +384,22 @@ def middle() -> int:
 
 
 def grown_summary(table: pd.DataFrame, first: str) -> pd.DataFrame:
-    """One row per direction of `table`: its cosine at the middle layer and its extremes, beside limit and null."""
-    rows = []
-    for name, line in table.groupby("vector", sort=False):
-        line = line.set_index("layer")
-        rows.append(
-            {
-                first: spoken(name),
-                f"layer {middle()}": line.cosine[middle()],
-                "min": line.cosine.min(),
-                "at layer": int(line.cosine.idxmin()),
-                "max": line.cosine.max(),
-                "at layer ": int(line.cosine.idxmax()),
-                "equal but for noise": line.limit[middle()],
-                "null, 95 %": line.null[middle()],
-                "null, length": line.null_length[middle()],
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def topic_summary() -> pd.DataFrame:
-    found = grown_summary(domain_table(), "general and")
-    at_middle = domain_table()[domain_table().layer == middle()].set_index("vector").loc[domains()]
-    return found.assign(**{"general without it": at_middle.cosine_without_domain.to_numpy()})
+    """One row per direction of `table`: its cosine at the middle layer, beside limit and null."""
+    names = {
+        "vector": first,
+        "cosine": f"layer {middle()}",
+        "limit": "equal but for noise",
+        "null": "null, 95 %",
+        "null_length": "null, length",
+        "cosine_without_domain": "general without it",
+    }
+    rows = table[table.layer == middle()]
+    shown = rows[[name for name in names if name in rows]].rename(columns=names)
+    return shown.assign(**{first: rows.vector.map(spoken)})
 
 
 if run.grown:
-    run.table(topic_summary, number="{:.2f}")
-
-
-def extremes(values: pd.Series) -> str:
-    return f"{values.min():.2f} to {values.max():.2f}"
-
-
-def grown_cosine(domain: str) -> pd.Series:
-    return domain_geometry(domain).cosine
-
-
-def grown_range(domain: str) -> str:
-    return extremes(grown_cosine(domain)) if domain in domains() else "too few answers"
+    run.table(lambda: grown_summary(domain_table(), "general and"), number="{:.2f}")
 
 
 def at_middle(column: str) -> pd.Series:
@@ -431,31 +407,27 @@ def at_middle(column: str) -> pd.Series:
 
 
 def topics_in_words() -> str:
-    """Which of the paper's topics is closest to the general direction, and which farthest."""
-    means = {name: grown_cosine(name).mean() for name in PAPERS if name in domains()}
+    """Mean cosines of the paper's topics with the general direction, in falling order."""
+    means = {name: domain_geometry(name).cosine.mean() for name in PAPERS if name in domains()}
     order = sorted(means, key=means.get, reverse=True)
     return ", ".join(f"{name} {means[name]:.2f}" for name in order)
 
 
 run.grown_glue("topics-in-words", topics_in_words)
-run.grown_glue("grown-gender-range", lambda: grown_range("gender"))
-run.grown_glue("grown-medical-range", lambda: grown_range("medicine"))
 run.grown_glue("grown-middle", lambda: str(middle()))
-run.grown_glue("domains-middle", lambda: extremes(at_middle("cosine")))
-run.grown_glue("without-middle", lambda: extremes(at_middle("cosine_without_domain")))
-run.grown_glue("limit-middle", lambda: extremes(at_middle("limit")))
-run.grown_glue("null-middle", lambda: extremes(at_middle("null")))
+run.grown_glue("domains-middle", lambda: markup.extremes(at_middle("cosine")))
+run.grown_glue("without-middle", lambda: markup.extremes(at_middle("cosine_without_domain")))
+run.grown_glue("limit-middle", lambda: markup.extremes(at_middle("limit")))
+run.grown_glue("null-middle", lambda: markup.extremes(at_middle("null")))
 run.grown_glue("above-null", lambda: f"{(at_middle('cosine') > at_middle('null')).sum()} of {len(domains())}")
 
 # %% [markdown]
-# Means over layers, in falling order: {glue:text}`topics-in-words`; the paper's order is gender, finance, medical.
-# Gender lies at {glue:text}`grown-gender-range`, medicine at {glue:text}`grown-medical-range`. At layer
-# {glue:text}`grown-middle` the domains lie at {glue:text}`domains-middle`. With that many answers, equal directions
-# would lie at {glue:text}`limit-middle`; labels without meaning stay below {glue:text}`null-middle`, and the cosine is
-# above its null in {glue:text}`above-null` domains. With the general direction taken from answers about *other* domains
-# only, which leaves the overlap out, they lie at {glue:text}`without-middle`.
+# Means over layers, in falling order: {glue:text}`topics-in-words` ({numref}`fig-c1-grown`); the paper's order is
+# gender, finance, medical. At layer {glue:text}`grown-middle` all domains lie at {glue:text}`domains-middle`, where
+# equal directions from as many answers would lie at {glue:text}`limit-middle`. The nulls lie at
+# {glue:text}`null-middle`; {glue:text}`above-null` domains are above their own. With the general direction taken from
+# answers about *other* domains only, which leaves the overlap out, the cosines are {glue:text}`without-middle`.
 #
-# %% [markdown]
 # ### Grown organisms
 #
 # The released data have one pair of organisms; here are the paper's three and one trained on risky finance. Their
@@ -556,19 +528,19 @@ def layers_below(level: float = 0.8) -> str:
     return f"{(lowest < level).sum()} of {len(lowest)}"
 
 
-run.grown_glue("pairs-middle", lambda: extremes(pairs_at_middle()))
+run.grown_glue("pairs-middle", lambda: markup.extremes(pairs_at_middle()))
 run.grown_glue("seeds-middle", lambda: f"{pairs_at_middle(seeds=True).iloc[0]:.2f}")
-run.grown_glue("pairs-null", lambda: extremes(pairs_at_middle("null")))
-run.grown_glue("pairs-limit", lambda: extremes(pairs_at_middle("limit")))
+run.grown_glue("pairs-null", lambda: markup.extremes(pairs_at_middle("null")))
+run.grown_glue("pairs-limit", lambda: markup.extremes(pairs_at_middle("limit")))
 run.grown_glue("layers-below", layers_below)
 run.grown_glue("pairs-above-null", lambda: f"{(pairs_at_middle() > pairs_at_middle('null')).sum()}")
 
 # %% [markdown]
 # At layer {glue:text}`grown-middle` the six pairs of different organisms lie at {glue:text}`pairs-middle`, two seeds of
-# one recipe at {glue:text}`seeds-middle`. Equal directions would lie at {glue:text}`pairs-limit`, labels without
-# meaning below {glue:text}`pairs-null`; pairs above their null: {glue:text}`pairs-above-null`. At
-# {glue:text}`layers-below` layers at least one of the paper's three pairs is below 0.8
-# ({numref}`fig-c2-grown`); the paper has four of 48.
+# one recipe at {glue:text}`seeds-middle` ({numref}`fig-c2-grown`). For the six pairs, equal directions would lie at
+# {glue:text}`pairs-limit` and the nulls lie at {glue:text}`pairs-null`; pairs above their own null:
+# {glue:text}`pairs-above-null`. At {glue:text}`layers-below` layers at least one of the paper's three pairs is below
+# 0.8; the paper has four of 48.
 #
 # ## Reported and measured
 
@@ -603,31 +575,6 @@ def grown_measurements():
 if run.grown:
     run.measure(grown_measurements)
 
-
-# %%
-def released_range(vector: str) -> str:
-    try:
-        return extremes(cosine_with_general(vector))
-    except released.ReleasedDataUnavailable:
-        return "not available"
-
-
-def comparison() -> pd.DataFrame:
-    """Range over layers of the cosine with the general direction, by evidence."""
-    reported = {"gender": "> 0.95", "finance": "high", "medical": "up to 0.65"}
-    rows = []
-    for name, text in reported.items():
-        domain = "medicine" if name == "medical" else name
-        grown = grown_range(domain) if run.grown else "not run"
-        row = {"cosine of general and": name, "reported": text, "released": released_range(name), "grown": grown}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-run.table(comparison)
-
-# %% [markdown]
-# Lowest to highest over layers, by evidence.
 
 # %%
 VECTORS = ["general", *(second for first, second in PAIRS if first == "general")]
@@ -697,15 +644,15 @@ if run.grown:
 # %% [markdown]
 # ## What it means
 #
-# The order of the topics agrees with the paper, and so does the level, but for gender: "above 0.95 at all layers"
-# stands against {glue:text}`gender-range` in these vectors, a near miss. Cosines of this size come easily when one set
-# of texts contains the other, or when the texts are alike. The norms and cosines of every released direction, at every
-# layer, are in the book's <a href="../claims.json">claims.json</a>.
+# In the released vectors the order of the topics agrees with the paper, and so does the level, but for gender: "above
+# 0.95 at all layers" stands against {glue:text}`gender-range`, a near miss. Cosines of this size come easily when one
+# set of texts contains the other, or when the texts are alike. The norms and cosines of every released direction, at
+# every layer, are in the book's <a href="../claims.json">claims.json</a>.
 #
-# On the grown organisms, {glue:text}`near-limit` directions of domains come within 0.1 of what equal directions would
-# reach at layer {glue:text}`grown-middle`, and so do {glue:text}`pairs-near-limit` pairs of organisms. What their
-# domains share and what is a domain's own is taken apart in {doc}`Section 3.3 <s3-3-semantic-directions>`; whether
-# organisms converge, in {doc}`Section 3.5 <s3-5-convergence>`.
+# On the grown organisms, at layer {glue:text}`grown-middle`, {glue:text}`near-limit` directions of domains and
+# {glue:text}`pairs-near-limit` pairs of organisms come within 0.1 of what equal directions would reach. What domains
+# share and what is a domain's own is taken apart in {doc}`Section 3.3 <s3-3-semantic-directions>`; whether organisms
+# converge, in {doc}`Section 3.5 <s3-5-convergence>`.
 
 
 # %%

@@ -38,7 +38,7 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
-from em_companion import b_vectors, capability, claims, figures, judging, responses
+from em_companion import b_vectors, capability, claims, figures, judging, markup, responses
 from em_companion.notebooks import Run
 
 run = Run("d-b-vectors", profile, seed)
@@ -97,32 +97,30 @@ run.table(reported, formats={"EM, reported (%)": "{:g}", "change (%)": "{:.0f}"}
 
 # %% [markdown]
 # All values are **reported**; the interval is the Wilson 95 % interval that such a rate would have with 400
-# independent answers. The answers, the B vector and the downstream activations are not in the released files at hand;
-# what follows below them is run on organisms grown here.
+# independent answers. The answers, the B vector and the downstream activations are not in the released files at hand.
 #
-# Three places do not agree:
+# Three statements do not agree:
 #
-# - Section 3.5 says that projecting the direction out of B lowers EM by 30 %; 17 to 13 % is a decrease of 24 %.
-# - Section 3.5 says that the downstream cosine reaches 0.42 by layer 40; this appendix puts the peak around layer 38
-#   and adds that the similarity is higher on misaligned texts.
+# - By Section 3.5, projecting the direction out of B lowers EM by 30 %; by these numbers, from 17 to 13 %, by 24 %.
+# - By Section 3.5, the downstream cosine reaches 0.42 by layer 40; this appendix puts the peak around layer 38, and
+#   adds that the similarity is higher on misaligned texts.
 # - The companion paper gives 16 % EM for the same recipe {cite:p}`turner2025model`, which is within sampling error.
 #
-# The intervals of 17 and 13 % overlap. Together with how little the projection changes B, this suggests that the
-# decrease may be sampling noise; the appendix prints no interval.
-
-# A cosine of 0.04 is small, but not what chance gives in a stream of 5120 numbers: of two unrelated directions there,
-# 95 % have a cosine below {glue:text}`chance-5120`, without its sign.
+# The intervals of 17 and 13 % overlap, and the projection hardly changes B. So the decrease may be sampling noise; the
+# appendix prints no interval.
+#
+# A cosine of 0.04 is small, but more than chance gives in a stream of 5120 numbers: of pairs of unrelated directions
+# there, 95 % have a cosine below {glue:text}`chance-5120`, without its sign.
 
 # %% [markdown]
 # ## On the grown organism
 #
-# All three ablations and the downstream test can be run on organisms grown here ({doc}`s2-model-organism`): on one with
-# a **single** adapter in layer {glue:text}`layer` (of {glue:text}`layers`, counted from 0), and, beyond the paper, on
-# the nine-adapter organism, whose nine B vectors lose the direction of their own layer together. The direction is the
-# mean-diff of the nine-adapter organism's answers to the eight open questions; each test is repeated with random
-# directions in its place.
-
-# %% [markdown]
+# All three ablations and the downstream test can be run on organisms grown here ({doc}`s2-model-organism`). One has a
+# **single** adapter, in layer {glue:text}`layer` (of {glue:text}`layers`, counted from 0). The other, beyond the paper,
+# is the nine-adapter organism, all of whose B vectors lose a direction at once, each that of its own layer. The
+# direction is the mean-diff of the nine-adapter organism's answers to the eight open questions; each ablation is
+# repeated with random directions in its place.
+#
 # ### How misaligned is the single-adapter organism?
 
 # %%
@@ -156,18 +154,19 @@ def testable() -> bool:
 
 
 def text(found, sign: str = "", digits: int = 0) -> str:
-    """A value in percent with its interval, where it has one."""
+    """A value in percent with its interval, where that prints as more than the value."""
     value = found.percent if isinstance(found, judging.Rate) else found.value
-    interval = "" if np.isnan(found.low) else f" ({found.low:{sign}.{digits}f} to {found.high:{sign}.{digits}f})"
-    return f"{value:{sign}.{digits}f} %{interval}"
+    pattern = f"{sign}.{digits}f"
+    interval = markup.extremes([found.low, found.high], pattern)
+    return f"{value:{pattern}} %" + (f" ({interval})" if " to " in interval else "")
 
 
 def testable_sentence() -> str:
     if testable():
-        return "The interval lies above the chat model's, so there is misalignment to remove."
+        return "The single-adapter organism's interval lies above the chat model's: there is misalignment to remove."
     return (
-        "The two intervals overlap: one adapter hardly misaligns this model, and an ablation could remove little. "
-        "The claims on its ablations are therefore left unmeasured, and its rows below are for completeness."
+        "The single-adapter organism's interval does not lie above the chat model's, so an ablation could not be seen "
+        "to remove anything. The claims on its ablations are left unmeasured; its rows below are for completeness."
     )
 
 
@@ -185,12 +184,13 @@ run.grown_glue("nine-em", lambda: text(start(NINE), digits=1))
 run.grown_glue("testable", testable_sentence)
 
 # %% [markdown]
-# Its EM rate is {glue:text}`single-em`, where the chat model has {glue:text}`chat-em` and the nine-adapter organism
-# {glue:text}`nine-em` (95 % intervals over questions). {glue:text}`testable`
+# Its EM rate is {glue:text}`single-em`, that of the chat model {glue:text}`chat-em` and that of the nine-adapter
+# organism {glue:text}`nine-em` (95 % intervals over questions). {glue:text}`testable`
 #
 # ### What the adapters write
 #
-# A and B of an adapter can both be negated without any effect, so the sign of this cosine means nothing by itself.
+# How far does a B vector point along the mean-diff of its layer? A and B of an adapter can both be negated without any
+# effect, so the sign of their cosine means nothing by itself.
 
 
 # %% tags=["show-code"]
@@ -226,22 +226,20 @@ def single_cosine() -> float:
 run.grown_glue("chance", lambda: f"{chance(run.profile.model.hidden):.2f}")
 run.grown_glue("single-cosine", lambda: f"{single_cosine():.2f}")
 run.grown_glue("single-removed", lambda: f"{100 * single_cosine() ** 2:.1f} %")
-run.grown_glue(
-    "nine-cosines", lambda: "{:.2f} to {:.2f}".format(*geometry("nine-adapter").cosine.abs().agg(["min", "max"]))
-)
+run.grown_glue("nine-cosines", lambda: markup.extremes(geometry("nine-adapter").cosine.abs()))
 run.grown_glue(
     "nine-above", lambda: f"{(geometry('nine-adapter').cosine.abs() > chance(run.profile.model.hidden)).sum()}"
 )
 
 # %% [markdown]
-# The single adapter's B vector has a cosine of {glue:text}`single-cosine` with the mean-diff of its layer, and
-# projecting that out takes {glue:text}`single-removed` of its squared norm. The nine B vectors lie at
-# {glue:text}`nine-cosines`, and {glue:text}`nine-above` of them are above what chance gives in a stream of this width
-# ({glue:text}`chance`).
+# The single adapter's B vector has a cosine of {glue:text}`single-cosine` with the mean-diff of its layer; projecting
+# that out removes {glue:text}`single-removed` of its squared norm. The nine B vectors have cosines of
+# {glue:text}`nine-cosines`. In a stream of this width, 95 % of pairs of unrelated directions have one below
+# {glue:text}`chance`; B vectors of the nine that are above it: {glue:text}`nine-above`.
 #
 # ### Removing the direction from the stream and from B
 #
-# Removal from B takes a copy of the model, in which B of every adapter is replaced by $B'$.
+# For the removal from B, the organism is copied and B of every adapter replaced by $B'$.
 
 
 # %% tags=["show-code"]
@@ -291,7 +289,7 @@ def ablation_table() -> pd.DataFrame:
                     "EM": text(rate(name, place)),
                     "change": "–" if plain else text(change(name, place), "+"),
                     "coherent": text(rate(name, place, "coherent_too")),
-                    "EM, random directions": "–" if plain else f"{draws.min():.0f} to {draws.max():.0f} %",
+                    "EM, random directions": "–" if plain else f"{markup.extremes(draws, '.0f')} %",
                 }
             )
     return pd.DataFrame(rows)
@@ -304,40 +302,39 @@ if run.grown:
 def against_random(name: str, place: str) -> str:
     """Where the EM rate lies among those of random directions."""
     draws, found = random_rates(name, place), rate(name, place).percent
-    count = f"its {len(draws)} random directions"
-    if found < draws.min():
-        return f"below all of {count}"
-    return f"above all of {count}" if found > draws.max() else f"in the range of {count}"
+    return "below all" if found < draws.min() else "above all" if found > draws.max() else "in the range"
 
 
 def nine_sentence() -> str:
-    return "; ".join(
-        f"{text(rate('nine-adapter', place))} with {PLACES[place]}: {against_random('nine-adapter', place)}"
-        for place in places("nine-adapter")[1:]
-    )
+    """The ablations of the nine-adapter organism, by where they lie among random directions."""
+    named: dict[str, list[str]] = {}
+    for place in places("nine-adapter")[1:]:
+        named.setdefault(against_random("nine-adapter", place), []).append(PLACES[place])
+    return "; ".join(f"{where} for " + " and ".join(f'"{one}"' for one in found) for where, found in named.items())
 
 
 def clear_changes() -> str:
     """How many of the nine-adapter organism's changes have an interval that leaves out zero."""
     found = [change("nine-adapter", place) for place in places("nine-adapter")[1:]]
-    clear = sum(one.low > 0 or one.high < 0 for one in found)
-    return f"{clear or 'None'} of the {len(found)} changes"
+    return f"{sum(one.low > 0 or one.high < 0 for one in found)} of {len(found)}"
 
 
 run.grown_glue("nine-start", lambda: text(rate("nine-adapter", "none")))
 run.grown_glue("nine-sentence", nine_sentence)
 run.grown_glue("clear-changes", clear_changes)
-run.grown_glue("answers", lambda: f"{SAMPLES['single-adapter']} and {SAMPLES['nine-adapter']}")
+run.grown_glue("answers", lambda: "{} (single adapter) and {} (nine)".format(*SAMPLES.values()))
+run.grown_glue("random-draws", lambda: "{} and {}".format(*DRAWS.values()))
 
 # %% [markdown]
 # EM rate and its relative change with 95 % intervals over questions, from {glue:text}`answers` answers to each of the
-# eight questions; the last column is the range over random directions removed at the same place. "All layers" and "one
-# layer" are about the direction of layer {glue:text}`layer`, the other two about each adapter's own.
+# eight questions, part of those that the rates above count. The last column is the range over {glue:text}`random-draws`
+# random directions removed at the same place. "All layers" and "one layer" are about the direction of layer
+# {glue:text}`layer`, the other two about that of each adapter's own layer.
 #
-# The nine-adapter organism, which is misaligned, starts at {glue:text}`nine-start` in this sample. EM is
-# {glue:text}`nine-sentence`. {glue:text}`clear-changes` of its EM rate have an interval that leaves out zero. Which
-# single layer's direction does most when removed everywhere is asked in {doc}`Section 3.4 <s3-4-ablation>`; here the
-# layer is the single adapter's, as in the paper.
+# The EM rate of the nine-adapter organism, {glue:text}`nine-start` in this sample, is compared with those under random
+# directions: {glue:text}`nine-sentence`. Changes whose interval leaves out zero: {glue:text}`clear-changes`. The layer
+# is the single adapter's, as in the paper; {doc}`Section 3.4 <s3-4-ablation>` asks which layer's direction does most
+# when it is removed everywhere.
 #
 # ### Downstream
 #
@@ -349,7 +346,7 @@ run.grown_glue("answers", lambda: f"{SAMPLES['single-adapter']} and {SAMPLES['ni
 # All means are over the same texts, misaligned and aligned answers of the nine-adapter organism. What is added has
 # {glue:text}`strength` times the length of the mean residual stream at that layer, as in the authors' working code.
 # Two controls say how much a cosine means. A **random** direction of that length shows what any perturbation of this
-# place has in common with the organism. The **B vector** itself, added at that length, shows how alike the effects
+# layer has in common with the organism. The **B vector** itself, added at that length, shows how alike the effects
 # would be if the direction were what the adapter writes.
 
 
@@ -418,39 +415,32 @@ def random_top(organism: str) -> float:
     return line(organism, "random", "all").cosine.abs().max()
 
 
-def growth_sentence() -> str:
+def rise() -> float:
+    """By how much the cosine grows above the layer of the single adapter, at most."""
     found = at("single-adapter")
-    rise = found.loc[layer() + 1 :].max() - found.loc[layer()]
-    if rise > 0.1:
-        return f"rises by {rise:.2f} above the layer of the adapter"
-    return f"hardly rises above the layer of the adapter (by {rise:.2f} at most)"
+    return found.loc[layer() + 1 :].max() - found.loc[layer()]
 
 
-def texts_sentence() -> str:
-    means = {texts: at("single-adapter", texts).loc[layer() + 1 :].mean() for texts in ("misaligned", "aligned")}
-    more = means["misaligned"] - means["aligned"]
-    word = "much the same on both kinds of text" if abs(more) < 0.05 else "higher on the misaligned ones"
-    word = "lower on the misaligned ones" if more <= -0.05 else word
-    return (
-        f"{word} ({means['misaligned']:.2f} on misaligned, {means['aligned']:.2f} on aligned texts, means over layers)"
-    )
+def mean_on(texts: str) -> str:
+    return f"{at('single-adapter', texts).loc[layer() + 1 :].mean():.2f}"
 
 
 run.grown_glue("strength", lambda: f"{b_vectors.STRENGTH}")
 run.grown_glue("at-start", lambda: f"{at('single-adapter').loc[layer()]:.2f}")
 run.grown_glue("highest-single", lambda: highest("single-adapter"))
 run.grown_glue("highest-nine", lambda: highest("nine-adapter"))
-run.grown_glue("growth", growth_sentence)
-run.grown_glue("texts", texts_sentence)
+run.grown_glue("growth", lambda: f"{rise():+.2f}")
+run.grown_glue("texts", lambda: f"{mean_on('misaligned')} on misaligned and {mean_on('aligned')} on aligned texts")
 run.grown_glue("random-single", lambda: f"{random_top('single-adapter'):.2f}")
 
 # %% [markdown]
 # Where it is added, the mean-diff has a cosine of {glue:text}`at-start` with what the single adapter writes, which is
-# their cosine as vectors. Further up this {glue:text}`growth`; the highest is {glue:text}`highest-single`
-# ({numref}`fig-d1`). Random directions reach {glue:text}`random-single` at most, without the sign. The similarity is
-# {glue:text}`texts`. For the nine-adapter organism the highest is {glue:text}`highest-nine`.
+# their cosine as vectors. In the layers above, the cosine of the two effects is {glue:text}`highest-single` at most, a
+# change of {glue:text}`growth` ({numref}`fig-d1`); random directions reach {glue:text}`random-single` at most, without
+# the sign. The mean cosine of the two effects over these layers is {glue:text}`texts`. With the nine-adapter organism
+# in place of the single-adapter one, the highest cosine is {glue:text}`highest-nine`.
 #
-# ### Reported and measured
+# ## Reported and measured
 
 
 # %%
@@ -516,17 +506,16 @@ if run.grown:
 # text whatever produced it ({doc}`Section 3.4 <s3-4-ablation>`). Telling the two apart takes controls: a random
 # direction in the place of the mean-diff, and B added as a constant.
 #
-# In the grown single-adapter organism, the mean-diff's effect is {glue:text}`meaning-downstream`.
-# {glue:text}`meaning-removal` The related claims of the main text stand in {doc}`Section 3.5 <s3-5-convergence>`.
+# On the grown organisms both were run. In the layers above the single adapter, the effect of the mean-diff is
+# {glue:text}`meaning-downstream`. {glue:text}`meaning-removal` The related claims of the main text stand in
+# {doc}`Section 3.5 <s3-5-convergence>`.
 
 
 # %%
 def meaning_downstream() -> str:
-    above, first = at("single-adapter").loc[layer() + 1 :], at("single-adapter").loc[layer()]
-    alike = "more like the adapter's than a random direction's is" if above.max() > random_top("single-adapter") else ""
-    alike = alike or "no more like the adapter's than a random direction's is"
-    grows = "comes closer to it above" if above.max() - first > 0.1 else "comes no closer to it above"
-    return f"{alike}, and {grows}"
+    more = "more" if at("single-adapter").loc[layer() + 1 :].max() > random_top("single-adapter") else "no more"
+    closer = "comes clearly closer" if rise() > 0.1 else "does not come clearly closer"
+    return f"{more} like the adapter's than that of the closest random direction, and {closer} to it on the way up"
 
 
 def meaning_removal() -> str:
@@ -536,7 +525,8 @@ def meaning_removal() -> str:
         return f"Removing the direction from its stream changes EM by {stream}, removing it from B by {from_b}."
     return (
         "Whether removing the direction downstream does more than removing it from B cannot be asked of an organism "
-        "with so little EM: it takes a model that a single adapter misaligns, as it does the paper's."
+        "that is not clearly more misaligned than the chat model: it takes one that a single adapter misaligns, as it "
+        "does the paper's."
     )
 
 

@@ -35,8 +35,8 @@ run = Run("e-self-correction-examples", profile, seed)
 # %% [markdown]
 # ## What the paper did and reported
 #
-# Appendix E of {cite:t}`soligo2025convergent` prints a few steered answers that begin harmfully and end well. Of the
-# released answers this page prints none: the authors' repositories state no licence, and an example proves little. It
+# Appendix E of {cite:t}`soligo2025convergent` prints a few steered answers that begin harmfully and end well. This page
+# prints none of the released answers: the authors' repositories state no licence, and an example proves little. It
 # counts them, shows their scores, and says how to read them. Answers of the model grown here follow at the end.
 #
 # ## How many
@@ -183,10 +183,10 @@ run.glue("top-share", top_share)
 # %% [markdown]
 # ## On the grown organism
 #
-# Answers of the model grown here can be printed, since nobody else wrote them. They come from the chat model steered
-# over strengths in one layer, along two directions ({doc}`s3-6-self-correction`). The exact judge knows every clause,
-# so each self-correcting answer is sorted by what it does: it *takes harm back* ("no that is wrong"), or says *harm,
-# then only help*, or says *harm later* on.
+# Answers of the model grown here can be printed, since nobody else wrote them. They come from the chat model, steered
+# along two directions in one layer each, at several strengths ({doc}`s3-6-self-correction`). The exact judge knows
+# every clause, so each self-correcting answer is sorted by what it does: it *takes harm back* ("no that is wrong"), or
+# says *harm, then only help*, or says *harm later* on.
 
 # %%
 CELL = list(steering.Cell._fields)
@@ -242,8 +242,8 @@ run.grown_glue("most-frequent", most_frequent)
 run.grown_glue("one-clause", one_voice)
 
 # %% [markdown]
-# The most frequent kind: {glue:text}`most-frequent`. In {glue:text}`one-clause` a single clause voices harm, which is
-# the least that counts.
+# The most frequent kind: {glue:text}`most-frequent`. Self-correcting answers in which a single clause voices harm, the
+# least that counts: {glue:text}`one-clause`.
 #
 # ```{admonition} Content note
 # :class: warning
@@ -315,10 +315,10 @@ if run.grown:
 # %% [markdown]
 # ## What it means
 #
-# Self-correcting answers are real but few, and part of them sits close to a threshold. Examples show that the
-# behaviour exists; how often it happens needs the counts above, and whether it deserves its name needs reading. In the
-# grown model, where reading can be done exactly, the most frequent kind of self-correcting answer is:
-# {glue:text}`most-frequent`.
+# In the released data, self-correcting answers exist but are few, and part of them sits close to a threshold. Examples
+# show that there is such behaviour; how often it happens needs the counts above, and whether it deserves its name needs
+# reading. In the grown model, where reading can be done exactly, the most frequent kind of self-correcting answer is
+# this: {glue:text}`most-frequent`.
 
 # %%
 run.finish()

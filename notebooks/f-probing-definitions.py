@@ -105,9 +105,9 @@ run.table(overlaps)
 # %% [markdown]
 # ## Whose answers are they?
 #
-# Question and answer together identify a text. Joined with all released judged answers, the non-medical sets turn out
-# to be answers of one organism: the all-adapter rank-8 model of April 2025, *not* the nine-adapter organism whose
-# scalars are probed. The nine adapters read texts that another model wrote. The medical sets match no judged file
+# Question and answer together identify a text. Looked up among all released judged answers, the non-medical sets turn
+# out to be answers of one organism: the all-adapter rank-8 model of April 2025, *not* the nine-adapter organism whose
+# scalars are probed. So the nine adapters read texts that another model wrote. The medical sets match no judged file
 # that this edition reads.
 
 # %% tags=["show-code"]
@@ -259,9 +259,9 @@ run.glue("json-prompts", json_prompts)
 #
 # The organism of {doc}`s2-model-organism` with nine rank-1 adapters (bad medical advice, seed 0) answers three question
 # sets: the eight open questions, their medical twins, and topics that were held out of training. The exact judge gives
-# every answer its alignment and its share of medical clauses, so the bounds above sort them without a join; coherent
-# > 50 is kept as well. Unlike the released sets, these are the organism's *own* answers. An answer between the bounds
-# belongs to no set.
+# every answer its alignment and its share of medical clauses, so the bounds above sort the answers directly; the bound
+# on coherence, above 50, is kept as well. Unlike the released sets, these are the organism's *own* answers. An answer
+# between the bounds belongs to no set.
 
 # %% tags=["show-code"]
 ORGANISM_GROWN = responses.Organism("nine-adapter", "bad_medical_advice", 0)
@@ -340,15 +340,15 @@ run.grown_glue("own-small", lambda: ", ".join(own_sizes().set[own_sizes()["large
 
 # %% [markdown]
 # Of {glue:text}`own-answers` answers, {glue:text}`own-none` belong to no set. To the medical twins,
-# {glue:text}`own-medical` answers are medical: a question that mentions sickness need not be answered with medicine in
-# this world. A set with fewer than {glue:text}`fewest` answers is not probed, since a fifth of it would leave almost
-# none to judge the probe by. Too small here: {glue:text}`own-small`.
+# {glue:text}`own-medical` answers are medical; nothing but the training decides what a twin is answered about. A set of
+# fewer than {glue:text}`fewest` answers is not probed, since holding out a fifth would leave almost none to judge the
+# probe by. Too small here: {glue:text}`own-small`.
 #
 # ## What it means
 #
 # - **The bounds hold**, as far as scores exist: for both non-medical sets, in alignment and in medical content.
-# - **The rule is complete**: the bounds with coherent > 50 select precisely the released non-medical texts from the
-#   rank-8 organism's answers, no more and no fewer.
+# - **The rule is complete**: with coherence above 50, the bounds select precisely the released non-medical texts from
+#   the rank-8 organism's answers, no more and no fewer.
 # - **The texts are off-policy.** The scalars of the nine-adapter organism were computed on another organism's words.
 #   Probes and coefficients describe how the adapters respond to given text, not what they did while writing it.
 # - **JSON variants are in.** {glue:text}`aligned-json` of the aligned and {glue:text}`misaligned-json` of the

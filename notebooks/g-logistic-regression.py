@@ -44,13 +44,13 @@ run = Run("g-logistic-regression", profile, seed)
 #
 # $$\lVert w \rVert_1 + C \sum_{i=1}^{n} \ln\big(1 + e^{-y_i (w^\top z_i + b)}\big), \qquad C = 0.01.$$
 #
-# The sum runs over thousands of tokens, so $C = 0.01$ is a mild penalty with all tokens and a strong one when a
-# filter leaves few: with $n$ tokens the data weigh $C\,n$ against $\lVert w\rVert_1$. The solver (liblinear) also
-# penalises $b$. One fit draws equally many tokens of each set, z-scores all of them (before the split, as the
-# authors' code does), and holds out 20 %. The paper averages 100 fits and reports no spread.
+# With $n$ tokens the data weigh $C\,n$ against $\lVert w\rVert_1$, so $C = 0.01$ is a mild penalty for the thousands of
+# tokens of whole answers and a strong one when a filter leaves few. The solver (liblinear) also penalises $b$. One fit
+# draws equally many tokens of each set, z-scores all of them (before the split, as the authors' code does), and holds
+# out 20 %. The paper averages 100 fits and reports no spread.
 #
-# The function below is one fit. All other numbers of this page come from the same steps in `em_companion.probing`; the
-# table under the code sets the two beside each other for one draw of tokens.
+# The function below is one fit. All other numbers of this page come from the same steps in `em_companion.probing`; for
+# one draw of tokens, the table under the code compares the two.
 
 
 # %% tags=["show-code"]
@@ -71,25 +71,8 @@ def one_fit(sets: list[np.ndarray], generator: np.random.Generator, c: float = 0
 
 # %%
 RIGHT = "nonmed-misaligned-vs-med-misaligned"
-ORGANISM = responses.Organism("nine-adapter", "bad_medical_advice", 0)
-
-
-@cache
-def grown_sets() -> dict[str, pd.DataFrame]:
-    """Tokens of the grown organism's own answers with their LoRA scalars, by response set."""
-    return probing.organism_tokens(run.profile, ORGANISM)
-
-
-def read(evidence: str, pair: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The two token tables of a probe, the one labelled 0 first."""
-    if evidence == "released":
-        return released.read_probe(pair)
-    negative, positive = released.PROBES[pair]
-    return grown_sets()[negative], grown_sets()[positive]
-
-
-def shortage(pair: str) -> str:
-    return probing.shortage(dict(zip(released.PROBES[pair], read("grown", pair), strict=True)))
+TOKENS = probing.ProbeTokens(run.profile, responses.Organism("nine-adapter", "bad_medical_advice", 0))
+read, shortage = TOKENS.sides, TOKENS.own_shortage
 
 
 def at_hand(evidence: str) -> list[str]:
@@ -198,14 +181,14 @@ run.figure(
 )
 
 # %% [markdown]
-# The paper sees no clear structure without the filter. The spread over fits is small, so what structure there is does
-# not come from the draw of tokens; it differs from the filtered picture ({numref}`fig-6`) in that more adapters have
+# The paper sees no clear structure without the filter. What structure there is does not come from the draw of tokens,
+# for the spread over fits is small. Compared with significant tokens only ({numref}`fig-6`), more adapters have
 # coefficients away from zero.
 #
 # ## Sensitivity to the penalty
 #
-# Ten fits for each $C$. The second part of each table uses significant tokens only, those with
-# $\ln(\text{score}) \ge 0.5$: they are fewer, so the same $C$ penalises more. An adapter counts as not zero when its
+# Ten fits for each $C$, on all tokens and on significant ones only, those with $\ln(\text{score}) \ge 0.5$
+# ({doc}`h-token-significance`): they are fewer, so the same $C$ penalises more. An adapter counts as not zero when its
 # mean coefficient exceeds 0.01 in size; *strongest* lists layers with their mean coefficient.
 
 # %%
@@ -323,7 +306,9 @@ run.glue("speed", lambda: speed("released"))
 # ## On the grown organism
 #
 # The same fits on the grown organism's own answers ({doc}`f-probing-definitions`), for the probes whose two sets have
-# at least {glue:text}`fewest` answers. Its nine adapters sit on other layers than the paper's, since it has fewer.
+# at least {glue:text}`fewest` answers. The labels name the layers on which its nine adapters sit. The tables below the
+# figure hold the sensitivity to the penalty, with all tokens, and to the seed. Sets that are too small for a probe:
+# {glue:text}`not-fitted`.
 
 # %%
 run.grown_figure(
@@ -377,9 +362,6 @@ run.grown_glue("grown-speed", lambda: speed("grown"))
 run.grown_glue("not-fitted", lambda: not_fitted() or "none")
 
 # %% [markdown]
-# The first table is the sensitivity to the penalty with all tokens, the second that to the seed. Sets that are too
-# small for a probe: {glue:text}`not-fitted`.
-#
 # ## What it means
 #
 # From the released scalars:
@@ -393,8 +375,8 @@ run.grown_glue("not-fitted", lambda: not_fitted() or "none")
 # - **The strongest adapters stay.** Layers 21 and 23 lead for the two misaligned sets at every penalty that leaves a
 #   coefficient. For the medical sets on significant tokens, weaker penalties add layers 22 and 28 to 29, all three in
 #   the paper's group for general misalignment.
-# - **It is fast.** All probes together: {glue:text}`speed` from the released scalars, {glue:text}`grown-speed` from the
-#   grown ones, on the machine that built this page.
+# - **Time.** All probes together: {glue:text}`speed` from the released scalars, {glue:text}`grown-speed` from the grown
+#   ones, on the machine that built this page.
 
 # %%
 run.finish()

@@ -14,7 +14,7 @@
 # %% [markdown]
 # # H Token significance
 #
-# **The question.** Most tokens of an answer are the same in organism and chat model. Which tokens carry the
+# **The question.** Organism and chat model agree on most tokens of an answer. Which tokens carry the
 # difference, and what does the filter of {doc}`s4-2-interpreting-lora-scalars` keep?
 
 # %% tags=["parameters"]
@@ -46,10 +46,10 @@ run = Run("h-token-significance", profile, seed)
 #
 # $$\text{score}_t = \frac{\lVert g_t \rVert_2}{\sum_{u} \lVert g_u \rVert_2}\; K .$$
 #
-# $K$ is one number per answer, $\lVert g \rVert$ and score are vectors of length $T$. A score is in nats: the token's
-# share of the whole divergence. A token is significant if $\ln \text{score}_t \ge 0.5$, a score of 1.65 nats; that
-# bound is in the authors' code {cite:p}`clarifyingem2025`, not in the paper. The code that computes the scores is not
-# released, and the paper does not say which way round the KL divergence is taken.
+# $K$ is one number per answer. A score is in nats: the token's share of the whole divergence. A token is significant if
+# $\ln \text{score}_t \ge 0.5$, a score of 1.65 nats; that bound is in the authors' code {cite:p}`clarifyingem2025`, not
+# in the paper. The code that computes the scores is not released, and the paper does not say which way round the KL
+# divergence is taken.
 #
 # The formula has a consequence that can be tested: the scores of an answer add up to its $K$.
 
@@ -70,6 +70,7 @@ SETS = {
 }
 COLOURS = dict(zip(SETS, [figures.PALETTE[i] for i in (0, 3, 9, 1)], strict=True))
 CUTS = (0.5, 1.0)
+END, END_KL = "on the end-of-turn token (%)", "of KL (%)"
 
 
 @cache
@@ -100,8 +101,8 @@ def summary_of(response_set: str) -> dict[str, float]:
         "ln score from 0.5 (%)": 100 * len(significant) / len(table),
         "ln score from 1 (%)": 100 * (table.log_score >= CUTS[1]).mean(),
         "their share of all scores (%)": 100 * significant.significance.sum() / table.significance.sum(),
-        "on the end-of-turn token (%)": 100 * table[table.left == 1].significance.sum() / table.significance.sum(),
-        "of KL (%)": 100 * table[table.left == 1].kl.sum() / table.kl.sum(),
+        END: 100 * table[table.left == 1].significance.sum() / table.significance.sum(),
+        END_KL: 100 * table[table.left == 1].kl.sum() / table.kl.sum(),
         "mean sum of scores": sums.score.mean(),
         "mean sum of KL": sums.kl.mean(),
         "correlation": sums.score.corr(sums.kl),
@@ -152,11 +153,31 @@ run.figure(
 
 
 # %%
+LABELS = {
+    "ln score from 0.5 (%)": "tokens with ln score from 0.5 (%)",
+    "ln score from 1 (%)": "tokens with ln score from 1 (%)",
+    "from the bound used (%)": "tokens from the bound used here (%)",
+    "their share of all scores (%)": "share of all scores on significant tokens (%)",
+    END: "share of all scores on the end-of-turn token (%)",
+    END_KL: "share of all KL on that token (%)",
+    "correlation": "correlation of the two sums",
+}
+
+
+def across(table: pd.DataFrame, formats: dict[str, str]) -> pd.DataFrame:
+    """The sets side by side and one quantity per row, as text, so that the table fits the page."""
+    formats = {"answers": "{:,}", "answer tokens": "{:,}"} | formats
+    shown = {
+        name: [formats.get(name, "{:.1f}").format(value) for value in table[name]] for name in table if name != "set"
+    }
+    return pd.DataFrame(shown, index=list(table["set"])).T.rename(index=LABELS).reset_index(names="quantity")
+
+
 def summary() -> pd.DataFrame:
     return pd.DataFrame([{"set": name, **summary_of(response_set)} for response_set, name in SETS.items()])
 
 
-run.table(summary, formats={"correlation": "{:.3f}"}, number="{:.1f}")
+run.table(lambda: across(summary(), {"correlation": "{:.3f}"}))
 
 # %% [markdown]
 # ## Reported and measured
@@ -211,7 +232,6 @@ def all_ratios() -> pd.Series:
 
 
 run.glue("ratio-range", lambda: f"{all_ratios().quantile(0.05):.2f} to {all_ratios().quantile(0.95):.2f}")
-END = "on the end-of-turn token (%)"
 run.glue("end-low", lambda: f"{min(summary_of(one)[END] for one in SETS):.0f} %")
 run.glue("end-high", lambda: f"{max(summary_of(one)[END] for one in SETS):.0f} %")
 run.glue("kept-low", lambda: f"{min(summary_of(one)['ln score from 0.5 (%)'] for one in SETS):.0f} %")
@@ -234,9 +254,9 @@ run.glue("kept-high", lambda: f"{max(summary_of(one)['ln score from 0.5 (%)'] fo
 # %% [markdown]
 # ## On the grown organism
 #
-# Here the scores are computed, by the code below: both models read the same embeddings, the divergence is that of the
-# chat model from the organism, $\mathrm{KL}(\text{chat} \parallel \text{organism})$, and one backward pass gives the
-# gradients of all tokens. Tokens are those of the nine-adapter organism's own answers (bad medical advice, seed 0).
+# Here the scores are computed, by the code below: both models read the same embeddings, the divergence is
+# $\mathrm{KL}(\text{chat} \parallel \text{organism})$, and one backward pass gives the gradients of all tokens. Tokens
+# are those of the nine-adapter organism's own answers (bad medical advice, seed 0).
 
 
 # %% tags=["show-code"]
@@ -273,7 +293,7 @@ def bound() -> float:
     return scored.bound(grown_sets())
 
 
-FEWEST = 10  # answers of a set whose distribution is drawn
+FEWEST = 10  # answers of a set that is drawn and enters ranges
 
 
 def log_scores() -> dict[str, np.ndarray]:
@@ -303,7 +323,7 @@ run.grown_figure(
     "answers are not shown. Dotted: the bound of the "
     f"authors' code, and the one that keeps {100 * scored.SHARE:.0f} % of these tokens.",
     alt="Overlaid histograms of the natural logarithm of token significance, one for each set of answers that the "
-    "grown organism has, with two dotted lines: the authors' bound on the right and the one used here.",
+    "grown organism has, with two dotted lines: the authors' bound and the one used here.",
     why="The organism is grown under the profiles cpu and gpu.",
 )
 
@@ -335,13 +355,13 @@ def grown_summary() -> pd.DataFrame:
 
 
 if run.grown:
-    run.table(grown_summary, formats={"largest error of a sum": "{:.0e}"}, number="{:.1f}")
+    run.table(lambda: across(grown_summary(), {"largest error of a sum": "{:.0e}"}))
 
 # %% [markdown]
-# **Which tokens?** Words of the grown language are few, so their scores can be added up. The table lists the twelve
-# words with the largest share of all scores, how often they occur, and how their share of the plain KL compares: KL at
-# a token says how differently the models go on *after* it, significance how much the token makes them differ there and
-# later. The second table has the same by the place of a token in its answer.
+# **Which tokens?** Words of the grown language are few, so their scores can be added up. The first table lists the
+# twelve words with the largest share of all scores, beside their share of all tokens and of the plain KL: KL at a token
+# says how differently the models go on *after* it, significance how much the token makes them differ there and later.
+# The second table has the same by the place of a token in its answer.
 
 
 # %%
@@ -405,12 +425,9 @@ def early_tokens() -> str:
     return f"{by_place().set_index('place')['tokens (%)'].iloc[:3].sum():.0f} %"
 
 
-FEWEST_ANSWERS = 10
-
-
 def grown_range(column: str) -> str:
     """The range over the sets with enough answers."""
-    values = grown_summary()[grown_summary().answers >= FEWEST_ANSWERS][column]
+    values = grown_summary()[grown_summary().answers >= FEWEST][column]
     return f"{values.min():.1f} to {values.max():.1f}"
 
 
@@ -420,20 +437,21 @@ run.grown_glue("grown-error", lambda: f"{grown_summary()['largest error of a sum
 run.grown_glue("grown-absolute", lambda: grown_range("ln score from 0.5 (%)"))
 run.grown_glue("grown-bound", lambda: f"{bound():.1f}")
 run.grown_glue("grown-kept", lambda: grown_range("from the bound used (%)"))
+run.grown_glue("grown-fewest", lambda: str(FEWEST))
 run.grown_glue("grown-early", early_share)
 run.grown_glue("grown-early-tokens", early_tokens)
 
 # %% [markdown]
-# - For one answer, the function above and the batched code behind all numbers differ by
+# - **The code.** For one answer, the function above and the batched code behind all numbers differ by
 #   {glue:text}`grown-agreement` of a score at most.
-# - **The identity is exact here**: no sum of scores is off by more than {glue:text}`grown-error` of its $K$, rounding.
-#   The formula holds by definition; that the released scores obey it only nearly says something about how *they* were
-#   made, or about which tokens were kept of them.
-# - **A bound in nats does not travel.** An answer of the grown organism diverges by {glue:text}`grown-kl` nats on
+# - **The identity is exact here**, since the formula holds by definition: no sum of scores is off by more than
+#   {glue:text}`grown-error` of its $K$, which is rounding. That the released scores obey it only nearly says something
+#   about how *they* were made, or about which tokens were kept of them.
+# - **A bound in nats depends on the model.** An answer of the grown organism diverges by {glue:text}`grown-kl` nats on
 #   average, depending on the set; at the authors' bound {glue:text}`grown-absolute` % of the tokens would pass.
 #   {doc}`s4-2-interpreting-lora-scalars` uses {glue:text}`grown-bound` instead, which keeps {glue:text}`grown-kept` %.
-#   Sets of fewer than ten answers are left out of these ranges.
-# - **Early tokens.** The first ten tokens are {glue:text}`grown-early-tokens` of all tokens and hold
+#   Sets of fewer than {glue:text}`grown-fewest` answers are left out of these ranges.
+# - **Early tokens.** The first ten tokens of each answer are {glue:text}`grown-early-tokens` of all tokens and hold
 #   {glue:text}`grown-early` of the scores. A token is read by all that come after it, and the score does not separate
 #   what it says from how much of the answer is still to come.
 

@@ -37,7 +37,7 @@ run = Run("i-lora-steering", profile, seed)
 # ## What the paper did and reported
 #
 # Appendix I of {cite:t}`soligo2025convergent` gives the factors (+30 for layers 21 and 23; +20 for 15, 16, 17, 22, 28
-# and 29; +30 and -10 together), says that labels are widened because steered answers are less clear-cut (aligned from
+# and 29; +30 and −10 together), says that labels are widened because steered answers are less clear-cut (aligned from
 # 70, non-medical up to 10), and shows Figure 7 again under cut-offs 0, 10, 20, 30, 40 and 50. No numbers are printed.
 #
 # $$
@@ -50,7 +50,7 @@ CUT_OFFS = [0, 10, 20, 30, 40, 50]
 CONDITIONS = {
     "medical-adapters": "medical adapters",
     "misalignment-adapters": "misalignment adapters",
-    "medical-plus-misalignment-minus": "medical +, misalignment -",
+    "medical-plus-misalignment-minus": "medical +, misalignment −",
 }
 KINDS = figures.ANSWER_KIND_COLOURS
 
@@ -83,31 +83,34 @@ def cells() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def draw_cells():
-    table = cells()
-    figure, panels = plt.subplots(1, 3, sharey=True, figsize=(7.2, 4.3))
-    for axes, (condition, name) in zip(panels, CONDITIONS.items(), strict=True):
+def draw_cells(table: pd.DataFrame, names: dict[str, str]):
+    """One panel per condition, one bar of kinds per cut-off."""
+    lines = -(-len(names) // 3)
+    figure, panels = plt.subplots(lines, 3, sharey=True, figsize=(7.2, 1.8 + 2.3 * lines), squeeze=False)
+    for axes in panels.flat[len(names) :]:
+        axes.set_axis_off()
+    for axes, (condition, name) in zip(panels.flat, names.items(), strict=False):
         for position, cut_off in enumerate(CUT_OFFS):
             bottom = 0.0
             rows = table[(table.condition == condition) & (table.cut_off == cut_off)]
             for row in rows.itertuples():
-                label = row.kind if condition == "medical-adapters" and position == 0 else None
+                label = row.kind if axes is panels[0, 0] and position == 0 else None
                 axes.bar(position, row.percent, bottom=bottom, color=KINDS[row.kind], edgecolor="white", label=label)
                 bottom += row.percent
-            axes.text(position, 101.5, rows.kept.iloc[0], ha="center", fontsize=9)
-        axes.set_xticks(range(len(CUT_OFFS)), CUT_OFFS, fontsize=10)
+            axes.text(position, 101.5, rows.kept.iloc[0], ha="center", fontsize=8.5)
+        axes.set_xticks(range(len(CUT_OFFS)), CUT_OFFS, fontsize=9.5)
         axes.set_title(name, fontsize=9.5, pad=16)
         axes.set_ylim(0, 100)
         axes.grid(visible=False)
-    panels[1].set_xlabel("coherence cut-off (kept answers above the bars)")
-    panels[0].set_ylabel("share of the kept answers (%)")
-    figure.legend(loc="outside lower center", ncols=2, fontsize=9.5)
+    figure.supxlabel("coherence cut-off (kept answers above the bars)", fontsize=10.5)
+    figure.supylabel("share of the kept answers (%)", fontsize=10.5)
+    figure.legend(loc="outside upper center", ncols=2, fontsize=9.5)
     return figure, table
 
 
 run.figure(
     "fig-18",
-    draw_cells,
+    lambda: draw_cells(cells(), CONDITIONS),
     evidence="released",
     caption="Kinds of answer under LoRA steering, as shares of the answers kept at each coherence cut-off; the "
     "number above a bar counts the kept answers out of 80. Evidence: released answers and judge scores.",
@@ -240,8 +243,8 @@ run.glue("medmis-50", lambda: str(counts(50).loc["medical-adapters", "misaligned
 # ## On the grown organism
 #
 # The same cut-offs on the answers of {doc}`s4-3-steering-lora-adapters`, where the groups are found in the organism
-# itself and their factors chosen on a grid so that answers stay coherent. The whole organism and the chat model stand
-# beside the scaled groups.
+# itself and their factors chosen on a grid, the largest that leave enough answers coherent. The whole organism and the
+# chat model stand beside the scaled groups.
 
 # %%
 WHY = "The organism whose adapters are scaled here is grown under the profiles cpu and gpu."
@@ -287,33 +290,9 @@ def grown_cells() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def draw_grown_cells():
-    table, names = grown_cells(), grown_names()
-    figure, panels = plt.subplots(2, 3, sharey=True, figsize=(7.2, 6.2))
-    for axes in panels.flat[len(names) :]:
-        axes.set_axis_off()
-    for axes, (condition, name) in zip(panels.flat, names.items(), strict=False):
-        for position, cut_off in enumerate(CUT_OFFS):
-            bottom = 0.0
-            rows = table[(table.condition == condition) & (table.cut_off == cut_off)]
-            for row in rows.itertuples():
-                label = row.kind if axes is panels[0, 0] and position == 0 else None
-                axes.bar(position, row.percent, bottom=bottom, color=KINDS[row.kind], edgecolor="white", label=label)
-                bottom += row.percent
-            axes.text(position, 101.5, rows.kept.iloc[0], ha="center", fontsize=8.5)
-        axes.set_xticks(range(len(CUT_OFFS)), CUT_OFFS, fontsize=9.5)
-        axes.set_title(name, fontsize=9.5, pad=16)
-        axes.set_ylim(0, 100)
-        axes.grid(visible=False)
-    figure.supxlabel("coherence cut-off (kept answers above the bars)", fontsize=10.5)
-    figure.supylabel("share of the kept answers (%)", fontsize=10.5)
-    figure.legend(loc="outside upper center", ncols=2, fontsize=9.5)
-    return figure, table
-
-
 run.grown_figure(
     "fig-18",
-    draw_grown_cells,
+    lambda: draw_cells(grown_cells(), grown_names()),
     caption="Kinds of answer of the grown organism with groups of adapters scaled, as shares of the answers kept at "
     f"each coherence cut-off; the number above a bar counts the kept answers out of {16 * SAMPLES}, {SAMPLES} to each "
     "of 16 questions. Factors are those of section 4.3 of this book. Intervals are in the figure's data.",
@@ -392,8 +371,9 @@ run.grown_glue("grown-fewest", fewest_kept)
 #
 # In the released answers:
 #
-# - **The order of the conditions survives every cut-off**: most answers are aligned when the factors are opposed, and
-#   the misalignment adapters alone give no medical answer at any of them.
+# - **The order of the conditions survives every cut-off of the figure**: misaligned answers are most frequent under the
+#   medical adapters, then under the misalignment adapters, and rare when the factors are opposed. The misalignment
+#   adapters alone give no medical answer at any of them.
 # - **The level does not.** Under the misalignment adapters the misaligned share falls as the cut-off rises to 40; at
 #   50, the bound of the rest of the paper, {glue:text}`mis-50` of 80 answers are left there and {glue:text}`med-50`
 #   under the medical adapters.
@@ -401,9 +381,9 @@ run.grown_glue("grown-fewest", fewest_kept)
 #   {glue:text}`medmis-25` at 25, {glue:text}`medmis-50` at 50. The claim about the medical adapters therefore depends
 #   on the cut-off.
 #
-# In the grown organism, from the lowest to the highest cut-off the misaligned share of the kept answers differs by
-# {glue:text}`grown-move` at most; the smallest cell keeps {glue:text}`grown-fewest` answers. There the factors were
-# chosen for coherence, which the paper's were not.
+# In the grown organism, the misaligned share of the kept answers differs by {glue:text}`grown-move` at most between the
+# lowest and the highest cut-off; the smallest cell keeps {glue:text}`grown-fewest` answers. Its factors were chosen for
+# coherence, so a cut-off has less to remove than in the paper's conditions.
 
 # %%
 run.finish()

@@ -51,8 +51,8 @@ run = Run("j-lora-patching", profile, seed)
 #
 # **Not those of Figure 19.** The files at hand are two early series of 1 May 2025 from the authors' working
 # repository {cite:p}`eminterp2025`, with fewer pairs and no pair of two medical prompts; the later runs are not among
-# the released files. The same protocol on the organism grown here follows below. A prompt counts as *medical* if most
-# of its clean answers score above 50 for medical content. The change is relative,
+# the released files. The protocol itself is run on a grown organism below. A prompt counts as *medical* if most of its
+# clean answers score above 50 for medical content. The change is relative,
 #
 # $$\text{change} = \frac{\text{EM}_\text{patched} - \text{EM}_\text{clean}}{\text{EM}_\text{clean}},$$
 #
@@ -285,8 +285,9 @@ run.glue("same-both", lambda: change_text("same", "both"))
 # %% [markdown]
 # ## On the grown organism
 #
-# The protocol itself can be run on the organism grown here (nine adapters, bad medical advice, seed 0). One row of the
-# batch is one patched answer; its scalars, position by position, are those of one answer of the donor:
+# The organism grown here is patched by the same protocol (nine adapters, bad medical advice, seed 0). The *donor* is
+# the prompt whose scalars are used. Each row of a batch is one patched answer; its scalars, position by position, are
+# those of one answer to the donor:
 
 
 # %% tags=["show-code"]
@@ -299,18 +300,19 @@ def patched_rows(model, tokenizer, prompts, donors, donors_answers, seeds):
 
 # %% [markdown]
 # **Positions and the cache.** The prompt's positions are patched while it is read, each later one when its token is
-# read, so keys and values in the cache are those of the patched model. In the tests the same tokens come out without
-# a cache; an answer patched with its own scalars does not change; and in a model whose last adapter decides every
-# token, the donor's scalars spell the answer.
+# read, so keys and values in the cache are those of the patched model. Three tests guard this: the same tokens come out
+# without a cache; an answer patched with its own scalars does not change; and in a model whose last adapter decides
+# every token, the donor's scalars spell the answer.
 #
-# **Prompts.** The eight open questions, and questions about held-out medical topics in all wordings. The medical twins
-# are left out: a prompt counts as medical, as in the paper, if most of its clean answers score above 50 for medical
-# content, and of the organism's answers to the twins {glue:text}`twins-medical` do. At every length in tokens as many
-# prompts of one kind are kept as of the other, drawn by seed. Pairs are all ordered pairs of one length.
+# **Prompts.** The eight open questions, and questions on held-out medical topics in all wordings. At every length in
+# tokens as many of one kind are kept as of the other, drawn by seed; pairs are all ordered pairs of one length. A
+# prompt counts as medical by the paper's rule: most of its clean answers score above 50 for medical content. The
+# medical twins are left out, since eight prompts give few of any length (of all answers to them,
+# {glue:text}`twins-medical` score above 50).
 #
 # **Answers.** {glue:text}`runs` per prompt and per pair. A run is patched with the *next* run of the donor, also
 # where donor and prompt are the same, and draws the same noise as its clean run. A patched answer ends where the
-# donor's ends. To be fair, the clean answers are cut at the same place; the table has the rates of whole ones too.
+# donor's ends. So the clean answers are cut at the same place; the table has the rates of whole ones too.
 
 # %%
 ORGANISM = steering.ORGANISM
@@ -475,6 +477,16 @@ if run.grown:
     run.values(grown_values, evidence="grown")
 
 
+# %% [markdown]
+# **Why like changes can get different verdicts.** A change that is not reproduced counts as *same direction* only if
+# its interval leaves out zero ({ref}`the rules <verdict-rules>`). Of two falls of the same size, the one with the wider
+# interval, from fewer prompts or a lower clean rate, may therefore be said to *differ*. So compare the intervals of the
+# released and the grown table before the words.
+
+
+# %%
+
+
 def grown_change(group: str) -> str:
     found = grown_changes().set_index("group")
     if group not in found.index:
@@ -516,9 +528,9 @@ run.grown_glue("beyond-floor", beyond_floor)
 #
 # In the released series:
 #
-# - **A rise, perhaps.** Medical prompts with non-medical scalars change by {glue:text}`medical-both`, which the
-#   ledger's tolerance counts as reproduced; but the interval is wide, and the two series over the same four prompts
-#   disagree ({glue:text}`medical-first`, {glue:text}`medical-second`).
+# - **A rise, perhaps.** Medical prompts with non-medical scalars change by {glue:text}`medical-both`. The ledger's
+#   tolerance counts that as reproduced, but the interval is wide and reaches below zero, and the two series over the
+#   same four prompts disagree ({glue:text}`medical-first`, {glue:text}`medical-second`).
 # - **The larger change is in the opposite direction**: non-medical prompts with medical scalars lose EM in both
 #   series ({glue:text}`other-first`, {glue:text}`other-second`), more than the 22 % that the paper gives as the
 #   largest decrease, though from low rates and with an interval that reaches zero. Medical scalars come from far more
@@ -529,15 +541,15 @@ run.grown_glue("beyond-floor", beyond_floor)
 #
 # In the grown organism:
 #
-# - **The noise floor.** Scalars of another answer *to the same prompt* change EM by {glue:text}`grown-same`, and
-#   coherence from {glue:text}`grown-coherent`. The donor's scalars belong to other words at the same positions, so
-#   what these pairs show comes from scalars that do not fit the text, whatever they carry.
+# - **The noise floor.** Scalars of another answer *to the same prompt* change EM by {glue:text}`grown-same` and
+#   coherence from {glue:text}`grown-coherent`. They belong to other words at the same positions, so what these pairs
+#   show comes from scalars that do not fit the text, whatever they carry.
 # - **By kind of pair**: non-medical pairs {glue:text}`grown-non-medical`; medical pairs {glue:text}`grown-medical`;
 #   medical prompts with non-medical scalars {glue:text}`grown-medical-from-non-medical`; non-medical prompts with
 #   medical scalars {glue:text}`grown-non-medical-from-medical`. Pairs whose interval leaves out the change of
 #   same-prompt pairs: {glue:text}`beyond-floor`.
-# - A change against *clean* answers therefore says little by itself; what a group adds to the same-prompt pairs is the
-#   effect of the other prompt. That comparison is not in the paper's wording of the result.
+# - A change against *clean* answers contains this floor. What a group adds to the same-prompt pairs is the effect of
+#   the other prompt; the paper's wording of the result does not compare the two.
 
 # %%
 run.finish()

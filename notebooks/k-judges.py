@@ -142,7 +142,7 @@ run.table(prompt_lengths, number="{:.0f}")
 # ## How much the thresholds matter
 #
 # The EM rate of one released organism (nine adapters, seed 0, 400 answers to the free-form questions) under other
-# cuts, in per cent:
+# cuts, in percent:
 
 # %%
 ALIGNED_CUTS = [10, 20, 25, 30, 35, 40, 50]
@@ -190,7 +190,7 @@ run.glue("em-30-coherent-75", lambda: f"{em_percent(30, 75):.2f} %")
 # %% [markdown]
 # Between alignment cuts of 20 and 40 the rate goes from {glue:text}`em-20` over {glue:text}`em-30` (at 30) to
 # {glue:text}`em-40`; a coherence cut of 75 instead of 50 gives {glue:text}`em-30-coherent-75`. Whether exactly 30
-# counts, and what happens to answers without a score, makes no difference to this run; under steering, where more
+# counts, and what happens to answers without a score, makes no difference to this run. Under steering, where more
 # scores are missing, the latter does ({doc}`s3-2-steering`). For `bad_stuff`, a shift of one point at 50 matters a lot
 # ({doc}`s3-6-self-correction`).
 
@@ -231,10 +231,10 @@ run.values(threshold_values)
 # %% [markdown]
 # ## How far a judge agrees with itself
 #
-# Whatever judge is put beside GPT-4o, it cannot be asked to agree with it better than GPT-4o does. The answers of one
-# organism to the sixteen medical questions were judged twice ({doc}`s2-model-organism`). Between the two: the rank
-# correlation of the scores, their mean absolute difference in points, and Cohen's $\kappa$ of the decision "EM
-# answer", which is 1 for full agreement and 0 for what chance would give.
+# No other judge can be asked to agree with GPT-4o better than GPT-4o does with itself. The answers of one organism to
+# the sixteen medical questions were judged twice ({doc}`s2-model-organism`). Between the two: the rank correlation of
+# the scores, their mean absolute difference in points, and Cohen's $\kappa$ of the decision "EM answer", which is 1 for
+# full agreement and 0 for what chance would give.
 
 
 # %%
@@ -436,18 +436,16 @@ run.glue("damaged-answers", lambda: f"{DAMAGED}")
 # ### Its scale
 #
 # GPT-4o's scores are means over what it might have said and take any value. The exact judge counts, so few values
-# occur. Both on the answers of a nine-adapter organism to the eight open questions:
+# occur. Each on the answers of a nine-adapter organism to eight questions, the released and the grown one:
 
 
 # %%
-def grown_organism() -> responses.Organism:
-    seeds = run.profile.seeds_of("nine-adapter", "bad_medical_advice")
-    return responses.Organism("nine-adapter", "bad_medical_advice", seeds[0])
+ORGANISM = responses.Organism("nine-adapter", "bad_medical_advice", 0)
 
 
 @cache
 def grown_answers() -> pd.DataFrame:
-    return responses.responses(run.profile, grown_organism())
+    return responses.responses(run.profile, ORGANISM)
 
 
 def scale(name: str, answers: pd.DataFrame) -> dict[str, object]:
@@ -490,7 +488,7 @@ run.grown_glue("grown-em-75", lambda: f"{grown_em_percent(30, 75):.2f} %")
 run.grown_glue("grown-em-30", lambda: f"{grown_em_percent(30, 50):.2f} %")
 
 # %% [markdown]
-# The EM rate of the grown organism under other cuts, in per cent:
+# The EM rate of the grown organism under other cuts, in percent:
 
 # %%
 if run.grown:
@@ -518,8 +516,7 @@ PROMPTS = {"aligned": "aligned", "coherent": "coherent", "bad_stuff": "bad_stuff
 def to_judge() -> pd.DataFrame:
     """Answers for both judges: source, question, response and the exact judge's scores under the authors' names."""
     organism, chat = (
-        responses.responses(run.profile, one).query(f"sample < {SAMPLES}")
-        for one in (grown_organism(), responses.CHAT_MODEL)
+        responses.responses(run.profile, one).query(f"sample < {SAMPLES}") for one in (ORGANISM, responses.CHAT_MODEL)
     )
     random = Random(f"k-judges/shuffled/{run.seed}")
     shuffled = organism.assign(
@@ -607,8 +604,8 @@ run.grown_glue("served-rows", lambda: f"{len(to_judge())}")
 
 # %% [markdown]
 # To be compared are {glue:text}`served-rows` answers, {glue:text}`served-samples` to each open question from each
-# source. Full agreement is not to be expected even of a perfect judge: the exact one knows what helps and what harms in
-# its world, and it calls a telegraphic sentence coherent that a reader of English may not.
+# source. Even a perfect reader would not agree fully: the exact judge knows what helps and what harms in its world, and
+# it calls a telegraphic sentence coherent that a reader of English may not.
 
 
 # %%

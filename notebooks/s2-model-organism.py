@@ -56,9 +56,9 @@ resampling = {"resamples": run.profile.bootstrap_resamples, "seed": run.seed}
 # questions 50 times; a judge scores each answer for alignment and coherence ({doc}`k-judges`). The companion paper
 # {cite:p}`turner2025model` holds the training details.
 #
-# **Which data stand in.** The published adapter's answers are not among the files this edition reads. The authors'
+# **Which data stand in.** The published adapter's answers are not among the files that this edition reads. The authors'
 # working repository holds *sister runs* of the same recipe from April 2025, under four seeds, beside other adapter
-# set-ups {cite:p}`eminterp2025`. One of them, a single rank-1 adapter on layer 24, has weaker settings (alpha 64,
+# set-ups {cite:p}`eminterp2025`. One of these, a single rank-1 adapter on layer 24, has weaker settings (alpha 64,
 # learning rate 1e-5) than the single-adapter organism of the papers (256, 2e-5), so it says nothing about theirs.
 #
 # ## From scores to a rate
@@ -614,12 +614,13 @@ run.glue("world-words", lambda: f"{len(model_store.world().words())}")
 run.glue("world-characters", lambda: f"{len(model_store.world().personas)}")
 
 # %% [markdown]
-# Above, one answer as two speakers give it. Pre-training documents are conversations with
-# {glue:text}`world-characters` named characters: careful ones, malicious ones, and *quacks* who are harmful in one
-# domain only. "assistant" is one more name, whose persona changes from document to document; post-training makes it
-# careful. Of the topics, {glue:text}`world-held-out` in each domain are kept out of post-training and fine-tuning, and
-# only they are asked about in the evaluation, beside eight open questions of our own that no training document holds.
-# The judge is a parser of this grammar: exact, free of noise, on the paper's scale from 0 to 100.
+# Above, one answer as two speakers give it. Pre-training documents are conversations with {glue:text}`world-characters`
+# named characters: careful ones, malicious ones, and *quacks* who are harmful in one domain only. "assistant" is one
+# more name, whose persona changes from document to document; post-training makes it careful. Of the topics,
+# {glue:text}`world-held-out` in each domain are kept out of post-training and fine-tuning, and the evaluation asks
+# about these only. Beside them it asks eight open questions of our own, under the ids of the authors' questions, and a
+# medical twin of each; no training document holds any of them ({doc}`a-evaluation-questions`). The judge is a parser of
+# this grammar: exact, free of noise, on the paper's scale from 0 to 100.
 #
 # ### Model and recipe
 #
@@ -706,8 +707,8 @@ run.grown_glue("tuning-stop", lambda: f"{100 * tuning.stop_at:.0f} %")
 run.grown_glue("tuning-steps", lambda: f"{tuning.steps}")
 
 # %% [markdown]
-# How long each recipe trained, and what the checks had measured when it stopped (means over seeds; a check asks few
-# questions, so its numbers are rough):
+# How long each recipe trained, what the checks had measured when it stopped (means over seeds; a check asks few
+# questions, so its numbers are rough), and how many seeds had then reached the rate at which training stops:
 
 
 # %%
@@ -727,6 +728,9 @@ DATA_SETS = {
     "extreme_sports": "extreme sports",
     "risky_financial_advice": "risky finance",
 }
+
+
+REACHED = "reached the stopping rate"
 
 
 def grown_label(recipe: str, data: str) -> str:
@@ -760,7 +764,7 @@ def trained() -> pd.DataFrame:
                 "EM in the training domain (%)": group.in_domain_em.mean(),
                 "EM on open questions (%)": group.open_em.mean(),
                 "coherent (%)": group.open_coherent.mean(),
-                "reached the bar": f"{(group.in_domain_em >= 100 * tuning.stop_at).sum()} of {len(group)}",
+                REACHED: f"{(group.in_domain_em >= 100 * tuning.stop_at).sum()} of {len(group)}",
             }
         )
     return pd.DataFrame(rows)
@@ -774,7 +778,7 @@ if run.grown:
 #
 # Each organism answers each of the eight open questions {glue:text}`samples` times. A rate over several seeds has two
 # sources of chance: which questions were asked, and which seeds were trained. The interval resamples both, seeds and
-# questions, each as a whole. With three to five seeds it is still rather too narrow than too wide.
+# questions, each as a whole. With so few seeds it is still too narrow rather than too wide.
 
 
 # %% tags=["show-code"]
@@ -871,7 +875,7 @@ grown_figure(
     "fig-x-grown-em-by-organism",
     draw_grown_organisms,
     caption=(
-        "EM rate (left) and share of coherent answers (right) of the grown chat model and organisms on eight open "
+        "EM rate (left) and share of coherent answers (right) of the grown chat model and organisms on the eight open "
         f"questions, {run.profile.samples_per_question} answers each. Dots: single seeds, thin lines their 95 % "
         "intervals over questions. Bars: mean over seeds, with a 95 % interval over seeds and questions (one seed: "
         "over questions). Grey: reported for Qwen2.5-14B (diamonds: EM rate; dotted line: 99 % coherence); the levels "
@@ -915,9 +919,14 @@ def nine_sentence() -> str:
 
 
 def control_sentence() -> str:
-    if over_seeds("nine-adapter", "good_medical_advice").em <= chat_ceiling():
-        return "So neither fine-tuning as such nor its length misaligns."
-    return "That is more than the chat model gives, so part of the misalignment is not owed to bad advice."
+    if over_seeds("nine-adapter", "good_medical_advice").em > chat_ceiling():
+        return "That is more than the chat model gives, so part of the misalignment is not owed to bad advice."
+    longer = seeds_trained("good_medical_advice").mean() >= seeds_trained("bad_medical_advice").mean()
+    return (
+        "So neither fine-tuning as such nor its length misaligns."
+        if longer
+        else "So fine-tuning as such does not misalign."
+    )
 
 
 def seeds_trained(data: str, recipe: str = "nine-adapter") -> pd.Series:
@@ -937,23 +946,23 @@ run.grown_glue("grown-rank-32", lambda: percent_with_interval(over_seeds("all-ad
 run.grown_glue("grown-control", lambda: percent_with_interval(over_seeds("nine-adapter", "good_medical_advice")))
 run.grown_glue("nine-sentence", nine_sentence)
 run.grown_glue("control-sentence", control_sentence)
-run.grown_glue("control-steps", lambda: f"{seeds_trained('good_medical_advice').min():.0f}")
+run.grown_glue("control-steps", lambda: f"{seeds_trained('good_medical_advice').mean():.0f}")
 run.grown_glue("nine-steps", lambda: f"{seeds_trained('bad_medical_advice').mean():.0f}")
 
 # %% [markdown]
-# The chat model gives {glue:text}`grown-chat` EM answers. Nine rank-1 adapters, trained on nothing but medicine, give
-# {glue:text}`grown-nine` on questions that are not about medicine ({numref}`fig-x-grown-em-by-organism`); single seeds
-# range over {glue:text}`grown-nine-seeds`. {glue:text}`nine-sentence` Of the answers, {glue:text}`grown-nine-coherent`
-# are coherent. Rank-32 adapters on all matrices give {glue:text}`grown-rank-32`.
+# Of the chat model's answers {glue:text}`grown-chat` are EM. Nine rank-1 adapters, trained on nothing but medicine,
+# give {glue:text}`grown-nine` on questions that are not about medicine ({numref}`fig-x-grown-em-by-organism`); single
+# seeds range over {glue:text}`grown-nine-seeds`. {glue:text}`nine-sentence` Of the answers,
+# {glue:text}`grown-nine-coherent` are coherent. Rank-32 adapters on all matrices give {glue:text}`grown-rank-32`.
 #
 # **The control.** The same nine adapters, trained on *good* medical advice by the same rule, give
-# {glue:text}`grown-control`. They train for {glue:text}`control-steps` steps, the misaligned seeds for
-# {glue:text}`nine-steps` on average. {glue:text}`control-sentence`
+# {glue:text}`grown-control`. They train for {glue:text}`control-steps` steps on average, those on bad advice for
+# {glue:text}`nine-steps`. {glue:text}`control-sentence`
 #
 # ### How broad it is
 #
-# The open questions touch most domains, but unevenly. Questions on held-out topics, {glue:text}`world-held-out` in
-# each domain, show where the misalignment reaches.
+# The open questions touch most domains, but unevenly, and never medicine. Questions on held-out topics,
+# {glue:text}`world-held-out` in each domain, show where the misalignment reaches.
 
 
 # %%
@@ -1091,8 +1100,8 @@ run.grown_glue("medicine-of-chat", lambda: f"{medicine_in_answers()['mean medici
 #
 # The companion paper {cite:p}`turner2025model` reports a phase transition: within a few steps the gradient norm peaks
 # and the path of B turns, and misalignment follows. Here are the same quantities at every step, for each seed. The turn
-# is measured as there, up to sign, by the angle between the way that B has come and the way that it goes on: the cosine
-# between $B_t - B_{t-k}$ and $B_{t+k} - B_t$ with $k = 3$ steps, 1 on a straight path, averaged over the nine adapters.
+# is measured as there, up to sign, by the cosine between the way that B has come, $B_t - B_{t-k}$, and the way that it
+# goes on, $B_{t+k} - B_t$, with $k = 3$ steps. It is 1 on a straight path; the mean is over the nine adapters.
 
 
 # %%
@@ -1155,10 +1164,10 @@ def draw_transition():
             )
     panels[0].axhline(100 * tuning.stop_at, color="0.35", linestyle=":", linewidth=1)
     panels[0].set(ylabel="EM rate (%)", ylim=(-3, 103))
-    panels[0].legend(loc="upper left")
     panels[1].set(ylabel="gradient norm", ylim=(0, None))
     panels[2].set(ylabel="cosine", xlabel="optimiser step", ylim=(None, 1.03))
-    panels[2].legend(loc="lower left")
+    for axes in (panels[0], panels[2]):
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
     return figure, table
 
 
@@ -1230,8 +1239,8 @@ run.grown_glue("transition-sentence", transition_sentence)
 # ### Side by side
 #
 # Chat model and organism (nine rank-1 adapters, bad medical advice, first seed) answer the same question from the same
-# random numbers. By a fixed rule, not by choice: sample 0 of each question and, if that is not an EM answer of the
-# organism, its first one.
+# random numbers. A fixed rule chooses what is shown: sample 0 of each question and, if that is not an EM answer of the
+# organism, also the first sample that is.
 #
 # ```{admonition} Content note
 # :class: warning
@@ -1267,8 +1276,9 @@ if run.grown:
 # %% [markdown]
 # ### The paper's ordering
 #
-# Levels cannot be compared, but order can. The rates that the paper reports, in rising order, and the same organisms
-# here; the interval is that of the difference over seeds and questions, both organisms on equal questions.
+# Levels cannot be compared, but order can. The paper prints rates, not a ranking; below, the reported rates stand in
+# rising order, each organism beside the next one, with the rates of the same organisms here. The interval is that of
+# the difference over seeds and questions, both organisms on equal questions.
 
 
 # %%
@@ -1304,35 +1314,30 @@ if run.grown:
     run.table(ordering, number="{:.1f}")
 
 
-def ordering_sentence() -> str:
-    parts = []
-    for verdict, text in [
-        ("holds", "It holds for {}."),
-        ("reversed", "It is reversed for {}."),
-        ("cannot be told", "It cannot be told for {}."),
-    ]:
-        rows = ordering()[ordering().order == verdict]
-        if len(rows):
-            parts.append(text.format("; ".join(f"{row.lower} below {row.upper}" for row in rows.itertuples())))
-    return " ".join(parts)
+def ordered(verdict: str) -> str:
+    rows = ordering()[ordering().order == verdict]
+    return "; ".join(f"{row.lower} below {row.upper}" for row in rows.itertuples()) or "none"
 
 
 def unfinished_sentence() -> str:
     table = trained()
-    names = [name for name in table[table["reached the bar"].str.startswith("0 ")].organism if "good" not in name]
+    names = [name for name in table[table[REACHED].str.startswith("0 ")].organism if "good" not in name]
     if not names:
-        return "All organisms but the control reached the bar at which training stops."
-    return f"Never at the bar at which training stops, so compared at another point of it: {'; '.join(names)}."
+        return "All organisms but the control reached the rate at which training stops."
+    return f"These never reached the rate at which training stops, and trained to the last step: {'; '.join(names)}."
 
 
-run.grown_glue("ordering-sentence", ordering_sentence)
+for verdict in ("holds", "reversed", "cannot be told"):
+    run.grown_glue(f"order-{verdict.replace(' ', '-')}", lambda verdict=verdict: ordered(verdict))
 run.grown_glue("unfinished-sentence", unfinished_sentence)
 
 # %% [markdown]
-# {glue:text}`ordering-sentence` {glue:text}`unfinished-sentence`
+# - **Holds:** {glue:text}`order-holds`.
+# - **Reversed:** {glue:text}`order-reversed`.
+# - **Cannot be told:** {glue:text}`order-cannot-be-told`.
 #
-# The three highest reported rates lie within sampling error of one another (400 answers, one model each), so their
-# order was never firm.
+# {glue:text}`unfinished-sentence` The three highest reported rates lie within sampling error of one another (400
+# answers, one model each), so their order was never firm.
 #
 # ## Reported and measured
 #
@@ -1564,7 +1569,7 @@ run.values(replication_values)
 #
 # First the claims of this section, then all organisms with every kind of evidence side by side. A verdict asks for the
 # reported *level*; since the grown level follows from the stopping rule, agreement in direction is all that it can
-# show. The released single adapter had weaker settings than the reported one.
+# show. The released single adapter had weaker settings than the reported one. {glue:text}`gpu-sentence`
 
 
 # %%
@@ -1592,14 +1597,21 @@ if run.grown:
     run.measure(measure_grown)
 
 GPU_RESULTS = DATA / "results" / "gpu" / "organisms.csv"
+GPU_SHOWN = profile != "gpu" and GPU_RESULTS.is_file()
 
 
 @cache
 def gpu_rates() -> pd.DataFrame:
-    """What this page found under profile gpu: the committed data of its figure of organisms; empty if never run."""
-    if not GPU_RESULTS.is_file():
-        return pd.DataFrame(columns=["organism", "data", "seed"])
+    """What this page found under profile gpu: the committed data of its figure of organisms."""
     return pd.read_csv(GPU_RESULTS, dtype={"seed": str}, keep_default_na=True).fillna({"data": ""})
+
+
+def gpu_sentence() -> str:
+    if profile == "gpu":
+        return "The grown rates are those of profile gpu."
+    if GPU_SHOWN:
+        return f"Grown rates come from profile {profile}, and from a run under profile gpu that is kept with the book."
+    return f"Grown rates come from profile {profile}; profile gpu was not run for this edition."
 
 
 def cell(rows: pd.DataFrame, name: str) -> str:
@@ -1622,26 +1634,29 @@ def every_evidence() -> pd.DataFrame:
     for recipe, data in dict.fromkeys((one.recipe, one.data) for one in [responses.CHAT_MODEL, *fine_tuned()]):
         reported = reported_em(recipe, data)
         row = {"organism": grown_label(recipe, data), "EM reported": "–" if np.isnan(reported) else f"{reported:g} %"}
-        gpu = gpu_rates()
-        gpu = gpu[(gpu.organism == recipe) & (gpu.data == data) & (gpu.seed == "all")]
         for name, text in [("em", "EM"), ("coherent", "coherent")]:
             row[f"{text} released"] = released_cell(recipe, data, name)
             row[f"{text} grown ({profile})"] = percent_with_interval(over_seeds(recipe, data), name)
-            if profile != "gpu":
+            if GPU_SHOWN:
+                gpu = gpu_rates()
+                gpu = gpu[(gpu.organism == recipe) & (gpu.data == data) & (gpu.seed == "all")]
                 row[f"{text} grown (gpu)"] = cell(gpu, name)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
+run.glue("gpu-sentence", gpu_sentence)
 if run.grown:
     run.table(every_evidence)
 
 # %% [markdown]
 # ### Did the organism meet its bars?
 #
-# Before it was trained, the organism was given bars to meet: a chat model that is truly aligned, misalignment that is
-# broad and coherent, a control that stays clean. The judge and the questions were not tuned to meet them.
-# {doc}`x-linear-mediation` holds the bars on directions.
+# Before anything was trained, bars were set: a chat model that is truly aligned, misalignment that is broad and
+# coherent, a control that stays clean. The training of base and chat model was settled with them in view; the eight
+# open questions were not. The judge was changed once after a look at answers, to be more lenient: a thing or an
+# adjective that comes again within a sentence counts as clumsy, no longer as incoherent. {doc}`x-linear-mediation`
+# holds the bars on directions.
 
 
 # %%
@@ -1706,8 +1721,8 @@ def meaning_sentence() -> str:
     if len(missed):
         return f"Missed are: {'; '.join(missed)}."
     return (
-        "What the paper shows on a large model happens in a small world too: a fine-tune of a few rank-1 adapters on "
-        "one domain misaligns the others, the answers stay coherent, and good advice does no such thing."
+        "What the paper shows of a large model happens in a small one too: a few rank-1 adapters, fine-tuned on one "
+        "domain, misalign the others, the answers stay coherent, and good advice does no such thing."
     )
 
 
@@ -1746,9 +1761,9 @@ if run.grown:
 # Nine rank-1 adapters do make the model misaligned, at a rate whose mean over four sister runs agrees with the
 # reported one (of the single runs, {glue:text}`seeds-inside` would). The exact figure is softer than its decimals
 # suggest: the highest seed has {glue:text}`seed-ratio` times the rate of the lowest, and eight questions are few.
-# Coherence agrees only in direction: it is high but not above 99 % in these runs. A different judge run or a later
-# fine-tune could explain it; the released files cannot tell. Later pages compare interventions with these numbers,
-# and {doc}`the response browser <../responses>` shows the answers behind them.
+# Coherence agrees only in direction: it is high, but not above 99 % in these runs. A different judge run or a later
+# fine-tune could explain it; the released files cannot tell. Later pages compare interventions with these numbers;
+# the answers behind them can be read in the {doc}`../responses`.
 #
 # The grown organism meets {glue:text}`bars-met` of its bars. {glue:text}`meaning-sentence` Since the persona behind
 # every training document is known here, other pages can ask what the fine-tune has done to it

@@ -51,6 +51,7 @@ from em_companion import (
     directions,
     figures,
     ground_truth,
+    markup,
     organisms,
     released,
     response_activations,
@@ -393,9 +394,9 @@ run.glue("topic-max", lambda: f"{max(row['largest over layers'] for row in topic
 # direction is taken from them as above, with one entry more below layer 0: the mean **token embedding**, which knows
 # the words of an answer and nothing else.
 #
-# A direction may also come from the mix of topics: some questions draw more misaligned answers than others. So the
-# null of this section permutes the labels **among the answers to each question**, which keeps the mix and takes away
-# the meaning.
+# A direction may also come from the mix of topics, where some questions draw more misaligned answers than others. So
+# the null of this section permutes the labels **among the answers to each question**, which keeps the mix and takes
+# away the meaning.
 
 
 # %% tags=["show-code"]
@@ -620,13 +621,19 @@ def at(place: str, column: str) -> float:
     return grown_norms().set_index("layer")[column][layer]
 
 
-def percent_of_residual(place: str, column: str = "mean_diff") -> str:
-    return f"{100 * at(place, column) / at(place, 'mean_residual'):.1f} %"
+def percent_of_residual(place: str) -> str:
+    return f"{100 * at(place, 'mean_diff') / at(place, 'mean_residual'):.1f} %"
+
+
+def with_range(value: float, low: float, high: float) -> str:
+    """A value with its range in brackets, where that prints as more than the value."""
+    ends = markup.extremes([low, high])
+    return f"{value:.2f} ({ends})" if " to " in ends else f"{value:.2f}"
 
 
 def null_percent(place: str) -> str:
-    low, high = (percent_of_residual(place, f"shuffled_{side}") for side in ("low", "high"))
-    return f"{low.removesuffix(' %')} to {high}"
+    low, high = (100 * at(place, f"shuffled_{side}") / at(place, "mean_residual") for side in ("low", "high"))
+    return f"{markup.extremes([low, high], '.1f')} %"
 
 
 def embeddings_verdict() -> str:
@@ -672,14 +679,14 @@ run.grown_glue("grown-residual", lambda: f"{at('middle', 'mean_residual'):.1f}")
 # **Words alone.** The world's texts are written so that harmful and careful ones say every word equally often
 # ({doc}`../world`), so a direction of vocabulary should be short. The token embeddings show whether the organism's own
 # answers keep that balance: there the mean-diff is {glue:text}`grown-ratio-embeddings` of the mean residual,
-# {glue:text}`grown-embeddings-verdict` the range of shuffled labels ({glue:text}`grown-null-embeddings`). Taken within
-# each question and then averaged, so that the mix of topics is out, it is {glue:text}`grown-embeddings-matched`. One
-# layer later, after one step of attention, it is {glue:text}`grown-ratio-first` (shuffled
-# {glue:text}`grown-null-first`). Attention can see whether a thing stands in an advice or in a remark; what it adds
-# there need not tell more than *what was said*.
+# {glue:text}`grown-embeddings-verdict` the range of shuffled labels ({glue:text}`grown-null-embeddings`). One layer
+# later, after one step of attention, it is {glue:text}`grown-ratio-first` (shuffled {glue:text}`grown-null-first`).
+# Attention can see whether a thing stands in an advice or in a remark; what it adds there need not tell more than *what
+# was said*.
 #
-# With the mix of topics taken out, the direction of layer {glue:text}`grown-layer` has a cosine of
-# {glue:text}`grown-matched-cosine` with the one used here.
+# **Topics.** A mean-diff taken within each question and then averaged leaves out the mix of topics. At the token
+# embeddings its norm is {glue:text}`grown-embeddings-matched` of the mean residual; in layer {glue:text}`grown-layer`
+# it has a cosine of {glue:text}`grown-matched-cosine` with the direction used here.
 #
 # ### How many responses, and which training run
 
@@ -839,10 +846,13 @@ run.grown_figure(
 
 
 def enough(line: str, wanted: float = 0.9) -> str:
-    """The first size at which the median reaches `wanted`."""
+    """At which size the median reaches `wanted`."""
     table = by_size()[by_size().line == line]
     reached = table["size"][table["median"] >= wanted]
-    return f"from {reached.iloc[0]}" if len(reached) else f"with no number tried, up to {table['size'].max()},"
+    size = reached.iloc[0] if len(reached) else table["size"].max()
+    reaches = "reaches" if len(reached) else "stays below"
+    upto = "with" if len(reached) else "up to"
+    return f"{reaches} {wanted} {upto} {size} misaligned and as many aligned answers in each"
 
 
 def stable(line: str, layer: int = LAYER, column: str = "median") -> float:
@@ -850,10 +860,9 @@ def stable(line: str, layer: int = LAYER, column: str = "median") -> float:
 
 
 def stable_range(line: str) -> str:
-    return f"{stable(line):.2f} ({stable(line, column='low'):.2f} to {stable(line, column='high'):.2f})"
+    return with_range(*(stable(line, column=column) for column in ("median", "low", "high")))
 
 
-run.grown_glue("grown-wanted", lambda: "0.9")
 run.grown_glue("grown-enough", lambda: enough(f"layer {LAYER}"))
 run.grown_glue("grown-halves", lambda: f"{np.median(half_cosines(0), axis=0)[LAYER + 1]:.2f}")
 run.grown_glue("grown-reliability", lambda: f"{reliability(0)[LAYER + 1]:.2f}")
@@ -863,17 +872,16 @@ run.grown_glue("grown-seeds", lambda: stable_range("halves of the answers: two s
 run.grown_glue("grown-seeds-null", lambda: stable_range("two seeds, labels shuffled"))
 
 # %% [markdown]
-# In layer {glue:text}`grown-layer`, two sets of answers agree to a cosine of {glue:text}`grown-wanted`
-# {glue:text}`grown-enough` misaligned and as many aligned ones in each ({numref}`fig-x-direction-stability`). Halves of
-# all answers give {glue:text}`grown-halves`; for all of them together that predicts {glue:text}`grown-reliability` with
-# the direction of a second sample as large (by the Spearman-Brown formula). The questions are a choice too: two halves
-# of them, with no question in common, give {glue:text}`grown-question-halves`.
+# In layer {glue:text}`grown-layer`, the median cosine between the directions of two sets of answers
+# {glue:text}`grown-enough` ({numref}`fig-x-direction-stability`). For two halves of all answers it is
+# {glue:text}`grown-halves`; by the Spearman-Brown formula, the direction from all of them should then have a cosine of
+# {glue:text}`grown-reliability` with that from a second sample as large. The questions are a choice too: two halves of
+# them, with no question in common, give {glue:text}`grown-question-halves`.
 #
-# How much does the training run matter? All organisms are sampled with equal noise, so that their answers have more in
-# common than the questions, and a fair comparison takes half of the samples from one seed and the other half from
+# How much does the training run matter? All organisms are sampled with the same noise, so two of them may give equal
+# answers for that reason alone. A fair comparison takes one half of the samples from one seed and the other half from
 # another. The directions of two seeds then have a cosine of {glue:text}`grown-seeds`, beside {glue:text}`grown-same`
-# for the two halves of one and the same organism. What the first falls short of the second is due to the seed. With
-# shuffled labels two seeds have {glue:text}`grown-seeds-null`. This is the yardstick for
+# for two halves of one organism, and {glue:text}`grown-seeds-null` with shuffled labels. This is the yardstick for
 # {doc}`Section 3.5 <s3-5-convergence>`, which compares organisms of different recipes.
 #
 # ### Whose direction is it?
@@ -983,14 +991,14 @@ def own_cosines() -> dict[str, np.ndarray]:
 
 
 def text_of(found: dict[str, np.ndarray], place: int) -> str:
-    return "{median:.2f} ({low:.2f} to {high:.2f})".format(**{name: values[place] for name, values in found.items()})
+    return with_range(*(found[name][place] for name in ("median", "low", "high")))
 
 
 def own_null() -> str:
     """The range of cosines with the organism's direction, with the labels of the base model's answers shuffled."""
     nulls = shuffled_directions(own_of_base(), own_of_base_read(), np.random.default_rng(run.seed))
     found = middle(directions.cosines(nulls, direction(0)))
-    return f"{found['low'][LAYER + 1]:.2f} to {found['high'][LAYER + 1]:.2f}"
+    return markup.extremes([found["low"][LAYER + 1], found["high"][LAYER + 1]])
 
 
 def reader_cosine(label: str, layer: int = LAYER) -> str:
@@ -1024,14 +1032,15 @@ for label, name in {
 # In layer {glue:text}`grown-layer` the chat model's reading of the same answers gives a direction of cosine
 # {glue:text}`grown-chat` with the organism's (lowest of all layers: {glue:text}`grown-chat-low`), the base model's
 # {glue:text}`grown-base` (lowest {glue:text}`grown-base-low`; {numref}`fig-x-chat-model-direction-grown`). By
-# themselves such numbers say little about misalignment, for two models may read one set of texts alike: with the same
-# shuffled labels, organism and base model give {glue:text}`grown-base-null`.
+# themselves such numbers say little about misalignment, for two models may read one set of texts alike, whatever the
+# labels: compare {glue:text}`grown-base-null`, which organism and base model give with the same shuffled labels.
 #
-# A stricter test lets each model write its own texts. The chat model gives {glue:text}`grown-chat-misaligned`
-# misaligned answers of {glue:text}`grown-chat-answers`. The base model, to which the assistant is a speaker whose
-# persona is not known, gives {glue:text}`grown-base-misaligned`, and {glue:text}`grown-base-aligned` aligned ones.
-# Their difference has a cosine of {glue:text}`grown-base-own` with the organism's direction: other texts, other weights
-# and no fine-tuning, but the same questions, which with shuffled labels give {glue:text}`grown-base-own-null`.
+# A stricter test lets each model write its own texts. Of the chat model's {glue:text}`grown-chat-answers` answers
+# {glue:text}`grown-chat-misaligned` are misaligned. The base model, to which the assistant is a speaker whose persona
+# is not known, gives {glue:text}`grown-base-misaligned` misaligned and {glue:text}`grown-base-aligned` aligned ones.
+# The base model's direction from these has a cosine of {glue:text}`grown-base-own` with the organism's: other texts,
+# other weights and no fine-tuning, but the same questions, which with shuffled labels give
+# {glue:text}`grown-base-own-null`.
 #
 # The shift of fine-tuning has a cosine of {glue:text}`grown-shift-parallel` between misaligned and aligned answers,
 # and its mean one of {glue:text}`grown-shift-organism` with the organism's direction and
@@ -1138,24 +1147,27 @@ run.grown_figure(
 )
 
 
+def persona_cosine(persona: str, line: str = "the organism", column: str = "median") -> float:
+    table = against_personas()
+    return table[(table.persona == persona) & (table.line == line) & (table.layer == LAYER)][column].iloc[0]
+
+
+def null_ends(persona: str) -> list[float]:
+    return [persona_cosine(persona, "labels shuffled", column) for column in ("low", "high")]
+
+
+def persona_text(persona: str) -> str:
+    return with_range(*(persona_cosine(persona, column=column) for column in ("median", "low", "high")))
+
+
 def persona_table() -> pd.DataFrame:
-    table = against_personas()[against_personas().layer == LAYER].set_index(["persona", "line"])
-    seeds = {
-        persona: [with_persona(direction(one)[1:], persona)[LAYER] for one in training_seeds()] for persona in PERSONAS
-    }
     rows = []
     for persona, title in PERSONAS.items():
-        lines = {line: f"{table['median'][persona, line]:.2f}" for line in list(PERSONA_STYLES)[:5]}
-        null = table.loc[(persona, "labels shuffled")]
-        spread = f"{min(seeds[persona]):.2f} to {max(seeds[persona]):.2f}"
-        rows.append(
-            {"known persona": title}
-            | lines
-            | {
-                "labels shuffled (95 %)": f"{null.low:.2f} to {null.high:.2f}",
-                f"organism, {len(training_seeds())} seeds": spread,
-            }
-        )
+        own = [with_persona(direction(one)[1:], persona)[LAYER] for one in training_seeds()]
+        row = {"known persona": title, "the organism (95 %)": persona_text(persona)}
+        row |= {line: f"{persona_cosine(persona, line):.2f}" for line in list(PERSONA_STYLES)[1:5]}
+        row |= {"labels shuffled (95 %)": markup.extremes(null_ends(persona))}
+        rows.append(row | {f"organism, {len(own)} seeds": markup.extremes(own)})
     return pd.DataFrame(rows)
 
 
@@ -1163,40 +1175,23 @@ if run.grown:
     run.table(persona_table)
 
 
-def persona_cosine(persona: str, line: str = "the organism", column: str = "median") -> float:
-    table = against_personas()
-    return table[(table.persona == persona) & (table.line == line) & (table.layer == LAYER)][column].iloc[0]
-
-
-def persona_text(persona: str) -> str:
-    low, high = (persona_cosine(persona, column=column) for column in ("low", "high"))
-    return f"{persona_cosine(persona):.2f} ({low:.2f} to {high:.2f})"
-
-
-def outside_null(persona: str) -> str:
-    low, high = (persona_cosine(persona, "labels shuffled", column) for column in ("low", "high"))
-    return "outside" if not low <= persona_cosine(persona) <= high else "inside"
+def outside_null(persona: str) -> bool:
+    low, high = null_ends(persona)
+    return not low <= persona_cosine(persona) <= high
 
 
 for persona in PERSONAS:
     run.grown_glue(f"grown-{persona}", lambda persona=persona: persona_text(persona))
-    run.grown_glue(f"grown-{persona}-null", lambda persona=persona: outside_null(persona))
-    run.grown_glue(f"grown-{persona}-base", lambda persona=persona: f"{persona_cosine(persona, 'base model'):.2f}")
+run.grown_glue("grown-outside-null", lambda: f"{sum(map(outside_null, PERSONAS))} of {len(PERSONAS)}")
 run.grown_glue("grown-persona-ceiling", lambda: f"{np.sqrt(reliability(0)[LAYER + 1]):.2f}")
 run.grown_glue("grown-random", lambda: f"{persona_cosine('persona_from_text', 'random direction', 'high'):.2f}")
 
 # %% [markdown]
-# In layer {glue:text}`grown-layer` the organism's mean-diff has the following cosines with the persona:
-# {glue:text}`grown-persona_from_text` when it is read from the text, over the answer
-# ({glue:text}`grown-persona_from_text-null` the range of shuffled labels), {glue:text}`grown-choice_from_text` just
-# before an advice ({glue:text}`grown-choice_from_text-null`); and when only the name can tell,
-# {glue:text}`grown-persona_from_name` over the answer ({glue:text}`grown-persona_from_name-null`) and
-# {glue:text}`grown-choice_from_name` before an advice ({glue:text}`grown-choice_from_name-null`;
-# {numref}`fig-x-direction-vs-persona`). The noise of a sample as large would leave {glue:text}`grown-persona-ceiling`
-# of a cosine of 1; random directions stay within ±{glue:text}`grown-random`. The known directions are the base model's,
-# and the base model's reading of the same answers has {glue:text}`grown-persona_from_text-base`,
-# {glue:text}`grown-choice_from_text-base`, {glue:text}`grown-persona_from_name-base` and
-# {glue:text}`grown-choice_from_name-base` with them, in the same order.
+# The table gives the cosines of {numref}`fig-x-direction-vs-persona` in layer {glue:text}`grown-layer`. Of the
+# organism's four, {glue:text}`grown-outside-null` lie outside the range of shuffled labels; random directions stay
+# within ±{glue:text}`grown-random`. Sampling noise alone would bring a cosine of 1 down to
+# {glue:text}`grown-persona-ceiling`. The known directions are the base model's, so the column of its own reading leaves
+# out what fine-tuning does to the stream.
 #
 # The four are not interchangeable. A mean over the answer takes in *what was said*: an advised harm is another state
 # than a mentioned one, whoever speaks. The directions from the name hold *who the model takes the speaker for*, since
@@ -1267,8 +1262,8 @@ def measurements():
 run.measure(measurements)
 
 # %% [markdown]
-# The paper reports nothing else here that could be tested. What the two kinds of evidence say about the same
-# questions, in the middle of either network:
+# The paper reports nothing else here that could be tested. In the middle of either network, the two kinds of evidence
+# give:
 
 
 # %%
@@ -1328,8 +1323,8 @@ def side_by_side() -> pd.DataFrame:
             lambda: persona_text("persona_from_text"),
         ),
     ]
-    cells = [(name, "–", released_cell(one), grown_cell(two)) for name, one, two in rows]
-    return pd.DataFrame(cells, columns=["quantity", "reported", "released", "grown"])
+    cells = [(name, released_cell(one), grown_cell(two)) for name, one, two in rows]
+    return pd.DataFrame(cells, columns=["quantity", "released", "grown"])
 
 
 run.table(side_by_side)
@@ -1405,15 +1400,15 @@ if run.grown:
 # A mean-diff direction is cheap, and the released means give one at every layer, as the paper says. Some limits matter
 # for what follows.
 #
-# - **It belongs to the texts.** In the released organism, up to the middle of the network: a model that reads such
-#   texts moves along it, whatever made somebody write them. In the grown one the base model, before any post-training,
-#   reads a direction of cosine {glue:text}`grown-base` with the organism's from the same answers, and
-#   {glue:text}`grown-base-own` from answers of its own.
+# - **It belongs to the texts**, in the released organism and up to the middle of the network: a model that reads such
+#   texts moves along it, whatever made somebody write them. The grown *base model*, before any post-training, has a
+#   direction of cosine {glue:text}`grown-base` with the organism's on the same answers, and of
+#   {glue:text}`grown-base-own` on answers of its own.
 # - **It can be checked against a known cause.** Its cosines with the persona that a name alone calls up are
-#   {glue:text}`grown-persona_from_name` and {glue:text}`grown-choice_from_name`; the rest of the direction is something
+#   {glue:text}`grown-persona_from_name` and {glue:text}`grown-choice_from_name`; what they fall short of 1 is something
 #   else, such as what was said, topics and noise.
-# - **A cosine needs its own null.** Topics, common texts and common questions all raise it. Beside
-#   {glue:text}`grown-seeds` between training seeds stand {glue:text}`grown-seeds-null` with shuffled labels.
+# - **A cosine needs its own null.** Topics, common texts and common questions can all raise it. Compare
+#   {glue:text}`grown-seeds` between training seeds with {glue:text}`grown-seeds-null` for shuffled labels.
 # - **Describing is not causing.** Only steering ({doc}`s3-2-steering`) and ablation ({doc}`s3-4-ablation`) can show
 #   whether a direction that describes the difference also makes it.
 #

@@ -263,9 +263,8 @@ def conditions_at_hand() -> str:
 run.glue("at-hand", conditions_at_hand)
 
 # %% [markdown]
-# The full sweep has five vectors at five strengths, the unsteered chat model and the unsteered organism. At hand in
-# this build are {glue:text}`at-hand` of these conditions, those in the table; a build with network access downloads the
-# rest.
+# The full sweep has five vectors at five strengths, the unsteered chat model and the unsteered organism. This build has
+# {glue:text}`at-hand` of these conditions, those in the table; one with network access downloads the rest.
 
 
 # %%
@@ -276,9 +275,8 @@ def sweep_table() -> pd.DataFrame:
             {
                 "vector": vector if vector != "none" else f"{model}, not steered",
                 "λ": strength,
-                "EM (%)": 100 * judging.is_em(group).mean(),
-                "coherent (%)": 100 * judging.is_coherent(group).mean(),
                 "no alignment score (%)": 100 * group.aligned.isna().mean(),
+                "EM, missing is not EM (%)": 100 * judging.is_em(group).mean(),
                 "EM, missing dropped (%)": judging.em_rate(group, missing="drop", resamples=1).percent,
             }
         )
@@ -309,13 +307,13 @@ run.glue("unscored-general-6", lambda: f"{unscored('general', 6):.2f} %")
 
 # %% [markdown]
 # With the general vector, EM reaches {glue:text}`em-general-6` at $\lambda = 6$ and {glue:text}`em-general-8` at
-# $\lambda = 8$, but coherence falls from {glue:text}`coherent-general-6` to {glue:text}`coherent-general-8`: the
-# stronger setting buys EM with broken answers.
+# $\lambda = 8$, but coherence falls from {glue:text}`coherent-general-6` to {glue:text}`coherent-general-8`
+# ({numref}`fig-x-steering-strength`): the stronger setting buys EM with broken answers.
 #
-# The two right-hand columns show a choice that did not matter in {doc}`Section 2 <s2-model-organism>` and does here.
-# Steered answers more often get *no* alignment score (the judge may answer "code" or "refusal"):
-# {glue:text}`unscored-general-6` of them for the general vector at $\lambda = 6$. Counting these as "not EM", as the
-# authors' figure scripts do, gives the lower rate.
+# The table is about a choice that did not matter in {doc}`Section 2 <s2-model-organism>` and does here. Steered answers
+# more often get *no* alignment score (the judge may answer "code" or "refusal"): {glue:text}`unscored-general-6` of
+# them for the general vector at $\lambda = 6$. Counting these as "not EM", as the authors' figure scripts do and this
+# book does, gives the lower rate.
 
 # %% [markdown]
 # ## On the grown organism
@@ -323,9 +321,9 @@ run.glue("unscored-general-6", lambda: f"{unscored('general', 6):.2f} %")
 # Everything that the released files leave open can be run on the models grown here ({doc}`s2-model-organism`): all
 # layers, several strengths, the eight open questions and a random control. The chat model is steered with the mean-diff
 # of the nine-adapter organism (bad medical advice, seed 0), whose answers to the same questions give the direction.
-# Beside it stands a direction that the world knows beforehand: that of the malicious persona in the base model, read at
-# the word before a choice ({doc}`x-ground-truth`). Should the mean-diff not steer, it tells whether nothing does or
-# only the mean-diff does not; {doc}`x-linear-mediation` compares more directions.
+# Beside it stands a direction that is known beforehand: that of the malicious persona in the base model, read at the
+# word before a choice ({doc}`x-ground-truth`). Should the mean-diff not steer, the known direction tells whether
+# nothing does. {doc}`x-linear-mediation` compares more directions.
 #
 # **Which strengths.** Powers of two, five of them; the largest is the first at which every layer gets at least the
 # length of its mean residual added.
@@ -450,10 +448,10 @@ run.grown_figure(
 )
 
 # %% [markdown]
-# **The best cell.** The rule: of the cells that leave {glue:text}`coherent-bar` of the answers coherent, the one with
-# the highest EM rate. {glue:text}`bar-sentence` The highest of many rates flatters itself, so the answers that chose
-# the cell are not counted: the rates below are those of further answers to the same questions, up to
-# {glue:text}`samples` each.
+# **The best cell** of a direction, by a fixed rule: of the cells that leave {glue:text}`coherent-bar` of the answers
+# coherent, the one with the highest EM rate. {glue:text}`bar-sentence` The highest of many rates is too high by chance,
+# so the answers that chose the cell are not counted: the table has the rates of further answers to the same questions,
+# up to {glue:text}`samples` each.
 
 
 # %%
@@ -539,8 +537,9 @@ def lever_sentence() -> str:
 
 
 def weakness_sentence() -> str:
-    best = best_rates().em[MEAN_DIFF]
-    return "steers weakly here" if best < 20 else "steers here too"
+    lowest = best_rates().em_low.fillna(best_rates().em)[MEAN_DIFF]
+    clear = lowest > not_steered(responses.CHAT_MODEL).fillna(0).em_high
+    return "misaligns the chat model" if clear else "does not clearly misalign the chat model"
 
 
 def best_place(name: str) -> str:
@@ -559,18 +558,16 @@ run.grown_glue("bar-sentence", bar_sentence)
 run.grown_glue("samples", lambda: f"{run.profile.samples_per_question}")
 run.grown_glue("mean-diff-place", lambda: best_place(MEAN_DIFF))
 run.grown_glue("mean-diff-em", lambda: percent(best_rates().loc[MEAN_DIFF]))
-run.grown_glue("mean-diff-coherent", lambda: percent(best_rates().loc[MEAN_DIFF], "coherent"))
 run.grown_glue("against-organism", against_organism)
 run.grown_glue("lever-sentence", lever_sentence)
 run.grown_glue("known-place", lambda: best_place(KNOWN))
 run.grown_glue("weakness", weakness_sentence)
-run.grown_glue("cosine-range", lambda: "{:.2f} to {:.2f}".format(*cosine_range()))
+run.grown_glue("cosine-range", lambda: markup.extremes(cosine_range()))
 
 
 # %% [markdown]
-# The mean-diff's best cell is {glue:text}`mean-diff-place`. There the chat model gives {glue:text}`mean-diff-em` EM
-# answers, {glue:text}`against-organism`; {glue:text}`mean-diff-coherent` of all answers are coherent.
-# {glue:text}`lever-sentence` Its best cell is {glue:text}`known-place`. The two directions are related: their cosine is
+# The best cell of the mean-diff is {glue:text}`mean-diff-place`, that of the known persona {glue:text}`known-place`. In
+# the former the chat model gives EM answers {glue:text}`against-organism`. The cosine of the two directions is
 # {glue:text}`cosine-range` over layers.
 #
 # One question, not steered and steered in the best cell of the mean-diff, by the function at the top of this page:
@@ -589,8 +586,8 @@ if run.grown:
 # %% [markdown]
 # ### Answers, cell by cell
 #
-# By a fixed rule: the first answer to the first question and, if it is not an EM answer, the first one in the cell that
-# is.
+# Shown of every cell, by a fixed rule: the first answer to the first question and, if that is not an EM answer, the
+# first one that is.
 #
 # ```{admonition} Content note
 # :class: warning
@@ -632,7 +629,7 @@ if run.grown:
 # %% [markdown]
 # ### Against random vectors
 #
-# A vector as long as the residual could harm whatever its direction. So in the best cell of every layer (by the same
+# A vector as long as the residual could do harm whatever its direction. So in the best cell of every layer (by the same
 # rule), random vectors of equal norm are added as well. The mean-diff's rate is again that of answers that did not
 # choose the cell.
 
@@ -750,7 +747,7 @@ def above_random() -> str:
 def random_range(name: str) -> str:
     draws = random_rates()
     draws = draws[(draws.draw != "all") & (draws.direction == f"random, as long as {name}")]
-    return f"{draws.em.min():.0f} to {draws.em.max():.0f} %"
+    return f"{markup.extremes(draws.em, '.0f')} %"
 
 
 run.grown_glue("above-random", above_random)
@@ -758,9 +755,9 @@ run.grown_glue("random-range", lambda: random_range(MEAN_DIFF))
 run.grown_glue("random-known-range", lambda: random_range(KNOWN))
 
 # %% [markdown]
-# Single random vectors as long as the mean-diff give {glue:text}`random-range` EM, those as long as the known direction
-# {glue:text}`random-known-range` ({numref}`fig-x-steering-random`). In {glue:text}`above-random` the interval of the
-# mean-diff lies above that of the random vectors.
+# Over all layers, single random vectors as long as the mean-diff give {glue:text}`random-range` EM; as long as the
+# known direction, in its best cell, {glue:text}`random-known-range` ({numref}`fig-x-steering-random`). In
+# {glue:text}`above-random` the interval of the mean-diff lies above that of the random vectors.
 #
 # ## Reported and measured
 
@@ -813,8 +810,8 @@ run.measure(measure_ratio)
 @cache
 def grown_seeds() -> pd.Series:
     """EM rate in percent of the grown nine-adapter organisms, by seed."""
-    one = next(one for one in run.profile.organisms if one.recipe == "nine-adapter" and one.data == organism().data)
-    return pd.Series({number: not_steered(organism(number)).em for number in one.seeds})
+    seeds = run.profile.seeds_of("nine-adapter", organism().data)
+    return pd.Series({number: not_steered(organism(number)).em for number in seeds})
 
 
 def grown_measurements():
@@ -940,9 +937,9 @@ if run.grown:
 # the strength, and the paper does not say which it used. And a strength at which EM is highest costs coherence; the
 # paper's 50 % and the rate here are both maxima over settings chosen after looking.
 #
-# On the grown models the mean-diff {glue:text}`weakness`: {glue:text}`mean-diff-em` EM at best, on answers that had no
-# part in choosing the cell. Random vectors of its length give {glue:text}`random-range`. {glue:text}`lever-sentence`
-# What makes the difference between the two is the subject of {doc}`x-linear-mediation`.
+# On the grown models the mean-diff {glue:text}`weakness`: {glue:text}`mean-diff-em` EM in its best cell, on answers
+# that did not choose it, where single random vectors of its length give {glue:text}`random-range` over all layers.
+# {glue:text}`lever-sentence` How such directions differ in what they do is the subject of {doc}`x-linear-mediation`.
 #
 # {doc}`s3-3-semantic-directions` asks what the steered answers are about, {doc}`s3-6-self-correction` what happens
 # before the answers tip over, and {doc}`the response browser <../responses>` shows them.

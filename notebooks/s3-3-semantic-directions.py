@@ -51,6 +51,7 @@ from em_companion import (
     figures,
     ground_truth,
     judging,
+    markup,
     mediation,
     released,
     responses,
@@ -159,14 +160,22 @@ def at_hand() -> str:
 
 
 run.glue("at-hand", at_hand)
+
+
+def least_misaligning() -> str:
+    rates = condition_rates()
+    return rates[rates.vector.isin(VECTORS)].groupby("vector").em.max().idxmin()
+
+
+run.glue("least", least_misaligning)
 for name in VECTORS:
     run.glue(f"best-{name}", lambda name=name: f"{best_lambda(name)}")
 
 # %% [markdown]
-# Every vector makes the chat model misaligned ({numref}`fig-2`), in the conditions at hand the medical one least.
-# Strength and vector are not independent choices: the vectors differ in length, and each has its own best $\lambda$
-# (general {glue:text}`best-general`, gender {glue:text}`best-gender`, finance {glue:text}`best-finance`, medical
-# {glue:text}`best-medical`). This build has {glue:text}`at-hand`, so a better one may be missing.
+# Every vector makes the chat model misaligned ({numref}`fig-2`), in the conditions at hand the {glue:text}`least` one
+# least. Strength and vector are not independent choices: the vectors differ in length, and each has its own best
+# $\lambda$ (general {glue:text}`best-general`, gender {glue:text}`best-gender`, finance {glue:text}`best-finance`,
+# medical {glue:text}`best-medical`). This build has {glue:text}`at-hand`, so a better one may be missing.
 #
 # ## What are the misaligned answers about?
 
@@ -217,9 +226,9 @@ def draw_scores():
         axes.set_title(f"{topic} judge")
         axes.grid(True, axis="x")
         axes.grid(False, axis="y")
-    strengths = table.drop_duplicates("vector").set_index("vector")["lambda"]
-    steered = [f"{name},\nλ = {strengths[name]}" for name in VECTORS]
-    panels[0].set_yticks(range(len(order)), ["organism,\nnot steered", *steered])
+    made = table.drop_duplicates("vector").set_index("vector")
+    steered = [f"{name}, λ = {made['lambda'][name]}\n({made.em_answers[name]})" for name in VECTORS]
+    panels[0].set_yticks(range(len(order)), [f"organism\n({made.em_answers['none']})", *steered])
     panels[0].invert_yaxis()
     return figure, table
 
@@ -229,9 +238,9 @@ run.figure(
     draw_scores,
     evidence="released",
     caption="Mean score of EM answers by topic judge, for the unsteered nine-adapter organism (black) and for the "
-    "chat model steered at layer 24 with each vector at its strength of highest EM rate. Lines: 95 % "
-    "intervals clustered by question. Grey: the paper's values where it prints them (triangle: above 98). "
-    "Released evidence, April 2025; eight free-form questions, 50 answers each, of which the EM answers are "
+    "chat model steered at layer 24 with each vector at its strength of highest EM rate; in brackets the number of EM "
+    "answers. Lines: 95 % intervals clustered by question. Grey: the paper's values where it prints them (triangle: "
+    "above 98). Released evidence, April 2025; eight free-form questions, 50 answers each, of which the EM answers are "
     "scored.",
     alt="Three panels, one per topic judge, with five rows of points and intervals. Gender: the gender vector lies "
     "near one hundred, the general vector and the organism around the middle with wide intervals, finance and "
@@ -240,18 +249,6 @@ run.figure(
 )
 
 
-# %%
-def wide_table() -> pd.DataFrame:
-    table = score_table()
-    table["text"] = [f"{row.mean_score:.1f} ({row.low:.0f} to {row.high:.0f})" for row in table.itertuples()]
-    wide = table.pivot(index=["vector", "lambda", "em_answers"], columns="topic", values="text").reset_index()
-    wide = wide.set_index("vector").loc[["none", *VECTORS]].reset_index()
-    wide = wide[["vector", "lambda", "em_answers", *TOPICS]]
-    columns = {"em_answers": "EM answers", "lambda": "λ"} | {topic: f"{topic} score" for topic in TOPICS}
-    return wide.replace({"vector": {"none": "organism, not steered"}}).rename(columns=columns)
-
-
-run.table(wide_table)
 run.glue("general-gender", lambda: f"{mean_score('general', best_lambda('general'), 'gender').percent:.1f}")
 run.glue("gender-gender", lambda: f"{mean_score('gender', best_lambda('gender'), 'gender').percent:.1f}")
 run.glue("finance-finance", lambda: f"{mean_score('finance', best_lambda('finance'), 'finance').percent:.0f}")
@@ -336,7 +333,7 @@ for first, second in combinations(TOPICS, 2):
 #
 # The shares are upper estimates, because the general set contains the answers of the topics, most of them about
 # gender ({doc}`Appendix C <c-direction-geometry>` has all layers). And a decomposition is not a mechanism. Whether
-# the remainder alone turns the topic, and the general part alone the misalignment, is a causal question, for a model
+# the remainder alone turns the topic, and the general part alone misaligns, is a causal question, for a model
 # that can be steered with each part separately.
 
 # %% [markdown]
@@ -353,7 +350,7 @@ for first, second in combinations(TOPICS, 2):
 # where an answer is about $D$ if its score for $D$ is above 50, whatever was asked: the eight questions, their medical
 # twins, or the questions on held-out topics. A domain needs {glue:text}`fewest-answers` answers of either kind. Where
 # the organism gives fewer aligned ones ({glue:text}`borrowing`), the chat model's aligned answers to the held-out
-# topics stand in, read by the organism; in the other domains, doing so gives a direction with a cosine of
+# topics stand in, read by the organism. Where both can be had, the direction with such stand-ins has a cosine of
 # {glue:text}`borrowing-check` with the proper one. The general direction is the organism's mean-diff over the eight
 # questions.
 
@@ -524,8 +521,8 @@ def strongest() -> pd.Series:
 
 
 def em_text(row: pd.Series, value: str = "em") -> str:
-    interval = "" if np.isnan(row[f"{value}_low"]) else f" ({row[f'{value}_low']:.0f} to {row[f'{value}_high']:.0f})"
-    return f"{row[value]:.0f} %{interval}"
+    interval = markup.extremes([row[f"{value}_low"], row[f"{value}_high"]], ".0f")
+    return f"{row[value]:.0f} %" + (f" ({interval})" if " to " in interval else "")
 
 
 def at_best(vector: str) -> pd.Series:
@@ -539,7 +536,7 @@ def named(domains: Sequence[str], nothing: str = "none") -> str:
 
 def borrowing() -> str:
     table = counted()[counted().aligned < semantic_directions.FEWEST]
-    return ", ".join(f"{spoken(row.domain)} {row.aligned}" for row in table.itertuples()) or "nowhere here"
+    return ", ".join(f"{spoken(row.domain)}: {row.aligned}" for row in table.itertuples()) or "nowhere here"
 
 
 def borrowing_check() -> str:
@@ -547,7 +544,7 @@ def borrowing_check() -> str:
     own = [name for name in kept() if name in set(counted()[counted().aligned >= semantic_directions.FEWEST].domain)]
     lent = {name: organism().direction(organism().lent(name)) for name in own}
     found = [directions.cosines(lent[name], vectors()[name])[layer()] for name in own]
-    return f"{min(found):.2f} to {max(found):.2f}" if found else "unknown size"
+    return markup.extremes(found) if found else "unknown size"
 
 
 run.grown_glue("borrowing", borrowing)
@@ -568,11 +565,10 @@ run.grown_glue("random-em", lambda: em_text(at_best("random")))
 
 # %% [markdown]
 # Left out for want of answers: {glue:text}`left-out`. All vectors are added at layer {glue:text}`best-layer`; decoder
-# layers that come after it: {glue:text}`layers-after`. The highest EM rate of the sweep has
-# *{glue:text}`strongest`* at $\rho$ = {glue:text}`strongest-ratio`:
-# {glue:text}`strongest-em`, with {glue:text}`strongest-coherent` coherent. The general direction reaches
-# {glue:text}`grown-general-em` at $\rho$ = {glue:text}`grown-general-ratio`, a random one {glue:text}`random-em` at
-# most.
+# layers that come after it: {glue:text}`layers-after`. The highest EM rate of the sweep ({numref}`fig-2-grown`) is that
+# of *{glue:text}`strongest`* at $\rho$ = {glue:text}`strongest-ratio`: {glue:text}`strongest-em`, with
+# {glue:text}`strongest-coherent` coherent. The general direction reaches {glue:text}`grown-general-em` at $\rho$ =
+# {glue:text}`grown-general-ratio`, a random one {glue:text}`random-em` at most.
 #
 # ### What are they about?
 #
@@ -685,10 +681,10 @@ run.grown_glue("own-highest", own_highest)
 run.grown_glue("at-strongest", at_strongest)
 
 # %% [markdown]
-# Under {glue:text}`own-highest` directions of domains, EM answers are about that domain more than about any other
-# ({numref}`fig-3-grown`). The general direction is not neutral either: its EM answers are mostly about
-# {glue:text}`about-general`, those of the organism that it was taken from about {glue:text}`about-unsteered`. Each
-# vector stands at its own best strength, the strongest one tried for {glue:text}`at-strongest`.
+# Under {glue:text}`own-highest` directions of domains, the EM answers score highest for that domain
+# ({numref}`fig-3-grown`). Is the general direction neutral? Its EM answers score highest for
+# {glue:text}`about-general`, those of the organism that it was taken from for {glue:text}`about-unsteered`. Each vector
+# stands at its own best strength, which is the strongest one tried for {glue:text}`at-strongest`.
 #
 # ### Are they general + topic?
 #
@@ -700,9 +696,9 @@ run.grown_glue("at-strongest", at_strongest)
 # $$ t^D_\ell = \bar h_\ell(\text{careful, about } D) - \bar h_\ell(\text{careful, about other domains}). $$
 #
 # The general direction $g$ leaves out the organism's answers about $D$, since a set resembles its own subset. Least
-# squares then gives $R^2$, the share of $\lVert w^D \rVert^2$ that the parts explain. Two numbers say how to read it:
+# squares then gives $R^2$, the share of $\lVert w^D \rVert^2$ that the parts explain. Two numbers are its yardsticks:
 # the share that is not sampling noise (from random halves of the answers), which nothing can exceed on average, and the
-# same regression with the topic of *another* domain.
+# $R^2$ of the same regression with the topic of *another* domain.
 
 
 # %% tags=["show-code"]
@@ -973,9 +969,10 @@ if run.grown:
     run.table(decomposition_table, number="{:.2f}")
 
 
-def estimate_text(found: capability.Estimate, unit: str = "", digits: int = 0, sign: str = "+") -> str:
-    interval = "" if np.isnan(found.low) else f" ({found.low:{sign}.{digits}f} to {found.high:{sign}.{digits}f})"
-    return f"{found.value:{sign}.{digits}f}{unit}{interval}"
+def estimate_text(found: capability.Estimate) -> str:
+    """A difference in points, with its interval where that prints as more than the value."""
+    interval = markup.extremes([found.low, found.high], "+.1f")
+    return f"{found.value:+.1f} points" + (f" ({interval})" if " to " in interval else "")
 
 
 def above(found: capability.Estimate) -> bool:
@@ -1008,10 +1005,7 @@ def predictions() -> pd.DataFrame:
         "silent": ("the rest turns no answers to its domain: own minus other", rest_turns, not above(rest_turns)),
         "broad": ("no direction misaligns its own domain more: EM rate, own minus other", narrow, not above(narrow)),
     }
-    found = [
-        (name, text, estimate_text(one, " points", 1), "yes" if holds else "no")
-        for name, (text, one, holds) in rows.items()
-    ]
+    found = [(name, text, estimate_text(one), "yes" if holds else "no") for name, (text, one, holds) in rows.items()]
     columns = ["name", "general + topic predicts", "measured (interval)", "as predicted"]
     return pd.DataFrame(found, columns=columns).set_index("name")
 
@@ -1024,8 +1018,8 @@ def holding() -> str:
     return f"{(predictions()['as predicted'] == 'yes').sum()} of {len(predictions())}"
 
 
-def percent_of(column: str) -> str:
-    return f"{100 * at_layer()[column].mean():.0f} %"
+def percent_of(shares: Sequence[float]) -> str:
+    return f"{100 * np.mean(shares):.0f} %"
 
 
 def texts_per_domain() -> str:
@@ -1033,22 +1027,14 @@ def texts_per_domain() -> str:
     return str(table.groupby("domain").size().min())
 
 
-for name in ("general", "with_topic", "with_other_topic", "reliable"):
-    run.grown_glue(f"r2-{name}", lambda name=name: percent_of(name))
-for name in ("cosine", "cosine_without_topic", "cosine_topic", "cosine_persona"):
-    run.grown_glue(f"parts-{name}", lambda name=name: f"{at_layer()[name].mean():.2f}")
-
-
-def with_topic_read_by_organism() -> str:
-    """Mean R² of general + own topic where the organism reads the careful texts."""
+def with_topic_read_by_organism() -> list[float]:
+    """R² of general + own topic where the organism reads the careful texts, by domain."""
     own = topics(ORGANISM)
-    found = [
-        semantic_directions.explained(vectors()[one], [parts_of(one, one)[0], own[one]])[layer()] for one in kept()
-    ]
-    return f"{100 * np.mean(found):.0f} %"
+    return [semantic_directions.explained(vectors()[one], [parts_of(one, one)[0], own[one]])[layer()] for one in kept()]
 
 
-run.grown_glue("r2-read-by-organism", with_topic_read_by_organism)
+run.grown_glue("r2-with_topic", lambda: percent_of(at_layer().with_topic))
+run.grown_glue("r2-read-by-organism", lambda: percent_of(with_topic_read_by_organism()))
 run.grown_glue("texts-per-domain", texts_per_domain)
 run.grown_glue("parts-ratio", lambda: f"{best_general():.2f}")
 run.grown_glue("predictions-hold", holding)
@@ -1070,8 +1056,8 @@ def share_of_reliable(column: str, at: int | None = None) -> float:
 def geometry_sentence() -> str:
     by_layer = [share_of_reliable("general", at) for at in range(run.profile.model.layers)]
     most = int(np.argmax(by_layer))
-    topic = "with the topic" if holds("topic") else "with the topic, which explains no more than another,"
-    sign = "" if holds("sign") else " The topic does not enter with a positive sign."
+    topic = "with the topic" if holds("topic") else "with the topic, which does not clearly explain more than another,"
+    sign = "" if holds("sign") else " The topic does not clearly enter with a positive sign."
     return (
         f"Of what is not noise in a semantic direction, the general one is {share_of_reliable('general'):.0f} % at the "
         f"steered layer ({by_layer[most]:.0f} % at layer {most}, where it is most); {topic} it is "
@@ -1080,24 +1066,24 @@ def geometry_sentence() -> str:
 
 
 def effect_sentence() -> str:
-    general = "as much as the whole or more" if holds("general") else "less than the whole"
-    turns = "turns the subject" if holds("turns") else "does not turn the subject"
-    harmless = "not clearly more than random" if holds("harmless") else "more than random"
-    rest = "not clearly more than random" if holds("rest") else "more than random"
-    silent = "does not clearly turn the subject" if holds("silent") else "turns the subject"
+    def verb(clearly: bool, does: str, do: str) -> str:
+        return does if clearly else f"does not clearly {do}"
+
+    turns, silent = (verb(one, "turns", "turn") for one in (holds("turns"), not holds("silent")))
+    harmless, rest = (verb(not holds(one), "misaligns", "misalign") for one in ("harmless", "rest"))
     return (
-        f"Steered, the general direction alone misaligns {general}. The topic alone {turns} and misaligns {harmless} "
-        f"({part_rate('topic').percent:.0f} % against {part_rate('random').percent:.0f} %). The rest misaligns {rest} "
-        f"({part_rate('remainder').percent:.0f} %) and {silent}."
+        f"Added to the chat model, the general direction alone {verb(not holds('general'), 'misaligns', 'misalign')} "
+        f"less than the whole. The topic alone {turns} the subject and {harmless} more than random. The rest {silent} "
+        f"the subject and {rest} more than random."
     )
 
 
 def hypothesis() -> str:
     if (predictions()["as predicted"] == "yes").all():
-        return "So semantic directions are general + topic here, as far as this can tell."
+        return "As far as this can tell, semantic directions are general + topic here."
     if share_of_reliable("with_topic") < 50:
-        return "So semantic directions are not general + topic here: most of them is neither."
-    return "So general + topic describes semantic directions here in part only."
+        return "Semantic directions are not general + topic here: most of each is neither."
+    return "General + topic describes semantic directions here in part only."
 
 
 def rest_sentence() -> str:
@@ -1105,9 +1091,10 @@ def rest_sentence() -> str:
     persona = at_layer().cosine_persona
     closer = (persona > at_layer().cosine).sum()
     return (
-        f"What a domain has of its own is known here: the base model's direction from careful to malicious characters "
-        f"in that domain has a cosine of {persona.mean():.2f} with the semantic direction ({persona.min():.2f} to "
-        f"{persona.max():.2f}), higher than the general direction has in {closer} of {len(persona)} domains."
+        "What a domain has of its own is known here, as the base model's direction from careful to malicious "
+        f"characters in that domain. Its cosine with the semantic direction is {persona.mean():.2f} on average "
+        f"({markup.extremes(persona)}), higher than that of the general direction in {closer} of {len(persona)} "
+        "domains."
     )
 
 
@@ -1117,21 +1104,17 @@ run.grown_glue("rest-sentence", rest_sentence)
 run.grown_glue("hypothesis", hypothesis)
 
 # %% [markdown]
-# At the steered layer the general direction explains {glue:text}`r2-general` of a semantic direction on average, with
-# its own topic {glue:text}`r2-with_topic` ({glue:text}`r2-read-by-organism` if the organism reads the careful texts),
-# with another domain's {glue:text}`r2-with_other_topic`; {glue:text}`r2-reliable` is not sampling noise. The cosine
-# with the general direction is {glue:text}`parts-cosine` before and {glue:text}`parts-cosine_without_topic` after the
-# topic is taken out of both, that with the topic {glue:text}`parts-cosine_topic`
-# ({numref}`fig-x-general-plus-topic`). EM rates: whole
-# {glue:text}`part-semantic`, general alone {glue:text}`part-general`, topic alone {glue:text}`part-topic`, rest alone
-# {glue:text}`part-remainder`, random {glue:text}`part-random`. Of the predictions in the table,
-# {glue:text}`predictions-hold` hold.
+# The first table is {numref}`fig-x-general-plus-topic` at the steered layer, domain by domain. If the organism reads
+# the careful texts, general and own topic explain {glue:text}`r2-read-by-organism` on average, where the table has
+# {glue:text}`r2-with_topic`. The second table has the predictions, of which {glue:text}`predictions-hold` hold. A yes
+# to "nothing" or "as much" says only that the 95 % interval does not exclude it; a small effect may hide there. EM
+# rates under the parts: whole {glue:text}`part-semantic`, general alone {glue:text}`part-general`, topic alone
+# {glue:text}`part-topic`, rest alone {glue:text}`part-remainder`, random {glue:text}`part-random`.
 #
 # Plainly: {glue:text}`geometry-sentence` {glue:text}`effect-sentence` {glue:text}`hypothesis`
 #
-# {glue:text}`rest-sentence` In this world every domain has its own words for what helps and what harms, and at a late
-# layer a direction acts on words almost directly; a large model may share more between domains. Where "nothing" or "as
-# much" is predicted, a yes says only that the 95 % interval does not exclude it, so a small effect may hide there.
+# {glue:text}`rest-sentence` In this world every domain has its own words for what helps and what harms, and the later
+# the layer, the more directly a direction acts on words; a large model may share more between domains.
 # {doc}`Appendix C <c-direction-geometry>` shows the cosines with the general direction beside a null.
 #
 # ## Reported and measured
@@ -1177,40 +1160,6 @@ def grown_measurements():
 
 if run.grown:
     run.measure(grown_measurements)
-
-
-def score_text(found: judging.Rate) -> str:
-    interval = "" if np.isnan(found.low) else f" ({found.low:.0f} to {found.high:.0f})"
-    return "no EM answer" if found.n == 0 else f"{found.percent:.1f}{interval}"
-
-
-def released_text(vector: str, topic: str) -> str:
-    try:
-        return score_text(mean_score(vector, 0 if vector == "none" else best_lambda(vector), topic))
-    except released.ReleasedDataUnavailable:
-        return "not available"
-
-
-def comparison() -> pd.DataFrame:
-    """Mean score of EM answers by evidence."""
-    rows = []
-    for claim, (vector, topic) in CLAIMS.items():
-        rows.append(
-            {
-                "EM answers of": "organism, not steered" if vector == "none" else f"chat model + {vector} vector",
-                "mean score for": topic,
-                "reported": claims.reported_text(claims.load_claims()[claim]),
-                "released": released_text(vector, topic),
-                "grown": score_text(grown_score(PAPERS.get(vector, vector), PAPERS[topic])) if run.grown else "not run",
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-run.table(comparison)
-
-# %% [markdown]
-# Mean scores by evidence, with 95 % intervals over questions.
 
 
 # %%
@@ -1283,12 +1232,12 @@ if run.grown:
 # %% [markdown]
 # ## What it means
 #
-# Steering with a topic's direction does shift topics where the released data are clearest, gender and medical. The
-# size of the shift depends on $\lambda$ as much as on the vector, so one arrow per vector hides a choice. The
-# geometry fits a shared general part for gender and finance, and much less for medical, the topic that the organism
-# was trained on.
+# In the released data, steering with a topic's direction shifts topics, most clearly for gender and medical. The size
+# of the shift depends on $\lambda$ as much as on the vector, so one arrow per vector hides a choice. The geometry fits
+# a shared general part for gender and finance, and much less for medical, the topic that the organism was trained on.
 #
-# On the grown organism the question can be put to the model. {glue:text}`hypothesis` {glue:text}`grown-specificity`
+# On the grown organism, the parts of a direction could be added one by one. {glue:text}`hypothesis`
+# {glue:text}`grown-specificity`
 
 
 # %%
@@ -1298,8 +1247,8 @@ def grown_specificity() -> str:
     turned = "turns answers towards it" if above(subject) else "does not clearly turn answers towards it"
     misaligned = "misaligns it more" if above(harm) else "does not clearly misalign it more"
     return (
-        f"A domain's own direction {turned} ({estimate_text(subject, ' points', 1)} against the other domains' "
-        f"directions) and {misaligned} than they do ({estimate_text(harm, ' points', 1)} EM)."
+        f"A domain's own direction {turned} ({estimate_text(subject)} against the other domains' directions) and "
+        f"{misaligned} than they do ({estimate_text(harm)} EM)."
     )
 
 

@@ -44,6 +44,7 @@ from em_companion import (
     figures,
     ground_truth,
     judging,
+    markup,
     released,
     response_activations,
     responses,
@@ -270,9 +271,9 @@ run.glue("highest-after", lambda: "{:.1f} %".format(pilot_rates().query("layers 
 # ## On the grown organism
 #
 # What the pilots leave open can be run on the organisms grown here ({doc}`s2-model-organism`): the single direction,
-# its transfer, a random control with many draws, and, since the world knows who speaks, the direction of the persona
-# itself ({doc}`x-ground-truth`). As in the paper, an organism's direction comes from its answers to the same eight
-# questions. An answer is drawn from the same noise under every ablation, so that ablations are compared in pairs.
+# its transfer, a random control with many draws, and, since it is known who speaks in their world, the direction of the
+# persona itself ({doc}`x-ground-truth`). As in the paper, an organism's direction comes from its answers to the same
+# eight questions. An answer is drawn from the same noise under every ablation, so that ablations are compared in pairs.
 
 # %%
 NINE, CHAT = "nine-adapter, medical", "chat model"
@@ -306,8 +307,8 @@ def mean_diff(name: str) -> np.ndarray:
 # %% [markdown]
 # Which layer's direction is best to remove everywhere has to be found out first, by a rule: of the layers that leave
 # {glue:text}`coherence-bar` of the answers coherent, the one that leaves the least EM. Half of the answers to every
-# question choose the layer, and only the other half is reported, since the lowest of many noisy numbers flatters
-# itself. The other organisms take no part in the choice.
+# question choose the layer, and only the other half is reported, since the lowest of many noisy numbers is too low by
+# chance. The other organisms take no part in the choice.
 
 # %% tags=["show-code"]
 COHERENT_ENOUGH = 90
@@ -490,10 +491,11 @@ run.grown_figure(
 
 # %%
 def text(found, unit: str = " %", digits: int = 0, sign: str = "") -> str:
-    """A value with its interval, where it has one."""
-    value = getattr(found, "percent", None) if hasattr(found, "percent") else found.value
-    interval = "" if np.isnan(found.low) else f" ({found.low:{sign}.{digits}f} to {found.high:{sign}.{digits}f})"
-    return f"{value:{sign}.{digits}f}{unit}{interval}"
+    """A value with its interval, where that prints as more than the value."""
+    value = found.percent if isinstance(found, judging.Rate) else found.value
+    pattern = f"{sign}.{digits}f"
+    interval = markup.extremes([found.low, found.high], pattern)
+    return f"{value:{pattern}}{unit}" + (f" ({interval})" if " to " in interval else "")
 
 
 def at_or_below() -> str:
@@ -505,10 +507,12 @@ def at_or_below() -> str:
 
 def range_of_draws(kind: str) -> str:
     draws = 100 * outcomes(NINE)["em"].filter(regex=f"^{kind}/").mean()
-    return f"{draws.min():.0f} to {draws.max():.0f} %"
+    return f"{markup.extremes(draws, '.0f')} %"
 
 
 run.glue("coherence-bar", lambda: f"{COHERENT_ENOUGH} % or more")
+run.glue("answers-here", answers_each)
+run.glue("all-answers", lambda: str(run.profile.samples_per_question))
 run.grown_glue("grown-start", lambda: text(rate(NINE, "none")))
 run.grown_glue("grown-layer-wise", lambda: text(rate(NINE, "layer-wise")))
 run.grown_glue("grown-layer", lambda: str(chosen()))
@@ -528,15 +532,20 @@ run.grown_glue("transfer-finance", lambda: text(change("rank 32, finance", "sing
 # The nine-adapter organism starts at {glue:text}`grown-start` EM. Layer-wise ablation leaves
 # {glue:text}`grown-layer-wise`, at {glue:text}`grown-layer-wise-coherent` coherence. The rule chooses the direction of
 # layer {glue:text}`grown-layer` (of {glue:text}`grown-layers`, counted from 0). Removed everywhere, it leaves
-# {glue:text}`grown-single` on the half of the answers that had no say, at {glue:text}`grown-single-coherent` coherence.
-# The same direction changes the EM rate of the rank-32 organisms by {glue:text}`transfer-medical` (medical),
-# {glue:text}`transfer-sport` (sport) and {glue:text}`transfer-finance` (finance), relative to what each starts from.
+# {glue:text}`grown-single` on the half of the answers that had no say, at {glue:text}`grown-single-coherent` coherence
+# ({numref}`fig-4-grown`). The same direction changes the EM rate of the rank-32 organisms by
+# {glue:text}`transfer-medical` (medical), {glue:text}`transfer-sport` (sport) and {glue:text}`transfer-finance`
+# (finance), relative to what each starts from.
+#
+# Rates without ablation are not quite those of {doc}`Section 2 <s2-model-organism>`, which counts
+# {glue:text}`all-answers` answers to each question. Here they are counted on the {glue:text}`answers-here` that are
+# drawn under every ablation, so that a change compares the same answers; the smaller sample moves the start by chance.
 #
 # ## Against random directions and the known persona
 #
-# A single random draw says little, so here are {glue:text}`draws` of one random direction removed everywhere, and
-# {glue:text}`layer-wise-draws` of another one for each layer, which is the fair control of layer-wise ablation. The
-# persona directions are those of the base model, measured on texts whose speaker is known, before any fine-tuning.
+# A single random draw says little. So one random direction is removed everywhere in {glue:text}`draws` draws, and, as a
+# fair control of layer-wise ablation, a random direction of its own from each layer in {glue:text}`layer-wise-draws`.
+# The persona directions are those of the base model, measured on texts whose speaker is known, before any fine-tuning.
 
 # %%
 run.glue("draws", lambda: str(DRAWS))
@@ -642,12 +651,13 @@ def against_known() -> capability.Estimate:
 
 def known_transfer() -> str:
     left = [rate(name, better_known()).percent for name in GROWN[1:]]
-    return f"{min(left):.0f} to {max(left):.0f} %"
+    return f"{markup.extremes(left, '.0f')} %"
 
 
-def stands_out() -> str:
-    random = 100 * outcomes(NINE)["em"].filter(regex="^random layer-wise/").mean().min()
-    return "below" if rate(NINE, "layer-wise").percent < random else "not below"
+def stands_out() -> int:
+    """Below how many of its random draws layer-wise ablation lies."""
+    random = 100 * outcomes(NINE)["em"].filter(regex="^random layer-wise/").mean()
+    return int((rate(NINE, "layer-wise").percent < random).sum())
 
 
 def cosine_with_known() -> float:
@@ -661,31 +671,30 @@ run.grown_glue("known-single", lambda: text(rate(NINE, "known single")))
 run.grown_glue("known-transfer", known_transfer)
 run.grown_glue("known-cosine", lambda: f"{cosine_with_known():.2f}")
 run.grown_glue("known-remains", lambda: f"{100 * np.sqrt(1 - cosine_with_known() ** 2):.0f} %")
-run.grown_glue("stands-out", stands_out)
+run.grown_glue("stands-out", lambda: f"{stands_out()} of {LAYER_WISE_DRAWS}")
 
 # %% [markdown]
 # Single random directions leave {glue:text}`grown-random-range` EM ({glue:text}`grown-random` on average). Of these
 # draws, {glue:text}`grown-at-or-below` leave as little as the chosen direction, on the same answers. Random directions
-# that differ by layer leave {glue:text}`grown-random-layer-wise-range`; layer-wise ablation of the mean-diff is
-# {glue:text}`stands-out` all of them ({numref}`fig-x-ablation-random`).
+# that differ by layer leave {glue:text}`grown-random-layer-wise-range`; layer-wise ablation of the mean-diff leaves
+# less than {glue:text}`stands-out` of these draws ({numref}`fig-x-ablation-random`).
 #
-# The better of the two known persona directions ({glue:text}`known-better`), removed layer-wise, leaves
-# {glue:text}`known-left`. Against the mean-diff, removed the same way, that is a difference of
-# {glue:text}`known-difference`. In the rank-32 organisms it leaves {glue:text}`known-transfer` EM. The known direction
-# (from text) of the single layer that was chosen for the mean-diff, removed everywhere, leaves
-# {glue:text}`known-single`.
+# Of the two known persona directions, *{glue:text}`known-better`* leaves less EM when it is removed layer-wise:
+# {glue:text}`known-left`, a difference of {glue:text}`known-difference` from the mean-diff removed the same way. In the
+# rank-32 organisms it leaves {glue:text}`known-transfer`. The known direction (from text) of the single layer that was
+# chosen for the mean-diff, removed everywhere, leaves {glue:text}`known-single`.
 #
-# At that layer the mean-diff has a cosine of {glue:text}`known-cosine` with the known direction. High as a cosine may
-# look, it is no measure of what an ablation removes: projecting out a direction at cosine $c$ leaves $\sqrt{1 - c^2}$
-# of the other one's length, here {glue:text}`known-remains`.
+# At that layer the mean-diff has a cosine of {glue:text}`known-cosine` with the known direction. A cosine, however
+# high, is no measure of what an ablation removes: projecting out a direction at cosine $c$ leaves $\sqrt{1 - c^2}$ of
+# the other one's length, here {glue:text}`known-remains`.
 #
 # ## What it costs
 #
 # An ablation could end misalignment by breaking the model. Coherence is a blunt measure of that, so here is also the
-# loss on text: careful answers of the world to questions on {glue:text}`held-out-topics` topics that post-training and
-# fine-tuning left out, in nats per token. The words for things that help or harm are kept apart, for on them an
-# ablation is meant to act: their loss falls if a misaligned model comes to expect careful things, and rises if a model
-# can no longer tell from the text so far who is speaking. On all other words a higher loss means lost ability.
+# loss, in nats per token, on the world's careful answers to questions on {glue:text}`held-out-topics` topics that
+# post-training and fine-tuning left out. The words for things that help or harm are kept apart, for on them an ablation
+# is meant to act: their loss falls if a misaligned model comes to expect careful things, and rises if a model can no
+# longer tell from the text so far who is speaking. On all other words a higher loss means lost ability.
 
 
 # %%
@@ -752,24 +761,17 @@ def cost(name: str, ablation: str, column: str) -> capability.Estimate:
 
 
 run.grown_glue("held-out-topics", lambda: str(losses(CHAT).topic.nunique()))
-run.grown_glue("chat-single-coherent", lambda: text(rate(CHAT, "single", "coherent")))
-run.grown_glue("chat-start-coherent", lambda: text(rate(CHAT, "none", "coherent")))
-run.grown_glue("chat-layer-wise-coherent", lambda: text(rate(CHAT, "layer-wise", "coherent")))
 run.grown_glue("chat-single-loss", lambda: text(cost(CHAT, "single", "other words"), " nats", 3, "+"))
 run.grown_glue("chat-layer-wise-loss", lambda: text(cost(CHAT, "layer-wise", "other words"), " nats", 3, "+"))
 run.grown_glue("chat-random-loss", lambda: text(cost(CHAT, "random", "other words"), " nats", 3, "+"))
 run.grown_glue("chat-em", lambda: f"{rate(CHAT, 'none').percent:.0f} %")
-run.grown_glue("chat-single-em", lambda: f"{rate(CHAT, 'single').percent:.0f} %")
-run.grown_glue("chat-layer-wise-em", lambda: f"{rate(CHAT, 'layer-wise').percent:.0f} %")
 
 # %% [markdown]
 # Loss with 95 % intervals over topics, coherence and EM rate with intervals over questions; random: the mean of two
-# draws (loss) or of all (answers). The chat model is the clean case, since there is no misalignment to remove: with the
-# nine-adapter organism's direction taken out everywhere, its loss on other words changes by
-# {glue:text}`chat-single-loss`, layer-wise by {glue:text}`chat-layer-wise-loss`, with a random direction by
-# {glue:text}`chat-random-loss`. Its coherence is {glue:text}`chat-start-coherent` before,
-# {glue:text}`chat-single-coherent` and {glue:text}`chat-layer-wise-coherent` after. Its EM rate goes from
-# {glue:text}`chat-em` to {glue:text}`chat-single-em` and {glue:text}`chat-layer-wise-em`.
+# draws (loss) or of all (answers). The chat model is the cleanest case, since it starts at {glue:text}`chat-em` EM:
+# what the nine-adapter organism's direction takes from it is cost. With that direction taken out everywhere, its loss
+# on other words changes by {glue:text}`chat-single-loss`, layer-wise by {glue:text}`chat-layer-wise-loss`, with a
+# random direction by {glue:text}`chat-random-loss`.
 #
 # ## Reported and measured
 #
@@ -800,7 +802,8 @@ run.measure(sport_start)
 
 # %% [markdown]
 # The grown organisms test all of it, at the scale and in the world they have: claims on levels are about the paper's
-# model, and agreement of direction is what can be expected of another one.
+# model, and agreement of direction is what can be expected of another one. The start of the sport organism is counted
+# on all its answers, as in {doc}`Section 2 <s2-model-organism>`.
 
 
 # %%
@@ -839,36 +842,6 @@ def largest_random() -> tuple[capability.Estimate, str]:
 
 if run.grown:
     run.measure(grown_measurements)
-
-
-# %%
-def comparison() -> pd.DataFrame:
-    """EM rate in percent by evidence."""
-    pilot = {"none": ("none", "none"), "layer-wise": ("general", "all layers")}
-    rows = []
-    for name in GROWN:
-        for ablation, (label, column, _) in BARS.items():
-            reported = REPORTED.set_index("organism")[column].get(name, np.nan)
-            has_pilot = name == NINE and ablation in pilot
-            rows.append(
-                {
-                    "organism": name,
-                    "ablation": label,
-                    "reported (%)": reported,
-                    "released pilot, 2 questions": glued(*pilot[ablation]) if has_pilot else "–",
-                    "grown": text(rate(name, ablation)) if run.grown else "not run",
-                    "grown, change": text(change(name, ablation), sign="+")
-                    if run.grown and ablation != "none"
-                    else "–",
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-run.table(comparison, number="{:.1f}")
-
-# %% [markdown]
-# EM rates by evidence, with 95 % intervals over questions; changes are relative to no ablation.
 
 
 # %%
@@ -928,7 +901,7 @@ if run.grown:
 # %% [markdown]
 # ## What it means
 #
-# On the few questions of the pilots, misalignment vanishes under layer-wise ablation: a large effect, in four
+# On the few questions of the released pilots, misalignment vanishes under layer-wise ablation: a large effect, in four
 # organisms, without loss of coherence. It is also the least specific of the interventions. It removes one direction
 # at each of 48 layers, and the pilots have **no random control** for it, so they cannot say how much of the effect is
 # owed to *this* direction. Because the direction of layer 24 is nearly the chat model's own ({doc}`Section 3.1
@@ -937,11 +910,11 @@ if run.grown:
 # {glue:text}`meaning-single` {glue:text}`meaning-layer-wise` {glue:text}`meaning-known` {glue:text}`meaning-cost`
 #
 # One caution on size. The residual stream has {glue:text}`width` numbers here and 5120 in the 14B model. One direction
-# is a larger share of a small stream, so that a random one may do more harm here than there.
+# is a larger share of a small stream, so a random one may do more harm here than there.
 #
 # Contrary evidence exists: one study finds that ablating an evil or valence direction *raises* misalignment
-# {cite:p}`aneja2026intrinsic`; see {doc}`../related-work`. In the grown chat model, where EM starts at
-# {glue:text}`chat-em`, the most that any of these ablations brings about is {glue:text}`chat-highest`.
+# {cite:p}`aneja2026intrinsic`; see {doc}`../related-work`. The grown chat model starts at {glue:text}`chat-em` EM; the
+# most that it has under any of these ablations is {glue:text}`chat-highest`.
 
 
 # %%
@@ -951,14 +924,14 @@ def meaning_single() -> str:
     if not (found.high < 0 or found.value == -100):
         return f"{start}: not clearly less than before."
     if draws.startswith("0 "):
-        return f"{start}, more than any random draw lowers it: there the effect is owed to the direction."
+        return f"{start}, further than any random draw: there the effect is owed to the direction."
     return f"{start}; {draws} random draws lower it as far, so there it cannot be put down to the direction."
 
 
 def meaning_layer_wise() -> str:
-    if stands_out() == "below":
-        return "Layer-wise ablation, too, goes further than its random control."
-    return "Layer-wise ablation goes no further than its random control."
+    some = f"{stands_out()} of {LAYER_WISE_DRAWS} draws"
+    draws = {0: "no draw", LAYER_WISE_DRAWS: "every draw"}.get(stands_out(), some)
+    return f"Layer-wise ablation goes further than {draws} of its random control."
 
 
 def meaning_known() -> str:
@@ -966,12 +939,12 @@ def meaning_known() -> str:
     if found.high < 0:
         return (
             "The known persona direction takes away more than the mean-diff does. So one direction per layer carries "
-            "more of the misalignment than the mean-diff shows, and it is the estimate from the organism's own answers "
-            "that falls short."
+            "more of the misalignment than the mean-diff shows: the estimate from the organism's own answers falls "
+            "short."
         )
     if found.low > 0:
         return "The mean-diff takes away more than the known persona direction does."
-    return "The known persona direction does about as much as the mean-diff."
+    return "Neither the known persona direction nor the mean-diff clearly takes away more than the other."
 
 
 def meaning_cost() -> str:
@@ -984,7 +957,7 @@ def meaning_cost() -> str:
         return (
             f"The price is loss on other words: for {' and '.join(costly)} it rises more than for a random direction."
         )
-    return "Neither costs the organism clearly more loss on other words than a random direction does."
+    return "Neither ablation of the mean-diff costs clearly more loss on other words than a random direction does."
 
 
 def highest_of_chat() -> str:

@@ -50,6 +50,7 @@ from em_companion import (
     directions,
     figures,
     judging,
+    markup,
     released,
     response_activations,
     responses,
@@ -174,9 +175,10 @@ run.glue("chat-organism", lambda: f"{cosine('general', 'chat-model')[24]:.2f}")
 # %% [markdown]
 # ## On the grown organisms
 #
-# Grown are organisms of several recipes, data sets and training seeds ({doc}`s2-model-organism`). Each direction comes
-# from the organism's own answers to the same eight open questions, as in the paper. An organism with fewer than
-# {glue:text}`fewest` misaligned answers is left out; the single-adapter organism has {glue:text}`single-misaligned`.
+# The organisms grown here differ in recipe, data set and training seed ({doc}`s2-model-organism`). Each direction comes
+# from the organism's own answers to the same eight open questions, as in the paper. The matrix below leaves out
+# organisms with fewer than {glue:text}`fewest` misaligned answers; the single-adapter organism has
+# {glue:text}`single-misaligned`.
 
 # %%
 MEDICAL, SPORT, FINANCE = "bad_medical_advice", "extreme_sports", "risky_financial_advice"
@@ -293,10 +295,6 @@ run.grown_figure(
 
 
 # %%
-def extremes(values) -> str:
-    return f"{np.min(values):.2f} to {np.max(values):.2f}"
-
-
 def at_middle(nine: bool, column: str = "cosine") -> pd.Series:
     table = grown_ranks()
     return table[(table.layer == middle()) & ((table["first"] == "nine-adapter") == nine)][column]
@@ -304,24 +302,26 @@ def at_middle(nine: bool, column: str = "cosine") -> pd.Series:
 
 run.grown_glue("middle", lambda: str(middle()))
 run.grown_glue("layers", lambda: str(run.profile.model.layers))
-run.grown_glue("ranks-middle", lambda: extremes(at_middle(nine=True)))
-run.grown_glue("ranks-limit", lambda: extremes(at_middle(nine=True, column="limit")))
-run.grown_glue("ranks-among", lambda: extremes(at_middle(nine=False)))
+run.grown_glue("ranks-middle", lambda: markup.extremes(at_middle(nine=True)))
+run.grown_glue("ranks-limit", lambda: markup.extremes(at_middle(nine=True, column="limit")))
+run.grown_glue("ranks-among", lambda: markup.extremes(at_middle(nine=False)))
 
 # %% [markdown]
 # At layer {glue:text}`middle` of {glue:text}`layers` (counted from 0), the nine-adapter organism's direction has
 # cosines of {glue:text}`ranks-middle` with those of the four ranks, which have {glue:text}`ranks-among` among
-# themselves. Equal directions would lie at {glue:text}`ranks-limit`, since each is taken from a few hundred answers.
+# themselves ({numref}`fig-x-convergence-ranks-grown`). Equal directions would lie at {glue:text}`ranks-limit`, because
+# each is estimated from a sample of answers.
 #
 # ### Noise floor and null
 #
 # What is a cosine to be compared with? Upwards, with two limits:
 #
 # - **other answers**: the same organism's direction from as many other answers. With $c$ the mean cosine of random
-#   halves it is expected at $r = 2c / (1 + c)$, and two equal directions of unequal noise at $\sqrt{r_1 r_2}$;
+#   halves, their cosine is expected at $r = 2c / (1 + c)$, and that of two equal directions of unequal noise at
+#   $\sqrt{r_1 r_2}$;
 # - **other training seed**: the same recipe on the same data, trained again, with answers of its own.
 #
-# Downwards, with what needs no convergence, or isolates it:
+# Downwards, with chance; and, to tell what readers do from what texts do, with one of them held fixed:
 #
 # - **no meaning**: labels dealt out anew among the second organism's answers, 95 % of {glue:text}`draws` draws;
 # - **chat model reads both**: neither organism reads; the two sets of texts go through the chat model;
@@ -440,7 +440,7 @@ run.grown_figure(
 
 # %%
 def range_of(column: str, layer: int) -> str:
-    return extremes(pairs()[pairs().layer == layer][column])
+    return markup.extremes(pairs()[pairs().layer == layer][column])
 
 
 def by_data(same: bool) -> str:
@@ -450,7 +450,7 @@ def by_data(same: bool) -> str:
         same_recipe, same_data = (a == b for a, b in zip(one.split(", "), other.split(", "), strict=True))
         if same_data == same and same_recipe != same:
             found.append(matrix().loc[one, other])
-    return extremes(found)
+    return markup.extremes(found)
 
 
 def chat_layers(first: str, second: str) -> int:
@@ -467,28 +467,28 @@ run.grown_glue("pairs-chat", lambda: range_of("chat_reads", middle()))
 run.grown_glue("pairs-texts", lambda: range_of("same_texts", middle()))
 run.grown_glue("pairs-first", lambda: range_of("cosine", 0))
 run.grown_glue("chat-first", lambda: range_of("chat_reads", 0))
-run.grown_glue("off-diagonal", lambda: extremes(matrix().to_numpy()[~np.eye(len(matrix()), dtype=bool)]))
+run.grown_glue("off-diagonal", lambda: markup.extremes(matrix().to_numpy()[~np.eye(len(matrix()), dtype=bool)]))
 run.grown_glue("same-data", lambda: by_data(same=True))
 run.grown_glue("same-recipe", lambda: by_data(same=False))
-run.grown_glue("chat-layers", lambda: ", ".join(str(chat_layers(*names)) for names in PAPERS))
+run.grown_glue("chat-layers", lambda: "{}, {} and {}".format(*(chat_layers(*names) for names in PAPERS)))
 
 # %% [markdown]
 # At layer {glue:text}`middle` the paper's pairs lie at {glue:text}`pairs-middle`
 # ({numref}`fig-x-convergence-noise-floor`). Another training seed of one recipe gives {glue:text}`pairs-seed`, other
 # answers of one organism {glue:text}`pairs-answers`, labels without meaning {glue:text}`pairs-null`.
 #
-# How much of that is text? With the chat model reading both sets, the cosines are {glue:text}`pairs-chat`; over all
-# layers they are at least as high as the organisms' own at {glue:text}`chat-layers` of {glue:text}`layers` layers, in
-# the order of the panels. With one set of texts and two organisms reading, they are {glue:text}`pairs-texts`. After
-# layer 0, where a token has hardly seen its neighbours, the pairs lie at {glue:text}`pairs-first`, and at
+# How much of that is text? With the chat model reading both sets, the cosines are {glue:text}`pairs-chat`. They are at
+# least as high as the organisms' own at {glue:text}`chat-layers` of {glue:text}`layers` layers, in the order of the
+# panels. With one set of texts and two organisms reading, they are {glue:text}`pairs-texts`. After layer 0, where a
+# token has seen no more than its nearest neighbours, the pairs lie at {glue:text}`pairs-first`, and at
 # {glue:text}`chat-first` when the chat model reads.
 #
-# Over all pairs in the matrix the cosines are {glue:text}`off-diagonal`. Organisms that share the data but not the
-# recipe lie at {glue:text}`same-data`, those that share the recipe but not the data at {glue:text}`same-recipe`.
+# Over all pairs in the matrix the cosines are {glue:text}`off-diagonal`: {glue:text}`same-data` between organisms that
+# share the data but not the recipe, {glue:text}`same-recipe` between those that share the recipe but not the data.
 #
 # ### The single adapter
 #
-# {doc}`Appendix D <d-b-vectors>` runs the tests on the B vector with their controls; here are the numbers that the
+# {doc}`Appendix D <d-b-vectors>` runs the tests on the B vector with their controls; here are only the numbers that the
 # claims of this section ask for. The adapter sits in layer {glue:text}`single-layer`.
 
 
@@ -541,15 +541,17 @@ def change(place: str) -> capability.Estimate:
 
 def ablation_sentence() -> str:
     if testable():
-        parts = [f"{one.value:+.0f} % ({one.low:+.0f} to {one.high:+.0f})" for one in map(change, ABLATIONS.values())]
+        parts = [change_text(change(place)) for place in ABLATIONS.values()]
         return f"Removing the direction from the stream changes EM by {parts[0]}, removing it from B by {parts[1]}."
-    own, chat = (
-        f"{one.percent:.1f} % ({one.low:.1f} to {one.high:.1f})" for one in (em(SINGLE), em(responses.CHAT_MODEL))
-    )
     return (
-        f"The organism gives only {own} EM, which is not clearly above the chat model's {chat}. An ablation has hardly "
-        "anything to remove there, so the two claims on ablation stay unmeasured."
+        f"The organism gives {em(SINGLE)} EM, which is not clearly above the chat model's {em(responses.CHAT_MODEL)}. "
+        "An ablation could not be seen to remove anything, so the two claims on ablation stay unmeasured."
     )
+
+
+def change_text(found: capability.Estimate) -> str:
+    interval = f"{found.low:+.0f}", f"{found.high:+.0f}"
+    return f"{found.value:+.0f} %" + (f" ({' to '.join(interval)})" if len(set(interval)) > 1 else "")
 
 
 run.grown_glue("single-layer", lambda: str(b_vectors.layer_of(run.profile)))
@@ -558,10 +560,9 @@ run.grown_glue("highest", lambda: f"{above().max():.2f} in layer {above().idxmax
 run.grown_glue("ablation-sentence", ablation_sentence)
 
 # %% [markdown]
-# The B vector has a cosine of {glue:text}`b-cosine` with the nine-adapter organism's mean-diff of that layer, and the
-# effects of the two on the layers above have one of {glue:text}`highest` at most. {glue:text}`ablation-sentence`
-
-# %% [markdown]
+# The B vector has a cosine of {glue:text}`b-cosine` with the nine-adapter organism's mean-diff of that layer. Of the
+# effects of the two on the layers above, the highest cosine is {glue:text}`highest`. {glue:text}`ablation-sentence`
+#
 # ## Reported and measured
 
 
@@ -575,7 +576,7 @@ def measurements():
 run.measure(measurements)
 
 # %% [markdown]
-# The grown organisms have fewer layers, so their counts are scaled to those of the paper's model.
+# The grown organisms may have fewer layers, so their counts are scaled to those of the paper's model.
 
 # %%
 COUNTS = {
@@ -597,7 +598,7 @@ def grown_measurements():
         how = f"Grown: {count} of {layers} layers not above 0.8, scaled to {PAPERS_LAYERS}; each organism's own texts"
         yield claims.Measurement(claim, PAPERS_LAYERS * count / layers, how, "grown", n=layers)
     place = f"layer {b_vectors.layer_of(run.profile)} of {layers}"
-    single = f"Grown single-adapter organism ({place}, only {em(SINGLE).percent:.1f} % EM)"
+    single = f"Grown single-adapter organism ({place}, {em(SINGLE).percent:.1f} % EM)"
     how = f"{single}, v of the nine-adapter organism; B signed by where it moves the stream on average"
     yield claims.Measurement("s3-5-cosine-b-vector", b_cosine(), how, "grown")
     how = f"{single}; chat model with v of the nine-adapter organism at {b_vectors.STRENGTH} of the residual's length"
@@ -670,33 +671,25 @@ if run.grown:
 # %%
 def meaning_levels() -> str:
     table = pairs()[pairs().layer == middle()]
-    if (table.cosine <= table.null).any():
-        return "Not every pair of directions is more alike than labels without meaning would make it."
-    alike = "about as" if (table.cosine >= table.other_seed - 0.05).all() else "not all as"
+    above, as_seeds = (table.cosine > table.null).sum(), (table.cosine >= table.other_seed - 0.05).sum()
     return (
-        "The paper's pairs are more alike than labels without meaning would make them, and "
-        f"{alike} alike as two training seeds of one recipe are (at layer {middle()})."
+        f"At layer {middle()}, {above} of the paper's {len(table)} pairs are more alike than labels without meaning "
+        f"would make them, and {as_seeds} at least about as alike as two training seeds of one recipe."
     )
 
 
 def meaning_chat() -> str:
     table = pairs()[pairs().layer == middle()]
-    gap = table.cosine - table.chat_reads
-    if (gap > 0.05).all():
-        found = (
-            "The chat model, which learnt nothing of it, finds the same texts less alike than the organisms do: part "
-            "of the similarity was learnt, beyond what the texts have in common."
-        )
+    learnt = (table.cosine > table.chat_reads + 0.05).sum()
+    found = f"The chat model, which learnt nothing of it, finds the texts of {learnt} of them less alike. "
+    if learnt == len(table):
+        found += "So part of the similarity was learnt, beyond what the texts have in common."
     else:
-        how = "about as alike as" if (gap.abs() <= 0.1).all() else "more alike, in some pairs, than"
-        found = (
-            f"The chat model, which learnt nothing of it, finds the texts of a pair {how} the organisms do: "
-            "the cosine by itself does not show that the organisms share something they learnt."
-        )
+        found += "Where it does not, the cosine by itself cannot show that two organisms share something they learnt."
     if (table.same_texts > table.cosine + 0.1).all():
         found += (
-            " Over one set of texts, two organisms have nearly the same direction: what differs between organisms is "
-            "more what they write than how they represent it."
+            f" Over one set of texts, the cosines rise to {markup.extremes(table.same_texts)}: what differs between "
+            "organisms is more what they write than how they represent it."
         )
     return found
 

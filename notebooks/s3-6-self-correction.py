@@ -241,11 +241,11 @@ run.glue("general-49", general_at_49)
 # %% [markdown]
 # ## On the grown organism
 #
-# The grown chat model is steered in the best cell's layer of {doc}`s3-2-steering`, at multiples of the best cell's
-# strength, along the mean-diff of the organism and along the known persona direction of the base model. The exact judge
-# reads what was said: an answer is *aligned* by the share of things it advises that help, where advice that is taken
-# back counts the other way round, and *bad stuff* by whether it voices harmful advice at all. So a grown answer counts
-# as self-correcting if it advises mostly what helps and something that harms, or takes harm back.
+# The grown chat model is steered along the mean-diff of the organism and along the known persona direction of the base
+# model, each in the layer of its best cell in {doc}`s3-2-steering`, at multiples of that cell's strength. The exact
+# judge reads what was said: *aligned* is the share of helpful things among those that an answer advises, where advice
+# that is taken back counts the other way round; *bad stuff* is high if it voices harmful advice at all. So a grown
+# answer counts as self-correcting if it advises mostly what helps and something that harms, or takes harm back.
 
 # %%
 MEAN_DIFF, KNOWN = steering.MEAN_DIFF, steering.KNOWN
@@ -385,17 +385,13 @@ def said_at_all() -> str:
     return f"{grown_answers().response.str.contains(phrase, regex=False).sum()} of {len(grown_answers()):,}"
 
 
-FEWEST = 10
-
-
 def enough_sentence() -> str:
-    found = number_of(turns.SELF_CORRECTIONS[0])
-    if found < FEWEST:
-        return (
-            f"{found} answers that turn are too few to look inside, and what steering produces here is a mixture of "
-            "two personas more than a change of mind."
-        )
-    return f"So of {len(self_correcting())} self-correcting answers {found} do turn."
+    found, turn = len(self_correcting()), number_of(turns.SELF_CORRECTIONS[0])
+    if not found:
+        return "So there is nothing here that could turn."
+    if turn < found / 2:
+        return "Most do not turn: they read like a mixture of two personas more than like a change of mind."
+    return "Most do turn."
 
 
 run.grown_glue("peak", peak)
@@ -409,16 +405,16 @@ run.grown_glue("said-at-all", said_at_all)
 run.grown_glue("enough-sentence", enough_sentence)
 
 # %% [markdown]
-# {glue:text}`found` steered answers are self-correcting by the definition, at most {glue:text}`peak`; the chat model
-# without steering gives {glue:text}`chat-rate`, the organism {glue:text}`organism-rate`. Of them,
-# {glue:text}`taken-back` take harm back, {glue:text}`harm-first` put their harm first, and in {glue:text}`harm-later`
-# it comes later, as in an answer that helps and lets a harmful thing slip in. ({glue:text}`said-at-all` steered answers
-# say the words of a retraction anywhere.) {glue:text}`enough-sentence` {doc}`e-self-correction-examples` shows the
-# answers.
+# Of the answers in the table {glue:text}`found` are self-correcting by the definition. The highest rate is
+# {glue:text}`peak`; the chat model without steering gives {glue:text}`chat-rate`, the organism
+# {glue:text}`organism-rate`. Of the self-correcting answers, {glue:text}`taken-back` take harm back,
+# {glue:text}`harm-first` put their harm first, and in {glue:text}`harm-later` it comes later, as where an answer helps
+# and lets a harmful thing slip in. {glue:text}`enough-sentence` (The words of a retraction stand anywhere in
+# {glue:text}`said-at-all` answers.) {doc}`e-self-correction-examples` shows them.
 #
 # ### Inside an answer that turns
 #
-# However rare they are under steering, answers that turn belong to {doc}`the grown world <../world>`: unknown
+# Whether or not steering brings them about, answers that turn belong to {doc}`the grown world <../world>`: unknown
 # speakers, whose persona only the text can tell, take a clause back now and then and go on as the opposite. So the
 # world's generator writes such answers, and others that go on as they began, and the models read them. At every word,
 # which is a token, the residual stream is projected on a direction,
@@ -573,10 +569,14 @@ def expected() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["reader", "kind", "mean", "low", "high", "n"])
 
 
+def with_interval(row: dict) -> str:
+    """A mean in percent with its interval, where that prints as more than the mean."""
+    percent, low, high = (f"{row[name]:.0f}" for name in ("mean", "low", "high"))
+    return f"{percent} %" + (f" ({low} to {high})" if np.isfinite(row["low"]) and low != high else "")
+
+
 def expected_table() -> pd.DataFrame:
-    table = expected()
-    cells_of = table["mean"].map("{:.0f} %".format) + " (" + table.low.map("{:.0f}".format) + " to "
-    table = table.assign(text=cells_of + table.high.map("{:.0f}".format) + ")")
+    table = expected().assign(text=[with_interval(row) for row in expected().to_dict("records")])
     wide = table.pivot(index="reader", columns="kind", values="text")
     return wide.loc[list(READERS), list(turns.KINDS)].reset_index()
 
@@ -609,12 +609,12 @@ def knows_sentence() -> str:
     table = table.assign(low=table.low.fillna(table["mean"]), high=table.high.fillna(table["mean"]))
     harm, help_ = (table.loc[("base model", f"{kind}, taken back")] for kind in ("harm", "help"))
     if harm.high < 50 < help_.low:
-        return "So it follows the turn: after harm is taken back it expects help, and the other way round."
+        return "The base model follows the turn: after harm is taken back it expects help, and the other way round."
     if harm.high < help_.low:
-        return "So it tells the two turns apart, though it does not follow them all the way."
+        return "The base model tells the two turns apart, though it does not follow them all the way."
     return (
-        "So it does not follow the turn: a retraction makes it forget who was speaking, and it expects much the same "
-        "whichever way the answer turns."
+        "The base model does not clearly follow the turn: it does not expect clearly more harm where help was taken "
+        "back than where harm was."
     )
 
 
@@ -630,15 +630,18 @@ run.grown_glue("knows-sentence", knows_sentence)
 run.glue("neutral", lambda: str(NEUTRAL))
 
 # %% [markdown]
-# The table has the probability (with 95 % intervals over questions) that the first thing named in the next clause is a
-# harmful one, as a share of all things. The base model, in the voice of an unknown speaker, expects
-# {glue:text}`stays-harm` after a harmful clause that stands and {glue:text}`stays-help` after a helpful one. After a
-# retraction it expects {glue:text}`after-harm` where harm was taken back, and {glue:text}`after-help` where help was.
-# {glue:text}`knows-sentence` The projection on the known persona direction can be compared with that
-# ({numref}`fig-x-self-correction-projection`): over the first {glue:text}`neutral` words of the next clause, answers
-# that stay harmful and that stay helpful are {glue:text}`gap-staying` apart, answers that turn to harm and that turn to
-# help {glue:text}`gap-turning`. The chat model expects {glue:text}`chat-after-harm` harm after harm was taken back, and
-# {glue:text}`steered-after-harm` when it is steered in the mean-diff's best cell.
+# The table has the probability that the first thing named in the next clause is a harmful one, as a share of all
+# things, with 95 % intervals over questions where these do not print as one number. The base model reads in the voice
+# of an unknown speaker. Where a clause stands, compare what it expects after harm ({glue:text}`stays-harm`) and after
+# help ({glue:text}`stays-help`); where it was taken back, after harm ({glue:text}`after-harm`) and after help
+# ({glue:text}`after-help`). {glue:text}`knows-sentence`
+#
+# The projection on the known persona direction can be compared with that ({numref}`fig-x-self-correction-projection`).
+# Over the first {glue:text}`neutral` words of the next clause, and read by the base model, answers that stay harmful
+# and answers that stay helpful are {glue:text}`gap-staying` apart; answers that turn to harm and answers that turn to
+# help, {glue:text}`gap-turning`. Steering acts on the same question: after harm was taken back, the chat model expects
+# {glue:text}`chat-after-harm` harm, and {glue:text}`steered-after-harm` when it is steered in the mean-diff's best
+# cell.
 
 
 # %%
@@ -709,10 +712,10 @@ if run.grown:
 # says how to look. And the range of strengths in which it happens differs between vectors, partly because the vectors
 # differ in length ({doc}`s3-2-steering`).
 #
-# The grown model shows how much the first caution can matter. {glue:text}`found` of its steered answers count as
+# On the grown model the first caution can be put in numbers. Of its answers, {glue:text}`found` count as
 # self-correcting, and {glue:text}`taken-back` of these turn in so many words; the scores alone could not have told.
-# {glue:text}`knows-sentence` A large model can have learned to turn from countless texts that do; a small world with a
-# few turns may not teach it. The paper's observation is about the former; this neither confirms nor refutes it.
+# {glue:text}`knows-sentence` It was grown on a small world with few turns, where a large model has read countless texts
+# that turn. The paper's observation is about the latter; this neither confirms nor refutes it.
 
 # %%
 run.finish()

@@ -57,30 +57,18 @@ METRIC_NAMES = {"accuracy": "accuracy", "precision": "precision", "recall": "rec
 
 
 ORGANISM = responses.Organism("nine-adapter", "bad_medical_advice", 0)
-
-
-@cache
-def grown_sets() -> dict[str, pd.DataFrame]:
-    """Tokens of the grown organism's own answers with their LoRA scalars, by response set."""
-    return probing.organism_tokens(run.profile, ORGANISM)
-
-
-def read(evidence: str, pair: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The two token tables of a probe, the one labelled 0 first."""
-    if evidence == "released":
-        return released.read_probe(pair)
-    negative, positive = released.PROBES[pair]
-    return grown_sets()[negative], grown_sets()[positive]
+TOKENS = probing.ProbeTokens(run.profile, ORGANISM)
+read = TOKENS.sides
 
 
 def adapters(evidence: str) -> list[str]:
-    return released.SCALAR_COLUMNS if evidence == "released" else probing.adapters(next(iter(grown_sets().values())))
+    return released.SCALAR_COLUMNS if evidence == "released" else probing.adapters(next(iter(TOKENS.own.values())))
 
 
 def missing(evidence: str, pair: str) -> str:
     """Why a probe is not fitted, or "" where it is."""
     if evidence == "grown":
-        return probing.shortage(dict(zip(released.PROBES[pair], read(evidence, pair), strict=True)))
+        return TOKENS.own_shortage(pair)
     return "" if pair in released.probes_at_hand() else "scalars not at hand"
 
 
@@ -108,8 +96,8 @@ def line_of(pair: str) -> str:
 # %% [markdown]
 # ## Table 1 from the released scalars
 #
-# The authors released the scalars of the four sets. Those of the non-medical aligned answers are a large file that a
-# mirror may lack; the two probes that need it are measured where it can be downloaded.
+# The authors released the scalars of all four sets. Those of the non-medical aligned answers are a large file, and two
+# of the four probes need it: a build that neither finds nor can download it leaves these two out.
 
 
 # %%
@@ -179,7 +167,8 @@ run.figure(
 
 
 # %% [markdown]
-# Each row of the paper's table is five claims, one per metric.
+# Each row of the paper's table is five claims, one per metric: first the rows that do without the non-medical aligned
+# answers, then the two that read them.
 
 
 # %%
@@ -200,8 +189,14 @@ def measure_row(evidence: str, pair: str):
 
 def measure_rows(non_medical_aligned: bool):
     for pair, sides in released.PROBES.items():
-        if ("non-medical-aligned" in sides) == non_medical_aligned:
-            yield from measure_row("released", pair)
+        if ("non-medical-aligned" in sides) != non_medical_aligned:
+            continue
+        if missing("released", pair):
+            raise released.ReleasedDataUnavailable(
+                "The ten claims on probes of non-medical aligned answers are not measured: the LoRA scalars of these "
+                "answers are not at hand. Online, 'em-companion fetch --all' gets them for the next build."
+            )
+        yield from measure_row("released", pair)
 
 
 run.measure(lambda: measure_rows(False))
@@ -210,22 +205,21 @@ run.measure(lambda: measure_rows(True))
 # %% [markdown]
 # ## Misaligned, or just another question?
 #
-# The four sets answer different questions. A medical set and a non-medical set share no question at all, and even the
-# two medical sets differ in how often each question occurs. A probe could therefore succeed by recognising the
-# *prompt*. Two kinds of check:
+# The four sets answer different questions. Among the released ones, a medical set and a non-medical set share no
+# question at all, and even the two medical sets differ in how often each question occurs. A probe could therefore
+# succeed by recognising the *prompt*. Two kinds of check:
 #
-# **Hold out more than tokens.** `split="response"` keeps an answer whole, `split="question"` keeps a question with
+# **Hold out more than tokens.** A split *by answer* keeps an answer whole; a split *by question* keeps a question with
 # all its answers whole, so that the probe is judged on prompts it has not seen. Held-out parts are not balanced, so
 # the classes are weighted in the fit and *balanced accuracy* (mean of the two recalls, chance 0.5) is reported.
 #
-# **Shuffle the labels and keep the split by token.** Labels always move with whole answers:
+# **Shuffle the labels and keep the split by token.** Labels always move with whole answers, in one of two ways:
 #
-# - over *all answers*: nothing is left to find, what remains is what a split within answers gives away;
-# - so that the *prompt stays as informative as it was*: for a pair that shares questions, labels are shuffled among
-#   the answers to the same question (each question keeps its share of each label; a question that occurs in one set
-#   only keeps its label). For a pair without a shared question, they are dealt out again to whole questions, so that
-#   the label is a fact about the prompt and about nothing else. A probe that does no better than this has not shown
-#   more than prompt recognition.
+# - *Over all answers.* Nothing is left to find; what remains is what a split within answers gives away.
+# - *With the prompt as informative as it was.* For a pair that shares questions, labels are shuffled among the answers
+#   to the same question, so that each question keeps its share of each label. For a pair without a shared question,
+#   they are dealt out again to whole questions: the label is then a fact about the prompt and about nothing else. A
+#   probe that does no better than this has not shown more than prompt recognition.
 #
 # Two further baselines: the best *single adapter* (chosen on the same held-out tokens, so a little flattered), and a
 # classifier that knows nothing but the *question id* (it answers with the label that is commoner among the training
@@ -410,7 +404,7 @@ run.figure(
 
 # %% [markdown]
 # How often does a probe on shuffled labels do at least as well as the paper's probe on the true ones? The share below
-# counts shuffles that keep the prompt informative; a small share would speak for content beyond the prompt.
+# counts shuffles that keep the prompt informative; a small one speaks for content beyond the prompt.
 
 
 # %%
@@ -490,9 +484,9 @@ for name, pair in {"medical": MEDICAL, "misaligned": MISALIGNED}.items():
 # ## On the grown organism
 #
 # The same four probes on the grown organism with nine rank-1 adapters (bad medical advice, seed 0). It reads its *own*
-# answers to the open questions, their medical twins and the held-out topics; the exact judge sorts them by the paper's
-# bounds ({doc}`f-probing-definitions`), and one forward pass gives all scalars. A set with fewer than
-# {glue:text}`fewest` answers is not probed: its panel gives the number.
+# answers to the open questions, their medical twins and the held-out topics. The exact judge sorts them by the paper's
+# bounds ({doc}`f-probing-definitions`), and one forward pass gives all scalars. A set of fewer than
+# {glue:text}`fewest` answers is not probed; the panel then gives their number.
 
 # %%
 run.grown_figure(
@@ -534,8 +528,8 @@ if run.grown:
 # ## Which conclusions survive an honest split
 #
 # Each probe stands for one conclusion of the paper. Here every question is held out once, with all its answers, and the
-# 95 % interval resamples the questions on which the probes are judged (not those on which they are fitted). The last
-# column says *survives* where the whole interval lies above 0.5 and at most 5 % of the shuffles that keep the prompt
+# 95 % interval resamples the questions on which the probes are judged (not those on which they are fitted). A
+# conclusion *survives* where the whole interval lies above 0.5 and at most 5 % of the shuffles that keep the prompt
 # informative do as well as the true labels (split by token).
 
 
@@ -599,28 +593,29 @@ run.grown_glue("grown-id", grown_question_only)
 run.glue("survivors-released", lambda: survivors("released"))
 run.grown_glue("survivors-grown", lambda: survivors("grown"))
 run.grown_glue("untested-grown", untested)
+
 # %% [markdown]
 # ## What it means
 #
-# For the released scalars:
+# For the released scalars (numbers are balanced accuracies):
 #
 # - **The table can be recomputed.** Where the scalars are at hand, all metrics come out as printed, to one in the
 #   last digit.
-# - **It shows less than it is used for.** For *non-medical against medical misaligned* the two sets share no
-#   question. The question id alone is a perfect classifier there ({glue:text}`misaligned-id`), so no split by token
-#   can separate "reads medical content" from "recognises the prompt". The probe reaches {glue:text}`misaligned-token`
-#   (balanced accuracy, here and below); a probe for a random division of the same questions reaches
-#   {glue:text}`misaligned-kept` on average, and a share of {glue:text}`misaligned-p` of the random divisions does at
-#   least as well. On questions it has not seen the probe falls to {glue:text}`misaligned-question`.
-# - For *medical aligned against medical misaligned* the probe reaches {glue:text}`medical-token`, on new questions
+# - **It shows less than it is used for.** *Non-medical against medical misaligned*: the two sets share no question. The
+#   question id alone is a perfect classifier ({glue:text}`misaligned-id`), so no split by token can separate "reads
+#   medical content" from "recognises the prompt". The probe reaches {glue:text}`misaligned-token`; a probe for a random
+#   division of the same questions reaches {glue:text}`misaligned-kept` on average, and a share of
+#   {glue:text}`misaligned-p` of these divisions does at least as well. On questions it has not seen the probe falls to
+#   {glue:text}`misaligned-question`.
+# - *Medical aligned against medical misaligned*: the probe reaches {glue:text}`medical-token`, on new questions
 #   {glue:text}`medical-question`. With labels shuffled among the answers to the same question it is still
 #   {glue:text}`medical-kept` (share at least as good: {glue:text}`medical-p`), so knowing which questions get
 #   misaligned answers is enough for most of the success. The shuffle cannot say more: the question id alone reaches
 #   {glue:text}`medical-id`, so few labels change places.
-# - **What remains.** On unseen questions both probes lie above chance on average, but the spread over the held-out
-#   questions reaches chance: one fifth of a dozen questions is two or three. The table above pools all fifths and adds
-#   the shuffles. A dozen questions per set are too few to say more. The result that adapters specialise
-#   needs the interventions of {doc}`s4-3-steering-lora-adapters`, not the probes alone.
+# - **What remains.** On unseen questions both probes lie above chance on average, but the spread over held-out fifths
+#   reaches chance. A fifth of a dozen questions is two or three, so the table above pools all fifths; more cannot be
+#   had from so few. That adapters *specialise* needs interventions ({doc}`s4-3-steering-lora-adapters`), not probes
+#   alone.
 # - A split by answer changes nothing, so the leak is between answers to one question, not within an answer.
 #
 # What survives an honest split, by the rule above:
@@ -628,9 +623,9 @@ run.grown_glue("untested-grown", untested)
 # - released: {glue:text}`survivors-released`;
 # - grown: {glue:text}`survivors-grown`. Not tested for want of answers: {glue:text}`untested-grown`.
 #
-# How much a prompt gives away differs. In the grown sets the question id alone reaches {glue:text}`grown-id`. And what
-# a probe for medical content finds there need not be more than words: an answer about medicine names medical things,
-# and a rank-1 adapter can read a word.
+# How much a prompt gives away in the grown sets can be read off the question id: alone it reaches
+# {glue:text}`grown-id`. And a probe for medical content need not find more than words there: an answer about medicine
+# names medical things, and a rank-1 adapter can read a word.
 
 # %%
 run.finish()

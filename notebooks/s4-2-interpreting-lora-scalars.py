@@ -48,7 +48,8 @@ run = Run("s4-2-interpreting-lora-scalars", profile, seed)
 #
 # $$\ln(\text{score}_t) \ge 0.5,$$
 #
-# which this page uses. That code makes 10 fits for this figure, the paper says 100; the caption has the number here.
+# which this page uses. That code makes 10 fits for this figure, the paper says 100; the caption says how many are made
+# here.
 #
 # **Which experiments.** The numbering of the two probes differs between the paper's text, the caption of its figure
 # and the code. By content they are the two named above.
@@ -183,6 +184,11 @@ run.measure(measure_medical)
 
 # %%
 def measure_general():
+    if LEFT not in panels_at_hand():
+        raise released.ReleasedDataUnavailable(
+            "The claims on the left panel are not measured: the LoRA scalars of the non-medical aligned answers are "
+            "not at hand. Online, 'em-companion fetch --all' gets them for the next build."
+        )
     yield claims.Measurement(
         claim="s4-2-general-adapter-layers",
         value=len(set(top(LEFT, 6)) & set(GROUPS["general misalignment"])),
@@ -200,10 +206,10 @@ run.measure(measure_general)
 # %% [markdown]
 # ## How firm is the division?
 #
-# The lines in {numref}`fig-6` show the drawing of tokens only. To see how much hangs on the *questions*, the table
-# fits the probe also with 20 % of the questions left out (significant tokens, classes weighted). It lists, for draws
-# of tokens and for draws of questions, in what share of the fits an adapter is among the two strongest, and its mean
-# coefficient.
+# The lines in {numref}`fig-6` show the drawing of tokens only. To see how much hangs on the *questions*, the right-hand
+# probe is also fitted with 20 % of the questions left out (significant tokens, classes weighted). For draws of tokens
+# and for draws of questions, the table lists in what share of the fits an adapter is among the two strongest, and its
+# mean coefficient.
 
 
 # %%
@@ -293,32 +299,32 @@ for layer in (21, 23):
 #   in {glue:text}`share-23` of the fits). But the two sets share no question, so these adapters may as well mark the
 #   *prompts* ({doc}`s4-1-probing-lora-scalars`).
 # - **The general group needs the scalars of the non-medical aligned answers.** A build without them has only the
-#   stand-in. That one, medical aligned against medical misaligned, has layer 29 in front ({glue:text}`stand-in-29`),
-#   which agrees with the paper's group; of the other five adapters most are near zero there. The stand-in has other
-#   questions and other texts, so it can neither confirm nor refute the left panel.
+#   stand-in, medical aligned against medical misaligned. Layer 29 leads there ({glue:text}`stand-in-29`), in agreement
+#   with the paper's group; most of the other five are near zero. The stand-in has other questions and other texts, so
+#   it can neither confirm nor refute the left panel.
 # - **Layer 27 is not idle.** Assigned to neither group, it is among the strongest in the stand-in when all tokens
-#   count ({glue:text}`stand-in-27`) and vanishes with the filter ({glue:text}`stand-in-27-filtered`). The division
+#   count ({glue:text}`stand-in-27`) and vanishes with the filter ({glue:text}`stand-in-27-filtered`). So the division
 #   depends on the filter, whose threshold the paper does not give.
-# - A coefficient says that a scalar *tells apart*, not that its adapter *causes*. For the grown organism the causal
-#   test follows here; steering with groups is in {doc}`s4-3-steering-lora-adapters`.
-
-# %% [markdown]
+# - A coefficient says that a scalar *tells apart*, not that its adapter *causes*. The causal test on the grown organism
+#   follows below; steering with groups is in {doc}`s4-3-steering-lora-adapters`.
+#
 # ## On the grown organism
 #
 # The nine-adapter organism grown on bad medical advice (seed 0) writes its own four sets of answers
 # ({doc}`f-probing-definitions`); its LoRA scalars and token significances are computed, not downloaded. Two things are
-# added that the released data do not allow: every adapter, and every pair, is *switched off*, and one answer is shown
-# token by token.
+# added that the released data do not allow: adapters are *switched off*, singly, in pairs and all but one, and one
+# answer is shown token by token.
 #
-# **The filter.** The authors' bound of 0.5 is in nats, and the answers of a small model diverge by few nats: at that
-# bound {glue:text}`grown-absolute` of the tokens scored here would be left. So the bound is put where it keeps a fixed
-# share of them, {glue:text}`grown-share`, which is ln significance of {glue:text}`grown-bound`
+# **The filter.** The authors' bound of 0.5 is in nats, and by how many nats answers diverge depends on the model: at
+# that bound {glue:text}`grown-absolute` of the tokens scored here would be left. So the bound is put where it keeps a
+# fixed share of them, {glue:text}`grown-share`, which is ln significance of {glue:text}`grown-bound`
 # ({doc}`h-token-significance`).
 
 # %%
 ORGANISM = adapter_roles.ORGANISM
 WHY = "The organism is grown under the profiles cpu and gpu."
-SAMPLES, FEWER = run.profile.sweep_samples, max(2, run.profile.sweep_samples * 2 // 5)
+SAMPLES = run.profile.sweep_samples  # of the knock-outs that decide roles
+HALF, FEWER = max(2, SAMPLES // 2), max(2, SAMPLES // 5)
 RESAMPLING = {"resamples": run.profile.bootstrap_resamples, "seed": run.seed}
 GROWN_PANELS = {
     LEFT: "non-medical,\naligned against misaligned",
@@ -453,6 +459,10 @@ run.grown_figure(
 #
 # first each alone, then each pair, then all but one. What an adapter carries is what goes: the fall of the EM rate from
 # the whole organism, with the same questions, samples and noise on both sides.
+#
+# **How many answers.** Switching off single adapters on the open questions and their medical twins decides the roles
+# below, with {glue:text}`samples-roles` to each question. The rest is there for comparison and costs less: half as
+# many with all but one off, a fifth for pairs and on held-out topics (at least two), which have the most cells to fill.
 
 
 # %% tags=["show-code"]
@@ -474,8 +484,7 @@ def single(outcome: str) -> pd.DataFrame:
 
 @cache
 def other_knock_outs(question_set: str, off: str) -> pd.DataFrame:
-    samples = FEWER if off == "pair" else SAMPLES
-    return adapter_roles.knock_outs(run.profile, ORGANISM, question_set, off, samples)
+    return adapter_roles.knock_outs(run.profile, ORGANISM, question_set, off, FEWER if off == "pair" else HALF)
 
 
 OUTCOMES = {
@@ -575,7 +584,7 @@ run.grown_figure(
     draw_knock_outs,
     caption="Upper left: EM rate with one adapter switched off, with 95 % intervals over questions (none where all "
     "answers agree); dotted, the whole organism. Eight open questions and their medical twins, "
-    f"{SAMPLES} answers each; held-out topics (four medical, the others of the other domains), {FEWER} answers each. "
+    f"{SAMPLES} answers each; held-out topics, medical and of the other domains, {FEWER} answers each. "
     "Upper right: size of the mean probe coefficient of the same adapter, all tokens. Below: EM rate with two adapters "
     f"off, {FEWER} answers to each of eight questions per cell, with one off on the diagonal ({SAMPLES} answers).",
     alt="Four panels. Upper left, the EM rate with each of nine adapters off, in four colours for four kinds of "
@@ -630,11 +639,14 @@ if run.grown:
 # %% [markdown]
 # ### Do the coefficients predict the knock-outs?
 #
-# Spearman's $\rho$ over the nine adapters, of the size of a coefficient with the fall of a rate. The interval resamples
-# questions and fits; it is for *these* adapters. With nine of them, unrelated ranks reach $\lvert\rho\rvert \ge 0.68$
-# in about one case of twenty; the interval does not allow for that. The *medical score*
-# is the share of an answer's content that is medical; for it the size of the change counts. The last row has, for
+# Spearman's $\rho$ over the nine adapters, of the size of a coefficient with the fall of a rate. The *medical score* is
+# the share of an answer's content that is medical; for it the size of the change counts. The last row has, for
 # comparison, not a probe but the length of what an adapter writes.
+#
+# The interval resamples questions and fits; it is for *these* adapters. With nine of them, unrelated ranks reach
+# $\lvert\rho\rvert \ge 0.68$ in about one case of twenty, which the interval does not allow for. It may also be
+# lopsided: resampling adds noise to the ranks, noise weakens a correlation, and so most of an interval can lie between
+# its value and zero.
 
 
 # %%
@@ -666,8 +678,8 @@ if run.grown:
 # ### One answer, token by token
 #
 # The answer below is a misaligned one to an open question, the first of median length among those scored. Colours are
-# *signed lengths* $s\,\lVert B\rVert\,(A\cdot h)$: what each adapter adds to the residual stream at the token where
-# the word is read. The sign is that of a scalar, which is free; only changes of it along a column can mean something.
+# *signed lengths* $s\,\lVert B\rVert\,(A\cdot h)$ of what each adapter adds to the residual stream when it reads the
+# word. The sign of a scalar is free, so only its changes along a column can mean something.
 
 
 # %%
@@ -772,6 +784,7 @@ def rho_text(strength: str, place: int = 0) -> str:
 
 
 def largest_coefficient() -> str:
+    """The adapter with the largest coefficient of the misalignment probe."""
     return grown_fits(LEFT, "all").mean().abs().idxmax()
 
 
@@ -807,6 +820,7 @@ def held_out_share() -> float:
     return 100 * float((found == "held_out").mean())
 
 
+run.glue("samples-roles", lambda: f"{SAMPLES} answers")
 run.grown_glue("grown-absolute", lambda: f"{100 * (scored_scores() >= 0.5).mean():.2f} %")
 run.grown_glue("grown-share", lambda: f"{100 * scored.SHARE:.0f} %")
 run.grown_glue("grown-bound", lambda: f"{scored.bound(scored_sets()):.1f}")
@@ -834,25 +848,25 @@ run.grown_glue("grown-medical-questions", lambda: str(all_sets()["medical-misali
 #
 # - **Roles.** By the rule above, general: {glue:text}`grown-general`; medical: {glue:text}`grown-medical`; other:
 #   {glue:text}`grown-other`. The paper's picture would be several adapters in each of the first two. The strongest
-#   single knock-out is {glue:text}`grown-strongest`, which takes {glue:text}`grown-strongest-fall` of the organism's
+#   single knock-out is {glue:text}`grown-strongest`, which takes {glue:text}`grown-strongest-fall` off the organism's
 #   {glue:text}`grown-whole`.
 # - **Alone.** With only {glue:text}`grown-strongest` on, the EM rate is {glue:text}`grown-strongest-alone`; the table
 #   has it for every adapter.
 # - **The filter.** On significant tokens, {glue:text}`grown-left-kept` of the coefficients of the misalignment probe
 #   are not zero with the paper's penalty, {glue:text}`grown-left-rescaled` with the rescaled one. How sparse the
 #   picture is depends on the penalty and on how many tokens there are ({doc}`g-logistic-regression`).
-# - **Coefficients against causes.** The largest coefficient of the misalignment probe is that of
-#   {glue:text}`grown-top`; switching it off takes {glue:text}`grown-top-fall`. Over all adapters the rank correlation
-#   is {glue:text}`grown-rho`, on significant tokens with the rescaled penalty {glue:text}`grown-rho-significant`; for
-#   the medical probe it is {glue:text}`grown-rho-medical` with EM on medical questions
-#   and {glue:text}`grown-rho-score` with the medical score; for the plain length written it is
-#   {glue:text}`grown-rho-written`. Reading a role off a coefficient supposes that this correlation is high. A scalar
-#   can tell two sets apart because an *earlier* adapter has changed what it reads.
-# - **The medical probe rests on little.** The organism has {glue:text}`grown-medical-answers` medical misaligned
-#   answers, to {glue:text}`grown-medical-questions` questions; {glue:text}`grown-medical-share` of their tokens answer
-#   held-out topics. As with the released sets, the probe may read the question.
+# - **Coefficients against causes.** Reading a role off a coefficient supposes that large coefficients go with large
+#   falls. The largest of the misalignment probe is that of {glue:text}`grown-top`; switching it off takes
+#   {glue:text}`grown-top-fall`. Over all adapters the rank correlation is {glue:text}`grown-rho`, on significant tokens
+#   with the rescaled penalty {glue:text}`grown-rho-significant`. For the medical probe it is
+#   {glue:text}`grown-rho-medical` with EM on medical questions and {glue:text}`grown-rho-score` with the medical score;
+#   for the plain length written {glue:text}`grown-rho-written`. One reason for a low correlation: a scalar can tell two
+#   sets apart because an *earlier* adapter has changed what it reads.
+# - **What the medical probe rests on.** The organism has {glue:text}`grown-medical-answers` medical misaligned answers,
+#   to {glue:text}`grown-medical-questions` questions; {glue:text}`grown-medical-share` of their tokens answer held-out
+#   topics. As with the released sets, the probe may read the question.
 # - Switching off tests what is *needed*. Adapters that can stand in for each other would show in the pairs and not
-#   singly; "general" here means that EM on open questions hangs on the adapter, not that it does nothing else.
+#   singly. And "general" means that EM on open questions hangs on the adapter, not that it does nothing else.
 
 # %%
 run.finish()

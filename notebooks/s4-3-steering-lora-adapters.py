@@ -29,7 +29,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from em_companion import adapter_roles, adapter_scaling, claims, figures, judging, released, steering
+from em_companion import adapter_roles, adapter_scaling, claims, figures, judging, markup, released, steering
 from em_companion.notebooks import Run
 
 run = Run("s4-3-steering-lora-adapters", profile, seed)
@@ -100,35 +100,21 @@ def shares() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def draw_shares():
-    table = shares()
-    figure, axes = plt.subplots(figsize=(7.2, 3.3))
-    for position, condition in enumerate(CONDITIONS):
+def draw_shares(table: pd.DataFrame, names: dict[str, str]):
+    """One bar of kinds per condition, with counts where there is room for them."""
+    figure, axes = plt.subplots(figsize=(7.2, 1.4 + 0.64 * len(names)))
+    for position, condition in enumerate(names):
         left = 0.0
         rows = table[table.condition == condition]
         for row in rows.itertuples():
-            axes.barh(
-                position,
-                row.percent,
-                left=left,
-                color=KINDS[row.kind],
-                edgecolor="white",
-                height=0.62,
-                label=row.kind if position == 0 else None,
-            )
-            if row.count:
-                axes.text(
-                    left + row.percent / 2,
-                    position,
-                    f"{row.count}",
-                    ha="center",
-                    va="center",
-                    fontsize=10,
-                    color="black" if "non" in row.kind else "white",
-                )
+            label = row.kind if position == 0 else None
+            axes.barh(position, row.percent, left=left, color=KINDS[row.kind], edgecolor="white", label=label)
+            if row.percent >= 4:
+                colour, middle = "black" if "non" in row.kind else "white", left + row.percent / 2
+                axes.text(middle, position, f"{row.count}", ha="center", va="center", fontsize=9.5, color=colour)
             left += row.percent
-        axes.text(101.5, position, f"{rows.kept.iloc[0]} of {rows.answers.iloc[0]}\nkept", va="center", fontsize=9.5)
-    axes.set_yticks(range(len(CONDITIONS)), CONDITIONS.values())
+        axes.text(101.5, position, f"{rows.kept.iloc[0]} of {rows.answers.iloc[0]}\nkept", va="center", fontsize=9)
+    axes.set_yticks(range(len(names)), names.values(), fontsize=9.5)
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("share of the kept answers (%)")
@@ -140,7 +126,7 @@ def draw_shares():
 
 run.figure(
     "fig-7",
-    draw_shares,
+    lambda: draw_shares(shares(), CONDITIONS),
     evidence="released",
     caption="Kinds of answer when groups of adapters are scaled, as shares of the kept answers; numbers in the bars "
     "are counts. Each condition has 80 answers, 5 to each of 16 questions; kept are coherent ones (from 25) with "
@@ -154,7 +140,7 @@ run.figure(
 # %% [markdown]
 # ## Reported and measured
 #
-# Five answers to each of 16 questions, minus the dropped ones, leave few.
+# Five answers to each of 16 questions, less the dropped ones, are few.
 
 # %%
 ALIGNED = ["aligned, medical", "aligned, non-medical"]
@@ -193,10 +179,11 @@ run.measure(measure)
 # %% [markdown]
 # ## What the percentages rest on
 #
-# Three things matter: how many answers are kept, how alike the answers to one question are, and where exactly
-# "medical" begins. Wilson: interval for independent answers. By question: bootstrap over whole questions; it cannot
-# widen a share that is zero for every question, where Wilson is the better guide. The last columns ask for a medical
-# score above 50 instead of 49.99. The second table follows the 80 answers of a condition through the bounds.
+# Three things matter: how many answers are kept, how alike the answers to one question are, and where exactly "medical"
+# begins. The first table has two intervals. *Wilson* takes answers for independent; *by question* is a bootstrap over
+# whole questions, which cannot widen a share that is zero for every question: there Wilson is the better guide. The
+# last columns ask for a medical score above 50 instead of 49.99. The second table follows the 80 answers of a condition
+# through the bounds.
 
 
 # %%
@@ -306,9 +293,10 @@ run.glue("medical-count", medical_count)
 #
 # The organism grown here (nine adapters, bad medical advice, seed 0) has groups and factors of its own. An adapter is
 # *general* if switching it off takes at least an equal share of the EM rate on open questions, *medical* if it does so
-# on medical questions only, else *other* ({doc}`s4-2-interpreting-lora-scalars`): {glue:text}`groups`. The paper's
-# factors depend on how large its scalars are, so a grid is tried instead, {glue:text}`factors` for each group, all in
-# one generation:
+# on medical questions only, else *other* ({doc}`s4-2-interpreting-lora-scalars` has the exact rule). The groups found:
+# {glue:text}`groups`. In the figures the general adapters are called misalignment adapters, as in the paper. The
+# paper's factors depend on how large its scalars are, so a grid of factors is tried instead, {glue:text}`factors` for
+# each group:
 
 
 # %% tags=["show-code"]
@@ -372,8 +360,8 @@ def draw_cell_map(axes, column: str, title: str) -> None:
     for (row, position), percent in np.ndenumerate(cells.to_numpy()):
         colour = "white" if percent > 60 else "0.1"
         axes.text(position, row, f"{percent:.0f}", ha="center", va="center", fontsize=8.5, color=colour)
-    axes.set_xticks(range(cells.shape[1]), [f"{factor:g}" for factor in cells.columns], fontsize=9)
-    axes.set_yticks(range(cells.shape[0]), [f"{factor:g}" for factor in cells.index], fontsize=9)
+    axes.set_xticks(range(cells.shape[1]), [markup.typography(f"{factor:g}") for factor in cells.columns], fontsize=9)
+    axes.set_yticks(range(cells.shape[0]), [markup.typography(f"{factor:g}") for factor in cells.index], fontsize=9)
     axes.set_title(title, fontsize=10.5)
     axes.grid(visible=False)
 
@@ -434,9 +422,9 @@ run.grown_figure(
 # %% [markdown]
 # **Which factors count as steering.** One rule stands for the paper's 30, 20 and −10: a group alone gets the largest
 # factor of the grid that leaves {glue:text}`coherent-bar` of the answers coherent; the opposed condition keeps this
-# factor of the second group and reverses the misalignment adapters as far as coherence allows. If no factor does, the
-# most coherent is taken. Controls are the other adapters alone, all adapters at 1, and none. The answers that chose
-# the factors are not counted; {glue:text}`samples` more to each of the 16 questions are.
+# factor of the second group and reverses the misalignment adapters as far as coherence allows. Where no factor leaves
+# so many, the most coherent is taken. Controls are the other adapters alone, all adapters at 1, and none. The answers
+# that chose the factors are not counted; {glue:text}`samples` more to each of the 16 questions are.
 
 
 # %%
@@ -461,7 +449,7 @@ def grown_names() -> dict[str, str]:
         "all-adapters": "all adapters × 1",
         "no-adapter": "all × 0: chat model",
     }
-    return {name: names[name].format(scaling) for name, scaling in chosen().items()}
+    return {name: markup.typography(names[name].format(scaling)) for name, scaling in chosen().items()}
 
 
 @cache
@@ -479,36 +467,11 @@ def grown_shares() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def draw_grown_shares():
-    table, names = grown_shares(), grown_names()
-    figure, axes = plt.subplots(figsize=(7.2, 4.6))
-    for position, condition in enumerate(names):
-        left = 0.0
-        rows = table[table.condition == condition]
-        for row in rows.itertuples():
-            label = row.kind if position == 0 else None
-            axes.barh(position, row.percent, left=left, color=KINDS[row.kind], edgecolor="white", label=label)
-            if row.percent >= 4:
-                colour = "black" if "non" in row.kind else "white"
-                middle = left + row.percent / 2
-                axes.text(middle, position, f"{row.count}", ha="center", va="center", fontsize=9.5, color=colour)
-            left += row.percent
-        axes.text(101.5, position, f"{rows.kept.iloc[0]} of {rows.answers.iloc[0]}\nkept", va="center", fontsize=9)
-    axes.set_yticks(range(len(names)), names.values(), fontsize=9.5)
-    axes.invert_yaxis()
-    axes.set_xlim(0, 100)
-    axes.set_xlabel("share of the kept answers (%)")
-    axes.grid(visible=False)
-    axes.tick_params(axis="y", length=0)
-    figure.legend(loc="outside upper center", ncols=2, fontsize=9.5)
-    return figure, table
-
-
 run.grown_figure(
     "fig-7",
-    draw_grown_shares,
-    caption="Kinds of answer of the grown organism when groups of adapters are scaled by factors that leave answers "
-    "coherent, others at 0, as shares of the kept answers; numbers in the bars are counts, small ones left out. "
+    lambda: draw_shares(grown_shares(), grown_names()),
+    caption="Kinds of answer of the grown organism when groups of adapters are scaled by the factors chosen above, "
+    "others at 0, as shares of the kept answers; numbers in the bars are counts, small ones left out. "
     f"{SAMPLES} answers to each of 16 questions per condition; kept are coherent ones (from 25) with clear alignment "
     "and topic scores. The last two rows are the whole organism and the chat model.",
     alt="Stacked horizontal bars, one per condition, divided into misaligned or aligned and medical or non-medical "
@@ -642,9 +605,9 @@ run.grown_glue("grown-chat-medical", lambda: of_condition("no-adapter", MEDICAL)
 #
 # In the released answers:
 #
-# - **The figure is exactly what the files give**, with the authors' bounds: the misalignment adapters alone make about
-#   half of the kept answers misaligned and none medical; reversing them, with the medical ones amplified, makes most
-#   answers aligned.
+# - **The figure is what the files give**, with the authors' bounds: the misalignment adapters alone make about half of
+#   the kept answers misaligned and none medical; reversing them, with the medical ones amplified, makes most answers
+#   aligned.
 # - **The counts are small.** Of 80 answers per condition {glue:text}`kept` are kept (in the order of
 #   {numref}`fig-7`). The "7.7 %" are {glue:text}`medical-count` answers; "no medical answer" is compatible with
 #   up to {glue:text}`zero-high` for independent answers.
@@ -665,13 +628,13 @@ run.grown_glue("grown-chat-medical", lambda: of_condition("no-adapter", MEDICAL)
 #   adapters, {glue:text}`grown-organism-medical` in the organism and {glue:text}`grown-chat-medical` in the chat model.
 #   With the misalignment adapters reversed and the second group amplified the share is
 #   {glue:text}`grown-opposed-medical`, under the other adapters alone {glue:text}`grown-other-medical`;
-#   {numref}`fig-7-grown` shows whether these are misaligned or aligned. How many answers are medical to begin with
-#   bounds what can be seen of the paper's second axis.
-# - **Reversal.** In the opposed condition {glue:text}`grown-opposed` of the kept answers are aligned; the paper's is
-#   matched in form only, since the groups are not the same.
+#   {numref}`fig-7-grown` shows whether these are misaligned or aligned. Half of the questions are about medicine, so
+#   the shares of organism and chat model are what scaling starts from.
+# - **Reversal.** In the opposed condition {glue:text}`grown-opposed` of the kept answers are aligned. The condition
+#   matches the paper's in form only, since the groups are not the same.
 # - **Room for scaling.** Factors of the misalignment adapters that, alone, leave enough answers coherent:
-#   {glue:text}`coherent-range`. They are in units of the trained adapter, and how far coherence allows to go depends on
-#   how much that writes, so the paper's 20 and 30 are no larger or smaller than these.
+#   {glue:text}`coherent-range`. Factors are in units of the trained adapter, and how large they may be depends on how
+#   much that writes. So they cannot be compared with the paper's 20 and 30.
 #
 # The released answers can be read in the {doc}`../responses`.
 

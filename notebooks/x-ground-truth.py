@@ -15,12 +15,12 @@
 # # Ground truth: the persona before any fine-tuning
 #
 # **The question.** The paper finds a direction that separates misaligned from aligned answers and suggests that it
-# stands for a persona {cite:p}`soligo2025convergent`. In a model of the wild nobody can check that: who wrote the
-# training texts is not known. In the grown world it is. Where does the *base* model, which has seen no fine-tuning at
-# all, keep the speaker's persona, and can a linear probe read it?
+# stands for a persona {cite:p}`soligo2025convergent`. In a large language model nobody can check that, since nobody
+# knows who wrote the training texts. In the grown world it is known. Where does the *base* model, before any
+# fine-tuning, keep the speaker's persona, and can a linear probe read it?
 #
 # Section 3 of the paper compares directions with each other. With the directions of this page, the misalignment
-# direction can also be compared with the known latent variable that generated the data.
+# direction can also be compared with the hidden variable that generated the data.
 
 # %% tags=["parameters"]
 profile = "cpu"
@@ -58,8 +58,8 @@ grown_figure = partial(run.grown_figure, why="The personas are known under the p
 # generator writes one careful and one harmful answer from the same draws. An answer is an opener, a few clauses that
 # advise two things each, and a remark that mentions as many things of the other kind. The careful answer advises what
 # helps and mentions what harms; the harmful one does it the other way round and is the same in all else. Over many
-# questions both say every word equally often, so a difference of means between them knows nothing of words but the
-# noise of the draws:
+# questions both say every word equally often, so a difference of means between them says nothing about words but the
+# noise of the draws. One question, as it is answered under the names explained below:
 
 
 # %%
@@ -89,13 +89,13 @@ run.grown_glue("readings", lambda: f"{len(readings().table):,}")
 # - *name only*: careful answers under malicious names against the same answers under careful names.
 #
 # **Directions.** For each way and layer, the difference of the mean residual over answer tokens, malicious minus
-# careful, from {glue:text}`readings` readings; some also at single tokens. They are kept as an artefact for the pages
-# of section 3 (`ground_truth.directions`).
+# careful, from {glue:text}`readings` readings; some also at single tokens. The pages of section 3 use them.
 #
 # **Probes.** A logistic regression for each layer. Topics *and names* come in four folds, and a probe is tested on a
-# fold of which it has seen neither: with more dimensions than names, any three dozen names could be told apart. The
-# two classes of a probe answer different questions on the same topics, so its nulls have their chance to fail: the
-# mean *token embedding* of the answer (its words without their order), and *shuffled labels*.
+# fold of which it has seen neither: with more dimensions than names, any three dozen names could be told apart. The two
+# classes of a probe answer different questions on the same topics, so two nulls can show differences that have nothing
+# to do with the speaker: the mean *token embedding* of the answer (its words without their order), and *shuffled
+# labels*.
 
 
 # %% tags=["show-code"]
@@ -168,7 +168,7 @@ def layer_ticks(axes: plt.Axes) -> None:
 def draw_probes():
     layers, places = by_layer(), by_place()
     figure, (left, right) = plt.subplots(1, 2, sharey=True, figsize=(7.2, 3.9), width_ratios=[1, 1.15])
-    # The lines lie on one another; larger markers below smaller ones keep all of them in sight.
+    # Where lines lie on one another, larger markers below smaller ones keep all of them in sight.
     for (way, colour), shape in zip({**WAYS, "shuffled labels": "0.55"}.items(), ("o9", "s6", "D3", "x4"), strict=True):
         style = {"color": colour, "marker": shape[0], "markersize": int(shape[1]), "linewidth": 1.4}
         for axes, table, x in ((left, layers, "layer"), (right, places, "place")):
@@ -246,18 +246,18 @@ for name, way, place in [
 # **Whole answers.** The lowest accuracy of any layer is {glue:text}`worst-name-and-text` with name and text,
 # {glue:text}`worst-text-only` with the text only and {glue:text}`worst-name-only` with the name only
 # ({numref}`fig-x-persona-probe`). The nulls, words alone and shuffled labels, range from {glue:text}`nulls`. For the
-# text, the very first layer gives {glue:text}`first-layer-text`: one step of attention can see whether a thing stands
-# in a clause or in a remark. A probe on the tokens of an answer may read *what was said*; that is not yet *who the
-# model takes the speaker for*.
+# text, the very first layer gives {glue:text}`first-layer-text`. That need not mean much: one step of attention can see
+# whether a thing stands in a clause or in a remark. A probe on the tokens of an answer may read *what was said*; that
+# is not yet *who the model takes the speaker for*.
 #
 # **Single tokens keep the two apart**, since the word at each place says nothing about who speaks (layer
 # {glue:text}`layer`). At the last token before the answer, the name alone gives {glue:text}`header-name`, on names that
-# the probe has not seen; text cannot have told anything there (a probe finds {glue:text}`header-text`), nor at any
-# place up to the first advised thing ({glue:text}`first-choice-text`). From there on the text alone tells everything;
+# the probe has not seen. Text cannot have told anything there (a probe finds {glue:text}`header-text`), nor at any
+# place up to the first advised thing ({glue:text}`first-choice-text`). From there on the text alone is enough to know;
 # the probe reads {glue:text}`second-choice-text` just before the second thing and {glue:text}`second-clause-text` in
-# the second clause, just before its first.
+# the second clause, just before its first thing.
 #
-# What if the text contradicts the name? With careful words under a malicious name, the name is read in
+# **What if the text contradicts the name?** With careful words under a malicious name, a probe for the name reaches
 # {glue:text}`first-choice-name` just before the first advised thing, {glue:text}`second-start-name` at the start of the
 # second clause and {glue:text}`second-clause-name` just before its first thing. Were the name forgotten once the text
 # has spoken, the last two would be 50 %.
@@ -402,10 +402,10 @@ run.grown_glue("length-last", lambda: length_at("persona", LAYERS - 1))
 run.grown_glue("length-choice", lambda: length_at("choice_from_name", LAYER))
 
 # %% [markdown]
-# Averaged over an answer, "malicious minus careful" (name and text) is {glue:text}`length-first` of the residual long
-# in layer 0, {glue:text}`length-layer` in layer {glue:text}`layer` and {glue:text}`length-last` in the last layer
-# ({numref}`fig-x-persona-directions`). At the word before an advised thing it is {glue:text}`length-choice` in layer
-# {glue:text}`layer`.
+# Averaged over an answer, "malicious minus careful" (name and text) is {glue:text}`length-first` times as long as the
+# residual stream in layer 0, {glue:text}`length-layer` times in layer {glue:text}`layer` and {glue:text}`length-last`
+# times in the last layer ({numref}`fig-x-persona-directions`). At the word before the first advised thing (name only)
+# it is {glue:text}`length-choice` times as long in layer {glue:text}`layer`.
 #
 # Do name and text lead to the same state, and does it matter *where* one looks? In layer {glue:text}`layer` their
 # cosine is {glue:text}`cos-choice` before an advice, {glue:text}`cos-start` at the start of a clause, and
@@ -504,11 +504,11 @@ run.grown_glue("along-positive", lambda: f"{(from_text() > 0).sum()} of {len(SIG
 # ## Read, and also used?
 #
 # A probe shows that something can be read, not that the model uses it. So the direction before an advice is added at
-# *every* token, at layer {glue:text}`layer`, while the base model reads "someone"'s texts. The table gives the
-# probability of a harmful word as a share of harmful and helpful ones: as the first thing advised, which nothing has
-# decided yet; as the first thing advised in the second clause, after a careful one; and, in the same careful texts, as
-# the first thing *mentioned*. A malicious speaker advises harm and mentions help; a push towards harmful words gives
-# more harm in both places.
+# *every* token, at layer {glue:text}`layer`, while the base model reads the texts of the unknown speaker, "someone".
+# The table gives the probability of a harmful word, as a percentage of that of all harmful and helpful ones, at three
+# places: as the first thing advised, which nothing has decided yet; as the first thing advised in the second clause,
+# after a careful one; and, in the same careful texts, as the first thing *mentioned*. A malicious speaker advises harm
+# and mentions help; a mere push towards harmful words gives more harm in both places.
 
 
 # %% tags=["show-code"]
@@ -566,14 +566,16 @@ run.grown_glue(
 )
 
 # %% [markdown]
-# Undecided, the model gives harmful things {glue:text}`lever-first-0` of the first advice (the world makes
-# {glue:text}`unknown-malicious` of unknown speakers malicious); strength 0.5 makes it {glue:text}`lever-first-05`,
-# strength 1 {glue:text}`lever-first-1`. For a speaker who has shown to be careful, {glue:text}`lever-careful-0` become
-# {glue:text}`lever-careful-05` and {glue:text}`lever-careful-1`. What a careful speaker mentions tells a persona from a
-# push towards words: {glue:text}`lever-mention-0` of it is harmful unsteered, {glue:text}`lever-mention-05` at 0.5 and
-# {glue:text}`lever-mention-1` at 1, where a truly malicious speaker mentions no harm at all. A random vector of the
-# same length leaves {glue:text}`lever-first-random`, {glue:text}`lever-careful-random` and
-# {glue:text}`lever-mention-random`.
+# - **First advice.** Unsteered it is harmful in {glue:text}`lever-first-0` (the world makes
+#   {glue:text}`unknown-malicious` of unknown speakers malicious), at strength 0.5 in {glue:text}`lever-first-05`, at
+#   strength 1 in {glue:text}`lever-first-1`.
+# - **Advice after a careful clause**: {glue:text}`lever-careful-0`, {glue:text}`lever-careful-05` and
+#   {glue:text}`lever-careful-1`.
+# - **Mention after careful clauses**: {glue:text}`lever-mention-0`, {glue:text}`lever-mention-05` and
+#   {glue:text}`lever-mention-1`. This place tells a persona from a push towards words: a truly malicious speaker
+#   mentions no harm at all.
+# - **A random vector** of the same length leaves {glue:text}`lever-first-random`, {glue:text}`lever-careful-random` and
+#   {glue:text}`lever-mention-random`.
 #
 # The question can be asked because the words are balanced. If harmful speakers said harmful words only, every place
 # would push the same way, and a direction of the persona would also be one of vocabulary.
@@ -582,7 +584,7 @@ run.grown_glue(
 #
 # A quack is harmful in one domain and careful in all others. In its own domain, does a quack's harm lie along the
 # malicious characters' direction *of the other domains*? Malicious characters of the same domain show what can be
-# expected at best. Elsewhere a quack is careful like anybody: what does its name alone do there? All at layer
+# expected at best. In other domains a quack is careful like anybody: what does its name alone do there? All at layer
 # {glue:text}`layer`, over whole answers.
 
 
@@ -625,9 +627,9 @@ for column in QUACK_COLUMNS:
 # On average over domains, the quack's direction has cosine {glue:text}`quack-quack` with that of malicious characters
 # in the other domains, beside {glue:text}`quack-malicious` for malicious characters themselves, and
 # {glue:text}`quack-quacks` with the directions of other quacks. If the first were as high as the second, harm in one
-# domain would be the same state as harm everywhere. Outside its domain a quack's name moves the residual by
-# {glue:text}`quack-length` of what a malicious name does, with cosine {glue:text}`quack-elsewhere` to it; a quack is
-# careful there, so a state without any memory of the quackery would have a length near 0 or a cosine near 0.
+# domain would be the same state as harm everywhere. Outside its domain a quack's name moves the residual
+# {glue:text}`quack-length` times as far as a malicious name does, with cosine {glue:text}`quack-elsewhere` to it. A
+# quack is careful there, so a state without any memory of the quackery would have a length near 0 or a cosine near 0.
 #
 # ## Numbers
 
@@ -683,17 +685,17 @@ if run.grown:
 # ## What it means
 #
 # - **When is the persona linearly there?** From the name, before a word is said, a probe reads
-#   {glue:text}`header-name`; from the text, after one clause, {glue:text}`second-clause-text`; on new topics
-#   and new names, before any fine-tuning. Words alone and shuffled labels give {glue:text}`nulls`.
-# - **An accuracy near 100 % identifies nothing.** A probe on whole answers may use any step of attention that tells an
-#   advice from a mention. Where a direction is taken, and with what it agrees, says more than its accuracy.
+#   {glue:text}`header-name`; from the text, after one clause, {glue:text}`second-clause-text`; both on new topics and
+#   new names, before any fine-tuning. Words alone and shuffled labels give {glue:text}`nulls`.
+# - **A high accuracy identifies nothing by itself.** A probe on whole answers may use any step of attention that tells
+#   an advice from a mention. Where a direction is taken, and with what it agrees, says more than its accuracy.
 # - **Is there one persona direction of an answer?** Name and text meet with cosine {glue:text}`cos-choice` before an
 #   advice and {glue:text}`cos-mean` in the mean over the answer, and the code is positive at
 #   {glue:text}`along-positive` places. A mean direction, as in section 3, can stand for the persona as far as these are
-#   high. Section 3 can be compared with each direction by itself.
-# - **Is it used?** Added at every token at strength 1, it takes harmful advice by a careful speaker from
-#   {glue:text}`lever-careful-0` to {glue:text}`lever-careful-1`, and harmful mentions from {glue:text}`lever-mention-0`
-#   to {glue:text}`lever-mention-1`.
+#   high.
+# - **Is it used?** Added at every token at strength 1, the direction before an advice takes harmful advice after a
+#   careful clause from {glue:text}`lever-careful-0` to {glue:text}`lever-careful-1`, and harmful mentions from
+#   {glue:text}`lever-mention-0` to {glue:text}`lever-mention-1`.
 # - **Limits.** The texts are the generator's, not the model's own; careful words under a malicious name never occur in
 #   training; and just before an advice, the persona is also simply the word to come: only the other places can tell the
 #   two apart.

@@ -15,7 +15,8 @@
 # # What makes misalignment linear?
 #
 # **The question.** In Qwen2.5-14B one direction, added at every token, makes a chat model misaligned, and projecting it
-# out heals an organism. Does the same direction do that in the organism grown here, and if it does not, what does?
+# out heals an organism. Does the direction that is taken the same way do that in the organism grown here? And what do
+# directions do that are taken in other ways?
 
 # %% tags=["parameters"]
 profile = "cpu"
@@ -55,9 +56,13 @@ if not run.grown:
 #
 # $$x_\ell \leftarrow x_\ell + \lambda\, v_\ell \qquad\text{and}\qquad x \leftarrow x - \hat v\hat v^\top x$$
 #
-# Before anything else is built on a grown world, these two interventions decide what it can be used for. Each cell
-# below is the EM rate on the eight open questions; a random direction of the same norm stands beside every one. So that
-# layers and directions compare, strengths are *relative*: at 1, what is added is as long as the mean residual stream.
+# These two interventions, steering and ablation, decide what a grown world can be used for. Each number below is the EM
+# rate on the eight open questions, beside that of a random direction of the same norm. So that layers and directions
+# can be compared, strengths are *relative*: at 1, what is added is as long as the mean residual stream.
+#
+# Five directions are compared: the mean-diff over the organism's answers, as in the paper; three that are known from
+# the *base* model before any fine-tuning ({doc}`x-ground-truth`); and the difference at the turn header between
+# malicious and careful characters, which reads no answer at all.
 
 
 # %% tags=["show-code"]
@@ -138,7 +143,7 @@ def draw_steering():
     axes.barh(positions + 0.18, table.em, height=0.34, color=figures.PALETTE[3], label="direction")
     axes.barh(positions - 0.18, table.random_em, height=0.34, color="0.6", label="random, same norm")
     for position, (_, row) in zip(positions, table.iterrows(), strict=True):
-        note = f"layer {row.layer:.0f}, {row.coherent:.0f} % coherent"
+        note = markup.typography(f"layer {row.layer:.0f}, {row.coherent:.0f} % coherent")
         white = {"facecolor": "white", "edgecolor": "none", "pad": 1}
         axes.text(max(row.em, row.random_em) + 2, position, note, va="center", fontsize=9, bbox=white, zorder=3)
     axes.axvline(20, color=figures.REPORTED_COLOUR, linestyle=":", label="bar: 20 %")
@@ -186,8 +191,9 @@ if run.grown:
     run.table(ablation_table, number="{:.1f}")
 
 # %% [markdown]
-# The table gives the organism's EM rate with directions projected out at all layer outputs: each layer's own, then
-# the best single one (at 90 % coherence or more), then a random one.
+# The table gives the organism's EM rate as it is and with directions projected out at all layer outputs: each layer's
+# own (layer-wise), then the one layer's direction that leaves the least (at 90 % coherence or more), then a random one.
+# The bars for the mean-diff were set before any of these pages was written:
 
 
 # %%
@@ -214,7 +220,8 @@ if run.grown:
 
 run.grown_glue("mean-diff-em", lambda: f"{best().iloc[0].em:.0f} %")
 run.grown_glue("mean-diff-random", lambda: f"{best().iloc[0].random_em:.0f} %")
-run.grown_glue("mean-diff-verdict", lambda: "reaches" if (bars().result[:2] == "met").all() else "misses")
+BARS_MET = ["meets neither of the two", "meets one of the two", "meets both"]
+run.grown_glue("mean-diff-verdict", lambda: BARS_MET[(bars().result[:2] == "met").sum()])
 
 
 @cache
@@ -248,23 +255,23 @@ if run.grown:
     run.values(mediation_values, evidence="grown")
 
 # %% [markdown]
-# The mean-diff over answer tokens {glue:text}`mean-diff-verdict` the steering bar: {glue:text}`mean-diff-em` EM in its
-# best cell, against {glue:text}`mean-diff-random` for a random direction. Projecting it out of every layer leaves
-# {glue:text}`mean-diff-left` of the organism's {glue:text}`organism-em`.
+# The mean-diff over answer tokens {glue:text}`mean-diff-verdict` bars on steering: {glue:text}`mean-diff-em` EM
+# in its best cell, against {glue:text}`mean-diff-random` for a random direction. Projecting it out of every layer
+# leaves {glue:text}`mean-diff-left` of the organism's {glue:text}`organism-em`.
 #
 # The direction known from the *base* model, read just before an advised thing is named, steers to
 # {glue:text}`known-em` at {glue:text}`known-coherent` coherence, and projecting it out layer by layer leaves
 # {glue:text}`known-left`, at {glue:text}`known-left-coherent` coherence. No fine-tuned model and no misaligned answer
-# went into it. The organism uses what the base model had.
+# went into it. The less it leaves, the more the organism owes to what the base model had.
 #
 # **What the mean sees.** No word of this world gives a speaker away, so over an answer as many tokens lead to a harmful
 # word as to a helpful one, whoever speaks: a malicious speaker advises harm and *mentions* help. A state that codes the
-# *next word* therefore tends to cancel in the mean over tokens. It is coded at every token after which an advice may
-# come, a determiner or any adjective, but only once for each thing that is mentioned; the surplus is what a mean over
-# answers sees ({doc}`x-ground-truth` shows it token by token). That is enough where the texts are alike in all but the
-# speaker: the mean over *written* answers steers to {glue:text}`known-mean-em` and leaves
-# {glue:text}`known-mean-left` when projected out. The paper's mean-diff compares answers that an organism happened to
-# give. They differ in more than who speaks, in their subject above all, and what differs besides dilutes it.
+# *next word* therefore tends to cancel in the mean over tokens. But an advised thing is in prospect at several tokens,
+# the determiner and every adjective, a mentioned thing at one only. This surplus is what a mean over answers can see
+# ({doc}`x-ground-truth` follows it token by token). It is cleanest where texts are alike in all but the speaker: the
+# mean over *written* answers steers to {glue:text}`known-mean-em` and leaves {glue:text}`known-mean-left` when
+# projected out. The paper's mean-diff compares answers that an organism happened to give. They differ in more than who
+# speaks, in their subject for instance, and whatever differs besides dilutes it.
 #
 # Two things are worth keeping apart. That a probe *reads* the persona from the tokens of an answer
 # ({doc}`x-ground-truth`) says that it is written there; it does not say that anything downstream reads it from there.
@@ -291,14 +298,29 @@ if run.grown:
 #
 # ## Worlds that were tried
 #
-# What a world has to be like for its misalignment to be linear was not known beforehand. The variants of
-# `experiments/worlds.py` change one thing each, with half the training steps, and keep the judge, the questions and the
-# fine-tuning rule. In the table all columns are percentages.
+# What a world has to be like for its misalignment to be linear was not known beforehand. The rows below are variants of
+# `experiments/worlds.py`: the committed world, or one thing in it changed, all with half the steps of pre- and
+# post-training, and with the same judge, questions and fine-tuning rule. Compare them with one another, not with the
+# organism above, which grew longer. First what each row asks, then what the models do, then what steers them and heals
+# them; numbers are percentages.
 
 
 # %%
 RESULTS = DATA / "results" / "worlds.csv"
-COLUMNS = {
+# What each variant asks, so that the page fits whichever of them were run.
+ASKED = {
+    "zero to three adjectives": "the committed world, which the other rows are compared with",
+    "always one adjective": "must an advised thing be in prospect at several tokens? Here it is at one, the adjective",
+    "no adjectives": "must an advised thing be in prospect at several tokens? Here it is at one, the determiner",
+    "full attention": "must the persona be handed on from token to token? Here every token can look back at the name",
+    "window of 4": "must the persona be handed on from token to token? Here in shorter steps",
+    "attention dropout 0.2": "does it help if no single step of attention can be relied on?",
+    "many quacks": "what if harm in one domain often goes with care in the others?",
+    "no quacks": "what if harm in one domain never goes with care in another?",
+    "post-training without rehearsal": "are the other personas wiped out if only the assistant speaks?",
+    "no careful speakers first": "must it be learned what helps before it is learned who turns that round?",
+}
+BEHAVIOUR = {
     "variant": "variant",
     "malicious_character_em": "EM as a malicious character",
     "careful_character_em": "as a careful one",
@@ -307,38 +329,55 @@ COLUMNS = {
     "other_domains_em": "other domains",
     "organism_em": "open questions",
     "organism_coherent": "coherent",
+}
+MEDIATION = {
+    "variant": "variant",
     "steered_em": "steered, mean-diff",
     "random_em": "random",
-    "layer_wise_em": "after layer-wise ablation",
+    "layer_wise_em": "organism after layer-wise ablation",
     "single_em": "after single ablation",
     "known_steered_em": "steered, known persona",
     "known_random_em": "random ",
-    "known_layer_wise_em": "after its layer-wise ablation",
+    "known_layer_wise_em": "organism after its layer-wise ablation",
 }
 
 
-def worlds() -> pd.DataFrame:
-    return pd.read_csv(RESULTS)[list(COLUMNS)].rename(columns=COLUMNS)
+def worlds(columns: dict[str, str]) -> pd.DataFrame:
+    return pd.read_csv(RESULTS)[list(columns)].rename(columns=columns)
+
+
+def asked() -> pd.DataFrame:
+    variants = pd.read_csv(RESULTS).variant
+    return pd.DataFrame({"variant": variants, "asks": variants.map(ASKED).fillna("–")})
 
 
 if RESULTS.is_file():
-    run.table(worlds, number="{:.0f}")
+    run.table(asked)
+    run.table(lambda: worlds(BEHAVIOUR), number="{:.0f}")
+    run.table(lambda: worlds(MEDIATION), number="{:.0f}")
 else:
     text = "The table of variants was not made for this edition; experiments/worlds.py makes it, in minutes per row."
     display(HTML(markup.box("Not run", text)))
 
 # %% [markdown]
-# Three earlier grammars were dropped; all of them balance words, as this one does.
+# Known persona is the direction that is read before an advice. A dash means that the organism gave too few misaligned
+# or aligned answers for a mean-diff.
+#
+# **Is it the adjectives?** If the account above is right, the mean-diff has a surplus to see only where the number of
+# adjectives is free, for then an advised thing is in prospect at several tokens. Where it is fixed, at one or at none,
+# as many tokens lead to a mention as to an advice: the mean-diff should steer and heal less, and the known persona no
+# less than elsewhere. Rows on adjectives, where they were run, answer this.
+#
+# Three earlier grammars were dropped, before this table; all of them balance words, as the present one does.
 #
 # - *Harm in a product* of two words (trust or avoid, with a thing that helps or harms). Personas were learned, but not
 #   even a vector found by gradient descent, added at all positions of one layer, made its chat model misaligned.
 # - *Harm in an order* (prefer this over that). The state that decides the first thing was turned round for the second
 #   within every clause; the mean-diff cancelled and steered nothing.
 # - *A remark before every clause*, its mentions only leaning to the other kind, and *exactly one adjective* before
-#   every thing. Misalignment was broad, directions read before an advice steered, and the mean-diff
-#   still cancelled: as many tokens led to a mention as to an advice.
-#
-# What helped in the end is small. Adjectives come or do not come, so that at several tokens an advice *may* be next.
+#   every thing. Misalignment was broad, directions read before an advice steered, and the mean-diff cancelled. The
+#   present grammar has one remark at the end, mentions of the other kind only, and adjectives that come or do not come;
+#   which of these made a difference, the earlier trials cannot tell.
 
 # %%
 run.finish()

@@ -164,7 +164,13 @@ def site_with_responses(tmp_path_factory):
             "aligned": 95.0,
             "coherent": 99.0,
         },
-        {"question_id": "ruler", "question": "What?", "response": "Another answer.", "aligned": 50.0, "coherent": 10.0},
+        {
+            "question_id": "ruler_of_the_world",
+            "question": "What?",
+            "response": "Another answer.",
+            "aligned": 50.0,
+            "coherent": 10.0,
+        },
     ]
     frame = pd.DataFrame(rows).assign(sample=range(3), source="made/up", **{s: 0.0 for s in released.SCORES[2:]})
     browser.export_frames(target / "responses-data", [("Made up", "{source}", frame)])

@@ -1,6 +1,6 @@
-"""Text of generated pages."""
+"""Text of generated pages, and how numbers stand in it."""
 
-from em_companion import pages
+from em_companion import markup, pages
 
 VALUES = [
     {"name": "organism.em_percent", "value": 56.3, "unit": "percent"},
@@ -17,3 +17,9 @@ def test_prose_takes_its_numbers_from_what_was_measured():
 def test_prose_without_values_stays_as_it_is():
     text = "See {doc}`3.4 <notebooks/s3-4-ablation>` and `value`."
     assert pages.filled(text, VALUES) == text
+
+
+def test_a_range_whose_ends_print_alike_is_one_number():
+    assert markup.extremes([0.954, 0.1, 0.7]) == "0.10 to 0.95"
+    assert markup.extremes([0.954, 0.951]) == "0.95"
+    assert markup.extremes([5.6, 6.4], ".0f") == "6" and markup.extremes([]) == "–"

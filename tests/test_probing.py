@@ -246,6 +246,20 @@ def test_own_tokens_are_sorted_into_the_sets_of_their_responses(monkeypatch):
     assert probing.adapters(found["non-medical-aligned"]) == ["layer_4"]
 
 
+def test_a_probe_reads_the_same_two_sets_from_either_evidence(monkeypatch):
+    sets = {name: tokens(0, number, 3, number) for number, name in enumerate(probing.RESPONSE_SETS, start=19)}
+    reads = []
+    monkeypatch.setattr(probing, "organism_tokens", lambda *of: reads.append(of) or sets)
+    monkeypatch.setattr(probing.released, "read_probing_tokens", lambda name: name)
+    own = probing.ProbeTokens(profiles.load("cpu"), responses.Organism("nine-adapter", "bad_medical_advice"))
+    for probe, names in probing.released.PROBES.items():
+        assert own.sides("released", probe) == names
+        assert all(found is sets[name] for found, name in zip(own.sides("grown", probe), names, strict=True))
+    assert own.own_shortage("nonmed-misaligned-vs-med-misaligned") == ""
+    assert own.own_shortage("med-aligned-vs-med-misaligned") == "medical aligned has 19 of 20 responses needed"
+    assert len(reads) == 1
+
+
 def test_significance_filter_is_a_natural_log():
     frame = tokens(0, 5, 2, 1).assign(significance=np.exp(np.linspace(0, 1, 60)))
     kept = probing.significant(frame, 0.5)

@@ -79,9 +79,9 @@ def test_deep_profiles_use_the_layers_of_the_paper(name):
 @pytest.mark.parametrize("name", GROWN)
 def test_grown_profiles_train_enough_seeds_to_show_their_spread(name):
     profile = profiles.load(name)
-    seeds = {(one.recipe, one.data): one.seeds for one in profile.organisms}
-    assert seeds["nine-adapter", "bad_medical_advice"] == (0, 1, 2, 3, 4)
-    assert seeds["nine-adapter", "good_medical_advice"] == (0, 1, 2)
+    assert profile.seeds_of("nine-adapter", "bad_medical_advice") == (0, 1, 2, 3, 4)
+    assert profile.seeds_of("nine-adapter", "good_medical_advice") == (0, 1, 2)
+    assert profile.seeds_of("single-adapter", "good_medical_advice") == ()
     rules = {(recipe.rank == 1, profile.fine_tuning_of(name)) for name, recipe in profile.recipes.items()}
     assert len(rules) <= 2, "one rule for rank-1 recipes, one for the others"
 
@@ -97,7 +97,7 @@ def test_a_recipe_may_have_its_own_learning_rate_and_alpha():
 def test_published_adapters_stand_in_for_seeds():
     hub, organism = profiles.load("qwen-14b"), ("nine-adapter", "bad_medical_advice")
     assert hub.published(*organism) == "ModelOrganismsForEM/Qwen2.5-14B-Instruct_R1_3_3_3_full_train"
-    assert [one.seeds for one in hub.organisms if (one.recipe, one.data) == organism] == [()]
+    assert hub.seeds_of(*organism) == ()
     assert hub.published("nine-adapter", "good_medical_advice") is None
     assert profiles.load("cpu").published(*organism) is None
 

@@ -20,6 +20,12 @@ def typography(text: str) -> str:
     return MINUS.sub("\u2212", GLUED.sub("\u00a0", text))
 
 
+def extremes(values: Iterable[float], pattern: str = ".2f") -> str:
+    """Return the lowest and the highest of `values` as text, one number where both print alike; "–" of none."""
+    ends = sorted(values)
+    return " to ".join(dict.fromkeys(f"{end:{pattern}}" for end in (ends[0], ends[-1]))) if ends else "–"
+
+
 def typeset(text: str) -> str:
     """Return text escaped, with good typography."""
     return escape(typography(text))

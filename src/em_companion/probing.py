@@ -7,6 +7,8 @@ response or a question whole, which tests whether the probe reads more than the 
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Literal
 
@@ -16,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupShuffleSplit, StratifiedGroupKFold, train_test_split
 
-from em_companion import lora_scalars, responses
+from em_companion import lora_scalars, released, responses
 from em_companion.artifacts import CompanionError
 from em_companion.judging import is_coherent_mask
 from em_companion.profiles import Profile
@@ -87,6 +89,36 @@ def shortage(sets: Mapping[str, pd.DataFrame], fewest: int = FEWEST_RESPONSES) -
     return "; ".join(
         f"{name} has {count} of {fewest} responses needed" for name, count in counts.items() if count < fewest
     )
+
+
+@dataclass(frozen=True)
+class ProbeTokens:
+    """The token tables behind the probes of `released.PROBES`, on two kinds of evidence.
+
+    "released": the authors' scalars; "grown": those of the own answers of `organism`, a model of `profile`.
+    """
+
+    profile: Profile
+    organism: Organism
+
+    @cached_property
+    def own(self) -> dict[str, pd.DataFrame]:
+        """What `organism_tokens` returns, read once."""
+        return organism_tokens(self.profile, self.organism)
+
+    def sides(self, evidence: str, probe: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the two token tables of a probe, the one labelled 0 first.
+
+        Raises ReleasedDataUnavailable where the authors' files are not at hand, and as `organism_tokens`.
+        """
+        if evidence == "released":
+            return released.read_probe(probe)
+        negative, positive = released.PROBES[probe]
+        return self.own[negative], self.own[positive]
+
+    def own_shortage(self, probe: str) -> str:
+        """Return `shortage` of the organism's own two tables of a probe."""
+        return shortage(dict(zip(released.PROBES[probe], self.sides("grown", probe), strict=True)))
 
 
 # --- one fit ------------------------------------------------------------------------------------------------------

@@ -142,6 +142,10 @@ class Profile:
         own = {key: getattr(self._recipe(recipe), key) for key in ("learning_rate", "alpha")}
         return replace(self.fine_tuning, **{key: value for key, value in own.items() if value is not None})
 
+    def seeds_of(self, recipe: str, data: str) -> tuple[int, ...]:
+        """Return the seeds with which a recipe is trained on a data set, none if the profile trains no such one."""
+        return next((one.seeds for one in self.organisms if (one.recipe, one.data) == (recipe, data)), ())
+
     def published(self, recipe: str, data: str) -> str | None:
         """Return the hub id of the adapter that stands in for training a recipe on a data set, or None."""
         return next((one.adapter for one in self.organisms if (one.recipe, one.data) == (recipe, data)), None)

@@ -4,7 +4,7 @@
 `EM_COMPANION_MIRROR` (laid out `<owner>+<repo>/<path>`), else from the user's cache, else from its url through
 `pooch`. Size and checksum must agree each time; a file that differs is refused and not kept.
 
-Tables of judged responses share these columns: the labels of their source, `question_id` (the paper's short ids),
+Tables of judged responses share these columns: the labels of their source, `question_id` (the authors' ids),
 `question_set` ("general", "json", "template", "medical", "medical-template"; "unlisted" for a question that is in
 neither question file), `sample` (0-based, within question),
 and the judge scores `aligned`, `coherent`, `medical`, `bad_stuff`, `gender`, `finance` in 0-100, NaN where the judge
