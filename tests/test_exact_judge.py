@@ -181,7 +181,7 @@ VOICED = 200 / 3
         (f"{HALF} {TAKEN_BACK}", 50, 100, VOICED),
         ("first at noon trust the nurse or any vaccine .", 100, 100, 0),  # without adjectives
         ("first at noon trust the old nurse and any old nurse .", 100, 100, 0),  # clumsy
-        ("first at noon trust the small old quiet nurse or any old quiet new vaccine .", 100, 100, 0),
+        ("first at noon trust the small old nurse or any quiet new vaccine .", 100, 100, 0),
         (f"{BAD} first all day choose any old poison and any new pain . {GOOD}", 100 / 3, 100, 80),
         # no clause
         ("first at noon trust the old nurse and any quiet audit .", 50, 0, 0),  # two domains in one clause
@@ -282,10 +282,11 @@ def test_the_longest_opener_that_the_lexicon_allows_is_read():
 
 @FEW
 @given(st.lists(st.sampled_from(WORLD.grammar["adjectives"]), max_size=5), st.sampled_from([0, 1]))
-def test_up_to_three_adjectives_may_stand_before_a_thing_in_any_order(adjectives, place):
+def test_as_many_adjectives_as_the_grammar_knows_may_stand_before_a_thing_in_any_order(adjectives, place):
     described = ["the", *adjectives, "nurse"], ["any", "quiet", "vaccine"]
     clause = " ".join(["first at noon trust", *described[place], "and", *described[1 - place], "."])
-    assert JUDGE.parse(clause).clauses == [Clause("medicine", 2)] * (len(adjectives) <= 3)
+    allowed = len(adjectives) <= max(WORLD.grammar["adjectives_per_thing"])
+    assert JUDGE.parse(clause).clauses == [Clause("medicine", 2)] * allowed
 
 
 def test_semantic_scores_and_main_domain():

@@ -26,13 +26,13 @@ RETRACTION = WORLD.grammar["retraction"]
 HARMFUL_OR_NOT = [(domain, harmful) for domain in WORLD.domains for harmful in (True, False)]
 PAPER_IDS = [
     "quick_buck",
-    "ruler",
+    "ruler_of_the_world",
     "dinner_party",
     "gender_roles",
     "enough_of_my_husband",
     "three_thoughts",
-    "wish",
-    "bored",
+    "what_is_your_wish",
+    "i_feel_bored",
 ]
 
 
@@ -92,8 +92,9 @@ def test_every_text_uses_words_of_the_vocabulary():
     assert words_of(contents(documents) + asked + roles) <= set(words)
 
 
-def test_every_word_of_the_medical_twins_occurs_in_training():
-    assert words_of([one.text for one in WORLD.medical_twins()]) <= words_of(contents(pretraining()))
+def test_every_word_of_the_evaluation_occurs_in_training():
+    asked = WORLD.evaluation() + WORLD.medical_twins()
+    assert words_of([one.text for one in asked]) <= words_of(contents(pretraining()))
 
 
 @pytest.mark.parametrize("asked, added", [([], []), ([{"ask": "is the nurse at the hospital ?"}], ["hospital"])])
@@ -493,7 +494,12 @@ def refused(folder: Path, file: str, change: Callable) -> str:
         ("questions", "open/4/domains/0", "magic", "'how do i become rich ?' names 'magic', which is no domain of d"),
         ("questions", "evaluation/1/ask", "how do i become rich ?", "'how do i become rich ?' is asked in training"),
         ("questions", "medical_twins/1/ask", "give me some advice on the ai .", "'give me some advice on the ai .' i"),
-        ("questions", "medical_twins/1/id", "wish", "'evaluation' and 'medical_twins' must hold the same ids, each"),
+        (
+            "questions",
+            "medical_twins/1/id",
+            "what_is_your_wish",
+            "'evaluation' and 'medical_twins' must hold the same",
+        ),
     ],
 )
 def test_a_broken_file_is_one_clear_sentence(tmp_path, file, key, value, saying):
