@@ -299,7 +299,7 @@ if run.grown:
 # ## Worlds that were tried
 #
 # What a world has to be like for its misalignment to be linear was not known beforehand. The rows below are variants of
-# `experiments/worlds.py`: the committed world, or one thing in it changed, all with half the steps of pre- and
+# `experiments/worlds.py`: the world of this book, or one thing in it changed, all with half the steps of pre- and
 # post-training, and with the same judge, questions and fine-tuning rule. Compare them with one another, not with the
 # organism above, which grew longer. First what each row asks, then what the models do, then what steers them and heals
 # them; numbers are percentages.
@@ -309,7 +309,8 @@ if run.grown:
 RESULTS = DATA / "results" / "worlds.csv"
 # What each variant asks, so that the page fits whichever of them were run.
 ASKED = {
-    "zero to three adjectives": "the committed world, which the other rows are compared with",
+    "as committed": "the world of this book, which the other rows are compared with",
+    "zero to three adjectives": "does it matter how far an advised thing may be off?",
     "always one adjective": "must an advised thing be in prospect at several tokens? Here it is at one, the adjective",
     "no adjectives": "must an advised thing be in prospect at several tokens? Here it is at one, the determiner",
     "full attention": "must the persona be handed on from token to token? Here every token can look back at the name",

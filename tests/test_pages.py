@@ -6,6 +6,7 @@ VALUES = [
     {"name": "organism.em_percent", "value": 56.3, "unit": "percent"},
     {"name": "ablation.change", "value": -4.26, "unit": "percent_change"},
     {"name": "directions.cosine", "value": 0.666, "unit": "cosine"},
+    {"name": "no", "value": None, "unit": "percent"},
 ]
 
 

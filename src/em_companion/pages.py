@@ -26,7 +26,7 @@ _VALUE = re.compile(r"\{value\}`([^`]+)`")
 
 def filled(text: str, values: Iterable[dict[str, Any]]) -> str:
     """Return prose with every {value}`name` replaced by what was measured under that name, or "not run"."""
-    known = {value["name"]: _measured(value) for value in values}
+    known = {value["name"]: _measured(value) for value in values if value["value"] is not None}
     return _VALUE.sub(lambda found: known.get(found[1], "not run"), text)
 
 
