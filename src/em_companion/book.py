@@ -228,8 +228,9 @@ def write_ledger(runs: dict[str, dict[str, Any]], profile: str) -> set[Path]:
         "tolerances": pages.tolerances(),
         "machine": pages.machine([run["run"] for run in runs.values()], environment()),
         "benchmarks": pages.benchmarks(BENCHMARKS),
-        "what-reproduces": pages.filled((BOOK / "_what-reproduces.md").read_text(), values),
     }
+    # Prose with numbers from the pages: book/_NAME.md is included as _generated/NAME.md.
+    fragments |= {path.stem[1:]: pages.filled(path.read_text(), values) for path in sorted(BOOK.glob("_*.md"))}
     for name, text in fragments.items():
         write_text(GENERATED / f"{name}.md", text)
     return {EXTRA / "claims.json", *(GENERATED / f"{name}.md" for name in fragments)}
