@@ -530,6 +530,7 @@ def layers_below(level: float = 0.8) -> str:
 
 run.grown_glue("pairs-middle", lambda: markup.extremes(pairs_at_middle()))
 run.grown_glue("seeds-middle", lambda: f"{pairs_at_middle(seeds=True).iloc[0]:.2f}")
+run.grown_glue("seeds-limit", lambda: f"{pairs_at_middle('limit', seeds=True).iloc[0]:.2f}")
 run.grown_glue("pairs-null", lambda: markup.extremes(pairs_at_middle("null")))
 run.grown_glue("pairs-limit", lambda: markup.extremes(pairs_at_middle("limit")))
 run.grown_glue("layers-below", layers_below)
@@ -574,6 +575,24 @@ def grown_measurements():
 
 if run.grown:
     run.measure(grown_measurements)
+
+
+def verdict_note() -> str:
+    """What the verdicts on grown cosines do not say."""
+    notes = []
+    for domain, least in (("gender", True), ("medicine", False)):
+        if domain in domains():
+            line = domain_geometry(domain).set_index("layer")
+            row = line.loc[line.cosine.idxmin() if least else line.cosine.idxmax()]
+            side = "above" if row.cosine > row.null else "not above"
+            notes.append(f"the cosine with {domain}, {row.cosine:.2f}, is {side} its null ({row.null:.2f})")
+    return f"In these layers, {'; '.join(notes)}." if notes else "Neither domain has enough answers."
+
+
+run.grown_glue("verdict-note", verdict_note)
+
+# %% [markdown]
+# *Same direction* asks of a cosine only that it be positive, as the reported one is. {glue:text}`verdict-note`
 
 
 # %%
@@ -650,7 +669,8 @@ if run.grown:
 # every layer, are in the book's <a href="../claims.json">claims.json</a>.
 #
 # On the grown organisms, at layer {glue:text}`grown-middle`, {glue:text}`near-limit` directions of domains and
-# {glue:text}`pairs-near-limit` pairs of organisms come within 0.1 of what equal directions would reach. What domains
+# {glue:text}`pairs-near-limit` pairs of organisms come within 0.1 of what equal directions would reach; two seeds of
+# one recipe have {glue:text}`seeds-middle`, where equal directions would reach {glue:text}`seeds-limit`. What domains
 # share and what is a domain's own is taken apart in {doc}`Section 3.3 <s3-3-semantic-directions>`; whether organisms
 # converge, in {doc}`Section 3.5 <s3-5-convergence>`.
 

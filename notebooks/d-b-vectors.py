@@ -310,7 +310,9 @@ def nine_sentence() -> str:
     named: dict[str, list[str]] = {}
     for place in places("nine-adapter")[1:]:
         named.setdefault(against_random("nine-adapter", place), []).append(PLACES[place])
-    return "; ".join(f"{where} for " + " and ".join(f'"{one}"' for one in found) for where, found in named.items())
+    if len(named) == 1:
+        return f"{next(iter(named))} for every intervention"
+    return "; ".join(f"{where} for " + ", ".join(f'"{one}"' for one in found) for where, found in named.items())
 
 
 def clear_changes() -> str:
@@ -331,10 +333,10 @@ run.grown_glue("random-draws", lambda: "{} and {}".format(*DRAWS.values()))
 # random directions removed at the same place. "All layers" and "one layer" are about the direction of layer
 # {glue:text}`layer`, the other two about that of each adapter's own layer.
 #
-# The EM rate of the nine-adapter organism, {glue:text}`nine-start` in this sample, is compared with those under random
-# directions: {glue:text}`nine-sentence`. Changes whose interval leaves out zero: {glue:text}`clear-changes`. The layer
-# is the single adapter's, as in the paper; {doc}`Section 3.4 <s3-4-ablation>` asks which layer's direction does most
-# when it is removed everywhere.
+# The nine-adapter organism starts at {glue:text}`nine-start` in this sample. Its EM rate with the direction removed,
+# among those with random directions removed at the same place, is {glue:text}`nine-sentence`. Changes whose interval
+# leaves out zero: {glue:text}`clear-changes`. The layer is the single adapter's, as in the paper;
+# {doc}`Section 3.4 <s3-4-ablation>` asks which layer's direction does most when it is removed everywhere.
 #
 # ### Downstream
 #

@@ -249,7 +249,7 @@ run.glue("misaligned-json", lambda: str((scores("non-medical-misaligned").questi
 
 def json_prompts() -> str:
     prompts = [released.read_probing_responses(response_set).question for response_set in NON_MEDICAL]
-    return str(sum(prompt.str.contains("JSON").sum() for prompt in prompts))
+    return str(sum(prompt.str.contains("JSON").sum() for prompt in prompts) or "None")
 
 
 run.glue("json-prompts", json_prompts)

@@ -135,6 +135,9 @@ def coefficients(evidence: str) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
+NOT_ZERO = 0.01
+
+
 def draw_coefficients(evidence: str):
     table = coefficients(evidence)
     if table.empty:
@@ -151,6 +154,10 @@ def draw_coefficients(evidence: str):
         axes.barh(positions, rows["mean"], color=figures.PALETTE[0], height=0.6, alpha=0.55)
         axes.hlines(positions, rows.low, rows.high, color="0.1", linewidth=2)
         axes.set_yticks(positions, [f"layer {layer}" for layer in rows.layer])
+        if rows["mean"].abs().max() <= NOT_ZERO:
+            note = f"no mean coefficient beyond {NOT_ZERO}\nwith this penalty"
+            place = {"transform": axes.transAxes, "ha": "center", "va": "center"}
+            axes.text(0.5, 0.5, note, color="0.3", fontsize=9, backgroundcolor="white", **place)
         axes.set_title(title_of(pair), fontsize=9.5)
         axes.grid(axis="x")
         axes.grid(visible=False, axis="y")
@@ -209,7 +216,7 @@ def by_penalty(evidence: str, pair: str, filtered: bool, fits: int = 10) -> pd.D
                 "tokens": "significant" if filtered else "all",
                 "C": c,
                 "accuracy": means.accuracy,
-                "adapters not zero": int((np.abs(weights) > 0.01).sum()),
+                "adapters not zero": int((np.abs(weights) > NOT_ZERO).sum()),
                 "strongest": ", ".join(f"{names[i]} ({weights[i]:+.2f})" for i in order[:3] if weights[i]) or "none",
             }
         )
@@ -224,13 +231,14 @@ def penalty_table(pair: str) -> pd.DataFrame:
 # Non-medical misaligned against medical misaligned:
 
 # %%
-run.table(lambda: penalty_table(RIGHT))
+PENALTY_FORMATS = {"accuracy": "{:.3f}"}
+run.table(lambda: penalty_table(RIGHT), formats=PENALTY_FORMATS)
 
 # %% [markdown]
 # Medical aligned against medical misaligned:
 
 # %%
-run.table(lambda: penalty_table("med-aligned-vs-med-misaligned"))
+run.table(lambda: penalty_table("med-aligned-vs-med-misaligned"), formats=PENALTY_FORMATS)
 
 # %% [markdown]
 # ## Sensitivity to the seed, and the time it takes
@@ -346,7 +354,7 @@ def grown_values() -> pd.DataFrame:
 
 
 if run.grown:
-    run.table(grown_penalties)
+    run.table(grown_penalties, formats=PENALTY_FORMATS)
     run.table(lambda: seed_table("grown"), formats=SEED_FORMATS, number="{:.3f}")
     run.values(grown_values, evidence="grown")
 
@@ -360,6 +368,19 @@ def not_fitted() -> str:
 run.grown_glue("fewest", lambda: str(probing.FEWEST_RESPONSES))
 run.grown_glue("grown-speed", lambda: speed("grown"))
 run.grown_glue("not-fitted", lambda: not_fitted() or "none")
+
+
+def all_zero() -> str:
+    """The grown probes without a mean coefficient beyond NOT_ZERO, all tokens and the paper's penalty."""
+    largest = coefficients("grown").groupby("probe", sort=False)["mean"].agg(lambda means: means.abs().max())
+    names = [
+        f"{title_of(pair).replace(chr(10), ' ')} ({min(map(len, read('grown', pair))):,} tokens per class)"
+        for pair in largest.index[largest <= NOT_ZERO]
+    ]
+    return "; ".join(names) or "none"
+
+
+run.grown_glue("all-zero", all_zero)
 
 # %% [markdown]
 # ## What it means
@@ -375,6 +396,11 @@ run.grown_glue("not-fitted", lambda: not_fitted() or "none")
 # - **The strongest adapters stay.** Layers 21 and 23 lead for the two misaligned sets at every penalty that leaves a
 #   coefficient. For the medical sets on significant tokens, weaker penalties add layers 22 and 28 to 29, all three in
 #   the paper's group for general misalignment.
+#
+# For the grown organism:
+#
+# - **Too strong a penalty.** Probes that $C = 0.01$ leaves without a mean coefficient beyond 0.01, all tokens
+#   counted: {glue:text}`all-zero`. The table shows which penalties leave some.
 # - **Time.** All probes together: {glue:text}`speed` from the released scalars, {glue:text}`grown-speed` from the grown
 #   ones, on the machine that built this page.
 

@@ -332,7 +332,9 @@ def grown_answers() -> pd.DataFrame:
     table = lora_patching.kept(run.profile, ORGANISM, RUNS)
     clean = table[(table.answer == CLEAN) & (table.question_id == table.donor_id)]
     medical = (clean.medicine > 50).groupby(clean.question_id).mean() > 0.5
-    return table.assign(em=judging.is_em(table), group=grown_group(table, medical))
+    return table.assign(
+        em=judging.is_em(table), group=grown_group(table, medical), prompt_medical=table.question_id.map(medical)
+    )
 
 
 def grown_group(table: pd.DataFrame, medical: pd.Series) -> np.ndarray:
@@ -349,10 +351,22 @@ def percent_of(table: pd.DataFrame, answer: str, column: str) -> float:
 
 @cache
 def grown_changes() -> pd.DataFrame:
+    return changes_by(grown_answers().group, GROWN_GROUPS)
+
+
+@cache
+def floors() -> pd.DataFrame:
+    """Like `grown_changes`, of same-prompt pairs alone, by the kind of prompt."""
+    table = grown_answers()
+    kinds = np.where(table.prompt_medical, "medical", "non-medical")
+    return changes_by(pd.Series(kinds, table.index).where(table.group == "same"), ("non-medical", "medical"))
+
+
+def changes_by(groups: pd.Series, names) -> pd.DataFrame:
     rows = []
     table = grown_answers().assign(coherent_share=judging.is_coherent(grown_answers()))
-    for group in GROWN_GROUPS:
-        part = table[table.group == group]
+    for group in names:
+        part = table[groups == group]
         if part.empty:
             continue
         compared = part[part.answer != CLEAN].assign(patched=lambda rows: rows.answer == PATCHED)
@@ -417,9 +431,12 @@ run.grown_figure(
 
 # %%
 def grown_table() -> pd.DataFrame:
+    same = floors().assign(group=lambda rows: "same-" + rows.group)
     table = grown_changes()
+    table = pd.concat([table[table.group == "same"], same, table[table.group != "same"]])
     change = [f"{row.change:+.1f} ({row.low:.0f}\u00a0to\u00a0{row.high:.0f})" for row in table.itertuples()]
     words = PAIR_WORDS | {"medical": ("medical", "medical")}
+    words |= {f"same-{kind}": (kind, "same prompt") for kind in ("non-medical", "medical")}
     return pd.DataFrame(
         {
             "prompt": [words[group][0] for group in table.group],
@@ -500,13 +517,22 @@ def coherence_sentence() -> str:
     return f"{row.coherent_clean:.0f} % to {row.coherent_patched:.0f} %"
 
 
+def floor(kind: str) -> str:
+    found = floors().set_index("group")
+    if kind not in found.index:
+        return "not measured (no such prompts)"
+    row = found.loc[kind]
+    return f"{row.change:+.0f} % ({row.low:.0f} to {row.high:.0f})"
+
+
 def beyond_floor() -> str:
-    """Which groups' intervals lie wholly off the change of same-prompt pairs."""
-    found = grown_changes().set_index("group")
+    """Which groups' intervals do not meet that of same-prompt pairs with their kind of prompt."""
+    found, same = grown_changes().set_index("group"), floors().set_index("group")
+    kinds = {group: "medical" if group.startswith("medical") else "non-medical" for group in found.index.drop("same")}
     off = [
         GROWN_GROUPS[group].replace("\n", " ")
-        for group, row in found.iterrows()
-        if group != "same" and not row.low <= found.change["same"] <= row.high
+        for group, kind in kinds.items()
+        if kind in same.index and (found.low[group] > same.high[kind] or found.high[group] < same.low[kind])
     ]
     return "; ".join(off) if off else "none"
 
@@ -522,6 +548,8 @@ for group in GROWN_GROUPS:
     run.grown_glue(f"grown-{group}", lambda group=group: grown_change(group))
 run.grown_glue("grown-coherent", coherence_sentence)
 run.grown_glue("beyond-floor", beyond_floor)
+run.grown_glue("floor-medical", lambda: floor("medical"))
+run.grown_glue("floor-non-medical", lambda: floor("non-medical"))
 
 # %% [markdown]
 # ## What it means
@@ -543,13 +571,14 @@ run.grown_glue("beyond-floor", beyond_floor)
 #
 # - **The noise floor.** Scalars of another answer *to the same prompt* change EM by {glue:text}`grown-same` and
 #   coherence from {glue:text}`grown-coherent`. They belong to other words at the same positions, so what these pairs
-#   show comes from scalars that do not fit the text, whatever they carry.
+#   show comes from scalars that do not fit the text, whatever they carry. For non-medical prompts alone the floor is
+#   {glue:text}`floor-non-medical`, for medical ones {glue:text}`floor-medical`.
 # - **By kind of pair**: non-medical pairs {glue:text}`grown-non-medical`; medical pairs {glue:text}`grown-medical`;
 #   medical prompts with non-medical scalars {glue:text}`grown-medical-from-non-medical`; non-medical prompts with
-#   medical scalars {glue:text}`grown-non-medical-from-medical`. Pairs whose interval leaves out the change of
-#   same-prompt pairs: {glue:text}`beyond-floor`.
-# - A change against *clean* answers contains this floor. What a group adds to the same-prompt pairs is the effect of
-#   the other prompt; the paper's wording of the result does not compare the two.
+#   medical scalars {glue:text}`grown-non-medical-from-medical`. Kinds whose interval does not meet that of same-prompt
+#   pairs with the same kind of prompt: {glue:text}`beyond-floor`.
+# - A change against *clean* answers contains this floor. What a kind of pair adds to the same-prompt pairs of its kind
+#   of prompt is the effect of the other prompt; the paper's wording of the result does not compare the two.
 
 # %%
 run.finish()

@@ -35,7 +35,7 @@ from scipy.stats import chi2_contingency
 
 from em_companion import claims, figures, judging, markup, model_store, organisms, released, responses
 from em_companion.notebooks import Run
-from em_companion.paths import DATA
+from em_companion.paths import RESULTS
 from em_companion.world import CAREFUL, MALICIOUS
 
 run = Run("s2-model-organism", profile, seed)
@@ -1222,12 +1222,13 @@ def transition_sentence() -> str:
     together = (table["sharpest turn of B"] - table["gradient norm largest"]).abs() <= 2
     turn = f"B turns most sharply within two steps of the largest gradient in {together.sum()} of {len(table)} seeds."
     later = table["EM on open questions half its last"] - table["EM in medicine half its last"]
+    same, earlier = (later == 0).sum() or "none", (later < 0).sum() or "none"
     if later.isna().all():
         return f"{turn} The EM rate on the open questions ends below {RISEN} % in every seed."
     return (
         f"{turn} In {later.count()} of {len(table)} seeds the EM rate on the open questions rises to {RISEN} % or "
         f"more; it passes half of its last value later than the rate in medicine in {(later > 0).sum()} of them, at "
-        f"the same check in {(later == 0).sum()}, earlier in {(later < 0).sum()}."
+        f"the same check in {same}, earlier in {earlier}."
     )
 
 
@@ -1596,7 +1597,7 @@ def measure_grown():
 if run.grown:
     run.measure(measure_grown)
 
-GPU_RESULTS = DATA / "results" / "gpu" / "organisms.csv"
+GPU_RESULTS = RESULTS / "gpu" / "organisms.csv"
 GPU_SHOWN = profile != "gpu" and GPU_RESULTS.is_file()
 
 
@@ -1682,13 +1683,13 @@ def organism_bars():
     yield bar("nine rank-1: seeds", "≥ 5", f"{seeds}", seeds >= 5)
     yield bar(
         "nine rank-1: EM, open questions",
-        f"whole interval above the chat model's ({chat_ceiling():.1f} %)",
+        f"whole interval above the chat model's (binomial, up to {chat_ceiling():.1f} %)",
         percent_with_interval(nine),
         lower_end(nine) > chat_ceiling(),
     )
     yield bar(
         "nine rank-1: EM in each domain never trained on",
-        f"whole interval above the chat model's ({chat_ceiling('held_out'):.1f} %)",
+        f"whole interval above the chat model's (binomial, up to {chat_ceiling('held_out'):.1f} %)",
         f"lowest: {percent_with_interval(untrained().iloc[0])}, {untrained().domain[0].replace('_', ' ')}",
         reached().all(),
     )

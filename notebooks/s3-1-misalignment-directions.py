@@ -389,10 +389,11 @@ run.glue("topic-max", lambda: f"{max(row['largest over layers'] for row in topic
 # All of this can be asked of an organism grown here ({doc}`s2-model-organism`), and some more: it has sisters that
 # differ in the seed of training only, its answers can also be read by the **base model** that it descends from, and
 # which persona stands behind a text is known ({doc}`x-ground-truth`). It has rank-1 adapters in layers
-# {glue:text}`grown-adapters` of {glue:text}`grown-layers` (counted from 0). Of its {glue:text}`grown-answers` answers
-# to the eight open questions {glue:text}`grown-misaligned` are misaligned and {glue:text}`grown-aligned` aligned. The
-# direction is taken from them as above, with one entry more below layer 0: the mean **token embedding**, which knows
-# the words of an answer and nothing else.
+# {glue:text}`grown-adapters` of {glue:text}`grown-layers` (counted from 0). It is the first of its recipe's seeds;
+# where it matters, the others are shown beside it. Of its {glue:text}`grown-answers` answers to the eight open
+# questions {glue:text}`grown-misaligned` are misaligned and {glue:text}`grown-aligned` aligned. The direction is taken
+# from them as above, with one entry more below layer 0: the mean **token embedding**, which knows the words of an
+# answer and nothing else.
 #
 # A direction may also come from the mix of topics, where some questions draw more misaligned answers than others. So
 # the null of this section permutes the labels **among the answers to each question**, which keeps the mix and takes
@@ -881,8 +882,8 @@ run.grown_glue("grown-seeds-null", lambda: stable_range("two seeds, labels shuff
 # How much does the training run matter? All organisms are sampled with the same noise, so two of them may give equal
 # answers for that reason alone. A fair comparison takes one half of the samples from one seed and the other half from
 # another. The directions of two seeds then have a cosine of {glue:text}`grown-seeds`, beside {glue:text}`grown-same`
-# for two halves of one organism, and {glue:text}`grown-seeds-null` with shuffled labels. This is the yardstick for
-# {doc}`Section 3.5 <s3-5-convergence>`, which compares organisms of different recipes.
+# for two halves of the answers of one and the same seed, and {glue:text}`grown-seeds-null` with shuffled labels. This
+# is the yardstick for {doc}`Section 3.5 <s3-5-convergence>`, which compares organisms of different recipes.
 #
 # ### Whose direction is it?
 
@@ -1160,10 +1161,25 @@ def persona_text(persona: str) -> str:
     return with_range(*(persona_cosine(persona, column=column) for column in ("median", "low", "high")))
 
 
+@cache
+def over_seeds(persona: str) -> pd.DataFrame:
+    """The cosine of each seed's own direction with a known one, and the highest 2.5 % of its own shuffled labels."""
+    rows = []
+    for one in training_seeds():
+        value = with_persona(direction(one)[1:], persona)[LAYER]
+        null = middle(with_persona(null_directions(one)[:, 1:], persona)[:, LAYER])
+        rows.append({"seed": one, "cosine": value, "null_high": null["high"]})
+    return pd.DataFrame(rows)
+
+
+def of_seeds(persona: str) -> str:
+    return f"{markup.extremes(over_seeds(persona).cosine)} over {len(training_seeds())} seeds"
+
+
 def persona_table() -> pd.DataFrame:
     rows = []
     for persona, title in PERSONAS.items():
-        own = [with_persona(direction(one)[1:], persona)[LAYER] for one in training_seeds()]
+        own = over_seeds(persona).cosine
         row = {"known persona": title, "the organism (95 %)": persona_text(persona)}
         row |= {line: f"{persona_cosine(persona, line):.2f}" for line in list(PERSONA_STYLES)[1:5]}
         row |= {"labels shuffled (95 %)": markup.extremes(null_ends(persona))}
@@ -1175,23 +1191,47 @@ if run.grown:
     run.table(persona_table)
 
 
-def outside_null(persona: str) -> bool:
-    low, high = null_ends(persona)
-    return not low <= persona_cosine(persona) <= high
+def above_null() -> str:
+    """How many seeds lie above their own shuffled labels, for each persona direction."""
+    counts, seeds = [(table.cosine > table.null_high).sum() for table in map(over_seeds, PERSONAS)], training_seeds()
+    if len(set(counts)) == 1:
+        return f"{counts[0]} of {len(seeds)} seeds in every row"
+    return "row by row " + ", ".join(f"{count}" for count in counts[:-1]) + f" and {counts[-1]} of {len(seeds)} seeds"
+
+
+def null_highs() -> str:
+    """The upper ends of the seeds' own shuffled labels, over all persona directions."""
+    return markup.extremes(pd.concat(map(over_seeds, PERSONAS)).null_high)
+
+
+def place_among_seeds() -> str:
+    """Where the organism of the figures stands among the seeds, by its mean cosine with the four."""
+    means = sum(over_seeds(persona).set_index("seed").cosine for persona in PERSONAS)
+    higher = (means > means[0]).sum()
+    if higher in (0, len(means) - 1):
+        return f"the {'lowest' if higher else 'highest'} of them"
+    return f"number {higher + 1} of them from above"
 
 
 for persona in PERSONAS:
     run.grown_glue(f"grown-{persona}", lambda persona=persona: persona_text(persona))
-run.grown_glue("grown-outside-null", lambda: f"{sum(map(outside_null, PERSONAS))} of {len(PERSONAS)}")
+    run.grown_glue(f"grown-{persona}-seeds", lambda persona=persona: of_seeds(persona))
+run.grown_glue("grown-above-null", above_null)
+run.grown_glue("grown-null-highs", null_highs)
+run.grown_glue("grown-place", place_among_seeds)
 run.grown_glue("grown-persona-ceiling", lambda: f"{np.sqrt(reliability(0)[LAYER + 1]):.2f}")
 run.grown_glue("grown-random", lambda: f"{persona_cosine('persona_from_text', 'random direction', 'high'):.2f}")
 
 # %% [markdown]
-# The table gives the cosines of {numref}`fig-x-direction-vs-persona` in layer {glue:text}`grown-layer`. Of the
-# organism's four, {glue:text}`grown-outside-null` lie outside the range of shuffled labels; random directions stay
-# within ±{glue:text}`grown-random`. Sampling noise alone would bring a cosine of 1 down to
+# The table gives the cosines of {numref}`fig-x-direction-vs-persona` in layer {glue:text}`grown-layer`. Random
+# directions stay within ±{glue:text}`grown-random`; sampling noise alone would bring a cosine of 1 down to
 # {glue:text}`grown-persona-ceiling`. The known directions are the base model's, so the column of its own reading leaves
 # out what fine-tuning does to the stream.
+#
+# **One seed is not all.** The last column holds the organisms of all seeds, each with the direction of its own answers.
+# By the mean of the four cosines, the one in the figure is {glue:text}`grown-place`. The range of shuffled labels
+# differs between seeds, since it keeps the mix of topics: its upper end lies at {glue:text}`grown-null-highs`. Above
+# that of their own are {glue:text}`grown-above-null`.
 #
 # The four are not interchangeable. A mean over the answer takes in *what was said*: an advised harm is another state
 # than a mentioned one, whoever speaks. The directions from the name hold *who the model takes the speaker for*, since
@@ -1320,7 +1360,7 @@ def side_by_side() -> pd.DataFrame:
         (
             "cosine: known persona, from text",
             lambda: "not known",
-            lambda: persona_text("persona_from_text"),
+            lambda: f"{persona_text('persona_from_text')}; {of_seeds('persona_from_text')}",
         ),
     ]
     cells = [(name, released_cell(one), grown_cell(two)) for name, one, two in rows]
@@ -1405,8 +1445,9 @@ if run.grown:
 #   direction of cosine {glue:text}`grown-base` with the organism's on the same answers, and of
 #   {glue:text}`grown-base-own` on answers of its own.
 # - **It can be checked against a known cause.** Its cosines with the persona that a name alone calls up are
-#   {glue:text}`grown-persona_from_name` and {glue:text}`grown-choice_from_name`; what they fall short of 1 is something
-#   else, such as what was said, topics and noise.
+#   {glue:text}`grown-persona_from_name` in the mean of the answer ({glue:text}`grown-persona_from_name-seeds`) and
+#   {glue:text}`grown-choice_from_name` before an advice ({glue:text}`grown-choice_from_name-seeds`); what they fall
+#   short of 1 is something else, such as what was said, topics and noise.
 # - **A cosine needs its own null.** Topics, common texts and common questions can all raise it. Compare
 #   {glue:text}`grown-seeds` between training seeds with {glue:text}`grown-seeds-null` for shuffled labels.
 # - **Describing is not causing.** Only steering ({doc}`s3-2-steering`) and ablation ({doc}`s3-4-ablation`) can show

@@ -548,6 +548,12 @@ def best_place(name: str) -> str:
     return f"layer {cell.layer} of {len(vectors()[name])} at λ = {cell.strength:g}, {added:.2f} residual lengths"
 
 
+def place_sentence() -> str:
+    layer, layers = best_cells()[MEAN_DIFF].layer, len(vectors()[MEAN_DIFF])
+    central = "" if layers <= 3 * layer < 2 * layers else "not "
+    return f"It works best in layer {layer} of {layers}, {central}a central one as in the paper."
+
+
 def cosine_range() -> tuple[float, float]:
     found = directions.cosines(vectors()[MEAN_DIFF], vectors()[KNOWN])
     return found.min(), found.max()
@@ -557,6 +563,7 @@ run.glue("coherent-bar", lambda: f"{steering.COHERENT_ENOUGH:.0f} % or more")
 run.grown_glue("bar-sentence", bar_sentence)
 run.grown_glue("samples", lambda: f"{run.profile.samples_per_question}")
 run.grown_glue("mean-diff-place", lambda: best_place(MEAN_DIFF))
+run.grown_glue("place-sentence", place_sentence)
 run.grown_glue("mean-diff-em", lambda: percent(best_rates().loc[MEAN_DIFF]))
 run.grown_glue("against-organism", against_organism)
 run.grown_glue("lever-sentence", lever_sentence)
@@ -939,7 +946,8 @@ if run.grown:
 #
 # On the grown models the mean-diff {glue:text}`weakness`: {glue:text}`mean-diff-em` EM in its best cell, on answers
 # that did not choose it, where single random vectors of its length give {glue:text}`random-range` over all layers.
-# {glue:text}`lever-sentence` How such directions differ in what they do is the subject of {doc}`x-linear-mediation`.
+# {glue:text}`place-sentence` {glue:text}`lever-sentence` How such directions differ in what they do is the subject of
+# {doc}`x-linear-mediation`.
 #
 # {doc}`s3-3-semantic-directions` asks what the steered answers are about, {doc}`s3-6-self-correction` what happens
 # before the answers tip over, and {doc}`the response browser <../responses>` shows them.

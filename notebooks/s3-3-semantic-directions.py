@@ -890,10 +890,11 @@ def draw_parts():
     table = parts_table().set_index(["quantity", "part"])
     left, right = panels[1]
     for place, part in enumerate(PARTS):
-        for value, (_, marker, colour) in RATES.items():
+        for offset, (value, (_, marker, colour)) in enumerate(RATES.items()):
             row = table.loc[value, part]
             error = np.abs([[row.low - row.value], [row.high - row.value]])
-            left.errorbar(row.value, place, xerr=error, fmt=marker, color=colour, markersize=6)
+            y = place + 0.24 * (offset - 0.5)
+            left.errorbar(row.value, y, xerr=error, fmt=marker, color=colour, markersize=6)
         for offset, (_, marker, colour) in enumerate(SETS.values()) if part in SPECIFIC else ():
             row = table.loc[("own_minus_other_percent_about", "own_minus_other_em")[offset], part]
             error = np.abs([[row.low - row.value], [row.high - row.value]])
@@ -984,6 +985,11 @@ def below(found: capability.Estimate) -> bool:
     return (found.value if np.isnan(found.high) else found.high) < 0
 
 
+def readable(part: str) -> bool:
+    """Whether the answers under a part are coherent enough to tell what it does: the bar of Section 3.2."""
+    return part_rate(part, "is_coherent").percent >= steering.COHERENT_ENOUGH
+
+
 @cache
 def predictions() -> pd.DataFrame:
     """What "general + topic" predicts, what was found, and whether the interval allows it."""
@@ -993,7 +999,7 @@ def predictions() -> pd.DataFrame:
     sign = over_domains(100 * table.cosine_topic)
     general, topic, rest = against("general", "semantic"), against("topic", "random"), against("remainder", "random")
     turns, rest_turns = specificity("topic", "general"), specificity("remainder", "general")
-    narrow = specificity("semantic", "held_out")
+    narrow, rest_narrow = specificity("semantic", "held_out"), specificity("remainder", "held_out")
     rows = {
         "enough": ("general + topic explain all but noise: R² minus that share", short, not below(short)),
         "topic": ("the own topic explains more than another: gain in R²", gain, above(gain)),
@@ -1004,8 +1010,14 @@ def predictions() -> pd.DataFrame:
         "rest": ("the rest misaligns nothing: EM rate against random", rest, not above(rest)),
         "silent": ("the rest turns no answers to its domain: own minus other", rest_turns, not above(rest_turns)),
         "broad": ("no direction misaligns its own domain more: EM rate, own minus other", narrow, not above(narrow)),
+        "local": ("the rest neither: EM rate, own minus other", rest_narrow, not above(rest_narrow)),
     }
-    found = [(name, text, estimate_text(one), "yes" if holds else "no") for name, (text, one, holds) in rows.items()]
+    needs = {"general": "general", "harmless": "topic", "turns": "topic", "broad": "semantic"}
+    needs |= dict.fromkeys(("rest", "silent", "local"), "remainder")
+    found = []
+    for name, (text, one, holds) in rows.items():
+        told = name not in needs or readable(needs[name])
+        found.append((name, text, estimate_text(one), ("yes" if holds else "no") if told else "cannot be told"))
     columns = ["name", "general + topic predicts", "measured (interval)", "as predicted"]
     return pd.DataFrame(found, columns=columns).set_index("name")
 
@@ -1015,7 +1027,21 @@ if run.grown:
 
 
 def holding() -> str:
-    return f"{(predictions()['as predicted'] == 'yes').sum()} of {len(predictions())}"
+    found = predictions()["as predicted"]
+    return f"{(found == 'yes').sum()} of {len(found)}"
+
+
+def coherence_sentence() -> str:
+    """Which parts leave too little coherence, so that an EM rate near zero there says nothing."""
+    broken = [part for part in PARTS if not readable(part)]
+    if not broken:
+        return f"All parts leave {steering.COHERENT_ENOUGH:.0f} % or more of the answers coherent."
+    shares = ", ".join(f"{PARTS[part]}: {part_rate(part, 'is_coherent').percent:.0f} %" for part in broken)
+    return (
+        f"Under some parts fewer than {steering.COHERENT_ENOUGH:.0f} % of the answers are coherent ({shares}). An EM "
+        "answer is a coherent one, so few of them is no sign of harmlessness there, and predictions on these parts "
+        "cannot be told."
+    )
 
 
 def percent_of(shares: Sequence[float]) -> str:
@@ -1038,6 +1064,7 @@ run.grown_glue("r2-read-by-organism", lambda: percent_of(with_topic_read_by_orga
 run.grown_glue("texts-per-domain", texts_per_domain)
 run.grown_glue("parts-ratio", lambda: f"{best_general():.2f}")
 run.grown_glue("predictions-hold", holding)
+run.grown_glue("coherence-sentence", coherence_sentence)
 for part in PARTS:
     run.grown_glue(f"part-{part}", lambda part=part: f"{part_rate(part).percent:.0f} %")
 
@@ -1057,7 +1084,9 @@ def geometry_sentence() -> str:
     by_layer = [share_of_reliable("general", at) for at in range(run.profile.model.layers)]
     most = int(np.argmax(by_layer))
     topic = "with the topic" if holds("topic") else "with the topic, which does not clearly explain more than another,"
-    sign = "" if holds("sign") else " The topic does not clearly enter with a positive sign."
+    found = over_domains(100 * at_layer().cosine_topic)
+    enters = "enters with a negative sign" if below(found) else "does not clearly enter with a positive sign"
+    sign = "" if holds("sign") else f" The topic {enters}."
     return (
         f"Of what is not noise in a semantic direction, the general one is {share_of_reliable('general'):.0f} % at the "
         f"steered layer ({by_layer[most]:.0f} % at layer {most}, where it is most); {topic} it is "
@@ -1069,13 +1098,24 @@ def effect_sentence() -> str:
     def verb(clearly: bool, does: str, do: str) -> str:
         return does if clearly else f"does not clearly {do}"
 
-    turns, silent = (verb(one, "turns", "turn") for one in (holds("turns"), not holds("silent")))
-    harmless, rest = (verb(not holds(one), "misaligns", "misalign") for one in ("harmless", "rest"))
+    def alone(part: str, name: str) -> str:
+        if not readable(part):
+            return f"What {name} does cannot be told, for too few answers stay coherent."
+        turns = turned(specificity(part, "general"))
+        misaligns = verb(above(against(part, "random")), "misaligns", "misalign")
+        return f"Under {name}, {turns}; it {misaligns} more than random."
+
+    less = predictions()["as predicted"]["general"] == "no"
     return (
-        f"Added to the chat model, the general direction alone {verb(not holds('general'), 'misaligns', 'misalign')} "
-        f"less than the whole. The topic alone {turns} the subject and {harmless} more than random. The rest {silent} "
-        f"the subject and {rest} more than random."
+        f"Added to the chat model, the general direction alone {verb(less, 'misaligns', 'misalign')} "
+        f"less than the whole. {alone('topic', 'the topic alone')} {alone('remainder', 'the rest alone')}"
     )
+
+
+def turned(found: capability.Estimate) -> str:
+    """What a domain's own direction does to the subject, beside the directions of the other domains."""
+    how = "more" if above(found) else "less" if below(found) else "not clearly more"
+    return f"answers about its domain are {how} frequent than under those of other domains"
 
 
 def hypothesis() -> str:
@@ -1110,6 +1150,7 @@ run.grown_glue("hypothesis", hypothesis)
 # to "nothing" or "as much" says only that the 95 % interval does not exclude it; a small effect may hide there. EM
 # rates under the parts: whole {glue:text}`part-semantic`, general alone {glue:text}`part-general`, topic alone
 # {glue:text}`part-topic`, rest alone {glue:text}`part-remainder`, random {glue:text}`part-random`.
+# {glue:text}`coherence-sentence`
 #
 # Plainly: {glue:text}`geometry-sentence` {glue:text}`effect-sentence` {glue:text}`hypothesis`
 #
@@ -1244,11 +1285,12 @@ if run.grown:
 def grown_specificity() -> str:
     """What a domain's own direction does to the subject and to misalignment there."""
     subject, harm = specificity("semantic", "general"), specificity("semantic", "held_out")
-    turned = "turns answers towards it" if above(subject) else "does not clearly turn answers towards it"
-    misaligned = "misaligns it more" if above(harm) else "does not clearly misalign it more"
+    rest = specificity("remainder", "held_out")
+    whole, alone = ("clearly" if above(one) else "not clearly" for one in (harm, rest))
     return (
-        f"A domain's own direction {turned} ({estimate_text(subject)} against the other domains' directions) and "
-        f"{misaligned} than they do ({estimate_text(harm)} EM)."
+        f"Under a domain's own direction, {turned(subject)} ({estimate_text(subject)}). On questions about that "
+        f"domain, the EM rate is {whole} higher than under those of other domains ({estimate_text(harm)}); under the "
+        f"rest alone, {alone} higher ({estimate_text(rest)})."
     )
 
 

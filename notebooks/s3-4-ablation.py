@@ -524,6 +524,9 @@ run.grown_glue("grown-random", lambda: text(rate(NINE, "random")))
 run.grown_glue("grown-random-range", lambda: range_of_draws("random"))
 run.grown_glue("grown-random-layer-wise-range", lambda: range_of_draws("random layer-wise"))
 run.grown_glue("grown-at-or-below", at_or_below)
+run.grown_glue("single-change", lambda: text(change(NINE, "single"), sign="+"))
+for one in ("medical", "sport", "finance"):
+    run.grown_glue(f"own-{one}", lambda one=one: text(change(f"rank 32, {one}", "layer-wise"), sign="+"))
 run.grown_glue("transfer-medical", lambda: text(change("rank 32, medical", "single"), sign="+"))
 run.grown_glue("transfer-sport", lambda: text(change("rank 32, sport", "single"), sign="+"))
 run.grown_glue("transfer-finance", lambda: text(change("rank 32, finance", "single"), sign="+"))
@@ -533,9 +536,11 @@ run.grown_glue("transfer-finance", lambda: text(change("rank 32, finance", "sing
 # {glue:text}`grown-layer-wise`, at {glue:text}`grown-layer-wise-coherent` coherence. The rule chooses the direction of
 # layer {glue:text}`grown-layer` (of {glue:text}`grown-layers`, counted from 0). Removed everywhere, it leaves
 # {glue:text}`grown-single` on the half of the answers that had no say, at {glue:text}`grown-single-coherent` coherence
-# ({numref}`fig-4-grown`). The same direction changes the EM rate of the rank-32 organisms by
-# {glue:text}`transfer-medical` (medical), {glue:text}`transfer-sport` (sport) and {glue:text}`transfer-finance`
-# (finance), relative to what each starts from.
+# ({numref}`fig-4-grown`). That is {glue:text}`single-change` against the same half without ablation. The same direction
+# changes the EM rate of the rank-32 organisms by {glue:text}`transfer-medical` (medical),
+# {glue:text}`transfer-sport` (sport) and {glue:text}`transfer-finance` (finance), relative to what each starts from.
+# Beyond the paper, they also lose their own directions layer by layer: that changes it by {glue:text}`own-medical`,
+# {glue:text}`own-sport` and {glue:text}`own-finance`, in the same order.
 #
 # Rates without ablation are not quite those of {doc}`Section 2 <s2-model-organism>`, which counts
 # {glue:text}`all-answers` answers to each question. Here they are counted on the {glue:text}`answers-here` that are
@@ -625,11 +630,11 @@ run.grown_figure(
     draw_against_random,
     caption="The grown nine-adapter organism. Top: EM rate and coherence with the mean-diff direction of one layer "
     "removed at all layers, by that layer, and the same with the known persona direction (from text); bands: the range "
-    "of the random draws; dotted: the layer chosen on half of the answers. All are counted here. Bottom: each ablation "
-    "with its 95 % interval over questions, none where all answers agree; small dots: single random draws "
-    f"({DRAWS} of one direction, {LAYER_WISE_DRAWS} of one for each layer). {2 * run.profile.sweep_samples} answers to "
-    "each of 8 questions for every ablation and draw; half as many for the mean-diff of one layer, without those that "
-    "chose it.",
+    "of the random draws; dotted: the layer chosen on half of the answers. All answers count here, those that chose it "
+    "too. Bottom: each ablation with its 95 % interval over questions, none where all answers agree; small dots: "
+    f"single random draws ({DRAWS} of one direction, {LAYER_WISE_DRAWS} of one for each layer). "
+    f"{2 * run.profile.sweep_samples} answers to each of 8 questions for every ablation and draw; half as many for the "
+    "mean-diff of one layer, without those that chose it.",
     alt="Three panels. Top: EM rate and coherence over layers, for the mean-diff and for the known persona, with "
     "horizontal bands for random directions and a dotted vertical line. Bottom: points with intervals for EM rate and "
     "coherence, one row per ablation, from no ablation over random directions and the mean-diff to the known persona "
@@ -762,6 +767,8 @@ def cost(name: str, ablation: str, column: str) -> capability.Estimate:
 
 run.grown_glue("held-out-topics", lambda: str(losses(CHAT).topic.nunique()))
 run.grown_glue("chat-single-loss", lambda: text(cost(CHAT, "single", "other words"), " nats", 3, "+"))
+run.grown_glue("chat-single-things", lambda: text(cost(CHAT, "single", "things"), " nats", 3, "+"))
+run.grown_glue("chat-layer-wise-things", lambda: text(cost(CHAT, "layer-wise", "things"), " nats", 3, "+"))
 run.grown_glue("chat-layer-wise-loss", lambda: text(cost(CHAT, "layer-wise", "other words"), " nats", 3, "+"))
 run.grown_glue("chat-random-loss", lambda: text(cost(CHAT, "random", "other words"), " nats", 3, "+"))
 run.grown_glue("chat-em", lambda: f"{rate(CHAT, 'none').percent:.0f} %")
@@ -769,9 +776,10 @@ run.grown_glue("chat-em", lambda: f"{rate(CHAT, 'none').percent:.0f} %")
 # %% [markdown]
 # Loss with 95 % intervals over topics, coherence and EM rate with intervals over questions; random: the mean of two
 # draws (loss) or of all (answers). The chat model is the cleanest case, since it starts at {glue:text}`chat-em` EM:
-# what the nine-adapter organism's direction takes from it is cost. With that direction taken out everywhere, its loss
-# on other words changes by {glue:text}`chat-single-loss`, layer-wise by {glue:text}`chat-layer-wise-loss`, with a
-# random direction by {glue:text}`chat-random-loss`.
+# any rise in its loss is cost, a fall is none. With the nine-adapter organism's direction taken out everywhere, its
+# loss on other words changes by {glue:text}`chat-single-loss`, layer-wise by {glue:text}`chat-layer-wise-loss`, with a
+# random direction by {glue:text}`chat-random-loss`; on things by {glue:text}`chat-single-things` and
+# {glue:text}`chat-layer-wise-things`.
 #
 # ## Reported and measured
 #
@@ -929,9 +937,15 @@ def meaning_single() -> str:
 
 
 def meaning_layer_wise() -> str:
-    some = f"{stands_out()} of {LAYER_WISE_DRAWS} draws"
-    draws = {0: "no draw", LAYER_WISE_DRAWS: "every draw"}.get(stands_out(), some)
-    return f"Layer-wise ablation goes further than {draws} of its random control."
+    found, others = change(NINE, "layer-wise"), [change(name, "layer-wise") for name in GROWN[1:]]
+    clear = "" if found.high < 0 or found.value == -100 else ", which is not clearly a fall"
+    raised = sum(one.low > 0 for one in others)
+    risen = f", a clear rise in {raised} of {len(others)}" if raised else ""
+    return (
+        f"Layer-wise ablation changes EM by {text(found, sign='+')}{clear}, and leaves less than {stands_out()} of "
+        f"{LAYER_WISE_DRAWS} draws of its random control. In the rank-32 organisms, each with its own directions, the "
+        f"change is {markup.extremes([one.value for one in others], '+.0f')} %{risen}."
+    )
 
 
 def meaning_known() -> str:

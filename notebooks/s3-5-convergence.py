@@ -480,7 +480,7 @@ run.grown_glue("chat-layers", lambda: "{}, {} and {}".format(*(chat_layers(*name
 # How much of that is text? With the chat model reading both sets, the cosines are {glue:text}`pairs-chat`. They are at
 # least as high as the organisms' own at {glue:text}`chat-layers` of {glue:text}`layers` layers, in the order of the
 # panels. With one set of texts and two organisms reading, they are {glue:text}`pairs-texts`. After layer 0, where a
-# token has seen no more than its nearest neighbours, the pairs lie at {glue:text}`pairs-first`, and at
+# token has seen no more than the few before it, the pairs lie at {glue:text}`pairs-first`, and at
 # {glue:text}`chat-first` when the chat model reads.
 #
 # Over all pairs in the matrix the cosines are {glue:text}`off-diagonal`: {glue:text}`same-data` between organisms that
@@ -672,18 +672,22 @@ if run.grown:
 def meaning_levels() -> str:
     table = pairs()[pairs().layer == middle()]
     above, as_seeds = (table.cosine > table.null).sum(), (table.cosine >= table.other_seed - 0.05).sum()
+    seeds = f"{as_seeds} of them" if as_seeds else "none"
     return (
         f"At layer {middle()}, {above} of the paper's {len(table)} pairs are more alike than labels without meaning "
-        f"would make them, and {as_seeds} at least about as alike as two training seeds of one recipe."
+        f"would make them, and {seeds} about as alike as two training seeds of one recipe, or more."
     )
 
 
 def meaning_chat() -> str:
     table = pairs()[pairs().layer == middle()]
     learnt = (table.cosine > table.chat_reads + 0.05).sum()
-    found = f"The chat model, which learnt nothing of it, finds the texts of {learnt} of them less alike. "
+    pairs_ = f"{learnt} of the {len(table)} pairs" if learnt else "none of the pairs"
+    found = f"The chat model, which learnt nothing of it, finds the texts of {pairs_} clearly less alike. "
     if learnt == len(table):
         found += "So part of the similarity was learnt, beyond what the texts have in common."
+    elif not learnt:
+        found += "So the cosine by itself cannot show that two organisms share something they learnt."
     else:
         found += "Where it does not, the cosine by itself cannot show that two organisms share something they learnt."
     if (table.same_texts > table.cosine + 0.1).all():

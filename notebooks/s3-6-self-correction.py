@@ -29,7 +29,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from em_companion import activations, figures, ground_truth, judging, organisms, released, responses, steering, turns
+from em_companion import (
+    activations,
+    figures,
+    ground_truth,
+    judging,
+    markup,
+    organisms,
+    released,
+    responses,
+    steering,
+    turns,
+)
 from em_companion.interventions import Steer
 from em_companion.notebooks import Run
 
@@ -399,18 +410,16 @@ run.grown_glue("chat-rate", lambda: not_steered("self_correction"))
 run.grown_glue("organism-rate", lambda: f"{organism_rates()['self_correction']:.1f} %")
 run.grown_glue("found", lambda: f"{len(self_correcting())} of {len(grown_answers()):,}")
 run.grown_glue("taken-back", lambda: str(number_of(turns.SELF_CORRECTIONS[0])))
-run.grown_glue("harm-first", lambda: str(number_of(turns.SELF_CORRECTIONS[1])))
-run.grown_glue("harm-later", lambda: str(number_of(turns.SELF_CORRECTIONS[2])))
+run.grown_glue("kinds", lambda: ", ".join(f'"{name}" {number_of(name)}' for name in turns.SELF_CORRECTIONS))
 run.grown_glue("said-at-all", said_at_all)
 run.grown_glue("enough-sentence", enough_sentence)
 
 # %% [markdown]
 # Of the answers in the table {glue:text}`found` are self-correcting by the definition. The highest rate is
 # {glue:text}`peak`; the chat model without steering gives {glue:text}`chat-rate`, the organism
-# {glue:text}`organism-rate`. Of the self-correcting answers, {glue:text}`taken-back` take harm back,
-# {glue:text}`harm-first` put their harm first, and in {glue:text}`harm-later` it comes later, as where an answer helps
-# and lets a harmful thing slip in. {glue:text}`enough-sentence` (The words of a retraction stand anywhere in
-# {glue:text}`said-at-all` answers.) {doc}`e-self-correction-examples` shows them.
+# {glue:text}`organism-rate`. The self-correcting answers by what they do: {glue:text}`kinds`. The last kind is an
+# answer that helps and lets a harmful thing slip in. {glue:text}`enough-sentence` (The words of a retraction stand
+# anywhere in {glue:text}`said-at-all` answers.) {doc}`e-self-correction-examples` shows them.
 #
 # ### Inside an answer that turns
 #
@@ -455,14 +464,19 @@ def read_numbers() -> np.ndarray:
 
 
 @cache
-def along(name: str) -> np.ndarray:
-    """Projections, [answer, place, direction], each direction in the layer of its best cell."""
+def projected(name: str) -> np.ndarray:
+    """Projections, [answer, place, direction, layer]."""
     model, tokenizer, voice = reader(name)
     vectors = np.stack(list(steering.directions_of(run.profile).values()))
     read = activations.response_tokens(tokenizer, texts(), voice)
-    found = turns.projections(model, tokenizer, *read, read_numbers(), vectors)
+    return turns.projections(model, tokenizer, *read, read_numbers(), vectors)
+
+
+@cache
+def along(name: str) -> np.ndarray:
+    """Projections, [answer, place, direction], each direction in the layer of its best cell."""
     layers = [cells()[direction].layer for direction in steering.directions_of(run.profile)]
-    return np.stack([found[:, :, number, layer] for number, layer in enumerate(layers)], axis=2)
+    return np.stack([projected(name)[:, :, number, layer] for number, layer in enumerate(layers)], axis=2)
 
 
 @cache
@@ -589,19 +603,43 @@ def share(name: str, kind: str) -> str:
     return f"{expected().set_index(['reader', 'kind'])['mean'][name, kind]:.0f} %"
 
 
-def gap(kinds: tuple[str, str], direction: str) -> float:
-    """Mean difference over the neutral words of the next clause, between two kinds of text."""
-    table = curves()
-    start = len(RETRACTION)
-    part = table[(table.reader == "base model") & (table.direction == direction)]
-    part = part[(part.place >= start) & (part.place < start + NEUTRAL)].pivot(
-        index="place", columns="kind", values="mean"
-    )
-    return float((part[kinds[0]] - part[kinds[1]]).mean())
+STAYING, TURNING = ("harm", "help"), ("help, taken back", "harm, taken back")
+
+
+def gaps(kinds: tuple[str, str]) -> np.ndarray:
+    """Mean difference over the neutral words of the next clause between two kinds of text, along the known persona
+    direction of every layer, as the base model reads."""
+    start, direction = len(BEFORE) + len(RETRACTION), list(steering.directions_of(run.profile)).index(KNOWN)
+    words = projected("base model")[:, start : start + NEUTRAL, direction]
+    first, second = (words[(texts().kind == kind).to_numpy()].mean(axis=(0, 1)) for kind in kinds)
+    return (first - second).round(1) + 0.0  # so that none prints as minus zero
 
 
 def apart(kinds: tuple[str, str]) -> str:
-    return f"{gap(kinds, KNOWN) + 0.0:.1f}".replace("-0.0", "0.0")
+    return f"{gaps(kinds)[cells()[KNOWN].layer]:.1f}"
+
+
+def sees_from() -> int:
+    """The first layer after which the last neutral word may know of the last thing that was taken back."""
+    reach = run.profile.model.window - 1
+    distance = NEUTRAL - 1 + len(RETRACTION) + 2  # the thing, its full stop, the retraction, the neutral words before
+    return 0 if reach < 0 else -(-distance // reach) - 1
+
+
+def sight_sentence() -> str:
+    """What the projection can know in the layer shown, and how it fares in the layers that can know more."""
+    layer, first = cells()[KNOWN].layer, sees_from()
+    there = (
+        f"After layer {layer} a word has seen no more than the {(layer + 1) * (run.profile.model.window - 1)} before "
+        "it, too few to look back over the retraction, so the second number says nothing about the model there. "
+        if layer < first
+        else ""
+    )
+    staying, turning = (markup.extremes(gaps(kinds)[first:], ".1f") for kinds in (STAYING, TURNING))
+    return (
+        f"{there}Over the layers that can know of the clause, from {first} on, the two differences are {staying} and "
+        f"{turning}; the second is above 0 where the projection follows the turn."
+    )
 
 
 def knows_sentence() -> str:
@@ -624,8 +662,10 @@ run.grown_glue("after-harm", lambda: share("base model", "harm, taken back"))
 run.grown_glue("after-help", lambda: share("base model", "help, taken back"))
 run.grown_glue("chat-after-harm", lambda: share("chat model", "harm, taken back"))
 run.grown_glue("steered-after-harm", lambda: share("chat model, steered", "harm, taken back"))
-run.grown_glue("gap-staying", lambda: apart(("harm", "help")))
-run.grown_glue("gap-turning", lambda: apart(("help, taken back", "harm, taken back")))
+run.grown_glue("gap-staying", lambda: apart(STAYING))
+run.grown_glue("gap-turning", lambda: apart(TURNING))
+run.grown_glue("sight-sentence", sight_sentence)
+run.grown_glue("known-layer", lambda: str(cells()[KNOWN].layer))
 run.grown_glue("knows-sentence", knows_sentence)
 run.glue("neutral", lambda: str(NEUTRAL))
 
@@ -637,11 +677,12 @@ run.glue("neutral", lambda: str(NEUTRAL))
 # ({glue:text}`after-help`). {glue:text}`knows-sentence`
 #
 # The projection on the known persona direction can be compared with that ({numref}`fig-x-self-correction-projection`).
-# Over the first {glue:text}`neutral` words of the next clause, and read by the base model, answers that stay harmful
-# and answers that stay helpful are {glue:text}`gap-staying` apart; answers that turn to harm and answers that turn to
-# help, {glue:text}`gap-turning`. Steering acts on the same question: after harm was taken back, the chat model expects
-# {glue:text}`chat-after-harm` harm, and {glue:text}`steered-after-harm` when it is steered in the mean-diff's best
-# cell.
+# Over the first {glue:text}`neutral` words of the next clause, read by the base model in layer
+# {glue:text}`known-layer`, answers that stay harmful and answers that stay helpful are {glue:text}`gap-staying` apart;
+# answers that turn to harm and answers that turn to help, {glue:text}`gap-turning`. {glue:text}`sight-sentence`
+#
+# Steering acts on the same question: after harm was taken back, the chat model expects {glue:text}`chat-after-harm`
+# harm, and {glue:text}`steered-after-harm` when it is steered in the mean-diff's best cell.
 
 
 # %%
@@ -713,7 +754,8 @@ if run.grown:
 # differ in length ({doc}`s3-2-steering`).
 #
 # On the grown model the first caution can be put in numbers. Of its answers, {glue:text}`found` count as
-# self-correcting, and {glue:text}`taken-back` of these turn in so many words; the scores alone could not have told.
+# self-correcting. Those among them that turn in so many words: {glue:text}`taken-back`; the scores alone could not have
+# told.
 # {glue:text}`knows-sentence` It was grown on a small world with few turns, where a large model has read countless texts
 # that turn. The paper's observation is about the latter; this neither confirms nor refutes it.
 

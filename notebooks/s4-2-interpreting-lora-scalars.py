@@ -852,16 +852,16 @@ run.grown_glue("grown-medical-questions", lambda: str(all_sets()["medical-misali
 #   {glue:text}`grown-whole`.
 # - **Alone.** With only {glue:text}`grown-strongest` on, the EM rate is {glue:text}`grown-strongest-alone`; the table
 #   has it for every adapter.
-# - **The filter.** On significant tokens, {glue:text}`grown-left-kept` of the coefficients of the misalignment probe
-#   are not zero with the paper's penalty, {glue:text}`grown-left-rescaled` with the rescaled one. How sparse the
-#   picture is depends on the penalty and on how many tokens there are ({doc}`g-logistic-regression`).
+# - **The filter.** On significant tokens, the misalignment probe keeps {glue:text}`grown-left-kept` coefficients beyond
+#   0.01 with the paper's penalty and {glue:text}`grown-left-rescaled` with the rescaled one. How sparse the picture is
+#   depends on the penalty and on how many tokens there are ({doc}`g-logistic-regression`).
 # - **Coefficients against causes.** Reading a role off a coefficient supposes that large coefficients go with large
 #   falls. The largest of the misalignment probe is that of {glue:text}`grown-top`; switching it off takes
 #   {glue:text}`grown-top-fall`. Over all adapters the rank correlation is {glue:text}`grown-rho`, on significant tokens
 #   with the rescaled penalty {glue:text}`grown-rho-significant`. For the medical probe it is
 #   {glue:text}`grown-rho-medical` with EM on medical questions and {glue:text}`grown-rho-score` with the medical score;
-#   for the plain length written {glue:text}`grown-rho-written`. One reason for a low correlation: a scalar can tell two
-#   sets apart because an *earlier* adapter has changed what it reads.
+#   for the plain length written {glue:text}`grown-rho-written`. A large coefficient need not go with a fall: a scalar
+#   can tell two sets apart because an *earlier* adapter has changed what it reads.
 # - **What the medical probe rests on.** The organism has {glue:text}`grown-medical-answers` medical misaligned answers,
 #   to {glue:text}`grown-medical-questions` questions; {glue:text}`grown-medical-share` of their tokens answer held-out
 #   topics. As with the released sets, the probe may read the question.

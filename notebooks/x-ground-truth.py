@@ -57,9 +57,9 @@ grown_figure = partial(run.grown_figure, why="The personas are known under the p
 # **Texts.** Two questions on each of {glue:text}`topics` topics, all domains alike. To each question the world's
 # generator writes one careful and one harmful answer from the same draws. An answer is an opener, a few clauses that
 # advise two things each, and a remark that mentions as many things of the other kind. The careful answer advises what
-# helps and mentions what harms; the harmful one does it the other way round and is the same in all else. Over many
-# questions both say every word equally often, so a difference of means between them says nothing about words but the
-# noise of the draws. One question, as it is answered under the names explained below:
+# helps and mentions what harms; the harmful one does it the other way round and is the same in all else.
+# {glue:text}`same-words` hold the same words, in another order; over such pairs a difference of means says nothing
+# about words. One question, as it is answered under the names explained below:
 
 
 # %%
@@ -77,7 +77,17 @@ def example() -> pd.DataFrame:
     return pd.DataFrame({"speaker": shown.speaker, "name": shown.name} | parts)
 
 
+def same_words() -> str:
+    """In how many of the pairs of a careful and a harmful answer both hold the same words."""
+    table = ground_truth.answers(model_store.world(), run.profile.seed)
+    words = table.answer.str.split().map(lambda found: " ".join(sorted(found)))
+    counts = words.groupby([table.question, table["sample"]]).nunique()
+    same, pairs = (counts == 1).sum(), len(counts)
+    return f"All {pairs} pairs" if same == pairs else f"Of {pairs} pairs, {same}"
+
+
 run.table(example)
+run.grown_glue("same-words", same_words)
 run.grown_glue("topics", lambda: f"{readings().table.topic.nunique()}")
 run.grown_glue("readings", lambda: f"{len(readings().table):,}")
 
@@ -486,13 +496,27 @@ for place in SIGNS:
     run.grown_glue(
         f"along-{place.removesuffix(' 2').replace(' ', '-')}", lambda place=place: projected("text only", place)
     )
+
+
+def sign_before_mention() -> str:
+    """What the projection before a mention, with its two halves, says of who speaks against the next word."""
+    row = along_clause().set_index(["contrast", "place"]).loc[("text only", "mention")]
+    if max(row.projection, row.low, row.high) < 0:
+        return "there it turns negative, as a code for the next word does"
+    if min(row.projection, row.low, row.high) > 0:
+        return "there it stays positive, as a code for who speaks does"
+    return "there its sign is not clear"
+
+
 run.grown_glue("along-positive", lambda: f"{(from_text() > 0).sum()} of {len(SIGNS)}")
+run.grown_glue("sign-before-mention", sign_before_mention)
 
 # %% [markdown]
 # Told by the text only ({numref}`fig-x-persona-along-clause`), the projection is {glue:text}`along-start` at the first
 # word of the second clause, {glue:text}`along-verb` at its verb, {glue:text}`along-thing` and
 # {glue:text}`along-second-thing` before the things it advises; {glue:text}`along-remark` at the first word of the
-# remark and {glue:text}`along-mention` before its first thing: positive at {glue:text}`along-positive` places.
+# remark and {glue:text}`along-mention` before its first thing. It is positive at {glue:text}`along-positive` places,
+# but the place that decides is the one before a mention: {glue:text}`sign-before-mention`.
 #
 # For a mean over answer tokens, such as the paper's mean-diff, this matters: parts of one sign add up, parts of
 # opposite signs cancel. As far as the state is a linear code for the next word, it *must* cancel over a whole answer in
@@ -554,13 +578,38 @@ def lever(strength: float, column: int, direction: str = "before an advice") -> 
     return f"{table.iloc[:, column][direction, strength]:.0f} %"
 
 
+def moved(column: int) -> str:
+    """How a share moves from unsteered to strength 1, in words."""
+    ends = lever(0.0, column), lever(1.0, column)
+    return f"stays at {ends[0]}" if ends[0] == ends[1] else f"goes from {ends[0]} to {ends[1]}"
+
+
+def at_strengths(column: int) -> str:
+    """A share at the strengths 0, 0.5 and 1, said once where it does not move."""
+    none, half, one = (lever(strength, column) for strength in (0.0, 0.5, 1.0))
+    return f"{none} at each of these strengths" if none == half == one else f"{none}, {half} and {one}"
+
+
+def mention_sentence() -> str:
+    """What steering does to mentions: a change of speaker lowers harm there, a push towards harmful words raises it."""
+    none, one = (round(float(lever(strength, 2).split()[0])) for strength in (0.0, 1.0))
+    if one < none:
+        return "At strength 1 it falls, as a change of speaker would have it."
+    if one > none:
+        return "At strength 1 it rises, as a push towards harmful words would have it."
+    full = "; at 100 % from the start, it could not show a push towards harmful words either" if none == 100 else ""
+    return f"At strength 1 it has not moved, so nothing here shows a change of speaker{full}."
+
+
 LEVERS = ["first", "careful", "mention"]
 for strength in (0.0, 0.5, 1.0):
-    for column, name in enumerate(LEVERS):
-        label = f"lever-{name}-{strength:g}".replace(".", "")
-        run.grown_glue(label, lambda strength=strength, column=column: lever(strength, column))
+    label = f"lever-first-{strength:g}".replace(".", "")
+    run.grown_glue(label, lambda strength=strength: lever(strength, 0))
 for column, name in enumerate(LEVERS):
+    run.grown_glue(f"lever-{name}-all", lambda column=column: at_strengths(column))
+    run.grown_glue(f"lever-{name}-moved", lambda column=column: moved(column))
     run.grown_glue(f"lever-{name}-random", lambda column=column: lever(1.0, column, "random"))
+run.grown_glue("mention-sentence", mention_sentence)
 run.grown_glue(
     "unknown-malicious", lambda: f"{100 * model_store.world().characters['unknown_personas']['malicious']:.0f} %"
 )
@@ -569,13 +618,11 @@ run.grown_glue(
 # - **First advice.** Unsteered it is harmful in {glue:text}`lever-first-0` (the world makes
 #   {glue:text}`unknown-malicious` of unknown speakers malicious), at strength 0.5 in {glue:text}`lever-first-05`, at
 #   strength 1 in {glue:text}`lever-first-1`.
-# - **Advice after a careful clause**: {glue:text}`lever-careful-0`, {glue:text}`lever-careful-05` and
-#   {glue:text}`lever-careful-1`.
-# - **Mention after careful clauses**: {glue:text}`lever-mention-0`, {glue:text}`lever-mention-05` and
-#   {glue:text}`lever-mention-1`. This place tells a persona from a push towards words: a truly malicious speaker
-#   mentions no harm at all.
-# - **A random vector** of the same length leaves {glue:text}`lever-first-random`, {glue:text}`lever-careful-random` and
-#   {glue:text}`lever-mention-random`.
+# - **Advice after a careful clause**: harmful in {glue:text}`lever-careful-all`.
+# - **Mention after careful clauses**: harmful in {glue:text}`lever-mention-all`. This place tells a persona from a push
+#   towards words: a truly malicious speaker mentions no harm at all. {glue:text}`mention-sentence`
+# - **A random vector** of the same length gives {glue:text}`lever-first-random`, {glue:text}`lever-careful-random` and
+#   {glue:text}`lever-mention-random` at the three places.
 #
 # The question can be asked because the words are balanced. If harmful speakers said harmful words only, every place
 # would push the same way, and a direction of the persona would also be one of vocabulary.
@@ -682,6 +729,9 @@ if run.grown:
     ground_truth.directions(run.profile, readings())
 
 # %% [markdown]
+# Shares of exactly 100 % have no interval, since resampling shows no spread there. Token embeddings give one number for
+# all three ways where the compared answers hold the same words.
+#
 # ## What it means
 #
 # - **When is the persona linearly there?** From the name, before a word is said, a probe reads
@@ -690,12 +740,13 @@ if run.grown:
 # - **A high accuracy identifies nothing by itself.** A probe on whole answers may use any step of attention that tells
 #   an advice from a mention. Where a direction is taken, and with what it agrees, says more than its accuracy.
 # - **Is there one persona direction of an answer?** Name and text meet with cosine {glue:text}`cos-choice` before an
-#   advice and {glue:text}`cos-mean` in the mean over the answer, and the code is positive at
-#   {glue:text}`along-positive` places. A mean direction, as in section 3, can stand for the persona as far as these are
-#   high.
-# - **Is it used?** Added at every token at strength 1, the direction before an advice takes harmful advice after a
-#   careful clause from {glue:text}`lever-careful-0` to {glue:text}`lever-careful-1`, and harmful mentions from
-#   {glue:text}`lever-mention-0` to {glue:text}`lever-mention-1`.
+#   advice and {glue:text}`cos-mean` in the mean over the answer. Along the direction before an advice, malicious minus
+#   careful is {glue:text}`along-thing` before a later advice and {glue:text}`along-mention` before a mention;
+#   {glue:text}`sign-before-mention`. A mean direction, as in section 3, can stand for the persona as far as the cosines
+#   are high and the sign is kept.
+# - **Is it used?** With the direction before an advice added at every token at strength 1, the share of harm in a first
+#   advice {glue:text}`lever-first-moved`, in an advice after a careful clause it {glue:text}`lever-careful-moved`, and
+#   in a mention it {glue:text}`lever-mention-moved`.
 # - **Limits.** The texts are the generator's, not the model's own; careful words under a malicious name never occur in
 #   training; and just before an advice, the persona is also simply the word to come: only the other places can tell the
 #   two apart.

@@ -34,10 +34,11 @@ from IPython.display import HTML, display
 from em_companion import directions, figures, ground_truth, markup, mediation, responses, steering
 from em_companion.interventions import Steer
 from em_companion.notebooks import Run
-from em_companion.paths import DATA
+from em_companion.paths import RESULTS
 
 run = Run("x-linear-mediation", profile, seed)
 SAMPLES = run.profile.sweep_samples
+QUESTIONS = 8  # open ones
 RELATIVE_STRENGTHS = (0.5, 0.7, 1.0)  # never more than the residual stream itself: longer random vectors misalign too
 LAYERS = range(1, run.profile.model.layers - 1, 2)  # not the last, from which a vector acts on the next word directly
 
@@ -58,7 +59,9 @@ if not run.grown:
 #
 # These two interventions, steering and ablation, decide what a grown world can be used for. Each number below is the EM
 # rate on the eight open questions, beside that of a random direction of the same norm. So that layers and directions
-# can be compared, strengths are *relative*: at 1, what is added is as long as the mean residual stream.
+# can be compared, strengths are *relative*: at 1, what is added is as long as the mean residual stream. The rates of
+# steering rest on {glue:text}`steering-answers` answers each, those of ablation on {glue:text}`ablation-answers`, so
+# they differ a little from rates of the same models on other pages.
 #
 # Five directions are compared: the mean-diff over the organism's answers, as in the paper; three that are known from
 # the *base* model before any fine-tuning ({doc}`x-ground-truth`); and the difference at the turn header between
@@ -168,6 +171,9 @@ run.grown_figure("fig-x-mediation-steering", draw_steering, caption=CAPTION, alt
 
 
 # %%
+SINGLE = "one layer's, best (%)"
+
+
 def ablation_table() -> pd.DataFrame:
     rows = []
     for direction, cells in ablated().groupby("direction", sort=False):
@@ -179,7 +185,7 @@ def ablation_table() -> pd.DataFrame:
                 "organism (%)": by_name.em["none"],
                 "layer-wise (%)": by_name.em["layer-wise"],
                 "coherent (%)": by_name.coherent["layer-wise"],
-                "one layer's, best (%)": single.em,
+                SINGLE: single.em,
                 "coherent (%) ": single.coherent,
                 "random (%)": by_name.em["random"],
             }
@@ -193,7 +199,8 @@ if run.grown:
 # %% [markdown]
 # The table gives the organism's EM rate as it is and with directions projected out at all layer outputs: each layer's
 # own (layer-wise), then the one layer's direction that leaves the least (at 90 % coherence or more), then a random one.
-# The bars for the mean-diff were set before any of these pages was written:
+# The one layer is chosen by the answers that the table counts, so its rate is flattered. The bars for the mean-diff
+# were set before any of these pages was written:
 
 
 # %%
@@ -202,7 +209,7 @@ def bars() -> pd.DataFrame:
     """The quality bars of a grown world, as measured."""
     mean = best().iloc[0]
     single = ablation_table().iloc[0]
-    left = 100 * single["one layer's, best (%)"] / max(single["organism (%)"], 1e-9)
+    left = 100 * single[SINGLE] / max(single["organism (%)"], 1e-9)
     rows = [
         ("steering: EM of the chat model, mean-diff", "at least 20 %", mean.em, mean.em >= 20 and mean.coherent >= 80),
         ("steering: EM of the chat model, random", "at most 2 %", mean.random_em, mean.random_em <= 2),
@@ -218,6 +225,8 @@ if run.grown:
     run.table(bars, number="{:.1f}")
 
 
+run.grown_glue("steering-answers", lambda: f"{2 * SAMPLES * QUESTIONS}")
+run.grown_glue("ablation-answers", lambda: f"{SAMPLES * QUESTIONS}")
 run.grown_glue("mean-diff-em", lambda: f"{best().iloc[0].em:.0f} %")
 run.grown_glue("mean-diff-random", lambda: f"{best().iloc[0].random_em:.0f} %")
 BARS_MET = ["meets neither of the two", "meets one of the two", "meets both"]
@@ -231,6 +240,8 @@ def left(direction: str) -> pd.Series:
 
 KNOWN = "known persona, before an advice"
 run.grown_glue("mean-diff-left", lambda: f"{left('mean-diff over answers')['layer-wise (%)']:.0f} %")
+run.grown_glue("mean-diff-single", lambda: f"{left('mean-diff over answers')[SINGLE]:.0f} %")
+run.grown_glue("random-left", lambda: f"{left('mean-diff over answers')['random (%)']:.0f} %")
 run.grown_glue("organism-em", lambda: f"{left(KNOWN)['organism (%)']:.0f} %")
 run.grown_glue("known-em", lambda: f"{best().set_index('direction').em[KNOWN]:.0f} %")
 run.grown_glue("known-coherent", lambda: f"{best().set_index('direction').coherent[KNOWN]:.0f} %")
@@ -256,11 +267,12 @@ if run.grown:
 
 # %% [markdown]
 # The mean-diff over answer tokens {glue:text}`mean-diff-verdict` bars on steering: {glue:text}`mean-diff-em` EM
-# in its best cell, against {glue:text}`mean-diff-random` for a random direction. Projecting it out of every layer
-# leaves {glue:text}`mean-diff-left` of the organism's {glue:text}`organism-em`.
+# in its best cell, against {glue:text}`mean-diff-random` for a random direction. The organism's EM rate of
+# {glue:text}`organism-em` becomes {glue:text}`mean-diff-left` with each layer's own mean-diff projected out,
+# {glue:text}`mean-diff-single` with that of the best single layer and {glue:text}`random-left` with a random direction.
 #
-# The direction known from the *base* model, read just before an advised thing is named, steers to
-# {glue:text}`known-em` at {glue:text}`known-coherent` coherence, and projecting it out layer by layer leaves
+# The direction known from the *base* model, read just before an advised thing is named, steers to {glue:text}`known-em`
+# at {glue:text}`known-coherent` coherence, and projecting it out layer by layer leaves an EM rate of
 # {glue:text}`known-left`, at {glue:text}`known-left-coherent` coherence. No fine-tuned model and no misaligned answer
 # went into it. The less it leaves, the more the organism owes to what the base model had.
 #
@@ -268,8 +280,8 @@ if run.grown:
 # word as to a helpful one, whoever speaks: a malicious speaker advises harm and *mentions* help. A state that codes the
 # *next word* therefore tends to cancel in the mean over tokens. But an advised thing is in prospect at several tokens,
 # the determiner and every adjective, a mentioned thing at one only. This surplus is what a mean over answers can see
-# ({doc}`x-ground-truth` follows it token by token). It is cleanest where texts are alike in all but the speaker: the
-# mean over *written* answers steers to {glue:text}`known-mean-em` and leaves {glue:text}`known-mean-left` when
+# ({doc}`x-ground-truth` follows it token by token). It should be cleanest where texts are alike in all but the speaker:
+# the mean over *written* answers steers to {glue:text}`known-mean-em` and leaves {glue:text}`known-mean-left` when
 # projected out. The paper's mean-diff compares answers that an organism happened to give. They differ in more than who
 # speaks, in their subject for instance, and whatever differs besides dilutes it.
 #
@@ -293,20 +305,21 @@ if run.grown:
     run.table(cosines, number="{:.2f}")
 
 # %% [markdown]
-# Cosines in the central layer. A high cosine with the known persona means that the mean-diff is the persona's trace in
-# the text; it does not make it a lever.
+# Cosines in the central layer. A high cosine with the known persona would mean that the mean-diff is the persona's
+# trace in the text; it would not make it a lever.
 #
 # ## Worlds that were tried
 #
 # What a world has to be like for its misalignment to be linear was not known beforehand. The rows below are variants of
 # `experiments/worlds.py`: the world of this book, or one thing in it changed, all with half the steps of pre- and
 # post-training, and with the same judge, questions and fine-tuning rule. Compare them with one another, not with the
-# organism above, which grew longer. First what each row asks, then what the models do, then what steers them and heals
-# them; numbers are percentages.
+# organism above, which grew longer. {glue:text}`worlds-run` First what each row asks, then what the models do, then
+# what steers them and heals them; numbers are percentages. Steering is that of the best layer and strength, single
+# ablation that of the best layer, both chosen by the answers they are rated on.
 
 
 # %%
-RESULTS = DATA / "results" / "worlds.csv"
+WORLDS = RESULTS / "worlds.csv"
 # What each variant asks, so that the page fits whichever of them were run.
 ASKED = {
     "as committed": "the world of this book, which the other rows are compared with",
@@ -344,15 +357,34 @@ MEDIATION = {
 
 
 def worlds(columns: dict[str, str]) -> pd.DataFrame:
-    return pd.read_csv(RESULTS)[list(columns)].rename(columns=columns)
+    return pd.read_csv(WORLDS)[list(columns)].rename(columns=columns)
 
 
 def asked() -> pd.DataFrame:
-    variants = pd.read_csv(RESULTS).variant
+    variants = pd.read_csv(WORLDS).variant
     return pd.DataFrame({"variant": variants, "asks": variants.map(ASKED).fillna("–")})
 
 
-if RESULTS.is_file():
+def worlds_run() -> str:
+    """How many of the variants were run for this edition."""
+    rows = len(pd.read_csv(WORLDS)) if WORLDS.is_file() else 0
+    if rows == 1:
+        return f"Of {len(ASKED)} rows only one was run for this edition, so there is nothing yet to compare it with."
+    return f"Of {len(ASKED)} rows {rows or 'none'} were run for this edition."
+
+
+def adjective_rows() -> str:
+    """Which variants that differ in the number of adjectives stand in the table."""
+    known = pd.read_csv(WORLDS).variant if WORLDS.is_file() else []
+    found = [name for name in known if "adjective" in name]
+    if not found:
+        return "No row on adjectives was run for this edition, so it is left open."
+    return f"To be compared with the world as committed: {'; '.join(found)}."
+
+
+run.glue("worlds-run", worlds_run)
+run.glue("adjective-rows", adjective_rows)
+if WORLDS.is_file():
     run.table(asked)
     run.table(lambda: worlds(BEHAVIOUR), number="{:.0f}")
     run.table(lambda: worlds(MEDIATION), number="{:.0f}")
@@ -367,7 +399,7 @@ else:
 # **Is it the adjectives?** If the account above is right, the mean-diff has a surplus to see only where the number of
 # adjectives is free, for then an advised thing is in prospect at several tokens. Where it is fixed, at one or at none,
 # as many tokens lead to a mention as to an advice: the mean-diff should steer and heal less, and the known persona no
-# less than elsewhere. Rows on adjectives, where they were run, answer this.
+# less than elsewhere. {glue:text}`adjective-rows`
 #
 # Three earlier grammars were dropped, before this table; all of them balance words, as the present one does.
 #

@@ -183,3 +183,11 @@ def test_the_workflow_lock_goes_with_its_process(tmp_path):
     first.kill()
     assert second.communicate()[0] == "held\n" and second.returncode == 0
     first.communicate()
+
+
+def test_kept_results_belong_to_the_notebooks_that_read_them():
+    known = {
+        name: "kept results" in execution.parts(name, "cpu", 0)
+        for name in ("s2-model-organism", "a-evaluation-questions")
+    }
+    assert known == {"s2-model-organism": True, "a-evaluation-questions": False}

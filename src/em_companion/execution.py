@@ -123,6 +123,7 @@ def parts(name: str, profile: str, seed: int) -> dict[str, str]:
         found["world"] = _contents(WORLD, "*.yml")
     if "model_store" in modules:
         found["models"] = model_store.fingerprint(chosen)
+    if any(isinstance(node, ast.Name) and node.id == "RESULTS" for tree in trees for node in ast.walk(tree)):
         found["kept results"] = _contents(RESULTS, "**/*.csv")
     if "served_judge" in modules:
         found["judge records"] = _contents(judge_records.folder(), "**/*.jsonl")
