@@ -28,6 +28,7 @@ RELATIVE_STRENGTHS = (0.5, 0.7, 1.0)
 
 VARIANTS = {
     "as committed": {},
+    "zero to three adjectives": {"grammar": {"adjectives_per_thing": [0, 1, 2, 3]}},
     "always one adjective": {"grammar": {"adjectives_per_thing": [1]}},
     "no adjectives": {"grammar": {"adjectives_per_thing": [0]}},
     "full attention": {"model": {"window": 0}},
@@ -101,17 +102,21 @@ def measure_mediation(profile: Profile, organism: responses.Organism, chat: orga
     return found | {"layer_wise_em": layer_wise.em, "single_em": mediation.best_single(ablated).em}
 
 
+def kept() -> pd.DataFrame:
+    """Return the rows measured so far; read anew each time, so that two processes may share the work."""
+    return pd.read_csv(RESULTS).set_index("variant") if RESULTS.is_file() else pd.DataFrame()
+
+
 def main(names: list[str]) -> None:
-    known = pd.read_csv(RESULTS).set_index("variant") if RESULTS.is_file() else pd.DataFrame()
-    for name in names or [one for one in VARIANTS if one not in known.index]:
+    for name in names or [one for one in VARIANTS if one not in kept().index]:
         profile, world = variant(name)
         model_store.world = lambda world=world: world
         model_store._corpus.cache_clear()
         responses.judge.cache_clear()
         row = measure(profile)
         print(json.dumps({"variant": name} | row), flush=True)
-        known = pd.concat([known.drop(name, errors="ignore"), pd.DataFrame([row], index=[name])])
-        write_text(RESULTS, known.rename_axis("variant").round(2).to_csv())
+        table = pd.concat([kept().drop(name, errors="ignore"), pd.DataFrame([row], index=[name])])
+        write_text(RESULTS, table.rename_axis("variant").round(2).to_csv())
         write_json(RESULTS.with_suffix(".json"), {"script": "experiments/worlds.py", "date": utc_now()} | environment())
 
 
