@@ -9,6 +9,7 @@ A finished run is a folder `artifacts/notebooks/<profile>/<name>/<key>`.
 
 import ast
 import json
+import logging
 import os
 import shutil
 import sys
@@ -287,12 +288,21 @@ def _run_record(name: str, profile: str, seed: int, seconds: float, found: dict[
     }
 
 
+# The kernel talks to this process only: notices of its start, and the traceback that it or this process may log when it
+# is shut down in the middle of a message, are not for a reader of the build log. Errors of a cell come another way.
+QUIET_KERNEL = [
+    "--IPKernelApp.log_level=50",
+    "--IPKernelApp.logging_config={'loggers': {'tornado.general': {'level': 'CRITICAL'}}}",
+]
+
+
 def _execute(name: str, profile: str, seed: int, target: Path) -> nbformat.NotebookNode:
     import papermill  # slow to import; commands that run nothing should not pay for it
 
     # Tiny tensors on two cores are up to a hundred times slower when idle OpenMP threads spin.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["EM_COMPANION_RUN_FOLDER"] = str(target)
+    logging.getLogger("tornado.general").setLevel(logging.CRITICAL)
     path = target / "notebook.ipynb"
     try:
         notebook = papermill.execute_notebook(
@@ -302,8 +312,7 @@ def _execute(name: str, profile: str, seed: int, target: Path) -> nbformat.Noteb
             kernel_name="python3",
             cwd=NOTEBOOKS,
             progress_bar={"desc": name},
-            # The kernel talks to this process only; its start-up notices are not for a reader of the build log.
-            extra_arguments=["--IPKernelApp.log_level=50"],
+            extra_arguments=QUIET_KERNEL,
         )
     except papermill.exceptions.PapermillExecutionError as error:
         raise CompanionError(
