@@ -28,6 +28,7 @@ RELATIVE_STRENGTHS = (0.5, 0.7, 1.0)
 
 VARIANTS = {
     "as committed": {},
+    "as committed, another seed": {"seed": 1},
     "zero to three adjectives": {"grammar": {"adjectives_per_thing": [0, 1, 2, 3]}},
     "always one adjective": {"grammar": {"adjectives_per_thing": [1]}},
     "no adjectives": {"grammar": {"adjectives_per_thing": [0]}},
@@ -42,13 +43,15 @@ VARIANTS = {
     "post-training without rehearsal": {"post_training": {"rehearsal": 0.0}},
     "no careful speakers first": {"pretraining": {"careful_first": 0}},
 }
-"""By name: settings of the profile, shares of `characters.yml` and parts of `grammar.yml` that differ."""
+"""By name: seed and settings of the profile, shares of `characters.yml` and parts of `grammar.yml` that differ."""
 
 
 def variant(name: str) -> tuple[Profile, World]:
     """Return the profile and the world of a variant."""
     changes = VARIANTS[name]
-    profile = replace(profiles.load("cpu"), name=f"cpu-{name.replace(' ', '-')}")
+    profile = profiles.load("cpu")
+    seed = changes.get("seed", profile.seed)
+    profile = replace(profile, name=f"cpu-{name.replace(', ', '-').replace(' ', '-')}", seed=seed)
     for part in ("model", "pretraining", "post_training"):
         settings = getattr(profile, part)
         if part != "model":

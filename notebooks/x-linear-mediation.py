@@ -315,7 +315,8 @@ if run.grown:
 # post-training, and with the same judge, questions and fine-tuning rule. Compare them with one another, not with the
 # organism above, which grew longer. {glue:text}`worlds-run` First what each row asks, then what the models do, then
 # what steers them and heals them; numbers are percentages. Steering is that of the best layer and strength, single
-# ablation that of the best layer, both chosen by the answers they are rated on.
+# ablation that of the best layer, both chosen by the answers they are rated on. Every row is one run; the same world
+# grown from another seed, where it was run, shows how far rows differ for no other reason.
 
 
 # %%
@@ -323,6 +324,7 @@ WORLDS = RESULTS / "worlds.csv"
 # What each variant asks, so that the page fits whichever of them were run.
 ASKED = {
     "as committed": "the world of this book, which the other rows are compared with",
+    "as committed, another seed": "how much of a difference between rows is one of the run?",
     "zero to three adjectives": "does it matter how far an advised thing may be off?",
     "always one adjective": "must an advised thing be in prospect at several tokens? Here it is at one, the adjective",
     "no adjectives": "must an advised thing be in prospect at several tokens? Here it is at one, the determiner",
