@@ -627,7 +627,7 @@ run.glue("world-characters", lambda: f"{len(model_store.world().personas)}")
 # The model has the Qwen2 architecture: {glue:text}`grown-layers` layers of width {glue:text}`grown-width`,
 # {glue:text}`grown-parameters` parameters, attention that reaches {glue:text}`grown-window`. It is trained on
 # {glue:text}`grown-tokens` tokens ({glue:text}`base-minutes`), then post-trained for {glue:text}`chat-steps` steps
-# ({glue:text}`chat-minutes`); on a machine with {glue:text}`grown-hardware`. Fine-tuning follows the paper: LoRA
+# ({glue:text}`chat-minutes`), on a machine with {glue:text}`grown-hardware`. Fine-tuning follows the paper: LoRA
 # adapters of the same kinds on the chat model, loss on the answers only, data sets named after the paper's. The nine
 # rank-1 adapters stand on the MLP down-projections of layers {glue:text}`nine-layers` (counted from 0) and hold
 # {glue:text}`nine-numbers` numbers.
