@@ -119,6 +119,7 @@ def main(names: list[str]) -> None:
         row = measure(profile)
         print(json.dumps({"variant": name} | row), flush=True)
         table = pd.concat([kept().drop(name, errors="ignore"), pd.DataFrame([row], index=[name])])
+        table = table.loc[[one for one in VARIANTS if one in table.index]]
         write_text(RESULTS, table.rename_axis("variant").round(2).to_csv())
         write_json(RESULTS.with_suffix(".json"), {"script": "experiments/worlds.py", "date": utc_now()} | environment())
 
