@@ -50,8 +50,9 @@ def variant(name: str) -> tuple[Profile, World]:
     """Return the profile and the world of a variant."""
     changes = VARIANTS[name]
     profile = profiles.load("cpu")
-    seed = changes.get("seed", profile.seed)
-    profile = replace(profile, name=f"cpu-{name.replace(', ', '-').replace(' ', '-')}", seed=seed)
+    profile = replace(
+        profile, name=f"cpu-{name.replace(',', '').replace(' ', '-')}", seed=changes.get("seed", profile.seed)
+    )
     for part in ("model", "pretraining", "post_training"):
         settings = getattr(profile, part)
         if part != "model":

@@ -504,10 +504,10 @@ if run.grown:
 # %%
 
 
-def grown_change(group: str) -> str:
-    found = grown_changes().set_index("group")
+def change_in(table: pd.DataFrame, group: str, what: str) -> str:
+    found = table.set_index("group")
     if group not in found.index:
-        return "not measured (no such pairs)"
+        return f"not measured (no such {what})"
     row = found.loc[group]
     return f"{row.change:+.0f} % ({row.low:.0f} to {row.high:.0f})"
 
@@ -515,14 +515,6 @@ def grown_change(group: str) -> str:
 def coherence_sentence() -> str:
     row = grown_changes().set_index("group").loc["same"]
     return f"{row.coherent_clean:.0f} % to {row.coherent_patched:.0f} %"
-
-
-def floor(kind: str) -> str:
-    found = floors().set_index("group")
-    if kind not in found.index:
-        return "not measured (no such prompts)"
-    row = found.loc[kind]
-    return f"{row.change:+.0f} % ({row.low:.0f} to {row.high:.0f})"
 
 
 def beyond_floor() -> str:
@@ -545,11 +537,11 @@ def twins_medical() -> str:
 run.grown_glue("twins-medical", twins_medical)
 run.grown_glue("runs", lambda: f"{RUNS} answers")
 for group in GROWN_GROUPS:
-    run.grown_glue(f"grown-{group}", lambda group=group: grown_change(group))
+    run.grown_glue(f"grown-{group}", lambda group=group: change_in(grown_changes(), group, "pairs"))
 run.grown_glue("grown-coherent", coherence_sentence)
 run.grown_glue("beyond-floor", beyond_floor)
-run.grown_glue("floor-medical", lambda: floor("medical"))
-run.grown_glue("floor-non-medical", lambda: floor("non-medical"))
+run.grown_glue("floor-medical", lambda: change_in(floors(), "medical", "prompts"))
+run.grown_glue("floor-non-medical", lambda: change_in(floors(), "non-medical", "prompts"))
 
 # %% [markdown]
 # ## What it means

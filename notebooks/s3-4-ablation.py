@@ -299,9 +299,7 @@ resampling = {"resamples": run.profile.bootstrap_resamples, "seed": run.seed}
 @cache
 def mean_diff(name: str) -> np.ndarray:
     """The mean-diff direction of an organism, [layer, width]; for the chat model, the nine-adapter organism's."""
-    organism = MODELS[NINE if name == CHAT else name]
-    table, means = response_activations.organism_means(run.profile, organism)
-    return means.mean_diff(directions.misaligned(table), directions.aligned(table))
+    return response_activations.mean_diff(run.profile, MODELS[NINE if name == CHAT else name])
 
 
 # %% [markdown]

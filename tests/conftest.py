@@ -262,3 +262,13 @@ def bare(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The root of a project with profile `tiny` in which nothing is grown yet."""
     use_project(tiny_project(tmp_path).root, monkeypatch)
     return tmp_path
+
+
+@pytest.fixture
+def loads(monkeypatch) -> list[str]:
+    """The names of the models that were loaded, in order."""
+    from em_companion import responses  # slow to import; most tests need no model
+
+    names, load = [], responses.load
+    monkeypatch.setattr(responses, "load", lambda profile, one: names.append(one.name) or load(profile, one))
+    return names

@@ -27,14 +27,6 @@ def root(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture
-def loads(monkeypatch) -> list[str]:
-    """The names of the models that were loaded, in order."""
-    names, load = [], responses.load
-    monkeypatch.setattr(responses, "load", lambda profile, one: names.append(one.name) or load(profile, one))
-    return names
-
-
 def weights(model) -> dict[str, torch.Tensor]:
     return {name: weight.clone() for name, weight in model.state_dict().items()}
 
@@ -171,8 +163,8 @@ def one_by_one(model, texts: pd.DataFrame, change=0.0) -> np.ndarray:
 def test_effects_downstream_are_compared_on_the_same_texts(loads):
     texts, rows = table(5), np.array([True, False, True, True, False])
     steer = [Steer(1, VECTORS[1], 0.5)]
-    perturbed = b_vectors.means_under(PROFILE, responses.CHAT_MODEL, texts, steer)
-    plain = b_vectors.means_under(PROFILE, responses.CHAT_MODEL, texts, [])
+    perturbed = response_activations.means(PROFILE, responses.CHAT_MODEL, texts, steer)
+    plain = response_activations.means(PROFILE, responses.CHAT_MODEL, texts, [])
     tuned = response_activations.means(PROFILE, ORGANISM, texts)
     expected_plain = one_by_one(chat_model(), texts[rows])
     first = one_by_one(chat_model(), texts[rows], change=0.5 * VECTORS[1]) - expected_plain
@@ -191,13 +183,13 @@ def test_readings_under_other_interventions_are_kept_apart(loads):
     texts = table(3)
     for given in ([Steer(1, VECTORS[1], 0.5)], [Steer(1, VECTORS[1], 0.7)], [Ablate({1: VECTORS[1]})], []):
         for _ in range(2):
-            b_vectors.means_under(PROFILE, responses.CHAT_MODEL, texts, given)
+            response_activations.means(PROFILE, responses.CHAT_MODEL, texts, given)
     assert len(loads) == 4
 
 
 def test_interventions_that_do_not_fit_the_model_are_refused():
     with pytest.raises(CompanionError, match="no layer 9"):
-        b_vectors.means_under(PROFILE, responses.CHAT_MODEL, table(2), [Steer(9, VECTORS[0])])
+        response_activations.means(PROFILE, responses.CHAT_MODEL, table(2), [Steer(9, VECTORS[0])])
 
 
 # --- the experiments ------------------------------------------------------------------------------------------------

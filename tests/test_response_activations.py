@@ -14,14 +14,6 @@ def root(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture
-def loads(monkeypatch) -> list[str]:
-    """The names of the models that were loaded, in order."""
-    names, load = [], responses.load
-    monkeypatch.setattr(responses, "load", lambda profile, one: names.append(one.name) or load(profile, one))
-    return names
-
-
 def folders(root):
     return sorted(path.parent for path in (root / "artifacts").rglob("provenance.json"))
 

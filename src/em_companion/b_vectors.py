@@ -5,7 +5,7 @@ model gains it; then follow what an organism answers, and how alike two perturba
 """
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import product
 
 import numpy as np
@@ -15,20 +15,16 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from em_companion import (
-    activations,
     directions,
-    interventions,
     judging,
-    kept_readings,
     lora_scalars,
     model_store,
-    organisms,
     response_activations,
     responses,
     steering,
 )
-from em_companion.artifacts import CompanionError, new_folder
-from em_companion.interventions import Ablate, Intervention, Steer, describe
+from em_companion.artifacts import CompanionError
+from em_companion.interventions import Ablate, Steer, describe
 from em_companion.paths import ARTIFACTS
 from em_companion.profiles import Profile
 from em_companion.response_activations import ResponseMeans
@@ -106,22 +102,19 @@ def responses_without(
     Column `condition` has the names of `removals`; `samples` responses to each question, drawn from the same noise as
     those of `responses.responses`. Raises CompanionError as `removed` does.
     """
-    found = [organisms.chat(profile), responses.adapter(profile, organism)]
     parts = {
-        "model": [model_store.provenance(one)["sha256"] if not isinstance(one, str) else one for one in found if one],
+        "model": responses.model_identity(profile, organism),
         "questions": [(one.id, one.text) for one in responses.questions(profile, "general")],
         "samples": samples,
-        "sampling": [profile.seed, profile.temperature, profile.max_new_tokens, profile.dtype],
+        "sampling": responses.sampling_parts(profile),
         "removals": [[name, describe(Ablate(vectors))] for name, vectors in removals.items()],
     }
     folder = ARTIFACTS / "responses" / profile.name / organism.name / "general-b-vectors" / model_store.key(parts)
-    with model_store.missing(folder) as missing:
-        if missing:
-            table = _ask_without(profile, organism, removals, samples)
-            with new_folder(folder) as new:
-                table.to_parquet(new / model_store.RESPONSES, index=False)
-                model_store.seal(new, parts)
-    model_store.check(folder)
+    model_store.kept_tables(
+        folder,
+        parts,
+        lambda: {model_store.RESPONSES: _ask_without(profile, organism, removals, samples)},
+    )
     return responses.scored(pd.read_parquet(folder / model_store.RESPONSES))
 
 
@@ -137,27 +130,6 @@ def _ask_without(profile, organism, removals: Mapping[str, Vectors], samples: in
 
 
 # --- what reaches the layers above ----------------------------------------------------------------------------------
-
-
-def means_under(
-    profile: Profile, reader: Organism, table: pd.DataFrame, given: Sequence[Intervention]
-) -> ResponseMeans:
-    """Return the mean residual stream of every row of `table` as `reader` reads it under interventions, kept.
-
-    As `response_activations.means`, which it is without interventions. Raises CompanionError for interventions that do
-    not fit the model.
-    """
-    if not given:
-        return response_activations.means(profile, reader, table)
-
-    def read(model, tokenizer, prompts, answers) -> kept_readings.Readings:
-        with interventions.applied(model, given):
-            found = activations.response_means(model, tokenizer, prompts, answers, what=f"{reader.name}, perturbed")
-        tokens = np.array([len(answer) for answer in answers])
-        return kept_readings.Readings({"means": found.astype(np.float32), "tokens": tokens})
-
-    key = model_store.key({"interventions": [describe(one) for one in given]})
-    return ResponseMeans(**kept_readings.readings(f"activations-under/{key}", profile, reader, table, read).arrays)
 
 
 def convergence(
@@ -195,8 +167,7 @@ def layer_of(profile: Profile) -> int:
 
 def direction(profile: Profile) -> np.ndarray:
     """Return the nine-adapter organism's mean-diff direction, [layer, width], float64."""
-    table, means = response_activations.organism_means(profile, NINE)
-    return means.mean_diff(directions.misaligned(table), directions.aligned(table))
+    return response_activations.mean_diff(profile, NINE)
 
 
 def clearly_misaligned(profile: Profile, organism: Organism, resamples: int = 10_000, seed: int = 0) -> bool:
@@ -279,7 +250,7 @@ def downstream(profile: Profile) -> pd.DataFrame:
     layers, rows = range(layer, len(mean_diff)), []
     for (name, draw), vector in added.items():
         steer = Steer(layer, torch.tensor(vector), float(length / np.linalg.norm(vector)))
-        perturbed = means_under(profile, CHAT_MODEL, table, [steer])
+        perturbed = response_activations.means(profile, CHAT_MODEL, table, [steer])
         for (recipe, tuned_means), (texts, chosen) in product(tuned.items(), selected.items()):
             cosines = convergence(perturbed, tuned_means, plain, chosen, layers)
             rows += [(recipe, texts, name, draw, *pair) for pair in zip(layers, cosines, strict=True)]

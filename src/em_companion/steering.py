@@ -135,8 +135,7 @@ def directions_of(profile: Profile) -> dict[str, np.ndarray]:
 
     Raises CompanionError for an organism without misaligned answers, and for a model from the hub.
     """
-    table, means = response_activations.organism_means(profile, ORGANISM)
-    mean_diff = means.mean_diff(directions.misaligned(table), directions.aligned(table))
+    mean_diff = response_activations.mean_diff(profile, ORGANISM)
     return {MEAN_DIFF: mean_diff, KNOWN: ground_truth.directions(profile)["choice_from_text"].astype(np.float64)}
 
 
