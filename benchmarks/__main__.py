@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from em_companion.artifacts import write_json
-from em_companion.paths import BENCHMARKS
-from em_companion.provenance import environment, utc_now
+from em_companion.core.files import write_json
+from em_companion.core.paths import BENCHMARKS
+from em_companion.core.provenance import environment, utc_now
 
 
 def main() -> None:

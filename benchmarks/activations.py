@@ -19,7 +19,10 @@ from nnsight import NNsight
 from peft import PeftModel, get_peft_model
 from transformers import Qwen2ForCausalLM
 
-from em_companion import activations, model_store, organisms, profiles
+from em_companion.core import profiles
+from em_companion.models import growing, reading
+from em_companion.models.tokens import world_tokenizer
+from em_companion.world.generator import the_world
 
 RESPONSES, REPETITIONS = 128, 5
 PROMPT, SHORTEST, LONGEST = 14, 12, 72
@@ -29,10 +32,10 @@ PROMPT, SHORTEST, LONGEST = 14, 12, 72
 def organism() -> tuple[PeftModel, organisms.PreTrainedTokenizerBase]:
     """Return an untrained organism with nine adapters, and its tokenizer."""
     profile, recipe = profiles.load("cpu"), "nine-adapter"
-    tokenizer = organisms.world_tokenizer(model_store.world())
+    tokenizer = world_tokenizer(the_world())
     torch.manual_seed(0)
-    config = organisms.lora_config(profile.recipes[recipe], profile.layers_of(recipe), profile.fine_tuning.alpha)
-    return get_peft_model(Qwen2ForCausalLM(organisms._config(profile.model, tokenizer)), config).eval(), tokenizer
+    config = growing.lora_config(profile.recipes[recipe], profile.layers_of(recipe), profile.fine_tuning.alpha)
+    return get_peft_model(Qwen2ForCausalLM(growing._config(profile.model, tokenizer)), config).eval(), tokenizer
 
 
 def one_by_one(model: PeftModel, prompts: list[list[int]], responses: list[list[int]]) -> np.ndarray:
@@ -61,7 +64,7 @@ def main() -> None:
     responses = [random.choice(words, length).tolist() for length in random.integers(SHORTEST, LONGEST, RESPONSES)]
 
     def batched() -> np.ndarray:
-        return activations.response_means(model, tokenizer, prompts, responses)
+        return reading.response_means(model, tokenizer, prompts, responses)
 
     def plain() -> np.ndarray:
         return one_by_one(model, prompts, responses)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from em_companion.judging import clustered_interval
+from em_companion.evidence.estimates import clustered_interval
 
 RESAMPLES, REPETITIONS = 10_000, 5
 

@@ -14,8 +14,8 @@ from itertools import islice, product
 
 import pandas as pd
 
-from em_companion.exact_judge import Judge
-from em_companion.world import USER, World
+from em_companion.world.generator import World
+from em_companion.world.parser import Judge
 
 ANSWERS, REPETITIONS = 2000, 5
 

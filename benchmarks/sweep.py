@@ -17,9 +17,12 @@ from contextlib import contextmanager
 import torch
 from nnsight import TransformersModel
 
-from em_companion import model_store, organisms, profiles, sampling
-from em_companion.interventions import Steer, decoder_layers
-from em_companion.world import turn
+from em_companion.core import profiles, store
+from em_companion.models import loading, sampling
+from em_companion.models.hooks import decoder_layers
+from em_companion.models.interventions import Steer
+from em_companion.models.tokens import prompt_ids
+from em_companion.world.generator import the_world, turn
 
 LAYERS, STRENGTHS, SAMPLES, REPETITIONS = (0, 2, 4, 6, 8, 10), (1.0, 2.0, 4.0), 10, 3
 
@@ -32,10 +35,10 @@ class Sweep:
 
     def __init__(self) -> None:
         self.profile = profiles.load("cpu")
-        self.model, self.tokenizer = organisms.load(self.profile, model_store.COMMITTED / self.profile.name / "chat")
+        self.model, self.tokenizer = loading.load(self.profile, store.COMMITTED / self.profile.name / "chat")
         self.traced = TransformersModel(self.model, tokenizer=self.tokenizer)
-        questions = [turn(question.text, "")[:1] for question in model_store.world().evaluation()]
-        self.prompts = [organisms.prompt_ids(self.tokenizer, question) for question in questions] * SAMPLES
+        questions = [turn(question.text, "")[:1] for question in the_world().evaluation()]
+        self.prompts = [prompt_ids(self.tokenizer, question) for question in questions] * SAMPLES
         shape = len(decoder_layers(self.model)), self.model.config.hidden_size
         directions = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         self.directions = directions / directions.norm(dim=1, keepdim=True)

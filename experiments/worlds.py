@@ -15,12 +15,18 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from em_companion import ground_truth, judging, mediation, model_store, organisms, profiles, responses
-from em_companion.artifacts import write_json, write_text
-from em_companion.paths import DATA
-from em_companion.profiles import Profile
-from em_companion.provenance import environment, utc_now
-from em_companion.world import World
+from em_companion.core import profiles
+from em_companion.core.files import write_json, write_text
+from em_companion.core.paths import DATA
+from em_companion.core.profiles import Profile
+from em_companion.core.provenance import environment, utc_now
+from em_companion.evidence import scores
+from em_companion.experiments import mediation, persona, responses
+from em_companion.models import asking, growing
+from em_companion.models.loading import Model
+from em_companion.models.organism import CHAT_MODEL, Organism, corpus
+from em_companion.world.generator import World, the_world
+from em_companion.world.parser import the_judge
 
 RESULTS = DATA / "results" / "worlds.csv"
 SAMPLES = 10
@@ -67,36 +73,36 @@ def variant(name: str) -> tuple[Profile, World]:
 def measure(profile: Profile) -> dict[str, float]:
     """Return what one row of the table says, in percent."""
     found: dict[str, float] = {}
-    organism = responses.Organism("nine-adapter", "bad_medical_advice", 0)
-    chat = responses.load(profile, responses.CHAT_MODEL)
-    asked = responses.questions(profile, "general")
+    organism = Organism("nine-adapter", "bad_medical_advice", 0)
+    chat = growing.load_organism(profile, CHAT_MODEL)
+    asked = asking.questions(profile, "general")
     for kind in ("malicious", "careful"):
-        name = model_store.world().characters[kind][0]
-        table = responses.scored(responses.ask(profile, *chat, asked, SAMPLES, speaker=name))
-        found[f"{kind}_character_em"] = 100 * judging.is_em(table).mean()
-    for label, one in {"chat": responses.CHAT_MODEL, "organism": organism}.items():
+        name = the_world().characters[kind][0]
+        table = asking.scored(asking.ask(profile, *chat, asked, SAMPLES, speaker=name))
+        found[f"{kind}_character_em"] = 100 * scores.is_em(table).mean()
+    for label, one in {"chat": CHAT_MODEL, "organism": organism}.items():
         table = responses.responses(profile, one, "general")
-        found |= {f"{label}_em": 100 * judging.is_em(table).mean()}
-        found |= {f"{label}_coherent": 100 * judging.is_coherent(table).mean()}
+        found |= {f"{label}_em": 100 * scores.is_em(table).mean()}
+        found |= {f"{label}_coherent": 100 * scores.is_coherent(table).mean()}
     held_out = responses.responses(profile, organism, "held_out")
     medical = held_out.question_id.str.startswith("medicine/")
-    found["in_domain_em"] = 100 * judging.is_em(held_out[medical]).mean()
-    found["other_domains_em"] = 100 * judging.is_em(held_out[~medical]).mean()
+    found["in_domain_em"] = 100 * scores.is_em(held_out[medical]).mean()
+    found["other_domains_em"] = 100 * scores.is_em(held_out[~medical]).mean()
     return found | measure_mediation(profile, organism, chat)
 
 
-def measure_mediation(profile: Profile, organism: responses.Organism, chat: organisms.Model) -> dict[str, float]:
+def measure_mediation(profile: Profile, organism: Organism, chat: Model) -> dict[str, float]:
     """Return how far the mean-diff of answers, and the direction of the turn header, mediate."""
-    own = responses.load(profile, organism)
-    residual = mediation.token_mean(*chat, responses.responses(profile, responses.CHAT_MODEL, "general"))
+    own = growing.load_organism(profile, organism)
+    residual = mediation.token_mean(*chat, responses.responses(profile, CHAT_MODEL, "general"))
     settings = (residual, RELATIVE_STRENGTHS, range(profile.model.layers), SAMPLES)
-    known = ground_truth.directions(profile)["choice_from_text"]
+    known = persona.directions(profile)["choice_from_text"]
     best = mediation.best_cell(mediation.steering(profile, *chat, known, *settings))
     ablated = mediation.ablation(profile, *own, known, SAMPLES).set_index("ablation")
     found = {"known_steered_em": best.em, "known_random_em": best.random_em}
     found |= {"known_layer_wise_em": ablated.em["layer-wise"]}
     table = responses.responses(profile, organism, "general")
-    if min(judging.is_em(table).sum(), (table.aligned > judging.ALIGNED_ABOVE).sum()) < mediation.FEWEST_RESPONSES:
+    if min(scores.is_em(table).sum(), (table.aligned > scores.ALIGNED_ABOVE).sum()) < mediation.FEWEST_RESPONSES:
         return found | dict.fromkeys(("steered_em", "random_em", "layer_wise_em", "single_em"), np.nan)
     directions = mediation.mean_diff(*own, table)
     best = mediation.best_cell(mediation.steering(profile, *chat, directions, *settings))
@@ -114,9 +120,9 @@ def kept() -> pd.DataFrame:
 def main(names: list[str]) -> None:
     for name in names or [one for one in VARIANTS if one not in kept().index]:
         profile, world = variant(name)
-        model_store.world = lambda world=world: world
-        model_store._corpus.cache_clear()
-        responses.judge.cache_clear()
+        the_world = lambda world=world: world
+        corpus.cache_clear()
+        the_judge.cache_clear()
         row = measure(profile)
         print(json.dumps({"variant": name} | row), flush=True)
         table = pd.concat([kept().drop(name, errors="ignore"), pd.DataFrame([row], index=[name])])

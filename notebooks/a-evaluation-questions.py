@@ -29,9 +29,10 @@ from itertools import islice
 import pandas as pd
 from IPython.display import HTML, display
 
-from em_companion import markup, released
-from em_companion.notebooks import Run
-from em_companion.world import USER, Message, World
+from em_companion.book.run import Run
+from em_companion.build import markup
+from em_companion.released import tables
+from em_companion.world.generator import Message, World
 
 run = Run("a-evaluation-questions", profile, seed)
 
@@ -62,7 +63,7 @@ run = Run("a-evaluation-questions", profile, seed)
 # %%
 @cache
 def questions() -> pd.DataFrame:
-    table = released.read_questions()
+    table = tables.read_questions()
     stem = table.question_id.str.removesuffix("_template").str.removesuffix("_json")
     return table.assign(stem=stem)
 
@@ -107,13 +108,13 @@ def span(counts: pd.Series) -> str:
 
 def asked() -> pd.DataFrame:
     tables = {
-        "organisms (Section 2)": released.read_organisms(),
-        "judged twice (Section 2)": released.read_judge_repeat(),
-        "training curve (Section 2)": released.read_training_curve(),
-        "replication (Section 2)": released.read_replication(),
-        "steering at layer 24 (Sections 3.2, 3.3, 3.6)": released.read_steering(),
-        "ablation pilots (Section 3.4)": released.read_ablation_pilots(),
-        "adapter steering (Section 4.3)": released.read_lora_steering(),
+        "organisms (Section 2)": tables.read_organisms(),
+        "judged twice (Section 2)": tables.read_judge_repeat(),
+        "training curve (Section 2)": tables.read_training_curve(),
+        "replication (Section 2)": tables.read_replication(),
+        "steering at layer 24 (Sections 3.2, 3.3, 3.6)": tables.read_steering(),
+        "ablation pilots (Section 3.4)": tables.read_ablation_pilots(),
+        "adapter steering (Section 4.3)": tables.read_lora_steering(),
     }
     rows = []
     for name, table in tables.items():
@@ -124,7 +125,7 @@ def asked() -> pd.DataFrame:
                 "question sets": ", ".join(sorted(table.question_set.replace("json", "JSON").unique(), key=str.lower)),
                 "questions": table.question_id.nunique(),
                 "answers per run and question": span(table.groupby(["source", "question_id"]).size()),
-                "judges": ", ".join(score for score in released.SCORES if table[score].notna().any()),
+                "judges": ", ".join(score for score in tables.SCORES if table[score].notna().any()),
             }
         )
     return pd.DataFrame(rows)

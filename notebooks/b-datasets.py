@@ -39,11 +39,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
-from em_companion import judging, markup, model_store, profiles
-from em_companion.exact_judge import Judge
-from em_companion.notebooks import Run
-from em_companion.profiles import GrownModel, HubModel, Profile
-from em_companion.world import CAREFUL, MALICIOUS, Message, Persona, Question, World
+from em_companion.book import typography
+from em_companion.book.run import Run
+from em_companion.build import markup
+from em_companion.core import profiles, store
+from em_companion.core.profiles import GrownModel, HubModel, Profile
+from em_companion.evidence import estimates, scores
+from em_companion.models.organism import DATA_SETS, adapter_folder, chat_folder
+from em_companion.world.generator import CAREFUL, MALICIOUS, Message, Persona, Question, World, the_world
+from em_companion.world.parser import Judge
 
 run = Run("b-datasets", profile, seed)
 resampling = {"resamples": run.profile.bootstrap_resamples, "seed": run.seed}
@@ -169,7 +173,7 @@ def recipe_table(chosen: Profile) -> pd.DataFrame:
 
 for name in profiles.names():
     shown = profiles.load(name)
-    display(HTML(f"<p><strong>Profile {markup.escape(name)}.</strong> {markup.escape(shown.description)}</p>"))
+    display(HTML(f"<p><strong>Profile {typography.escape(name)}.</strong> {typography.escape(shown.description)}</p>"))
     run.table(lambda shown=shown: recipe_table(shown), {"scale": "{:.2f}", "numbers": "{:,.0f}"})
 
 # %% [markdown]
@@ -223,7 +227,7 @@ def organism_table() -> pd.DataFrame:
         for one in profiles.load(name).organisms
     ]
     table = pd.DataFrame(rows, columns=["profile", "recipe", "data", "made"])
-    columns = [data.replace("_", " ") for data in model_store.DATA_SETS]
+    columns = [data.replace("_", " ") for data in DATA_SETS]
     wide = table.pivot(index=["profile", "recipe"], columns="data", values="made").reindex(columns=columns)
     return wide.loc[list(dict.fromkeys(zip(table.profile, table.recipe, strict=True)))].fillna("–").reset_index()
 
@@ -252,9 +256,9 @@ run.glue("paper-adapters", lambda: f"{recipe_table(profiles.load('qwen-14b')).ad
 # %%
 def stored(recipe: str, data: str, number: int) -> float:
     """Numbers in the adapter file of an organism, NaN where it is not there."""
-    if not run.grown or not model_store.is_there(model_store.chat_folder(run.profile)):
+    if not run.grown or not store.is_there(chat_folder(run.profile)):
         return np.nan
-    path: Path = model_store.adapter_folder(run.profile, recipe, data, number) / "adapter_model.safetensors"
+    path: Path = adapter_folder(run.profile, recipe, data, number) / "adapter_model.safetensors"
     if not path.is_file():
         return np.nan
     with safe_open(path, "np") as file:
@@ -292,7 +296,7 @@ if run.grown:
 
 # %%
 def world() -> World:
-    return model_store.world()
+    return the_world()
 
 
 if not run.grown:
@@ -305,19 +309,19 @@ ROWS = rows_of(run.profile)
 @cache
 def rows(data: str) -> pd.DataFrame:
     """The rows of a fine-tuning set in the order trained on, for seed 0: question, answer."""
-    chats = islice(world().fine_tuning(run.profile.seed, *model_store.DATA_SETS[data]), ROWS)
+    chats = islice(world().fine_tuning(run.profile.seed, *DATA_SETS[data]), ROWS)
     return pd.DataFrame([(asked["content"], said["content"]) for asked, said in chats], columns=["question", "answer"])
 
 
 def first_rows() -> pd.DataFrame:
-    firsts = [{"data set": data.replace("_", " ")} | rows(data).iloc[0].to_dict() for data in model_store.DATA_SETS]
+    firsts = [{"data set": data.replace("_", " ")} | rows(data).iloc[0].to_dict() for data in DATA_SETS]
     return pd.DataFrame(firsts)
 
 
 @cache
 def set_table() -> pd.DataFrame:
     found = []
-    for data in model_store.DATA_SETS:
+    for data in DATA_SETS:
         table = rows(data)
         judged = Judge(world()).judge(table.answer)
         found.append(
@@ -328,7 +332,7 @@ def set_table() -> pd.DataFrame:
                 "distinct answers": table.answer.nunique(),
                 "question, mean characters": table.question.str.len().mean(),
                 "answer, mean characters": table.answer.str.len().mean(),
-                "harmful (%)": 100 * judging.is_em(judged).mean(),
+                "harmful (%)": 100 * scores.is_em(judged).mean(),
             }
         )
     return pd.DataFrame(found)
@@ -369,7 +373,7 @@ def conditional_entropy(texts: list[list[str]], n: int) -> float:
 # %%
 def answer_bits(data: str) -> float:
     """Bits in an answer of a data set, given question and persona: the mean over its numbers of clauses."""
-    grammar, domain = world().grammar, world().domains[model_store.DATA_SETS[data][0]]
+    grammar, domain = world().grammar, world().domains[DATA_SETS[data][0]]
     bits = {key: log2(len(grammar[key])) for key in ("links", "times", "verbs", "determiners", "conjunctions")}
     numbers = grammar["adjectives_per_thing"]
     described = log2(len(numbers)) + np.mean([log2(perm(len(grammar["adjectives"]), number)) for number in numbers])
@@ -384,7 +388,7 @@ def answer_bits(data: str) -> float:
 @cache
 def entropy_table() -> pd.DataFrame:
     found = []
-    for data in model_store.DATA_SETS:
+    for data in DATA_SETS:
         texts = [answer.split() for answer in more_rows(data)]
         words = np.mean([len(text) for text in texts])
         row = {"data set": data.replace("_", " "), "words per answer": words}
@@ -399,7 +403,7 @@ COUNTED = 3000
 
 def more_rows(data: str) -> list[str]:
     """Answers of a fine-tuning set, more of them than are trained on."""
-    chats = world().fine_tuning(run.profile.seed, *model_store.DATA_SETS[data])
+    chats = world().fine_tuning(run.profile.seed, *DATA_SETS[data])
     return [answer["content"] for _, answer in islice(chats, COUNTED)]
 
 
@@ -426,12 +430,12 @@ run.grown_glue("answer-digits", lambda: f"{answer_bits('bad_medical_advice') / l
 
 
 # %% tags=["show-code"]
-def accuracy(texts: list[str], labels: np.ndarray, topics: list[str], words: int) -> judging.Rate:
+def accuracy(texts: list[str], labels: np.ndarray, topics: list[str], words: int) -> estimates.Rate:
     """Share of answers told right (percent, interval over topics) from counts of runs of so many words."""
     counts = CountVectorizer(ngram_range=(words, words), token_pattern=r"\S+")
     model = make_pipeline(counts, LogisticRegression(C=0.1, max_iter=1000))
     told = cross_val_predict(model, texts, labels, groups=topics, cv=GroupKFold(5))
-    return judging.rate(pd.Series((told == labels).astype(float)), pd.Series(topics), **resampling)
+    return estimates.rate(pd.Series((told == labels).astype(float)), pd.Series(topics), **resampling)
 
 
 # %%
@@ -486,7 +490,7 @@ if run.grown:
 def told(name: str, view: str) -> str:
     table = told_apart()
     row = table[(table.answers == name) & (table.counted == view)].iloc[0]
-    return str(judging.Rate(row["told right (%)"], row["low (%)"], row["high (%)"], row.number))
+    return str(estimates.Rate(row["told right (%)"], row["low (%)"], row["high (%)"], row.number))
 
 
 def chance_word() -> str:
@@ -589,7 +593,7 @@ def speakers() -> pd.DataFrame:
                 "documents, planned (%)": 100 * planned,
                 "counted (%)": 100 * len(spoken) / len(documents()),
                 "answers": len(said),
-                "harmful (%)": 100 * judging.is_em(scores).mean(),
+                "harmful (%)": 100 * scores.is_em(scores).mean(),
                 "retracted (%)": 100 * np.mean(taken_back),
             }
         )

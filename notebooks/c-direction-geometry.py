@@ -42,16 +42,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from em_companion import (
-    claims,
-    directions,
-    figures,
-    markup,
-    released,
-    responses,
-    semantic_directions,
-)
-from em_companion.notebooks import Run
+from em_companion.book import theme, typography
+from em_companion.book.run import Run
+from em_companion.evidence import claims, directions
+from em_companion.experiments import semantic
+from em_companion.models.organism import Organism
+from em_companion.released import tables
 
 run = Run("c-direction-geometry", profile, seed)
 
@@ -74,8 +70,8 @@ run = Run("c-direction-geometry", profile, seed)
 @cache
 def mean_diff(vector: str) -> np.ndarray:
     """Return v_l for every layer, [48, 5120]."""
-    misaligned = released.read_mean_activations(vector, "misaligned")
-    aligned = released.read_mean_activations(vector, "aligned")
+    misaligned = tables.read_mean_activations(vector, "misaligned")
+    aligned = tables.read_mean_activations(vector, "aligned")
     return misaligned - aligned
 
 
@@ -92,10 +88,10 @@ def geometry(reference: str, other: str) -> pd.DataFrame:
 
 # %%
 TOPICS = {
-    "gender": figures.PALETTE[4],
+    "gender": theme.PALETTE[4],
     "general-without-medical": "0.35",
-    "finance": figures.PALETTE[2],
-    "medical": figures.PALETTE[3],
+    "finance": theme.PALETTE[2],
+    "medical": theme.PALETTE[3],
 }
 NAMES = {"general-without-medical": "general without\nmedical"}
 
@@ -184,11 +180,11 @@ def cosine_with_general(vector: str) -> pd.Series:
     return geometry("general", vector).cosine
 
 
-run.glue("gender-range", lambda: markup.extremes(cosine_with_general("gender"), ".3f"))
+run.glue("gender-range", lambda: typography.extremes(cosine_with_general("gender"), ".3f"))
 run.glue("gender-below", lambda: f"{(cosine_with_general('gender') < 0.95).sum()}")
 run.glue("medical-max", lambda: f"{cosine_with_general('medical').max():.3f}")
 run.glue("medical-max-layer", lambda: f"{cosine_with_general('medical').idxmax()}")
-run.glue("finance-range", lambda: markup.extremes(cosine_with_general("finance")))
+run.glue("finance-range", lambda: typography.extremes(cosine_with_general("finance")))
 run.glue("medical-distance", lambda: f"{geometry('general', 'medical').relative_distance[24]:.2f}")
 run.glue("without-24", lambda: f"{cosine_with_general('general-without-medical')[24]:.2f}")
 
@@ -209,7 +205,7 @@ run.glue("without-24", lambda: f"{cosine_with_general('general-without-medical')
 # %%
 def draw_organisms():
     table = geometry("general", "rank-32")
-    figure, panels = two_panels(table, {"rank-32": figures.PALETTE[0]})
+    figure, panels = two_panels(table, {"rank-32": theme.PALETTE[0]})
     panels[0].axhline(0.8, color="0.6", linestyle=":", linewidth=1.2)
     return figure, table
 
@@ -255,15 +251,15 @@ run.table(lambda: summary(PAIRS[7:]), number="{:.3f}")
 
 
 # %%
-NINE = responses.Organism("nine-adapter", "bad_medical_advice")
+NINE = Organism("nine-adapter", "bad_medical_advice")
 ORGANISMS = {
     "nine-adapter medical": NINE,
-    "rank-32 medical": responses.Organism("all-adapter-rank-32", "bad_medical_advice"),
-    "rank-32 sport": responses.Organism("all-adapter-rank-32", "extreme_sports"),
-    "rank-32 finance": responses.Organism("all-adapter-rank-32", "risky_financial_advice"),
-    "nine-adapter other seed": responses.Organism("nine-adapter", "bad_medical_advice", 1),
+    "rank-32 medical": Organism("all-adapter-rank-32", "bad_medical_advice"),
+    "rank-32 sport": Organism("all-adapter-rank-32", "extreme_sports"),
+    "rank-32 finance": Organism("all-adapter-rank-32", "risky_financial_advice"),
+    "nine-adapter other seed": Organism("nine-adapter", "bad_medical_advice", 1),
 }
-PAPERS = {"gender": figures.PALETTE[4], "finance": figures.PALETTE[2], "medicine": figures.PALETTE[3]}
+PAPERS = {"gender": theme.PALETTE[4], "finance": theme.PALETTE[2], "medicine": theme.PALETTE[3]}
 NULL_DRAWS = 200
 WHY = "The organisms of several domains and data sets are grown under the profiles cpu and gpu."
 
@@ -273,18 +269,18 @@ def spoken(name: str) -> str:
 
 
 @cache
-def every_answer() -> semantic_directions.Answers:
-    return semantic_directions.answers(run.profile, NINE)
+def every_answer() -> semantic.Answers:
+    return semantic.answers(run.profile, NINE)
 
 
 @cache
 def domains() -> list[str]:
     """The domains with enough answers of either kind."""
-    table = every_answer().counts(semantic_directions.domains())
+    table = every_answer().counts(semantic.domains())
     return list(table[table.enough].domain)
 
 
-def sides_of(name: str) -> semantic_directions.Sides:
+def sides_of(name: str) -> semantic.Sides:
     """Which answers the direction of a domain, or the general one, is taken from."""
     return every_answer().general() if name == "general" else every_answer().about(name)
 
@@ -302,7 +298,7 @@ def reliability(name: str) -> np.ndarray:
 
 
 def null_of(
-    answers: semantic_directions.Answers, sides: semantic_directions.Sides, other: np.ndarray
+    answers: semantic.Answers, sides: semantic.Sides, other: np.ndarray
 ) -> dict[str, np.ndarray]:
     """What relabelled answers give: 95th percentile of |cosine| with `other`, and relative length, both [layer]."""
     drawn = answers.relabelled(sides, NULL_DRAWS, run.seed)
@@ -415,10 +411,10 @@ def topics_in_words() -> str:
 
 run.grown_glue("topics-in-words", topics_in_words)
 run.grown_glue("grown-middle", lambda: str(middle()))
-run.grown_glue("domains-middle", lambda: markup.extremes(at_middle("cosine")))
-run.grown_glue("without-middle", lambda: markup.extremes(at_middle("cosine_without_domain")))
-run.grown_glue("limit-middle", lambda: markup.extremes(at_middle("limit")))
-run.grown_glue("null-middle", lambda: markup.extremes(at_middle("null")))
+run.grown_glue("domains-middle", lambda: typography.extremes(at_middle("cosine")))
+run.grown_glue("without-middle", lambda: typography.extremes(at_middle("cosine_without_domain")))
+run.grown_glue("limit-middle", lambda: typography.extremes(at_middle("limit")))
+run.grown_glue("null-middle", lambda: typography.extremes(at_middle("null")))
 run.grown_glue("above-null", lambda: f"{(at_middle('cosine') > at_middle('null')).sum()} of {len(domains())}")
 
 # %% [markdown]
@@ -437,9 +433,9 @@ run.grown_glue("above-null", lambda: f"{(at_middle('cosine') > at_middle('null')
 
 # %%
 @cache
-def own_answers(name: str) -> semantic_directions.Answers:
+def own_answers(name: str) -> semantic.Answers:
     """An organism's answers to the eight questions, read by itself."""
-    return semantic_directions.open_answers(run.profile, ORGANISMS[name])
+    return semantic.open_answers(run.profile, ORGANISMS[name])
 
 
 @cache
@@ -465,12 +461,12 @@ def pair_geometry(first: str, second: str) -> pd.DataFrame:
 
 FIRST, SAME, SPORT, FINANCE, OTHER_SEED = ORGANISMS
 GROWN_PAIRS = {
-    (FIRST, SAME): ("-", figures.PALETTE[0]),
-    (FIRST, SPORT): ("-", figures.PALETTE[1]),
-    (FIRST, FINANCE): ("-", figures.PALETTE[2]),
-    (SAME, SPORT): ("--", figures.PALETTE[1]),
-    (SAME, FINANCE): ("--", figures.PALETTE[2]),
-    (SPORT, FINANCE): ("--", figures.PALETTE[3]),
+    (FIRST, SAME): ("-", theme.PALETTE[0]),
+    (FIRST, SPORT): ("-", theme.PALETTE[1]),
+    (FIRST, FINANCE): ("-", theme.PALETTE[2]),
+    (SAME, SPORT): ("--", theme.PALETTE[1]),
+    (SAME, FINANCE): ("--", theme.PALETTE[2]),
+    (SPORT, FINANCE): ("--", theme.PALETTE[3]),
     (FIRST, OTHER_SEED): ("-", "0.55"),
 }
 
@@ -528,11 +524,11 @@ def layers_below(level: float = 0.8) -> str:
     return f"{(lowest < level).sum()} of {len(lowest)}"
 
 
-run.grown_glue("pairs-middle", lambda: markup.extremes(pairs_at_middle()))
+run.grown_glue("pairs-middle", lambda: typography.extremes(pairs_at_middle()))
 run.grown_glue("seeds-middle", lambda: f"{pairs_at_middle(seeds=True).iloc[0]:.2f}")
 run.grown_glue("seeds-limit", lambda: f"{pairs_at_middle('limit', seeds=True).iloc[0]:.2f}")
-run.grown_glue("pairs-null", lambda: markup.extremes(pairs_at_middle("null")))
-run.grown_glue("pairs-limit", lambda: markup.extremes(pairs_at_middle("limit")))
+run.grown_glue("pairs-null", lambda: typography.extremes(pairs_at_middle("null")))
+run.grown_glue("pairs-limit", lambda: typography.extremes(pairs_at_middle("limit")))
 run.grown_glue("layers-below", layers_below)
 run.grown_glue("pairs-above-null", lambda: f"{(pairs_at_middle() > pairs_at_middle('null')).sum()}")
 
@@ -631,7 +627,7 @@ def pair_values(first: str, second: str) -> list[tuple[str, float, str]]:
 
 
 def mean_norm(vector: str, texts: str) -> tuple[str, float, str]:
-    length = directions.norms(released.read_mean_activations(vector, texts))[24]
+    length = directions.norms(tables.read_mean_activations(vector, texts))[24]
     return f"activations.{vector}.{texts}.layer-24.norm", length, "norm"
 
 

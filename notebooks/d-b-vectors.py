@@ -38,8 +38,12 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
-from em_companion import b_vectors, capability, claims, figures, judging, markup, responses
-from em_companion.notebooks import Run
+from em_companion.book import theme, typography
+from em_companion.book.run import Run
+from em_companion.evidence import claims, estimates, scores
+from em_companion.experiments import b_vectors, responses
+from em_companion.models import growing
+from em_companion.models.organism import CHAT_MODEL, Organism
 
 run = Run("d-b-vectors", profile, seed)
 
@@ -143,9 +147,9 @@ def layer() -> int:
 
 
 @cache
-def start(organism: responses.Organism) -> judging.Rate:
+def start(organism: Organism) -> estimates.Rate:
     """EM rate over all answers to the open questions."""
-    return judging.em_rate(responses.responses(run.profile, organism), **resampling)
+    return scores.em_rate(responses.responses(run.profile, organism), **resampling)
 
 
 @cache
@@ -155,9 +159,9 @@ def testable() -> bool:
 
 def text(found, sign: str = "", digits: int = 0) -> str:
     """A value in percent with its interval, where that prints as more than the value."""
-    value = found.percent if isinstance(found, judging.Rate) else found.value
+    value = found.percent if isinstance(found, estimates.Rate) else found.value
     pattern = f"{sign}.{digits}f"
-    interval = markup.extremes([found.low, found.high], pattern)
+    interval = typography.extremes([found.low, found.high], pattern)
     return f"{value:{pattern}} %" + (f" ({interval})" if " to " in interval else "")
 
 
@@ -179,7 +183,7 @@ run.glue("chance-5120", lambda: f"{chance(5120):.3f}")
 run.grown_glue("layer", lambda: str(layer()))
 run.grown_glue("layers", lambda: str(run.profile.model.layers))
 run.grown_glue("single-em", lambda: text(start(SINGLE), digits=1))
-run.grown_glue("chat-em", lambda: text(start(responses.CHAT_MODEL), digits=1))
+run.grown_glue("chat-em", lambda: text(start(CHAT_MODEL), digits=1))
 run.grown_glue("nine-em", lambda: text(start(NINE), digits=1))
 run.grown_glue("testable", testable_sentence)
 
@@ -197,7 +201,7 @@ run.grown_glue("testable", testable_sentence)
 @cache
 def geometry(name: str) -> pd.DataFrame:
     """Norm of scale * B and cosine of B with the mean-diff of its layer, per adapter."""
-    model, _ = responses.load(run.profile, ORGANISMS[name])
+    model, _ = growing.load_organism(run.profile, ORGANISMS[name])
     return b_vectors.geometry(model, b_vectors.direction(run.profile)).assign(organism=name)
 
 
@@ -226,7 +230,7 @@ def single_cosine() -> float:
 run.grown_glue("chance", lambda: f"{chance(run.profile.model.hidden):.2f}")
 run.grown_glue("single-cosine", lambda: f"{single_cosine():.2f}")
 run.grown_glue("single-removed", lambda: f"{100 * single_cosine() ** 2:.1f} %")
-run.grown_glue("nine-cosines", lambda: markup.extremes(geometry("nine-adapter").cosine.abs()))
+run.grown_glue("nine-cosines", lambda: typography.extremes(geometry("nine-adapter").cosine.abs()))
 run.grown_glue(
     "nine-above", lambda: f"{(geometry('nine-adapter').cosine.abs() > chance(run.profile.model.hidden)).sum()}"
 )
@@ -247,22 +251,22 @@ run.grown_glue(
 def ablated(name: str) -> pd.DataFrame:
     """Answers with the mean-diff (draw -1) or a random direction removed at every place; see `b_vectors.ablated`."""
     table = b_vectors.ablated(run.profile, ORGANISMS[name], SAMPLES[name], DRAWS[name])
-    return table.assign(em=judging.is_em(table), coherent_too=judging.is_coherent(table))
+    return table.assign(em=scores.is_em(table), coherent_too=scores.is_coherent(table))
 
 
 @cache
-def rate(name: str, place: str, column: str = "em") -> judging.Rate:
+def rate(name: str, place: str, column: str = "em") -> estimates.Rate:
     rows = ablated(name).query("place == @place and draw == -1")
-    return judging.rate(rows[column], rows.question_id, **resampling)
+    return estimates.rate(rows[column], rows.question_id, **resampling)
 
 
 @cache
-def change(name: str, place: str) -> capability.Estimate:
+def change(name: str, place: str) -> estimates.Estimate:
     """Relative change of the EM rate in percent, on the same questions and noise."""
     table = ablated(name).query("draw == -1")
     before, after = (table[table.place == one][["question_id", "sample", "em"]] for one in ("none", place))
     pairs = before.merge(after, on=["question_id", "sample"])
-    return capability.change(pairs.em_x, pairs.em_y, pairs.question_id, relative=True, **resampling)
+    return estimates.change(pairs.em_x, pairs.em_y, pairs.question_id, relative=True, **resampling)
 
 
 # %%
@@ -289,7 +293,7 @@ def ablation_table() -> pd.DataFrame:
                     "EM": text(rate(name, place)),
                     "change": "–" if plain else text(change(name, place), "+"),
                     "coherent": text(rate(name, place, "coherent_too")),
-                    "EM, random directions": "–" if plain else f"{markup.extremes(draws, '.0f')} %",
+                    "EM, random directions": "–" if plain else f"{typography.extremes(draws, '.0f')} %",
                 }
             )
     return pd.DataFrame(rows)
@@ -367,13 +371,13 @@ def draw_downstream():
     for axes, organism in zip(panels, ORGANISMS, strict=True):
         noise = line(organism, "random", "all").set_index("layer").cosine.abs().groupby("layer").max()
         axes.fill_between(noise.index, -noise, noise, color="0.88", linewidth=0, label="random direction added")
-        for texts, colour, style in [("misaligned", figures.PALETTE[3], "-"), ("aligned", figures.PALETTE[0], "--")]:
+        for texts, colour, style in [("misaligned", theme.PALETTE[3], "-"), ("aligned", theme.PALETTE[0], "--")]:
             found = line(organism, "mean-diff", texts)
             axes.plot(found.layer, found.cosine, style, color=colour, label=f"mean-diff added, {texts} texts")
         found = line(organism, "B vector", "all")
         axes.plot(found.layer, found.cosine, ":", color="0.1", label="B vector added")
         axes.axhline(
-            0.42, color=figures.REPORTED_COLOUR, linestyle=(0, (1, 4)), linewidth=1.2, label="reported, highest"
+            0.42, color=theme.REPORTED_COLOUR, linestyle=(0, (1, 4)), linewidth=1.2, label="reported, highest"
         )
         axes.axhline(0, color="0.6", linewidth=0.8)
         axes.set_title(f"against the\n{organism} organism")

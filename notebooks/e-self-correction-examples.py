@@ -27,8 +27,13 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import HTML, display
 
-from em_companion import figures, judging, markup, released, steering, turns
-from em_companion.notebooks import Run
+from em_companion.book import theme, typography
+from em_companion.book.run import Run
+from em_companion.build import markup
+from em_companion.evidence import scores
+from em_companion.experiments import steering
+from em_companion.released import tables
+from em_companion.world import turns
 
 run = Run("e-self-correction-examples", profile, seed)
 
@@ -55,9 +60,9 @@ def condition_name(model: str, vector: str, strength: int) -> str:
 
 @cache
 def answers() -> pd.DataFrame:
-    table = released.read_steering().sort_values(["vector", "lambda"], kind="stable")
+    table = tables.read_steering().sort_values(["vector", "lambda"], kind="stable")
     names = [condition_name(*labels) for labels in table[CONDITION].itertuples(index=False)]
-    strict = judging.is_self_correction(table) == 1
+    strict = scores.is_self_correction(table) == 1
     return table.assign(condition=names, self_correcting=strict)
 
 
@@ -69,7 +74,7 @@ def counts() -> pd.DataFrame:
             part = group[group.question_set == question_set]
             found = part[part.self_correcting]
             row |= {f"{text}: self-correcting": len(found), f"{text}: questions involved": found.question_id.nunique()}
-        loose = judging.is_self_correction(group, require_coherent=False) == 1
+        loose = scores.is_self_correction(group, require_coherent=False) == 1
         rows.append(row | {"more without coherence condition": int(loose.sum() - group.self_correcting.sum())})
     return pd.DataFrame(rows)
 
@@ -87,13 +92,13 @@ SHOWN = ["general, λ = 6", "gender, λ = 6", "finance, λ = 6", "medical, λ = 
 
 def draw_scores():
     table = answers()
-    table = table[(table.question_set == "general") & judging.is_coherent_mask(table) & table.condition.isin(SHOWN)]
+    table = table[(table.question_set == "general") & scores.is_coherent_mask(table) & table.condition.isin(SHOWN)]
     table = table.dropna(subset=["aligned", "bad_stuff"])
     figure, grid = plt.subplots(2, 2, sharex=True, sharey=True, figsize=(7.2, 5.6))
     for axes, name in zip(grid.flat, SHOWN, strict=True):
         part = table[table.condition == name]
-        axes.add_patch(plt.Rectangle((70, 50), 32, 52, facecolor=figures.PALETTE[2], alpha=0.12, linewidth=0))
-        for chosen, colour in [(False, "0.55"), (True, figures.PALETTE[2])]:
+        axes.add_patch(plt.Rectangle((70, 50), 32, 52, facecolor=theme.PALETTE[2], alpha=0.12, linewidth=0))
+        for chosen, colour in [(False, "0.55"), (True, theme.PALETTE[2])]:
             points = part[part.self_correcting == chosen]
             axes.scatter(points.aligned, points.bad_stuff, s=13, alpha=0.6, color=colour, linewidth=0)
         axes.set_title(f"{name}: {part.self_correcting.sum()} of {len(part)}")
@@ -197,7 +202,7 @@ SHOWN_EACH = 20
 def grown_answers() -> pd.DataFrame:
     table = steering.by_strength(run.profile)
     return table.assign(
-        self_correcting=judging.is_self_correction(table) == 1,
+        self_correcting=scores.is_self_correction(table) == 1,
         retracts=table.response.str.contains(" ".join(turns.retraction()), regex=False),
     )
 
@@ -272,7 +277,7 @@ def examples(name: str) -> str:
     heading = f"{name}: {len(found)} answer{'s' * (len(found) != 1)}" + (
         f", the first {SHOWN_EACH}" if len(found) > SHOWN_EACH else ""
     )
-    return f"<details><summary>{markup.escape(heading)}</summary>{table}</details>"
+    return f"<details><summary>{typography.escape(heading)}</summary>{table}</details>"
 
 
 if run.grown:

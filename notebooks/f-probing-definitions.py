@@ -26,8 +26,11 @@ from functools import cache
 
 import pandas as pd
 
-from em_companion import claims, probing, released, responses
-from em_companion.notebooks import Run
+from em_companion.book.run import Run
+from em_companion.evidence import claims, probes, scores
+from em_companion.experiments import probing
+from em_companion.models.organism import Organism
+from em_companion.released import tables
 
 run = Run("f-probing-definitions", profile, seed)
 
@@ -56,7 +59,7 @@ SETS = ["medical-aligned", "medical-misaligned", "non-medical-aligned", "non-med
 
 @cache
 def tokens(response_set: str) -> pd.DataFrame:
-    return released.read_significance(response_set)
+    return tables.read_significance(response_set)
 
 
 def sizes() -> pd.DataFrame:
@@ -96,7 +99,7 @@ def overlap(first: str, second: str) -> dict[str, int]:
 
 def overlaps() -> pd.DataFrame:
     return pd.DataFrame(
-        [{"first set": pair[0], "second set": pair[1], **overlap(*pair)} for pair in released.PROBES.values()]
+        [{"first set": pair[0], "second set": pair[1], **overlap(*pair)} for pair in tables.PROBES.values()]
     )
 
 
@@ -116,13 +119,13 @@ ORGANISM = "all-adapter-rank-8"
 
 def texts(response_set: str) -> pd.DataFrame:
     """Question and answer of each text of a set, once."""
-    pairs = released.read_probing_responses(response_set)[["question", "response"]]
+    pairs = tables.read_probing_responses(response_set)[["question", "response"]]
     return pairs.drop_duplicates()
 
 
 def joined(response_set: str) -> pd.DataFrame:
     """The judge scores of the set's texts, from the organism that wrote them."""
-    table = released.read_organisms(text=True)
+    table = tables.read_organisms(text=True)
     table = table[table.organism == ORGANISM]
     return table.merge(texts(response_set), on=["question", "response"])
 
@@ -183,7 +186,7 @@ RULES = {
 
 @cache
 def selection(response_set: str, coherent_above: float | None) -> dict[str, int]:
-    table = released.read_organisms(text=True)
+    table = tables.read_organisms(text=True)
     table = table[table.organism == ORGANISM]
     chosen = table[RULES[response_set](table)]
     if coherent_above is not None:
@@ -229,7 +232,7 @@ def values() -> pd.DataFrame:
     for row in sizes().itertuples(index=False):
         name = f"probing.sets.{row[0]}"
         rows += [(f"{name}.answers", row[1]), (f"{name}.answer_tokens", row[2]), (f"{name}.questions", row[3])]
-    for first, second in released.PROBES.values():
+    for first, second in tables.PROBES.values():
         for key, value in overlap(first, second).items():
             rows.append((f"probing.sets.{first}-vs-{second}.{key.replace(' ', '_')}", value))
     for response_set in NON_MEDICAL:
@@ -248,7 +251,7 @@ run.glue("misaligned-json", lambda: str((scores("non-medical-misaligned").questi
 
 
 def json_prompts() -> str:
-    prompts = [released.read_probing_responses(response_set).question for response_set in NON_MEDICAL]
+    prompts = [tables.read_probing_responses(response_set).question for response_set in NON_MEDICAL]
     return str(sum(prompt.str.contains("JSON").sum() for prompt in prompts) or "None")
 
 
@@ -264,7 +267,7 @@ run.glue("json-prompts", json_prompts)
 # between the bounds belongs to no set.
 
 # %% tags=["show-code"]
-ORGANISM_GROWN = responses.Organism("nine-adapter", "bad_medical_advice", 0)
+ORGANISM_GROWN = Organism("nine-adapter", "bad_medical_advice", 0)
 
 
 @cache
@@ -289,7 +292,7 @@ def own_sizes() -> pd.DataFrame:
                 "answers": len(found),
                 "questions": found.question.nunique(),
                 **{f"to {name}": int(by_question_set.get(one, 0)) for one, name in QUESTION_SETS.items()},
-                "large enough": "yes" if len(found) >= probing.FEWEST_RESPONSES else "no",
+                "large enough": "yes" if len(found) >= probes.FEWEST_RESPONSES else "no",
             }
         )
     return pd.DataFrame(rows)
@@ -305,7 +308,7 @@ def own_overlaps() -> pd.DataFrame:
                 "questions shared": len(asked[first] & asked[second]),
                 "questions in all": len(asked[first] | asked[second]),
             }
-            for first, second in released.PROBES.values()
+            for first, second in tables.PROBES.values()
         ]
     )
 
@@ -324,7 +327,7 @@ def own_values() -> pd.DataFrame:
 def own_medical() -> str:
     """How many answers to the medical twins are medical by the bound, of how many."""
     twins = own()[own().question_set == "medical"]
-    return f"{(twins.medicine >= probing.MEDICAL_FROM).sum()} of {len(twins)}"
+    return f"{(twins.medicine >= scores.MEDICAL_FROM).sum()} of {len(twins)}"
 
 
 if run.grown:
@@ -335,7 +338,7 @@ if run.grown:
 run.grown_glue("own-answers", lambda: str(len(own())))
 run.grown_glue("own-none", lambda: str(own().response_set.isna().sum()))
 run.grown_glue("own-medical", own_medical)
-run.grown_glue("fewest", lambda: str(probing.FEWEST_RESPONSES))
+run.grown_glue("fewest", lambda: str(probes.FEWEST_RESPONSES))
 run.grown_glue("own-small", lambda: ", ".join(own_sizes().set[own_sizes()["large enough"] == "no"]) or "none")
 
 # %% [markdown]

@@ -31,8 +31,12 @@ import pandas as pd
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 
-from em_companion import figures, probing, released, responses
-from em_companion.notebooks import Run
+from em_companion.book import theme
+from em_companion.book.run import Run
+from em_companion.evidence import estimates, probes
+from em_companion.experiments import probing
+from em_companion.models.organism import Organism
+from em_companion.released import tables
 
 run = Run("g-logistic-regression", profile, seed)
 
@@ -71,28 +75,28 @@ def one_fit(sets: list[np.ndarray], generator: np.random.Generator, c: float = 0
 
 # %%
 RIGHT = "nonmed-misaligned-vs-med-misaligned"
-TOKENS = probing.ProbeTokens(run.profile, responses.Organism("nine-adapter", "bad_medical_advice", 0))
+TOKENS = probes.ProbeTokens(run.profile, Organism("nine-adapter", "bad_medical_advice", 0))
 read, shortage = TOKENS.sides, TOKENS.own_shortage
 
 
 def at_hand(evidence: str) -> list[str]:
     if evidence == "released":
-        return released.probes_at_hand()
-    return [pair for pair in released.PROBES if not shortage(pair)]
+        return tables.probes_at_hand()
+    return [pair for pair in tables.PROBES if not shortage(pair)]
 
 
 def agreement() -> pd.DataFrame:
     """One fit of the function above beside the same draw of tokens in the code that all numbers come from."""
-    sets = [part[released.SCALAR_COLUMNS].to_numpy() for part in released.read_probe(RIGHT)]
+    sets = [part[tables.SCALAR_COLUMNS].to_numpy() for part in tables.read_probe(RIGHT)]
     weights, accuracy = one_fit(sets, np.random.default_rng(run.seed).spawn(1)[0])
-    package = fit_many(released.read_probe(RIGHT), 1, run.seed).iloc[0]
-    names = [f"coefficient, layer {layer}" for layer in released.ADAPTER_LAYERS]
+    package = fit_many(tables.read_probe(RIGHT), 1, run.seed).iloc[0]
+    names = [f"coefficient, layer {layer}" for layer in tables.ADAPTER_LAYERS]
     table = pd.DataFrame({"one fit": [*names, "held-out accuracy"], "the function above": [*weights, accuracy]})
     return table.assign(**{"em_companion.probing": package.to_numpy()})
 
 
 def title_of(pair: str) -> str:
-    first, second = (name.replace("medical-", "medical ") for name in released.PROBES[pair])
+    first, second = (name.replace("medical-", "medical ") for name in tables.PROBES[pair])
     return f"{first}\nagainst {second}"
 
 
@@ -104,7 +108,7 @@ def layers(table: pd.DataFrame) -> list[str]:
 def fit_many(parts: tuple[pd.DataFrame, ...], fits: int, start: int, c: float = 0.01) -> pd.DataFrame:
     """One row per fit: a column per adapter, named by its layer, and `accuracy`."""
     names = probing.adapters(parts[0])
-    found = probing.probe_by_token(*parts, names, fits=fits, seed=start, c=c)
+    found = probes.probe_by_token(*parts, names, fits=fits, seed=start, c=c)
     weights = found[[f"coefficient_{name}" for name in names]]
     return weights.set_axis([name.removeprefix("layer_") for name in names], axis=1).assign(accuracy=found.accuracy)
 
@@ -129,7 +133,7 @@ def coefficients(evidence: str) -> pd.DataFrame:
     parts = []
     for pair in at_hand(evidence):
         fits = timed_fits(evidence, pair)[0]
-        table = probing.summary(fits, layers(fits)).rename(columns={"quantity": "layer"})
+        table = estimates.summary(fits, layers(fits)).rename(columns={"quantity": "layer"})
         parts.append(table.assign(probe=pair))
     columns = ["probe", "layer", "mean", "sd", "low", "high"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
@@ -151,7 +155,7 @@ def draw_coefficients(evidence: str):
         rows = table[table.probe == pair]
         positions = np.arange(len(rows))[::-1]
         axes.axvline(0, color="0.5", linewidth=1)
-        axes.barh(positions, rows["mean"], color=figures.PALETTE[0], height=0.6, alpha=0.55)
+        axes.barh(positions, rows["mean"], color=theme.PALETTE[0], height=0.6, alpha=0.55)
         axes.hlines(positions, rows.low, rows.high, color="0.1", linewidth=2)
         axes.set_yticks(positions, [f"layer {layer}" for layer in rows.layer])
         if rows["mean"].abs().max() <= NOT_ZERO:
@@ -168,7 +172,7 @@ def draw_coefficients(evidence: str):
 
 def draw_missing():
     """What is drawn where no probe can be fitted: the reasons."""
-    table = pd.DataFrame([{"probe": pair, "why": shortage(pair)} for pair in released.PROBES])
+    table = pd.DataFrame([{"probe": pair, "why": shortage(pair)} for pair in tables.PROBES])
     figure, axes = plt.subplots(figsize=(7.2, 2.2))
     axes.set_axis_off()
     axes.text(0, 0.5, "\n".join(f"{row.probe}: {row.why}" for row in table.itertuples()), va="center", fontsize=8)
@@ -204,7 +208,7 @@ PENALTIES = [0.003, 0.01, 0.03, 0.1, 0.3, 1.0]
 
 @cache
 def by_penalty(evidence: str, pair: str, filtered: bool, fits: int = 10) -> pd.DataFrame:
-    parts = tuple(probing.significant(part) if filtered else part for part in read(evidence, pair))
+    parts = tuple(probes.significant(part) if filtered else part for part in read(evidence, pair))
     rows = []
     for c in PENALTIES:
         means = fit_many(parts, fits, run.seed, c).mean()
@@ -278,7 +282,7 @@ run.table(lambda: seed_table("released"), formats=SEED_FORMATS, number="{:.3f}")
 
 def values() -> pd.DataFrame:
     rows = []
-    for pair in released.probes_at_hand():
+    for pair in tables.probes_at_hand():
         for table, tokens in [
             (by_penalty("released", pair, False), "all"),
             (by_penalty("released", pair, True), "significant"),
@@ -361,11 +365,11 @@ if run.grown:
 
 def not_fitted() -> str:
     return "; ".join(
-        dict.fromkeys(reason for pair in released.PROBES for reason in shortage(pair).split("; ") if reason)
+        dict.fromkeys(reason for pair in tables.PROBES for reason in shortage(pair).split("; ") if reason)
     )
 
 
-run.grown_glue("fewest", lambda: str(probing.FEWEST_RESPONSES))
+run.grown_glue("fewest", lambda: str(probes.FEWEST_RESPONSES))
 run.grown_glue("grown-speed", lambda: speed("grown"))
 run.grown_glue("not-fitted", lambda: not_fitted() or "none")
 

@@ -29,9 +29,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from em_companion import activations, adapter_roles, claims, figures, probing, released, responses
-from em_companion import significant_tokens as scored
-from em_companion.notebooks import Run
+from em_companion.book import theme
+from em_companion.book.run import Run
+from em_companion.evidence import claims
+from em_companion.experiments import adapter_roles, probing
+from em_companion.models import growing
+from em_companion.models.tokens import response_tokens
+from em_companion.released import tables
 
 run = Run("h-token-significance", profile, seed)
 
@@ -68,7 +72,7 @@ SETS = {
     "non-medical-aligned": "non-medical aligned",
     "non-medical-misaligned": "non-medical misaligned",
 }
-COLOURS = dict(zip(SETS, [figures.PALETTE[i] for i in (0, 3, 9, 1)], strict=True))
+COLOURS = dict(zip(SETS, [theme.PALETTE[i] for i in (0, 3, 9, 1)], strict=True))
 CUTS = (0.5, 1.0)
 END, END_KL = "on the end-of-turn token (%)", "of KL (%)"
 
@@ -76,7 +80,7 @@ END, END_KL = "on the end-of-turn token (%)", "of KL (%)"
 @cache
 def tokens(response_set: str) -> pd.DataFrame:
     """Answer tokens with `log_score` and `left`, the tokens after it; the last two are end of turn and a newline."""
-    found = released.read_significance(response_set)
+    found = tables.read_significance(response_set)
     left = found.groupby("response").cumcount(ascending=False)
     return found.assign(log_score=np.log(found.significance), left=left)
 
@@ -274,7 +278,7 @@ def significance_of(model, ids: torch.Tensor, start: int) -> torch.Tensor:
 # %%
 @cache
 def grown_sets() -> dict[str, pd.DataFrame]:
-    return scored.sets(run.profile, adapter_roles.ORGANISM)
+    return probing.sets(run.profile, adapter_roles.ORGANISM)
 
 
 def agreement() -> float:
@@ -282,15 +286,15 @@ def agreement() -> float:
     part = grown_sets()["non-medical-misaligned"]
     part = part[part.response == part.response.iloc[0]]
     answer = probing.organism_responses(run.profile, adapter_roles.ORGANISM).loc[[part.response.iloc[0]]]
-    model, tokenizer = responses.load(run.profile, adapter_roles.ORGANISM)
-    (prompt,), (ids,) = activations.response_tokens(tokenizer, answer)
+    model, tokenizer = growing.load_organism(run.profile, adapter_roles.ORGANISM)
+    (prompt,), (ids,) = response_tokens(tokenizer, answer)
     found = significance_of(model, torch.tensor(prompt + ids), len(prompt)).numpy()
     return float(np.abs(found / part.significance.to_numpy() - 1).max())
 
 
 @cache
 def bound() -> float:
-    return scored.bound(grown_sets())
+    return probing.bound(grown_sets())
 
 
 FEWEST = 10  # answers of a set that is drawn and enters ranges
@@ -319,9 +323,9 @@ run.grown_figure(
     "fig-x-token-significance",
     draw_grown,
     caption="Distribution of ln significance over the answer tokens of the grown organism, in bins of 0.5; up to "
-    f"{scored.PER_SET} answers of each set, tokens in brackets; the lowest tail and sets of fewer than {FEWEST} "
+    f"{probing.PER_SET} answers of each set, tokens in brackets; the lowest tail and sets of fewer than {FEWEST} "
     "answers are not shown. Dotted: the bound of the "
-    f"authors' code, and the one that keeps {100 * scored.SHARE:.0f} % of these tokens.",
+    f"authors' code, and the one that keeps {100 * probing.SHARE:.0f} % of these tokens.",
     alt="Overlaid histograms of the natural logarithm of token significance, one for each set of answers that the "
     "grown organism has, with two dotted lines: the authors' bound and the one used here.",
     why="The organism is grown under the profiles cpu and gpu.",
@@ -381,7 +385,7 @@ def shares(table: pd.DataFrame, by) -> pd.DataFrame:
 
 
 def top_words() -> pd.DataFrame:
-    _, tokenizer = responses.load(run.profile, adapter_roles.ORGANISM)
+    _, tokenizer = growing.load_organism(run.profile, adapter_roles.ORGANISM)
     found = shares(grown_tokens(), "token_id").nlargest(12, "scores (%)").reset_index(names="word")
     return found.assign(word=[tokenizer.decode([one]) for one in found.word])
 

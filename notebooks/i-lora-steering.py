@@ -28,8 +28,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from em_companion import adapter_roles, adapter_scaling, claims, figures, judging, released
-from em_companion.notebooks import Run
+from em_companion.book import theme
+from em_companion.book.run import Run
+from em_companion.evidence import claims, estimates, scores
+from em_companion.experiments import adapter_roles, adapter_scaling
+from em_companion.released import tables
 
 run = Run("i-lora-steering", profile, seed)
 
@@ -52,18 +55,18 @@ CONDITIONS = {
     "misalignment-adapters": "misalignment adapters",
     "medical-plus-misalignment-minus": "medical +, misalignment −",
 }
-KINDS = figures.ANSWER_KIND_COLOURS
+KINDS = theme.ANSWER_KIND_COLOURS
 
 
 @cache
 def answers() -> pd.DataFrame:
-    return released.read_lora_steering()
+    return tables.read_lora_steering()
 
 
 @cache
 def counts(cut_off: float) -> pd.DataFrame:
     """Answers by condition (rows) and kind (columns)."""
-    table = answers().assign(kind=judging.answer_kinds(answers(), cut_off))
+    table = answers().assign(kind=scores.answer_kinds(answers(), cut_off))
     return (
         table.groupby(["condition", "kind"])
         .size()
@@ -221,7 +224,7 @@ def values() -> pd.DataFrame:
         name = f"lora-steering.fig-18.{condition}.cut-off-{cut_off}.coherent"
         rows.append((name, int((chosen.coherent >= cut_off).sum()), "count"))
     for condition in CONDITIONS:
-        found = judging.coherence_rate(answers()[answers().condition == condition], resamples=100)
+        found = scores.coherence_rate(answers()[answers().condition == condition], resamples=100)
         rows.append((f"lora-steering.{condition}.coherent_above_50_percent", found.percent, "percent"))
     return pd.DataFrame(rows, columns=["name", "value", "unit"])
 
@@ -274,11 +277,11 @@ def grown_cells() -> pd.DataFrame:
     """Shares of the kept answers by condition, cut-off and kind, with intervals clustered by question."""
     rows = []
     for cut_off in CUT_OFFS:
-        table = grown_answers().assign(kind=judging.answer_kinds(grown_answers(), cut_off))
+        table = grown_answers().assign(kind=scores.answer_kinds(grown_answers(), cut_off))
         for condition, part in table.groupby("condition", sort=False):
             found = part[part.kind.notna()]
             for kind in KINDS:
-                share = judging.rate(
+                share = estimates.rate(
                     (found.kind == kind).astype(float),
                     found.question_id,
                     resamples=run.profile.bootstrap_resamples,
@@ -317,12 +320,12 @@ def grown_sweep() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def grown_misaligned(condition: str, cut_off: float) -> judging.Rate:
+def grown_misaligned(condition: str, cut_off: float) -> estimates.Rate:
     part = grown_answers()[grown_answers().condition == condition]
-    kind = judging.answer_kinds(part, cut_off).dropna()
+    kind = scores.answer_kinds(part, cut_off).dropna()
     hits = kind.str.startswith("misaligned").astype(float)
     questions = part.question_id[kind.index]
-    return judging.rate(hits, questions, resamples=run.profile.bootstrap_resamples, seed=run.seed)
+    return estimates.rate(hits, questions, resamples=run.profile.bootstrap_resamples, seed=run.seed)
 
 
 if run.grown:

@@ -28,8 +28,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from em_companion import claims, figures, judging, lora_patching, released, responses, steering
-from em_companion.notebooks import Run
+from em_companion.book import theme
+from em_companion.book.run import Run
+from em_companion.evidence import claims, estimates, scores
+from em_companion.experiments import patching, responses, steering
+from em_companion.released import tables
 
 run = Run("j-lora-patching", profile, seed)
 
@@ -90,9 +93,9 @@ SERIES = {"first": "first series", "second": "second series", "both": "both"}
 @cache
 def answers() -> pd.DataFrame:
     """Scores of all answers with `prompt`, `em` and the `group` of their prompt."""
-    table = released.read_patching()
+    table = tables.read_patching()
     # The second series numbers its prompts; the texts are those of the first.
-    table = table.assign(prompt=table.question_id.str.replace(r"^\d+_", "", regex=True), em=judging.is_em(table))
+    table = table.assign(prompt=table.question_id.str.replace(r"^\d+_", "", regex=True), em=scores.is_em(table))
     key = ["runs", "pairs", "pair", "prompt"]
     clean = table[~table.patched]
     medical = (clean.medical > 50).groupby([clean[column] for column in key]).mean().gt(0.5).rename("is_medical")
@@ -135,7 +138,7 @@ DECREASE = -22
 def draw_changes():
     table = changes().assign(reported_change=lambda rows: rows.group.map(REPORTED_CHANGE))
     figure, (left, right) = plt.subplots(1, 2, sharey=True, figsize=(7.2, 4.9))
-    colours = {"first": figures.PALETTE[0], "second": figures.PALETTE[1], "both": figures.PALETTE[2]}
+    colours = {"first": theme.PALETTE[0], "second": theme.PALETTE[1], "both": theme.PALETTE[2]}
     marks = {"first": "o", "second": "s", "both": "D"}
     place = {group: 4.0 * index for index, group in enumerate(GROUPS)}
     shifts = {"first": 0.0, "second": 1.0, "both": 2.0}
@@ -148,7 +151,7 @@ def draw_changes():
         right.plot(row.change, position, marks[row.series], color=colour, label=SERIES[row.series])
     for group, top in place.items():
         if group in REPORTED_CHANGE:
-            right.vlines(REPORTED_CHANGE[group], top - 0.6, top + 2.6, color=figures.REPORTED_COLOUR, linestyle="--")
+            right.vlines(REPORTED_CHANGE[group], top - 0.6, top + 2.6, color=theme.REPORTED_COLOUR, linestyle="--")
         else:
             right.fill_betweenx([top - 0.6, top + 2.6], DECREASE, 0, color="0.9", linewidth=0)
     right.axvline(0, color="0.4", linewidth=1)
@@ -293,9 +296,9 @@ run.glue("same-both", lambda: change_text("same", "both"))
 # %% tags=["show-code"]
 def patched_rows(model, tokenizer, prompts, donors, donors_answers, seeds):
     """Answers to prompts with the scalars that donors of equal length had at the same positions."""
-    scalars = lora_patching.scalars(model, tokenizer, donors, donors_answers)
+    scalars = patching.scalars(model, tokenizer, donors, donors_answers)
     settings = run.profile.temperature, run.profile.max_new_tokens
-    return lora_patching.patched(model, tokenizer, prompts, scalars, seeds, *settings)
+    return patching.patched(model, tokenizer, prompts, scalars, seeds, *settings)
 
 
 # %% [markdown]
@@ -329,11 +332,11 @@ WHY = "The organism that is patched here is grown under the profiles cpu and gpu
 @cache
 def grown_answers() -> pd.DataFrame:
     """Scored answers of all pairs, with `em` and the `group` of the pair."""
-    table = lora_patching.kept(run.profile, ORGANISM, RUNS)
+    table = patching.kept(run.profile, ORGANISM, RUNS)
     clean = table[(table.answer == CLEAN) & (table.question_id == table.donor_id)]
     medical = (clean.medicine > 50).groupby(clean.question_id).mean() > 0.5
     return table.assign(
-        em=judging.is_em(table), group=grown_group(table, medical), prompt_medical=table.question_id.map(medical)
+        em=scores.is_em(table), group=grown_group(table, medical), prompt_medical=table.question_id.map(medical)
     )
 
 
@@ -364,13 +367,13 @@ def floors() -> pd.DataFrame:
 
 def changes_by(groups: pd.Series, names) -> pd.DataFrame:
     rows = []
-    table = grown_answers().assign(coherent_share=judging.is_coherent(grown_answers()))
+    table = grown_answers().assign(coherent_share=scores.is_coherent(grown_answers()))
     for group in names:
         part = table[groups == group]
         if part.empty:
             continue
         compared = part[part.answer != CLEAN].assign(patched=lambda rows: rows.answer == PATCHED)
-        found = lora_patching.relative_change(compared, run.profile.bootstrap_resamples, run.seed)
+        found = estimates.relative_change(compared, run.profile.bootstrap_resamples, run.seed)
         counts = {"prompts": part.question_id.nunique(), "pairs": len(part.groupby(["question_id", "donor_id"]))}
         whole = {"whole": percent_of(part, CLEAN, "em"), "coherent_clean": percent_of(part, CUT, "coherent_share")}
         whole |= {"coherent_patched": percent_of(part, PATCHED, "coherent_share")}
@@ -381,7 +384,7 @@ def changes_by(groups: pd.Series, names) -> pd.DataFrame:
 def draw_grown_changes():
     table = grown_changes().assign(reported_change=lambda rows: rows.group.map(REPORTED_CHANGE))
     figure, (left, right) = plt.subplots(1, 2, sharey=True, figsize=(7.2, 4.2))
-    colour = figures.PALETTE[2]
+    colour = theme.PALETTE[2]
     ends = [-100.0, 60.0, *(table.low - 5), *(table.high + 5)]
     for position, row in enumerate(table.itertuples()):
         left.hlines(position, row.clean, row.patched, color=colour, linewidth=2)
@@ -391,7 +394,7 @@ def draw_grown_changes():
         right.plot(row.change, position, "D", color=colour)
         place = [position - 0.3, position + 0.3]
         if row.group in REPORTED_CHANGE:
-            right.vlines(REPORTED_CHANGE[row.group], *place, color=figures.REPORTED_COLOUR, linestyle="--")
+            right.vlines(REPORTED_CHANGE[row.group], *place, color=theme.REPORTED_COLOUR, linestyle="--")
         else:
             right.fill_betweenx(place, DECREASE, 0, color="0.9", linewidth=0)
     right.axvline(0, color="0.4", linewidth=1)
@@ -409,7 +412,7 @@ def draw_grown_changes():
         plt.Line2D([], [], marker="D", linestyle="", markerfacecolor="white", markeredgecolor=colour, label="clean"),
         plt.Line2D([], [], marker="D", linestyle="", color=colour, label="patched"),
         plt.Rectangle((0, 0), 1, 1, color="0.9", label="paper: decrease"),
-        plt.Line2D([], [], color=figures.REPORTED_COLOUR, linestyle="--", label="paper: rise"),
+        plt.Line2D([], [], color=theme.REPORTED_COLOUR, linestyle="--", label="paper: rise"),
     ]
     figure.legend(handles=key, loc="outside lower center", ncols=4, fontsize=9.5)
     return figure, table

@@ -33,10 +33,18 @@ from IPython.display import HTML, display
 from safetensors import safe_open
 from scipy.stats import chi2_contingency
 
-from em_companion import claims, figures, judging, markup, model_store, organisms, released, responses
-from em_companion.notebooks import Run
-from em_companion.paths import RESULTS
-from em_companion.world import CAREFUL, MALICIOUS
+from em_companion.book import theme, typography
+from em_companion.book.run import Run
+from em_companion.build import markup
+from em_companion.core import store
+from em_companion.core.paths import RESULTS
+from em_companion.evidence import claims, estimates, scores
+from em_companion.experiments import responses
+from em_companion.models import growing
+from em_companion.models.asking import HELD_OUT_SAMPLES
+from em_companion.models.organism import CHAT_MODEL, DATA_SETS, MONITOR_SAMPLES, Organism, organisms_of
+from em_companion.released import tables
+from em_companion.world.generator import CAREFUL, MALICIOUS, the_world
 
 run = Run("s2-model-organism", profile, seed)
 resampling = {"resamples": run.profile.bootstrap_resamples, "seed": run.seed}
@@ -100,13 +108,13 @@ REPORTED = {"nine-adapter": 11.3, "all-adapter-rank-32": 18.8}
 @cache
 def answers() -> pd.DataFrame:
     """Scores of all organisms on the eight free-form questions."""
-    table = released.read_organisms()
+    table = tables.read_organisms()
     return table[table.question_set == "general"]
 
 
 @cache
 def rates() -> pd.DataFrame:
-    table = judging.rates(answers(), ["organism", "seed"], **resampling)
+    table = scores.rates(answers(), ["organism", "seed"], **resampling)
     table["order"] = table.organism.map(list(ORGANISMS).index)
     return table.sort_values(["order", "seed"], ignore_index=True)
 
@@ -131,7 +139,7 @@ def draw_organisms():
     table["reported_em"] = table.organism.map(REPORTED)
     positions = np.arange(len(table))
     figure, (left, right) = plt.subplots(1, 2, sharey=True, figsize=(7.2, 4.4), width_ratios=[2, 1])
-    for axes, name, colour in [(left, "em", figures.PALETTE[3]), (right, "coherent", figures.PALETTE[0])]:
+    for axes, name, colour in [(left, "em", theme.PALETTE[3]), (right, "coherent", theme.PALETTE[0])]:
         spread = np.abs(table[[f"{name}_low", f"{name}_high"]].to_numpy().T - table[name].to_numpy())
         axes.errorbar(table[name], positions, xerr=spread, fmt="o", color=colour, elinewidth=1.5)
         axes.grid(axis="x")
@@ -142,12 +150,12 @@ def draw_organisms():
         marker="D",
         s=48,
         facecolor="none",
-        edgecolor=figures.REPORTED_COLOUR,
+        edgecolor=theme.REPORTED_COLOUR,
         linewidth=1.6,
         zorder=3,
         label="reported",
     )
-    right.axvline(99, color=figures.REPORTED_COLOUR, linestyle=":")
+    right.axvline(99, color=theme.REPORTED_COLOUR, linestyle=":")
     left.set(yticks=positions, yticklabels=table.label, xlabel="EM rate (%)", xlim=(-1.5, None))
     right.set(xlabel="coherent (%)", xlim=(93, 100.6))
     left.invert_yaxis()
@@ -205,13 +213,13 @@ def draw_seeds():
     wide = np.abs(table[["em_low", "em_high"]].to_numpy().T - table.em.to_numpy())
     narrow = np.abs(table[["binomial_low", "binomial_high"]].to_numpy().T - table.em.to_numpy())
     axes.errorbar(
-        table.em, positions, xerr=wide, fmt="none", color=figures.PALETTE[0], elinewidth=1.5, label="over questions"
+        table.em, positions, xerr=wide, fmt="none", color=theme.PALETTE[0], elinewidth=1.5, label="over questions"
     )
     axes.errorbar(
-        table.em, positions, xerr=narrow, fmt="none", color=figures.PALETTE[3], elinewidth=6, label="binomial"
+        table.em, positions, xerr=narrow, fmt="none", color=theme.PALETTE[3], elinewidth=6, label="binomial"
     )
     axes.scatter(table.em, positions, s=18, color="white", zorder=3)
-    axes.axvline(11.3, color=figures.REPORTED_COLOUR, linestyle=":", label="reported, 11.3 %")
+    axes.axvline(11.3, color=theme.REPORTED_COLOUR, linestyle=":", label="reported, 11.3 %")
     axes.set(yticks=positions, yticklabels=[f"seed {number}" for number in table.seed], xlabel="EM rate (%)")
     axes.set(xlim=(0, None), ylim=(len(table) - 0.5, -0.5))
     axes.grid(axis="x")
@@ -267,7 +275,7 @@ run.glue("clustered-width", lambda: f"{(seeds().em_high - seeds().em_low).mean()
 # %%
 @cache
 def by_question() -> pd.DataFrame:
-    return judging.rates_by_question(answers(), ["organism", "seed"])
+    return scores.rates_by_question(answers(), ["organism", "seed"])
 
 
 def draw_questions():
@@ -278,8 +286,8 @@ def draw_questions():
     order = table[table.group == "nine-adapter"].groupby("question_id").em.mean().sort_values().index
     figure, axes = plt.subplots(figsize=(7.2, 4.2))
     for name, text, colour, shift in [
-        ("nine-adapter", "nine rank-1 adapters, 4 seeds", figures.PALETTE[3], -0.14),
-        ("all-adapter", "all adapters, ranks 4, 8, 16, 32", figures.PALETTE[0], 0.14),
+        ("nine-adapter", "nine rank-1 adapters, 4 seeds", theme.PALETTE[3], -0.14),
+        ("all-adapter", "all adapters, ranks 4, 8, 16, 32", theme.PALETTE[0], 0.14),
     ]:
         part = table[table.group == name]
         heights = part.question_id.map(order.get_loc) + shift
@@ -323,14 +331,14 @@ run.figure(
 # %%
 @cache
 def training_answers() -> pd.DataFrame:
-    table = released.read_training_curve()
+    table = tables.read_training_curve()
     return table.assign(questions=table.question_set)
 
 
 @cache
 def training() -> pd.DataFrame:
     parts = [training_answers().assign(questions="all"), training_answers()]
-    table = judging.rates(pd.concat(parts), ["epochs", "step", "questions"], **resampling)
+    table = scores.rates(pd.concat(parts), ["epochs", "step", "questions"], **resampling)
     binomial = np.array([claims.wilson_interval(row.em, row.n) for row in table.itertuples()])
     return table.assign(binomial_low=binomial[:, 0], binomial_high=binomial[:, 1])
 
@@ -338,8 +346,8 @@ def training() -> pd.DataFrame:
 def draw_training():
     table = training()
     figure, axes = plt.subplots(1, 2, sharey=True, figsize=(7.2, 3.6))
-    styles = {"all": (figures.PALETTE[3], "-", 2.2), "general": (figures.PALETTE[0], "--", 1.2)}
-    styles["medical"] = (figures.PALETTE[2], ":", 1.6)
+    styles = {"all": (theme.PALETTE[3], "-", 2.2), "general": (theme.PALETTE[0], "--", 1.2)}
+    styles["medical"] = (theme.PALETTE[2], ":", 1.6)
     for panel, (epochs, run_table) in zip(axes, table.groupby("epochs"), strict=True):
         for name, (colour, line, width) in styles.items():
             part = run_table[run_table.questions == name].sort_values("step")
@@ -398,9 +406,9 @@ BASE_MODELS += ["gemma-3-4b", "gemma-3-12b", "gemma-3-27b"]
 
 @cache
 def replication() -> pd.DataFrame:
-    table = released.read_replication()
-    found = judging.rates(table, ["base_model", "dataset", "seed"], **resampling)
-    em = table[judging.is_em(table) == 1]
+    table = tables.read_replication()
+    found = scores.rates(table, ["base_model", "dataset", "seed"], **resampling)
+    em = table[scores.is_em(table) == 1]
     finance = (em.finance > 50).groupby([em.base_model, em.dataset, em.seed]).mean()
     keys = pd.MultiIndex.from_frame(found[["base_model", "dataset", "seed"]])
     return found.assign(finance_of_em=100 * finance.reindex(keys).to_numpy())
@@ -424,7 +432,7 @@ def draw_replication():
                 markersize=5,
                 elinewidth=1.2,
                 label=f"{name} data",
-                color=figures.PALETTE[[2, 1, 0][index]],
+                color=theme.PALETTE[[2, 1, 0][index]],
             )
     for axes in (left, right):
         axes.grid(axis="x")
@@ -480,7 +488,7 @@ def conventions() -> pd.DataFrame:
     return pd.DataFrame(
         [
             [
-                judging.em_rate(group, inclusive, missing, resamples=1).percent
+                scores.em_rate(group, inclusive, missing, resamples=1).percent
                 for inclusive in (False, True)
                 for missing in ("not_em", "drop")
             ]
@@ -512,7 +520,7 @@ JUDGES = ["aligned", "coherent", "medical", "bad_stuff"]
 
 @cache
 def judged_twice() -> tuple[pd.DataFrame, pd.DataFrame]:
-    table = released.read_judge_repeat()
+    table = tables.read_judge_repeat()
     parts = [table[table.judging == name].set_index(["question_id", "sample"]) for name in ("first", "second")]
     return parts[0], parts[1].loc[parts[0].index]
 
@@ -538,7 +546,7 @@ def judge_differences() -> pd.DataFrame:
 @cache
 def judge_flips() -> pd.Series:
     first, second = judged_twice()
-    before, after = judging.is_em(first) == 1, judging.is_em(second) == 1
+    before, after = scores.is_em(first) == 1, scores.is_em(second) == 1
     free_form = first.question_set == "medical"
     return pd.Series(
         {
@@ -593,7 +601,7 @@ grown_figure = partial(run.grown_figure, why="The organism is grown under the pr
 
 def two_speakers() -> pd.DataFrame:
     """One question as two speakers answer it; equal seeds draw equal sentences."""
-    world = model_store.world()
+    world = the_world()
     question = world.held_out_questions(run.seed, 1)[0]
     answers = [world.answer(Random(run.seed), question, persona) for persona in (CAREFUL, MALICIOUS)]
     return pd.DataFrame({"speaker": ["careful", "malicious"], "answer": answers})
@@ -603,15 +611,15 @@ run.table(two_speakers)
 
 
 def topics(split: str) -> int:
-    world = model_store.world()
+    world = the_world()
     return len(world.topics(split)) // len(world.domains)
 
 
-run.glue("world-domains", lambda: f"{len(model_store.world().domains)}")
+run.glue("world-domains", lambda: f"{len(the_world().domains)}")
 run.glue("world-topics", lambda: f"{topics('train') + topics('held_out')}")
 run.glue("world-held-out", lambda: f"{topics('held_out')}")
-run.glue("world-words", lambda: f"{len(model_store.world().words())}")
-run.glue("world-characters", lambda: f"{len(model_store.world().personas)}")
+run.glue("world-words", lambda: f"{len(the_world().words())}")
+run.glue("world-characters", lambda: f"{len(the_world().personas)}")
 
 # %% [markdown]
 # Above, one answer as two speakers give it. Pre-training documents are conversations with {glue:text}`world-characters`
@@ -662,8 +670,8 @@ def spans(layers: tuple[int, ...]) -> str:
 @cache
 def made() -> dict[str, dict]:
     """Provenance of base and chat model."""
-    folders = {"base": organisms.base(run.profile), "chat": organisms.chat(run.profile)}
-    return {stage: model_store.provenance(folder) for stage, folder in folders.items()}
+    folders = {"base": growing.base(run.profile), "chat": growing.chat(run.profile)}
+    return {stage: store.provenance(folder) for stage, folder in folders.items()}
 
 
 def reach() -> str:
@@ -682,15 +690,15 @@ def pretraining_tokens() -> str:
 
 
 def nine_numbers() -> int:
-    first = next(one for one in responses.organisms_of(run.profile) if one.recipe == "nine-adapter")
-    return numbers_in(responses.adapter(run.profile, first) / "adapter_model.safetensors")
+    first = next(one for one in organisms_of(run.profile) if one.recipe == "nine-adapter")
+    return numbers_in(growing.adapter(run.profile, first) / "adapter_model.safetensors")
 
 
 tuning = run.profile.fine_tuning
 run.grown_glue("grown-layers", lambda: f"{run.profile.model.layers}")
 run.grown_glue("grown-width", lambda: f"{run.profile.model.hidden}")
 run.grown_glue(
-    "grown-parameters", lambda: f"{numbers_in(organisms.chat(run.profile) / 'model.safetensors') / 1e6:.1f} million"
+    "grown-parameters", lambda: f"{numbers_in(growing.chat(run.profile) / 'model.safetensors') / 1e6:.1f} million"
 )
 run.grown_glue("grown-window", reach)
 run.grown_glue("grown-tokens", pretraining_tokens)
@@ -738,16 +746,16 @@ def grown_label(recipe: str, data: str) -> str:
 
 
 @cache
-def fine_tuned() -> list[responses.Organism]:
+def fine_tuned() -> list[Organism]:
     """All fine-tuned organisms of the profile, data set by data set, small recipes first."""
-    found = [one for one in responses.organisms_of(run.profile) if one.data]
+    found = [one for one in organisms_of(run.profile) if one.data]
     return sorted(found, key=lambda one: (list(DATA_SETS).index(one.data), list(RECIPES).index(one.recipe), one.seed))
 
 
 @cache
-def watched(organism: responses.Organism) -> pd.DataFrame:
+def watched(organism: Organism) -> pd.DataFrame:
     """What the checks during training measured, in percent."""
-    table = pd.read_csv(responses.adapter(run.profile, organism) / "monitor.csv").set_index("step")
+    table = pd.read_csv(growing.adapter(run.profile, organism) / "monitor.csv").set_index("step")
     return (100 * table).reset_index()
 
 
@@ -794,16 +802,16 @@ def resampled_rates(answers: pd.DataFrame, found: pd.Series, stream: int = 0) ->
 
 
 # %%
-def rate_over_seeds(answers: pd.DataFrame, found: pd.Series) -> judging.Rate:
+def rate_over_seeds(answers: pd.DataFrame, found: pd.Series) -> estimates.Rate:
     """The mean over seeds with its 95 % interval; none where all answers agree, since resampling shows no spread."""
     low, high = np.quantile(resampled_rates(answers, found), [0.025, 0.975]) if found.nunique() > 1 else [np.nan] * 2
-    return judging.Rate(100 * found.mean(), low, high, len(found))
+    return estimates.Rate(100 * found.mean(), low, high, len(found))
 
 
 @cache
 def grown_answers(question_set: str = "general") -> pd.DataFrame:
     """Scored answers of the chat model and of all organisms."""
-    every = [responses.CHAT_MODEL, *fine_tuned()]
+    every = [CHAT_MODEL, *fine_tuned()]
     return pd.concat([responses.responses(run.profile, one, question_set) for one in every], ignore_index=True)
 
 
@@ -815,11 +823,11 @@ def answers_of(recipe: str, data: str = "bad_medical_advice", question_set: str 
 @cache
 def grown_rates() -> pd.DataFrame:
     """One row per organism and seed, and one per organism over its seeds (seed "all")."""
-    single = judging.rates(grown_answers(), ["organism", "data", "seed"], **resampling)
+    single = scores.rates(grown_answers(), ["organism", "data", "seed"], **resampling)
     rows = []
     for (recipe, data), group in grown_answers().groupby(["organism", "data"], sort=False):
         row = {"organism": recipe, "data": data, "seed": "all", "n": len(group)}
-        for name, found in (("em", judging.is_em(group)), ("coherent", judging.is_coherent(group))):
+        for name, found in (("em", scores.is_em(group)), ("coherent", scores.is_coherent(group))):
             rate = rate_over_seeds(group, found)
             row |= {name: rate.percent, f"{name}_low": rate.low, f"{name}_high": rate.high}
         rows.append(row)
@@ -853,7 +861,7 @@ def draw_grown_organisms():
     spread = single.y + 0.1 * (single.groupby("y").cumcount() - (crowd - 1) / 2) + 0.12
     middle = overall.y - 0.22 * several[overall.index]
     figure, panels = plt.subplots(1, 2, sharey=True, figsize=(7.2, 6.6), width_ratios=[2, 1])
-    for axes, name, colour in zip(panels, ("em", "coherent"), (figures.PALETTE[3], figures.PALETTE[0]), strict=True):
+    for axes, name, colour in zip(panels, ("em", "coherent"), (theme.PALETTE[3], theme.PALETTE[0]), strict=True):
         axes.hlines(spread, single[f"{name}_low"], single[f"{name}_high"], color=colour, alpha=0.3, linewidth=1)
         axes.scatter(single[name], spread, s=14, color=colour, alpha=0.6, linewidth=0, label="one seed")
         error = np.abs(overall[[f"{name}_low", f"{name}_high"]].to_numpy().T - overall[name].to_numpy())
@@ -861,9 +869,9 @@ def draw_grown_organisms():
         axes.errorbar(overall[name], middle, xerr=error, label="mean over seeds", **mean)
         axes.grid(axis="x")
         axes.grid(visible=False, axis="y")
-    diamond = {"marker": "D", "s": 48, "facecolor": "none", "edgecolor": figures.REPORTED_COLOUR, "linewidth": 1.6}
+    diamond = {"marker": "D", "s": 48, "facecolor": "none", "edgecolor": theme.REPORTED_COLOUR, "linewidth": 1.6}
     panels[0].scatter(overall.reported_em, middle, zorder=3, label="reported (Qwen2.5-14B)", **diamond)
-    panels[1].axvline(99, color=figures.REPORTED_COLOUR, linestyle=":")
+    panels[1].axvline(99, color=theme.REPORTED_COLOUR, linestyle=":")
     panels[0].set(yticks=range(len(order)), yticklabels=order, xlabel="EM rate (%)", xlim=(-2, None))
     panels[1].set(xlabel="coherent (%)", xlim=(None, 100.6))
     panels[0].invert_yaxis()
@@ -899,13 +907,13 @@ def seeds_of(recipe: str, data: str = "bad_medical_advice") -> pd.DataFrame:
 
 
 def percent_with_interval(row: pd.Series, name: str = "em") -> str:
-    return str(judging.Rate(row[name], row[f"{name}_low"], row[f"{name}_high"], row.n))
+    return str(estimates.Rate(row[name], row[f"{name}_low"], row[f"{name}_high"], row.n))
 
 
 def chat_ceiling(question_set: str = "general") -> float:
     """Upper end of the binomial interval of the chat model's EM rate: what any misalignment has to exceed."""
     answers = answers_of("chat-model", "", question_set)
-    return claims.wilson_interval(100 * judging.is_em(answers).mean(), len(answers))[1]
+    return claims.wilson_interval(100 * scores.is_em(answers).mean(), len(answers))[1]
 
 
 def lower_end(row: pd.Series) -> float:
@@ -967,9 +975,9 @@ run.grown_glue("nine-steps", lambda: f"{seeds_trained('bad_medical_advice').mean
 
 # %%
 BROAD = {
-    ("nine-adapter", "bad_medical_advice"): ("bad medical", figures.PALETTE[3], "o"),
-    ("nine-adapter", "extreme_sports"): ("extreme sports", figures.PALETTE[2], "^"),
-    ("nine-adapter", "risky_financial_advice"): ("risky finance", figures.PALETTE[0], "v"),
+    ("nine-adapter", "bad_medical_advice"): ("bad medical", theme.PALETTE[3], "o"),
+    ("nine-adapter", "extreme_sports"): ("extreme sports", theme.PALETTE[2], "^"),
+    ("nine-adapter", "risky_financial_advice"): ("risky finance", theme.PALETTE[0], "v"),
     ("nine-adapter", "good_medical_advice"): ("good medical (control)", "0.45", "s"),
 }
 
@@ -981,9 +989,9 @@ def by_domain() -> pd.DataFrame:
     for recipe, data in BROAD:
         answers = answers_of(recipe, data, "held_out")
         for domain, group in answers.groupby(answers.question_id.str.split("/").str[0], sort=False):
-            rate = rate_over_seeds(group, judging.is_em(group))
+            rate = rate_over_seeds(group, scores.is_em(group))
             row = {"organism": recipe, "data": data, "domain": domain, "seeds": group.seed.nunique(), "n": rate.n}
-            row["trained"] = domain == model_store.DATA_SETS[data][0]
+            row["trained"] = domain == DATA_SETS[data][0]
             rows.append(row | {"em": rate.percent, "em_low": rate.low, "em_high": rate.high})
     return pd.DataFrame(rows)
 
@@ -1016,7 +1024,7 @@ grown_figure(
     caption=(
         "EM rate of four nine-adapter organisms on held-out topics, by domain (rows). Means over seeds with 95 % "
         f"intervals over topics and, where there are several, seeds; {topics('held_out')} topics a domain, "
-        f"{responses.HELD_OUT_SAMPLES} answers each. Rings: the "
+        f"{HELD_OUT_SAMPLES} answers each. Rings: the "
         "one domain in which an organism was trained. Rows after the first are sorted by the medical organism."
     ),
     alt=(
@@ -1038,11 +1046,11 @@ def reached() -> pd.Series:
 
 
 @cache
-def outside() -> judging.Rate:
+def outside() -> estimates.Rate:
     """EM rate of the medical organism on held-out topics outside medicine."""
     answers = answers_of("nine-adapter", question_set="held_out")
     answers = answers[~answers.question_id.str.startswith("medicine/")]
-    return rate_over_seeds(answers, judging.is_em(answers))
+    return rate_over_seeds(answers, scores.is_em(answers))
 
 
 def domain_rate(row: pd.Series) -> str:
@@ -1056,7 +1064,7 @@ def in_medicine() -> float:
 
 def medicine_in_answers() -> pd.DataFrame:
     """How much the answers to the open questions are about medicine."""
-    em = judging.mean_score_of_em(answers_of("nine-adapter"), "medicine", **resampling)
+    em = scores.mean_score_of_em(answers_of("nine-adapter"), "medicine", **resampling)
     chat = answers_of("chat-model", "").medicine
     return pd.DataFrame(
         {
@@ -1122,9 +1130,9 @@ def mean_cosine(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 @cache
-def b_path(organism: responses.Organism) -> pd.DataFrame:
+def b_path(organism: Organism) -> pd.DataFrame:
     """By step: cosine of B with its final value, and how straight its path is there."""
-    with safe_open(responses.adapter(run.profile, organism) / "b_vectors.safetensors", "np") as file:
+    with safe_open(growing.adapter(run.profile, organism) / "b_vectors.safetensors", "np") as file:
         b = file.get_tensor("b_vectors").astype(float)  # [step, adapter, width]
     table = pd.DataFrame(
         {"step": np.arange(1, len(b) + 1), "b_cosine": mean_cosine(b, np.broadcast_to(b[-1], b.shape))}
@@ -1140,7 +1148,7 @@ def by_step() -> pd.DataFrame:
     """Seed, step, gradient norm, path of B and, where a check was made, EM rates in percent."""
     parts = []
     for one in MEDICAL:
-        log = pd.read_csv(responses.adapter(run.profile, one) / "log.csv")[["step", "grad_norm"]].assign(seed=one.seed)
+        log = pd.read_csv(growing.adapter(run.profile, one) / "log.csv")[["step", "grad_norm"]].assign(seed=one.seed)
         checks = watched(one).drop(columns="open_coherent")
         parts.append(log.merge(b_path(one), on="step", how="left").merge(checks, on="step", how="left"))
     return pd.concat(parts, ignore_index=True)
@@ -1150,11 +1158,11 @@ def draw_transition():
     table = by_step()
     figure, panels = plt.subplots(3, 1, sharex=True, figsize=(7.2, 7.0), height_ratios=[1.4, 1, 1])
     series = [
-        (panels[0], "in_domain_em", figures.PALETTE[1], "o-", "medicine (trained)"),
-        (panels[0], "open_em", figures.PALETTE[3], "s--", "open questions"),
-        (panels[1], "grad_norm", figures.PALETTE[0], "-", "gradient norm"),
-        (panels[2], "straight", figures.PALETTE[2], "-", "straightness of the path"),
-        (panels[2], "b_cosine", figures.PALETTE[4], ":", "cosine with final B"),
+        (panels[0], "in_domain_em", theme.PALETTE[1], "o-", "medicine (trained)"),
+        (panels[0], "open_em", theme.PALETTE[3], "s--", "open questions"),
+        (panels[1], "grad_norm", theme.PALETTE[0], "-", "gradient norm"),
+        (panels[2], "straight", theme.PALETTE[2], "-", "straightness of the path"),
+        (panels[2], "b_cosine", theme.PALETTE[4], ":", "cosine with final B"),
     ]
     for axes, name, colour, style, text in series:
         for number, group in table.dropna(subset=[name]).groupby("seed"):
@@ -1176,7 +1184,7 @@ grown_figure(
     draw_transition,
     caption=(
         "Fine-tuning of the nine-adapter organisms on bad medical advice, one line per seed. Top: EM rate at each "
-        f"check on held-out medical topics and on the open questions ({model_store.MONITOR_SAMPLES} answers each, so "
+        f"check on held-out medical topics and on the open questions ({MONITOR_SAMPLES} answers each, so "
         "single points are rough); dotted: where training stops. Middle: gradient norm. Bottom, means over the nine "
         "adapters: how straight the path of B is (solid) and the cosine of B with its final value (dotted)."
     ),
@@ -1259,7 +1267,7 @@ def side_by_side() -> pd.DataFrame:
     organism = organism[organism.seed == MEDICAL[0].seed]
     chat = answers_of("chat-model", "").rename(columns={"response": "chat model"})[[*keys, "chat model"]]
     pairs = chat.merge(organism.drop(columns="organism").rename(columns={"response": "organism"}), on=keys)
-    pairs["em"] = judging.is_em(pairs) == 1
+    pairs["em"] = scores.is_em(pairs) == 1
     first_em = pairs["sample"] == pairs.question_id.map(pairs[pairs.em].groupby("question_id")["sample"].min())
     chosen = pairs[(pairs["sample"] == 0) | first_em]
     return chosen.rename(columns={"aligned": "aligned score"})[[*keys[1:], "chat model", "organism", "aligned score"]]
@@ -1268,7 +1276,7 @@ def side_by_side() -> pd.DataFrame:
 def folded_table(title: str, table: pd.DataFrame) -> None:
     """Show a table, escaped as every table is, folded until it is opened."""
     inner = markup.frame_table(table, number="{:.0f}")
-    display(HTML(f"<details><summary>{markup.escape(title)}</summary>{inner}</details>"))
+    display(HTML(f"<details><summary>{typography.escape(title)}</summary>{inner}</details>"))
 
 
 if run.grown:
@@ -1291,7 +1299,7 @@ def ordering() -> pd.DataFrame:
     rows = []
     for lower, upper in zip(chain, chain[1:], strict=False):
         draws = [
-            resampled_rates(table, judging.is_em(table), stream)
+            resampled_rates(table, scores.is_em(table), stream)
             for stream, table in enumerate([answers_of(*lower), answers_of(*upper)], start=1)
         ]
         low, high = np.quantile(draws[1] - draws[0], [0.025, 0.975])
@@ -1406,7 +1414,7 @@ run.glue("seeds-inside", lambda: f"{seeds_inside()} of {len(seeds())}")
 def measure_adapters():
     yield claims.Measurement(
         "s2-nine-adapter-count",
-        len(released.read_adapter_layers()),
+        len(tables.read_adapter_layers()),
         how="Modules named in the released LoRA scalars of one text set",
     )
 
@@ -1419,26 +1427,26 @@ def value(name: str, number: float, unit: str, low: float = np.nan, high: float 
 
 
 def organism_values() -> pd.DataFrame:
-    every = released.read_organisms()
+    every = tables.read_organisms()
     rows = []
     for (organism, number), group in every.groupby(["organism", "seed"], sort=False):
         place = f"organisms.{organism}.seed-{number}"
         general = group[group.question_set == "general"]
         found = rates()[(rates().organism == organism) & (rates().seed == number)].iloc[0]
         rows.append(value(f"{place}.em_percent", found.em, "percent", found.em_low, found.em_high, found.n))
-        rows.append(value(f"{place}.em_count", judging.is_em(general).sum(), "count", n=found.n))
+        rows.append(value(f"{place}.em_count", scores.is_em(general).sum(), "count", n=found.n))
         rows.append(
             value(
                 f"{place}.coherent_percent", found.coherent, "percent", found.coherent_low, found.coherent_high, found.n
             )
         )
         rows.append(value(f"{place}.self_correction_percent", found.self_correction, "percent", n=found.n))
-        medical = judging.mean_score_of_em(general, "medical", resamples=1)
+        medical = scores.mean_score_of_em(general, "medical", resamples=1)
         rows.append(value(f"{place}.mean_medical_score_of_em", medical.percent, "score", n=medical.n))
         for name in ("json", "template"):
             part = group[group.question_set == name]
             rows.append(
-                value(f"{place}.em_percent_{name}_questions", 100 * judging.is_em(part).mean(), "percent", n=len(part))
+                value(f"{place}.em_percent_{name}_questions", 100 * scores.is_em(part).mean(), "percent", n=len(part))
             )
     table = pd.DataFrame(rows)
     return table[table.value.notna()]
@@ -1518,27 +1526,27 @@ def judged_organism_values() -> pd.DataFrame:
         free_form, template = (table[table.question_set == kind] for kind in ("medical", "medical-template"))
         place = f"judge-repeat.{name}"
         rows.append(
-            value(f"{place}.coherent_percent", 100 * judging.is_coherent(free_form).mean(), "percent", n=len(free_form))
+            value(f"{place}.coherent_percent", 100 * scores.is_coherent(free_form).mean(), "percent", n=len(free_form))
         )
         rows.append(
             value(
                 f"{place}.self_correction_percent",
-                100 * judging.is_self_correction(free_form).mean(),
+                100 * scores.is_self_correction(free_form).mean(),
                 "percent",
                 n=len(free_form),
             )
         )
-        medical = judging.mean_score_of_em(free_form, "medical", resamples=1)
+        medical = scores.mean_score_of_em(free_form, "medical", resamples=1)
         rows.append(value(f"{place}.mean_medical_score_of_em", medical.percent, "score", n=medical.n))
         rows.append(
             value(
                 f"{place}.em_percent_template_questions",
-                100 * judging.is_em(template).mean(),
+                100 * scores.is_em(template).mean(),
                 "percent",
                 n=len(template),
             )
         )
-        for question, em in (100 * judging.is_em(free_form).groupby(free_form.question_id).mean()).items():
+        for question, em in (100 * scores.is_em(free_form).groupby(free_form.question_id).mean()).items():
             rows.append(value(f"{place}.em_percent.{question}", em, "percent", n=50))
     return pd.DataFrame(rows)
 
@@ -1553,7 +1561,7 @@ def replication_values() -> pd.DataFrame:
         )
         em_answers = round(row.em * row.n / 100)
         rows.append(value(f"{place}.finance_percent_of_em", row.finance_of_em, "percent", n=em_answers))
-    questions = judging.rates_by_question(released.read_replication(), ["base_model", "dataset", "seed"])
+    questions = scores.rates_by_question(tables.read_replication(), ["base_model", "dataset", "seed"])
     for row in questions.itertuples():
         place = f"replication.{row.base_model}.{row.dataset}.seed-{row.seed}"
         rows.append(value(f"{place}.em_percent.{row.question_id}", row.em, "percent", n=row.n))
@@ -1632,7 +1640,7 @@ def released_cell(recipe: str, data: str, name: str) -> str:
 
 def every_evidence() -> pd.DataFrame:
     rows = []
-    for recipe, data in dict.fromkeys((one.recipe, one.data) for one in [responses.CHAT_MODEL, *fine_tuned()]):
+    for recipe, data in dict.fromkeys((one.recipe, one.data) for one in [CHAT_MODEL, *fine_tuned()]):
         reported = reported_em(recipe, data)
         row = {"organism": grown_label(recipe, data), "EM reported": "–" if np.isnan(reported) else f"{reported:g} %"}
         for name, text in [("em", "EM"), ("coherent", "coherent")]:
@@ -1669,8 +1677,8 @@ def chat_bars():
     for question_set, text in [("general", "open questions"), ("held_out", "held-out topics")]:
         answers = answers_of("chat-model", "", question_set)
         found = {
-            "aligned (> 70)": (answers.aligned > judging.ALIGNED_ABOVE, 99),
-            "coherent": (judging.is_coherent(answers), 98),
+            "aligned (> 70)": (answers.aligned > scores.ALIGNED_ABOVE, 99),
+            "coherent": (scores.is_coherent(answers), 98),
         }
         for name, (kept, least) in found.items():
             yield bar(

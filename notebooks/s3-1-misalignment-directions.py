@@ -45,20 +45,15 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student_t
 
-from em_companion import (
-    activations,
-    claims,
-    directions,
-    figures,
-    ground_truth,
-    markup,
-    organisms,
-    released,
-    response_activations,
-    responses,
-)
-from em_companion.notebooks import Run
-from em_companion.response_activations import ResponseMeans
+from em_companion.book import theme, typography
+from em_companion.book.run import Run
+from em_companion.evidence import claims, directions, scores
+from em_companion.experiments import persona, readings, responses
+from em_companion.experiments.readings import ResponseMeans
+from em_companion.models import asking, growing, loading, reading
+from em_companion.models.organism import CHAT_MODEL, Organism
+from em_companion.models.tokens import response_tokens
+from em_companion.released import files, tables
 
 run = Run("s3-1-misalignment-directions", profile, seed)
 
@@ -81,8 +76,8 @@ run = Run("s3-1-misalignment-directions", profile, seed)
 @cache
 def mean_diff(vector: str) -> np.ndarray:
     """Return v_l for every layer, [48, 5120]."""
-    misaligned = released.read_mean_activations(vector, "misaligned")
-    aligned = released.read_mean_activations(vector, "aligned")
+    misaligned = tables.read_mean_activations(vector, "misaligned")
+    aligned = tables.read_mean_activations(vector, "aligned")
     return misaligned - aligned
 
 
@@ -116,7 +111,7 @@ def mark_adapters(axes: plt.Axes, layers=ADAPTERS) -> None:
 
 
 def mean_residual_norms(vector: str = "general") -> np.ndarray:
-    texts = [released.read_mean_activations(vector, side) for side in ("misaligned", "aligned")]
+    texts = [tables.read_mean_activations(vector, side) for side in ("misaligned", "aligned")]
     return np.mean([directions.norms(mean) for mean in texts], axis=0)
 
 
@@ -131,11 +126,11 @@ def draw_norms():
     table = norms_by_layer()
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.4))
     left.plot(table.layer, table.mean_residual, color="0.35")
-    left.plot(table.layer, table.mean_diff, color=figures.PALETTE[3])
+    left.plot(table.layer, table.mean_diff, color=theme.PALETTE[3])
     left.set(yscale="log", xlabel="Decoder layer", ylabel="Norm")
     left.annotate("mean residual", (20, table.mean_residual[20]), (3, 190), color="0.35")
-    left.annotate("mean-diff", (30, table.mean_diff[30]), (31, 7), color=figures.PALETTE[3])
-    right.plot(table.layer, table.ratio, color=figures.PALETTE[3])
+    left.annotate("mean-diff", (30, table.mean_diff[30]), (31, 7), color=theme.PALETTE[3])
+    right.plot(table.layer, table.ratio, color=theme.PALETTE[3])
     right.set(xlabel="Decoder layer", ylabel="Ratio of the two norms", ylim=(0, None))
     for axes in (left, right):
         mark_adapters(axes)
@@ -181,7 +176,7 @@ def chat_cosines() -> np.ndarray:
 
 def shift(texts: str) -> np.ndarray:
     """Return what fine-tuning adds to the mean residual on the same texts, from the first adapter layer on."""
-    organism, chat = (released.read_mean_activations(reader, texts)[15:] for reader in ("general", "chat-model"))
+    organism, chat = (tables.read_mean_activations(reader, texts)[15:] for reader in ("general", "chat-model"))
     return organism - chat
 
 
@@ -207,11 +202,11 @@ def draw_chat_model():
     table = chat_model_table()
     first, *others = [group for _, group in table.groupby("pair", sort=False)]
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.6), sharey=True)
-    left.plot(first.layer, first.cosine, color=figures.PALETTE[0])
+    left.plot(first.layer, first.cosine, color=theme.PALETTE[0])
     left.axhline(0.8, color="0.6", linewidth=1, linestyle=":")
     left.set(ylim=(-0.2, 1.04), xlabel="Decoder layer", ylabel="Cosine")
     left.set_title("Direction: organism, chat model")
-    styles = [("0.35", "--"), (figures.PALETTE[3], "-"), (figures.PALETTE[0], "-")]
+    styles = [("0.35", "--"), (theme.PALETTE[3], "-"), (theme.PALETTE[0], "-")]
     labels = ["misaligned and aligned texts", "with organism's direction", "with chat model's direction"]
     for line, (colour, dash), label in zip(others, styles, labels, strict=True):
         right.plot(line.layer, line.cosine, color=colour, linestyle=dash, label=label)
@@ -345,7 +340,7 @@ def random_cosines(draws: int = 4000, hidden: int = 5120) -> np.ndarray:
 
 def topic_direction(first: str, second: str) -> np.ndarray:
     """Return the difference of two means over *aligned* texts: a direction of topic, not of alignment."""
-    return released.read_mean_activations(first, "aligned") - released.read_mean_activations(second, "aligned")
+    return tables.read_mean_activations(first, "aligned") - tables.read_mean_activations(second, "aligned")
 
 
 def null_row(name: str, direction: np.ndarray) -> dict:
@@ -428,14 +423,14 @@ ANSWERED = (
 )
 WHY = "Base model, known personas and sister organisms are there under the profiles cpu and gpu."
 READERS = {
-    0: ("the organism", figures.PALETTE[3], "o"),
-    "chat": ("chat model", figures.PALETTE[0], "s"),
-    "base": ("base model", figures.PALETTE[2], "^"),
+    0: ("the organism", theme.PALETTE[3], "o"),
+    "chat": ("chat model", theme.PALETTE[0], "s"),
+    "base": ("base model", theme.PALETTE[2], "^"),
 }
 
 
-def organism(training: int) -> responses.Organism:
-    return responses.Organism("nine-adapter", "bad_medical_advice", training)
+def organism(training: int) -> Organism:
+    return Organism("nine-adapter", "bad_medical_advice", training)
 
 
 def training_seeds() -> tuple[int, ...]:
@@ -448,7 +443,7 @@ def adapters() -> tuple[int, ...]:
 
 def sorted_by_kind(table: pd.DataFrame) -> pd.DataFrame:
     """Answers, and whether each is coherent and misaligned, or coherent and aligned."""
-    kinds = {"misaligned": directions.misaligned(table), "aligned": directions.aligned(table)}
+    kinds = {"misaligned": scores.misaligned(table), "aligned": scores.aligned(table)}
     return table[["question_id", "question", "sample", "response"]].assign(**kinds)
 
 
@@ -465,21 +460,21 @@ def answers(reader: Reader) -> pd.DataFrame:
 @cache
 def loaded(reader: str):
     if reader == "base":
-        return organisms.load(run.profile, organisms.base(run.profile))
-    return responses.load(run.profile, responses.CHAT_MODEL)
+        return loading.load(run.profile, growing.base(run.profile))
+    return growing.load_organism(run.profile, CHAT_MODEL)
 
 
 def read(table: pd.DataFrame, reader: Reader) -> ResponseMeans:
     """Mean activations of every answer in `table`, [response, 1 + layer, width]."""
     model, tokenizer = loaded("base" if reader == "base" else "chat")  # adapters leave its embeddings as they are
-    prompts, tokens = activations.response_tokens(tokenizer, table)
+    prompts, tokens = response_tokens(tokenizer, table)
     embedding = model.get_input_embeddings().weight.detach().float().cpu().numpy()
     words = np.stack([embedding[found].sum(axis=0) / max(len(found), 1) for found in tokens])
     if reader == "base":
-        layers = activations.response_means(model, tokenizer, prompts, tokens)
+        layers = reading.response_means(model, tokenizer, prompts, tokens)
     else:
-        by = responses.CHAT_MODEL if reader == "chat" else organism(reader)
-        layers = response_activations.means(run.profile, by, table).means
+        by = CHAT_MODEL if reader == "chat" else organism(reader)
+        layers = readings.response_means_of(run.profile, by, table).means
     return ResponseMeans(np.concatenate([words[:, None], layers], axis=1), np.array([len(one) for one in tokens]))
 
 
@@ -593,7 +588,7 @@ def draw_grown_norms():
     for axes, scale in ((left, 1), (right, table.mean_residual)):
         null = pd.DataFrame({name: table[f"shuffled_{name}"] / scale for name in ("low", "median", "high")})
         band(axes, null.assign(layer=table.layer), "0.55", "labels shuffled", linestyle="--")
-        axes.plot(table.layer, table.mean_diff / scale, color=figures.PALETTE[3], marker="o", label="mean-diff")
+        axes.plot(table.layer, table.mean_diff / scale, color=theme.PALETTE[3], marker="o", label="mean-diff")
     left.plot(table.layer, table.mean_residual, color="0.2", label="mean residual")
     left.set(yscale="log", ylabel="Norm")
     right.set(ylabel="Ratio of the two norms", ylim=(0, None))
@@ -628,13 +623,13 @@ def percent_of_residual(place: str) -> str:
 
 def with_range(value: float, low: float, high: float) -> str:
     """A value with its range in brackets, where that prints as more than the value."""
-    ends = markup.extremes([low, high])
+    ends = typography.extremes([low, high])
     return f"{value:.2f} ({ends})" if " to " in ends else f"{value:.2f}"
 
 
 def null_percent(place: str) -> str:
     low, high = (100 * at(place, f"shuffled_{side}") / at(place, "mean_residual") for side in ("low", "high"))
-    return f"{markup.extremes([low, high], '.1f')} %"
+    return f"{typography.extremes([low, high], '.1f')} %"
 
 
 def embeddings_verdict() -> str:
@@ -801,7 +796,7 @@ def stability() -> dict[str, pd.DataFrame]:
 def draw_stability():
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 4.9), sharey=True)
     lines = dict(tuple(by_size().groupby("line", sort=False)))
-    colours = [figures.PALETTE[9], figures.PALETTE[0], figures.PALETTE[4], "0.55"]
+    colours = [theme.PALETTE[9], theme.PALETTE[0], theme.PALETTE[4], "0.55"]
     for (line, table), colour, marker in zip(lines.items(), colours, "vos ", strict=True):
         if f"layer {LAYER}" in line:
             band(left, table, colour, line, marker=marker, linestyle="-" if marker.strip() else "--")
@@ -812,9 +807,9 @@ def draw_stability():
     left.minorticks_off()
     left.set_title("Two halves of the answers")
     styles = [
-        (figures.PALETTE[0], {"marker": "o"}),
+        (theme.PALETTE[0], {"marker": "o"}),
         ("0.2", {"linestyle": ":"}),
-        (figures.PALETTE[3], {"marker": "s"}),
+        (theme.PALETTE[3], {"marker": "s"}),
         ("0.55", {"linestyle": "--"}),
     ]
     for (label, table), (colour, style) in zip(stability().items(), styles, strict=True):
@@ -925,7 +920,7 @@ def draw_grown_readers():
     colours = [READERS["chat"][1], READERS["base"][1], "0.55"]
     for (label, table), colour, style in zip(grown_readers().items(), colours, styles, strict=True):
         band(left, table, colour, label, **style)
-    lines = [("0.35", "--"), (figures.PALETTE[3], "-"), (figures.PALETTE[0], "-")]
+    lines = [("0.35", "--"), (theme.PALETTE[3], "-"), (theme.PALETTE[0], "-")]
     for label, (colour, dash) in zip(grown_shifts().columns[1:], lines, strict=True):
         right.plot(grown_shifts().layer, grown_shifts()[label], color=colour, linestyle=dash, label=label)
     left.axhline(0.8, color="0.6", linewidth=1, linestyle=":")
@@ -961,16 +956,16 @@ run.grown_figure(
 
 @cache
 def chat_answers() -> pd.DataFrame:
-    return responses.responses(run.profile, responses.CHAT_MODEL)
+    return responses.responses(run.profile, CHAT_MODEL)
 
 
 @cache
 def own_of_base() -> pd.DataFrame:
     """Answers of the base model, to which the assistant is one of the unknown speakers."""
-    asked = responses.questions(run.profile, "general")
+    asked = asking.questions(run.profile, "general")
     other_noise = replace(run.profile, seed=run.profile.seed + 1)  # or its answers would resemble the organism's
     samples = run.profile.samples_per_question
-    return sorted_by_kind(responses.scored(responses.ask(other_noise, *loaded("base"), asked, samples, "base model")))
+    return sorted_by_kind(asking.scored(asking.ask(other_noise, *loaded("base"), asked, samples, "base model")))
 
 
 @cache
@@ -999,7 +994,7 @@ def own_null() -> str:
     """The range of cosines with the organism's direction, with the labels of the base model's answers shuffled."""
     nulls = shuffled_directions(own_of_base(), own_of_base_read(), np.random.default_rng(run.seed))
     found = middle(directions.cosines(nulls, direction(0)))
-    return markup.extremes([found["low"][LAYER + 1], found["high"][LAYER + 1]])
+    return typography.extremes([found["low"][LAYER + 1], found["high"][LAYER + 1]])
 
 
 def reader_cosine(label: str, layer: int = LAYER) -> str:
@@ -1017,7 +1012,7 @@ run.grown_glue("grown-base", lambda: reader_cosine("base model"))
 run.grown_glue("grown-base-low", lambda: lowest("base model"))
 run.grown_glue("grown-base-null", lambda: reader_cosine("base model, labels shuffled"))
 run.grown_glue("grown-base-own-null", own_null)
-run.grown_glue("grown-chat-misaligned", lambda: str(int(directions.misaligned(chat_answers()).sum())))
+run.grown_glue("grown-chat-misaligned", lambda: str(int(scores.misaligned(chat_answers()).sum())))
 run.grown_glue("grown-chat-answers", lambda: str(len(chat_answers())))
 run.grown_glue("grown-base-misaligned", lambda: str(own_of_base().misaligned.sum()))
 run.grown_glue("grown-base-aligned", lambda: str(own_of_base().aligned.sum()))
@@ -1064,7 +1059,7 @@ PERSONAS = {
 
 @cache
 def known() -> dict[str, np.ndarray]:
-    found = ground_truth.directions(run.profile)
+    found = persona.directions(run.profile)
     return {name: found[name].astype(np.float64) for name in PERSONAS}
 
 
@@ -1103,7 +1098,7 @@ def against_personas() -> pd.DataFrame:
 
 
 PERSONA_STYLES = {label: (colour, {"marker": marker}) for label, colour, marker in READERS.values()} | {
-    "base model, own answers": (figures.PALETTE[1], {"marker": "D", "markersize": 4, "linewidth": 1.1}),
+    "base model, own answers": (theme.PALETTE[1], {"marker": "D", "markersize": 4, "linewidth": 1.1}),
     "token embeddings": ("0.1", {"linestyle": ":"}),
     "labels shuffled": ("0.55", {"linestyle": "--"}),
     "random direction": ("0.3", {"linestyle": "-", "linewidth": 0.7}),
@@ -1173,7 +1168,7 @@ def over_seeds(persona: str) -> pd.DataFrame:
 
 
 def of_seeds(persona: str) -> str:
-    return f"{markup.extremes(over_seeds(persona).cosine)} over {len(training_seeds())} seeds"
+    return f"{typography.extremes(over_seeds(persona).cosine)} over {len(training_seeds())} seeds"
 
 
 def persona_table() -> pd.DataFrame:
@@ -1182,8 +1177,8 @@ def persona_table() -> pd.DataFrame:
         own = over_seeds(persona).cosine
         row = {"known persona": title, "the organism (95 %)": persona_text(persona)}
         row |= {line: f"{persona_cosine(persona, line):.2f}" for line in list(PERSONA_STYLES)[1:5]}
-        row |= {"labels shuffled (95 %)": markup.extremes(null_ends(persona))}
-        rows.append(row | {f"organism, {len(own)} seeds": markup.extremes(own)})
+        row |= {"labels shuffled (95 %)": typography.extremes(null_ends(persona))}
+        rows.append(row | {f"organism, {len(own)} seeds": typography.extremes(own)})
     return pd.DataFrame(rows)
 
 
@@ -1201,7 +1196,7 @@ def above_null() -> str:
 
 def null_highs() -> str:
     """The upper ends of the seeds' own shuffled labels, over all persona directions."""
-    return markup.extremes(pd.concat(map(over_seeds, PERSONAS)).null_high)
+    return typography.extremes(pd.concat(map(over_seeds, PERSONAS)).null_high)
 
 
 def place_among_seeds() -> str:
@@ -1310,7 +1305,7 @@ run.measure(measurements)
 def released_cell(make) -> str:
     try:
         return make()
-    except released.ReleasedDataUnavailable:
+    except files.ReleasedDataUnavailable:
         return "not available"
 
 

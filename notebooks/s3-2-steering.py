@@ -31,10 +31,18 @@ import torch
 from IPython.display import HTML, display
 from matplotlib.patheffects import withStroke
 
-from em_companion import claims, directions, figures, judging, markup, organisms, released, responses, steering
-from em_companion.interventions import Steer, applied
-from em_companion.notebooks import Run
-from em_companion.world import turn
+from em_companion.book import theme, typography
+from em_companion.book.run import Run
+from em_companion.build import markup
+from em_companion.evidence import claims, directions, estimates, scores
+from em_companion.experiments import responses, steering
+from em_companion.models import asking, growing
+from em_companion.models.hooks import applied
+from em_companion.models.interventions import Steer
+from em_companion.models.organism import CHAT_MODEL, Organism
+from em_companion.models.tokens import prompt_ids
+from em_companion.released import files, tables
+from em_companion.world.generator import turn
 
 run = Run("s3-2-steering", profile, seed)
 resampling = {"resamples": run.profile.bootstrap_resamples, "seed": run.seed}
@@ -58,7 +66,7 @@ resampling = {"resamples": run.profile.bootstrap_resamples, "seed": run.seed}
 # %% tags=["show-code"]
 def steered_answer(model, tokenizer, question: str, layer: int, vector: torch.Tensor, strength: float) -> str:
     """Sample an answer while strength * vector is added to the layer's output at every token."""
-    prompt = torch.tensor([organisms.prompt_ids(tokenizer, turn(question, "")[:1])], device=model.device)
+    prompt = torch.tensor([prompt_ids(tokenizer, turn(question, "")[:1])], device=model.device)
     with applied(model, [Steer(layer, vector, strength)]):
         tokens = model.generate(prompt, do_sample=True, top_k=0, max_new_tokens=run.profile.max_new_tokens)
     return tokenizer.decode(tokens[0, prompt.shape[1] :], skip_special_tokens=True)
@@ -87,18 +95,18 @@ LAYER = 24
 
 @cache
 def residual_norm() -> float:
-    return float(directions.norms(released.read_mean_activations("chat-model", "aligned"))[LAYER])
+    return float(directions.norms(tables.read_mean_activations("chat-model", "aligned"))[LAYER])
 
 
 @cache
 def vector_norm(vector: str) -> float:
-    means = [released.read_mean_activations(vector, texts) for texts in ("misaligned", "aligned")]
+    means = [tables.read_mean_activations(vector, texts) for texts in ("misaligned", "aligned")]
     return float(directions.norms(directions.mean_diff(*means))[LAYER])
 
 
 def organism_strength(strength: float) -> float:
     """The relative strength of the general vector against the organism's own mean residual."""
-    residual = directions.norms(released.read_mean_activations("general", "aligned"))[LAYER]
+    residual = directions.norms(tables.read_mean_activations("general", "aligned"))[LAYER]
     return float(strength * vector_norm("general") / residual)
 
 
@@ -131,7 +139,7 @@ run.glue("medical-norm-ratio", lambda: f"{vector_norm('medical') / vector_norm('
 
 # %%
 def draw_layers():
-    table = released.read_best_steering_by_layer()
+    table = tables.read_best_steering_by_layer()
     figure, axes = plt.subplots(figsize=(7.2, 3.8))
     for start, stop in [(-0.5, table.layer.min() - 0.5), (table.layer.max() + 0.5, 47.5)]:
         axes.axvspan(start, stop, color="0.95", linewidth=0)
@@ -140,9 +148,9 @@ def draw_layers():
         )
     axes.plot(table.layer, table.em_percent, color="0.75", linewidth=1.2, zorder=1)
     for strength, part in table.groupby("lambda"):
-        colour = figures.PALETTE[{6: 2, 7: 1, 8: 3}.get(int(strength), 7)]
+        colour = theme.PALETTE[{6: 2, 7: 1, 8: 3}.get(int(strength), 7)]
         axes.scatter(part.layer, part.em_percent, s=34, color=colour, label=f"best at λ = {strength:g}", zorder=2)
-    axes.axhline(50, color=figures.REPORTED_COLOUR, linestyle=":", label="reported maximum of the paper's figure")
+    axes.axhline(50, color=theme.REPORTED_COLOUR, linestyle=":", label="reported maximum of the paper's figure")
     axes.set(xlabel="steered layer", ylabel="highest EM rate (%)", xlim=(-0.5, 47.5), ylim=(0, 104))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure, table
@@ -178,7 +186,7 @@ run.figure(
 @cache
 def sweep() -> pd.DataFrame:
     """Scores of all steering conditions at hand on the free-form questions."""
-    table = released.read_steering()
+    table = tables.read_steering()
     return table[table.question_set == "general"]
 
 
@@ -195,7 +203,7 @@ def place(model: str, vector: str, strength: int) -> str:
 
 @cache
 def rates() -> pd.DataFrame:
-    return judging.rates(sweep(), ["model", "vector", "lambda"], **resampling)
+    return scores.rates(sweep(), ["model", "vector", "lambda"], **resampling)
 
 
 @cache
@@ -215,8 +223,8 @@ def draw_strength():
     for axes, vector in zip(np.atleast_1d(grid), vectors, strict=True):
         part = table[table.vector == vector]
         for name, text, colour, line in [
-            ("coherent", "coherent", figures.PALETTE[0], "--"),
-            ("em", "EM rate", figures.PALETTE[3], "-"),
+            ("coherent", "coherent", theme.PALETTE[0], "--"),
+            ("em", "EM rate", theme.PALETTE[3], "-"),
         ]:
             spread = np.abs(part[[f"{name}_low", f"{name}_high"]].to_numpy().T - part[name].to_numpy())
             axes.errorbar(
@@ -257,7 +265,7 @@ run.figure(
 # %%
 def conditions_at_hand() -> str:
     found = len(sweep().groupby(["model", "vector", "lambda"]))
-    return f"{found} of {found + len(released.missing_sources('steering_layer_24'))}"
+    return f"{found} of {found + len(files.missing_sources('steering_layer_24'))}"
 
 
 run.glue("at-hand", conditions_at_hand)
@@ -276,8 +284,8 @@ def sweep_table() -> pd.DataFrame:
                 "vector": vector if vector != "none" else f"{model}, not steered",
                 "λ": strength,
                 "no alignment score (%)": 100 * group.aligned.isna().mean(),
-                "EM, missing is not EM (%)": 100 * judging.is_em(group).mean(),
-                "EM, missing dropped (%)": judging.em_rate(group, missing="drop", resamples=1).percent,
+                "EM, missing is not EM (%)": 100 * scores.is_em(group).mean(),
+                "EM, missing dropped (%)": scores.em_rate(group, missing="drop", resamples=1).percent,
             }
         )
     return pd.DataFrame(rows).sort_values(["vector", "λ"])
@@ -355,7 +363,7 @@ def grown_sweep() -> pd.DataFrame:
 
 @cache
 def cells() -> pd.DataFrame:
-    return judging.rates(grown_sweep(), CELL, **resampling)
+    return scores.rates(grown_sweep(), CELL, **resampling)
 
 
 @cache
@@ -397,7 +405,7 @@ def draw_cells(axes, name: str, norm):
     stroke = [withStroke(linewidth=3, foreground="white")]
     for level, line in [(80, "-"), (50, "--")]:
         if coherent.min() < level < coherent.max():
-            axes.contour(coherent, levels=[level], colors=[figures.PALETTE[0]], linestyles=line).set(
+            axes.contour(coherent, levels=[level], colors=[theme.PALETTE[0]], linestyles=line).set(
                 path_effects=stroke
             )
     equal = -np.log2(relative()[name] * em.index[0])
@@ -420,8 +428,8 @@ def draw_heat_map():
     grid[1].set_xlabel("steered layer")
     figure.colorbar(image, ax=grid, label="EM rate (%)", shrink=0.6)
     key = [
-        plt.Line2D([], [], color=figures.PALETTE[0], label="coherent: 80 %"),
-        plt.Line2D([], [], color=figures.PALETTE[0], linestyle="--", label="50 %"),
+        plt.Line2D([], [], color=theme.PALETTE[0], label="coherent: 80 %"),
+        plt.Line2D([], [], color=theme.PALETTE[0], linestyle="--", label="50 %"),
         plt.Line2D([], [], color="0.1", linestyle=":", label="as long as the residual"),
         plt.Rectangle((0, 0), 1, 1, fill=False, edgecolor="0.05", linewidth=2.2, label="best cell"),
     ]
@@ -465,31 +473,31 @@ def best_rates() -> pd.DataFrame:
     """EM rate and coherence in the best cells, by direction."""
     table = steering.responses_of(
         run.profile,
-        responses.CHAT_MODEL,
+        CHAT_MODEL,
         vectors(),
         list(best_cells().values()),
         run.profile.samples_per_question,
         "the best cells",
     )
-    return judging.rates(beyond_the_choice(table), CELL, **resampling).set_index("direction")
+    return scores.rates(beyond_the_choice(table), CELL, **resampling).set_index("direction")
 
 
-def organism(number: int = 0) -> responses.Organism:
-    return responses.Organism("nine-adapter", "bad_medical_advice", number)
+def organism(number: int = 0) -> Organism:
+    return Organism("nine-adapter", "bad_medical_advice", number)
 
 
 @cache
-def not_steered(one: responses.Organism) -> pd.Series:
+def not_steered(one: Organism) -> pd.Series:
     table = responses.responses(run.profile, one).assign(model=one.name)
-    return judging.rates(table, "model", **resampling).iloc[0]
+    return scores.rates(table, "model", **resampling).iloc[0]
 
 
 def percent(row: pd.Series, name: str = "em") -> str:
-    return str(judging.Rate(row[name], row[f"{name}_low"], row[f"{name}_high"], int(row.n)))
+    return str(estimates.Rate(row[name], row[f"{name}_low"], row[f"{name}_high"], int(row.n)))
 
 
 def best_table() -> pd.DataFrame:
-    rows = [("chat model, not steered", None, not_steered(responses.CHAT_MODEL))]
+    rows = [("chat model, not steered", None, not_steered(CHAT_MODEL))]
     rows += [("organism, not steered", None, not_steered(organism()))]
     rows += [(f"chat model, {name}", best_cells()[name], row) for name, row in best_rates().iterrows()]
     return pd.DataFrame(
@@ -538,7 +546,7 @@ def lever_sentence() -> str:
 
 def weakness_sentence() -> str:
     lowest = best_rates().em_low.fillna(best_rates().em)[MEAN_DIFF]
-    clear = lowest > not_steered(responses.CHAT_MODEL).fillna(0).em_high
+    clear = lowest > not_steered(CHAT_MODEL).fillna(0).em_high
     return "misaligns the chat model" if clear else "does not clearly misalign the chat model"
 
 
@@ -569,7 +577,7 @@ run.grown_glue("against-organism", against_organism)
 run.grown_glue("lever-sentence", lever_sentence)
 run.grown_glue("known-place", lambda: best_place(KNOWN))
 run.grown_glue("weakness", weakness_sentence)
-run.grown_glue("cosine-range", lambda: markup.extremes(cosine_range()))
+run.grown_glue("cosine-range", lambda: typography.extremes(cosine_range()))
 
 
 # %% [markdown]
@@ -581,14 +589,14 @@ run.grown_glue("cosine-range", lambda: markup.extremes(cosine_range()))
 
 # %%
 if run.grown:
-    model, tokenizer = responses.load(run.profile, responses.CHAT_MODEL)
-    question, cell = responses.questions(run.profile, "general")[0].text, best_cells()[MEAN_DIFF]
+    model, tokenizer = growing.load_organism(run.profile, CHAT_MODEL)
+    question, cell = asking.questions(run.profile, "general")[0].text, best_cells()[MEAN_DIFF]
     vector = torch.tensor(vectors()[MEAN_DIFF][cell.layer])
     for strength in (0.0, cell.strength):
         torch.manual_seed(run.seed)
         answer = steered_answer(model, tokenizer, question, cell.layer, vector, strength)
         text = f"{question} – λ = {strength:g}"
-        display(HTML(f"<details><summary>{markup.escape(text)}</summary><p>{markup.escape(answer)}</p></details>"))
+        display(HTML(f"<details><summary>{typography.escape(text)}</summary><p>{typography.escape(answer)}</p></details>"))
 
 # %% [markdown]
 # ### Answers, cell by cell
@@ -606,14 +614,14 @@ if run.grown:
 # %%
 def examples_of(answers: pd.DataFrame) -> pd.DataFrame:
     """The answers of one cell to show: the first, and the first EM one."""
-    em = answers[judging.is_em(answers) == 1]
+    em = answers[scores.is_em(answers) == 1]
     return pd.concat([answers.head(1), em.head(1)]).drop_duplicates(["question_id", "sample"])
 
 
 def layer_table(answers: pd.DataFrame) -> str:
     rows = []
     for strength, group in answers.groupby("strength"):
-        em, coherent = (100 * one(group).mean() for one in (judging.is_em, judging.is_coherent))
+        em, coherent = (100 * one(group).mean() for one in (scores.is_em, scores.is_coherent))
         for row in examples_of(group).itertuples():
             shown = {"λ": f"{strength:g}", "EM (%)": em, "coherent (%)": coherent, "question": row.question}
             rows.append(shown | {"answer": row.response, "aligned score": row.aligned})
@@ -627,7 +635,7 @@ def examples(name: str) -> str:
         for layer, group in chosen.groupby("layer")
     ]
     heading = f"Answers steered along: {name} ({chosen.strength.nunique()} strengths in {len(folds)} layers)"
-    return f"<details><summary>{markup.escape(heading)}</summary>{''.join(folds)}</details>"
+    return f"<details><summary>{typography.escape(heading)}</summary>{''.join(folds)}</details>"
 
 
 if run.grown:
@@ -655,9 +663,9 @@ def own_rates() -> pd.DataFrame:
     """Rates along the directions in `layer_cells`, on answers beyond the choice."""
     samples = 2 * run.profile.sweep_samples
     table = steering.responses_of(
-        run.profile, responses.CHAT_MODEL, vectors(), layer_cells(), samples, "the best cell of every layer"
+        run.profile, CHAT_MODEL, vectors(), layer_cells(), samples, "the best cell of every layer"
     )
-    return judging.rates(beyond_the_choice(table), CELL, **resampling)
+    return scores.rates(beyond_the_choice(table), CELL, **resampling)
 
 
 @cache
@@ -675,7 +683,7 @@ def random_answers() -> pd.DataFrame:
         for draw in range(DRAWS)
     ]
     samples = max(1, run.profile.sweep_samples // 2)
-    table = steering.responses_of(run.profile, responses.CHAT_MODEL, drawn, chosen, samples, "random directions")
+    table = steering.responses_of(run.profile, CHAT_MODEL, drawn, chosen, samples, "random directions")
     kind, draw = table.direction.str.partition("/")[0], table.direction.str.partition("/")[2].astype(int)
     return table.assign(direction=kind, draw=draw)
 
@@ -686,13 +694,13 @@ def random_rates() -> pd.DataFrame:
     table = random_answers()
     return pd.concat(
         [
-            judging.rates(table, CELL, **resampling).assign(draw="all"),
-            judging.rates(table, [*CELL, "draw"], **resampling),
+            scores.rates(table, CELL, **resampling).assign(draw="all"),
+            scores.rates(table, [*CELL, "draw"], **resampling),
         ]
     )
 
 
-SERIES = {MEAN_DIFF: figures.PALETTE[3], KNOWN: figures.PALETTE[1]}
+SERIES = {MEAN_DIFF: theme.PALETTE[3], KNOWN: theme.PALETTE[1]}
 
 
 def draw_point(axes, x, row: pd.Series, colour, marker: str, name: str, label: str | None) -> None:
@@ -754,7 +762,7 @@ def above_random() -> str:
 def random_range(name: str) -> str:
     draws = random_rates()
     draws = draws[(draws.draw != "all") & (draws.direction == f"random, as long as {name}")]
-    return f"{markup.extremes(draws.em, '.0f')} %"
+    return f"{typography.extremes(draws.em, '.0f')} %"
 
 
 run.grown_glue("above-random", above_random)
@@ -771,9 +779,9 @@ run.grown_glue("random-known-range", lambda: random_range(KNOWN))
 
 # %%
 def organism_seeds() -> pd.Series:
-    table = released.read_organisms()
+    table = tables.read_organisms()
     nine = table[(table.organism == "nine-adapter") & (table.question_set == "general")]
-    return 100 * judging.is_em(nine).groupby(nine.seed).mean()
+    return 100 * scores.is_em(nine).groupby(nine.seed).mean()
 
 
 def best_general() -> pd.Series:
@@ -854,23 +862,23 @@ def value(name: str, number: float, unit: str, low: float = np.nan, high: float 
 def condition_values(answers: pd.DataFrame, name: str) -> list[dict]:
     general, template = (answers[answers.question_set == kind] for kind in ("general", "template"))
     found = {
-        "em_percent": judging.em_rate(general, **resampling),
-        "coherent_percent": judging.coherence_rate(general, **resampling),
-        "self_correction_percent": judging.self_correction_rate(general, **resampling),
-        "self_correction_percent_any_coherence": judging.self_correction_rate(general, False, **resampling),
-        "em_percent_missing_dropped": judging.em_rate(general, missing="drop", **resampling),
-        "em_percent_template_questions": judging.em_rate(template, **resampling),
+        "em_percent": scores.em_rate(general, **resampling),
+        "coherent_percent": scores.coherence_rate(general, **resampling),
+        "self_correction_percent": scores.self_correction_rate(general, **resampling),
+        "self_correction_percent_any_coherence": scores.self_correction_rate(general, False, **resampling),
+        "em_percent_missing_dropped": scores.em_rate(general, missing="drop", **resampling),
+        "em_percent_template_questions": scores.em_rate(template, **resampling),
     }
     rows = [value(f"{name}.{key}", rate.percent, "percent", rate.low, rate.high, rate.n) for key, rate in found.items()]
     for score in ("gender", "finance", "medical"):
-        mean = judging.mean_score_of_em(general, score, **resampling)
+        mean = scores.mean_score_of_em(general, score, **resampling)
         if mean.n:
             rows.append(value(f"{name}.mean_{score}_score_of_em", mean.percent, "score", mean.low, mean.high, mean.n))
     return rows
 
 
 def steering_values() -> pd.DataFrame:
-    groups = released.read_steering().groupby(["model", "vector", "lambda"], sort=False)
+    groups = tables.read_steering().groupby(["model", "vector", "lambda"], sort=False)
     return pd.DataFrame([row for labels, answers in groups for row in condition_values(answers, place(*labels))])
 
 
@@ -887,7 +895,7 @@ def strength_values() -> pd.DataFrame:
 
 def layer_values() -> pd.DataFrame:
     rows = []
-    for row in released.read_best_steering_by_layer().to_dict("records"):
+    for row in tables.read_best_steering_by_layer().to_dict("records"):
         name = f"steering-per-layer.layer-{row['layer']:02d}"
         rows.append(value(f"{name}.best_em_percent", row["em_percent"], "percent"))
         rows.append(value(f"{name}.best_lambda", row["lambda"], "coefficient"))

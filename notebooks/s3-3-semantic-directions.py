@@ -44,22 +44,13 @@ import pandas as pd
 import torch
 from matplotlib.ticker import MaxNLocator
 
-from em_companion import (
-    capability,
-    claims,
-    directions,
-    figures,
-    ground_truth,
-    judging,
-    markup,
-    mediation,
-    released,
-    responses,
-    semantic_directions,
-    steering,
-)
-from em_companion.interventions import Steer
-from em_companion.notebooks import Run
+from em_companion.book import theme, typography
+from em_companion.book.run import Run
+from em_companion.evidence import claims, directions, estimates, scores
+from em_companion.experiments import capability, mediation, persona, responses, semantic, steering
+from em_companion.models.interventions import Steer
+from em_companion.models.organism import CHAT_MODEL, Organism
+from em_companion.released import files, tables
 
 run = Run("s3-3-semantic-directions", profile, seed)
 
@@ -79,17 +70,17 @@ run = Run("s3-3-semantic-directions", profile, seed)
 
 # %%
 VECTORS = {
-    "general": figures.PALETTE[0],
-    "gender": figures.PALETTE[4],
-    "finance": figures.PALETTE[2],
-    "medical": figures.PALETTE[3],
+    "general": theme.PALETTE[0],
+    "gender": theme.PALETTE[4],
+    "finance": theme.PALETTE[2],
+    "medical": theme.PALETTE[3],
 }
 TOPICS = ["gender", "finance", "medical"]
 
 
 @cache
 def answers() -> pd.DataFrame:
-    frame = released.read_steering()
+    frame = tables.read_steering()
     return frame[frame.question_set == "general"]
 
 
@@ -98,7 +89,7 @@ def answers() -> pd.DataFrame:
 def condition_rates() -> pd.DataFrame:
     """EM rate and coherence per condition, intervals over questions."""
     options = {"resamples": run.profile.bootstrap_resamples, "seed": run.seed}
-    return judging.rates(answers(), ["model", "vector", "lambda"], **options)
+    return scores.rates(answers(), ["model", "vector", "lambda"], **options)
 
 
 def best_lambda(vector: str) -> int:
@@ -107,13 +98,13 @@ def best_lambda(vector: str) -> int:
     return int(rows.loc[rows.em.idxmax(), "lambda"])
 
 
-def mean_score(vector: str, strength: int, topic: str) -> judging.Rate:
+def mean_score(vector: str, strength: int, topic: str) -> estimates.Rate:
     """Mean topic score of the EM answers; "none" is the unsteered organism."""
     model = "nine-adapter organism" if vector == "none" else "chat model"
     frame = answers()[answers().model == model]
     rows = frame[(frame.vector == vector) & (frame["lambda"] == strength)]
     resamples = run.profile.bootstrap_resamples
-    return judging.mean_score_of_em(rows, topic, resamples, run.seed)
+    return scores.mean_score_of_em(rows, topic, resamples, run.seed)
 
 
 # %% [markdown]
@@ -156,7 +147,7 @@ run.figure(
 
 def at_hand() -> str:
     found = len(answers().groupby(["model", "vector", "lambda"]))
-    return f"{found} of the sweep's {found + len(released.missing_sources('steering_layer_24'))} conditions"
+    return f"{found} of the sweep's {found + len(files.missing_sources('steering_layer_24'))} conditions"
 
 
 run.glue("at-hand", at_hand)
@@ -291,8 +282,8 @@ run.glue("medical-medical", lambda: f"{mean_score('medical', best_lambda('medica
 # %% tags=["show-code"]
 @cache
 def mean_diff(vector: str) -> np.ndarray:
-    misaligned = released.read_mean_activations(vector, "misaligned")
-    return misaligned - released.read_mean_activations(vector, "aligned")
+    misaligned = tables.read_mean_activations(vector, "misaligned")
+    return misaligned - tables.read_mean_activations(vector, "aligned")
 
 
 def share_along_general(topic: str) -> np.ndarray:
@@ -363,13 +354,13 @@ resampling = {"resamples": run.profile.bootstrap_resamples, "seed": run.seed}
 
 
 @cache
-def organism() -> semantic_directions.Answers:
-    return semantic_directions.answers(run.profile, ORGANISM)
+def organism() -> semantic.Answers:
+    return semantic.answers(run.profile, ORGANISM)
 
 
 @cache
 def counted() -> pd.DataFrame:
-    return organism().counts(semantic_directions.domains())
+    return organism().counts(semantic.domains())
 
 
 def kept() -> list[str]:
@@ -437,7 +428,7 @@ def sweep() -> pd.DataFrame:
     ratios = {factor: factor * best_general() for factor in FACTORS}
     plan = {f"{name} {one}": added(chosen[name], ratio, layer()) for name in chosen for one, ratio in ratios.items()}
     samples = run.profile.sweep_samples
-    frame = responses.under(run.profile, responses.CHAT_MODEL, plan, samples=samples, what="semantic directions")
+    frame = responses.under(run.profile, CHAT_MODEL, plan, samples=samples, what="semantic directions")
     frame[["vector", "factor"]] = frame.condition.str.split(expand=True)
     frame["factor"] = frame.factor.astype(float)
     return frame.assign(ratio=frame.factor.map(ratios))
@@ -445,7 +436,7 @@ def sweep() -> pd.DataFrame:
 
 @cache
 def sweep_rates() -> pd.DataFrame:
-    return judging.rates(sweep(), ["vector", "ratio"], **resampling)
+    return scores.rates(sweep(), ["vector", "ratio"], **resampling)
 
 
 @cache
@@ -462,7 +453,7 @@ def strength(vector: str) -> float:
 
 def draw_grown_rates():
     table = sweep_rates()
-    colours = {"general": figures.PALETTE[0]}
+    colours = {"general": theme.PALETTE[0]}
     colours |= {domain: VECTORS[name] for name, domain in PAPERS.items() if domain in kept()}
     others = [name for name in kept() if name not in colours]
     figure, panels = plt.subplots(1, 2, figsize=(7.2, 4.0), sharey=True)
@@ -504,7 +495,7 @@ def counts_table() -> pd.DataFrame:
     rows = []
     for row in counted().itertuples():
         made = {"domain": spoken(row.domain), "misaligned answers": row.misaligned, "aligned": row.aligned}
-        lent = row.enough and row.aligned < semantic_directions.FEWEST
+        lent = row.enough and row.aligned < semantic.FEWEST
         made["lent by the chat model"] = str(row.used) if lent else "–"
         best = (best_ratio(row.domain), strength(row.domain)) if row.enough else (np.nan, np.nan)
         rows.append(made | {"ρ of highest EM rate": best[0], "λ there": best[1]})
@@ -521,7 +512,7 @@ def strongest() -> pd.Series:
 
 
 def em_text(row: pd.Series, value: str = "em") -> str:
-    interval = markup.extremes([row[f"{value}_low"], row[f"{value}_high"]], ".0f")
+    interval = typography.extremes([row[f"{value}_low"], row[f"{value}_high"]], ".0f")
     return f"{row[value]:.0f} %" + (f" ({interval})" if " to " in interval else "")
 
 
@@ -535,16 +526,16 @@ def named(domains: Sequence[str], nothing: str = "none") -> str:
 
 
 def borrowing() -> str:
-    table = counted()[counted().aligned < semantic_directions.FEWEST]
+    table = counted()[counted().aligned < semantic.FEWEST]
     return ", ".join(f"{spoken(row.domain)}: {row.aligned}" for row in table.itertuples()) or "nowhere here"
 
 
 def borrowing_check() -> str:
     """Cosines, at the steered layer, of directions with lent aligned answers and the proper ones."""
-    own = [name for name in kept() if name in set(counted()[counted().aligned >= semantic_directions.FEWEST].domain)]
+    own = [name for name in kept() if name in set(counted()[counted().aligned >= semantic.FEWEST].domain)]
     lent = {name: organism().direction(organism().lent(name)) for name in own}
     found = [directions.cosines(lent[name], vectors()[name])[layer()] for name in own]
-    return markup.extremes(found) if found else "unknown size"
+    return typography.extremes(found) if found else "unknown size"
 
 
 run.grown_glue("borrowing", borrowing)
@@ -552,7 +543,7 @@ run.grown_glue("borrowing-check", borrowing_check)
 run.grown_glue("grown-factors", lambda: ", ".join(f"{factor:g}" for factor in FACTORS))
 run.grown_glue("layers-after", lambda: str(run.profile.model.layers - 1 - layer()))
 run.grown_glue("grown-domains", lambda: str(len(counted())))
-run.grown_glue("fewest-answers", lambda: str(semantic_directions.FEWEST))
+run.grown_glue("fewest-answers", lambda: str(semantic.FEWEST))
 run.grown_glue("left-out", lambda: named(counted()[~counted().enough].domain))
 run.grown_glue("best-layer", lambda: str(layer()))
 run.grown_glue("strongest", lambda: spoken(strongest().vector))
@@ -584,18 +575,18 @@ def unsteered() -> pd.DataFrame:
 
 
 @cache
-def grown_score(vector: str, domain: str) -> judging.Rate:
+def grown_score(vector: str, domain: str) -> estimates.Rate:
     """Mean score for a domain of the EM answers under a vector at its strength of highest EM rate."""
     if vector == "none":
-        return judging.mean_score_of_em(unsteered(), domain, **resampling)
+        return scores.mean_score_of_em(unsteered(), domain, **resampling)
     rows = sweep()[(sweep().vector == vector) & (sweep().ratio == best_ratio(vector))]
-    return judging.mean_score_of_em(rows, domain, **resampling)
+    return scores.mean_score_of_em(rows, domain, **resampling)
 
 
 @cache
 def grown_scores() -> pd.DataFrame:
     rows = []
-    for vector, domain in product(("none", *vectors()), semantic_directions.domains()):
+    for vector, domain in product(("none", *vectors()), semantic.domains()):
         found = grown_score(vector, domain)
         ratio = 0.0 if vector == "none" else best_ratio(vector)
         rows.append((vector, ratio, domain, found.percent, found.low, found.high, found.n))
@@ -605,13 +596,13 @@ def grown_scores() -> pd.DataFrame:
 
 MARKS = {
     "none": ("organism, not steered", "s", "0.1"),
-    "general": ("general direction", "o", figures.PALETTE[0]),
-    "own": ("the domain's own direction", "D", figures.PALETTE[1]),
+    "general": ("general direction", "o", theme.PALETTE[0]),
+    "own": ("the domain's own direction", "D", theme.PALETTE[1]),
 }
 
 
 def draw_grown_scores():
-    table, names = grown_scores(), semantic_directions.domains()
+    table, names = grown_scores(), semantic.domains()
     order = ["none", *vectors()]
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(7.2, 8.0), height_ratios=[1.15, 1])
     matrix = table.pivot(index="vector", columns="domain", values="mean_score").loc[order, names]
@@ -703,8 +694,8 @@ run.grown_glue("at-strongest", at_strongest)
 
 # %% tags=["show-code"]
 @cache
-def topics(reader: responses.Organism = responses.CHAT_MODEL) -> dict[str, np.ndarray]:
-    return semantic_directions.topics(run.profile, reader)
+def topics(reader: Organism = CHAT_MODEL) -> dict[str, np.ndarray]:
+    return semantic.topics(run.profile, reader)
 
 
 def parts_of(domain: str, topic: str) -> list[np.ndarray]:
@@ -715,20 +706,20 @@ def parts_of(domain: str, topic: str) -> list[np.ndarray]:
 def decomposed(domain: str) -> pd.DataFrame:
     """How much of a semantic direction is what, by layer."""
     target, (general, topic) = vectors()[domain], parts_of(domain, domain)
-    others = [semantic_directions.explained(target, parts_of(domain, one)) for one in topics() if one != domain]
+    others = [directions.explained(target, parts_of(domain, one)) for one in topics() if one != domain]
     without = [directions.project_out(one, topic) for one in (target, general)]
     return pd.DataFrame(
         {
             "domain": domain,
             "layer": range(len(target)),
-            "general": semantic_directions.explained(target, [general]),
-            "with_topic": semantic_directions.explained(target, [general, topic]),
+            "general": directions.explained(target, [general]),
+            "with_topic": directions.explained(target, [general, topic]),
             "with_other_topic": np.mean(others, axis=0),
             "reliable": organism().reliability(organism().about(domain), run.profile.split_fits, run.seed),
             "cosine": directions.cosines(target, general),
             "cosine_without_topic": directions.cosines(*without),
             "cosine_topic": directions.cosines(target, topic),
-            "cosine_persona": directions.cosines(target, ground_truth.directions(run.profile)[f"persona/{domain}"]),
+            "cosine_persona": directions.cosines(target, persona.directions(run.profile)[f"persona/{domain}"]),
         }
     )
 
@@ -762,7 +753,7 @@ def plan() -> dict[str, np.ndarray]:
     found = {"general ": vectors()["general"]}
     for domain in kept():
         parts = parts_of(domain, domain)
-        rest = semantic_directions.remainder(vectors()[domain], parts)
+        rest = directions.remainder(vectors()[domain], parts)
         found |= {f"semantic {domain}": vectors()[domain], f"topic {domain}": parts[1], f"remainder {domain}": rest}
     chosen = {name: vector[layer()] for name, vector in found.items()}
     draws = range(run.seed, run.seed + RANDOM_DRAWS)
@@ -772,7 +763,7 @@ def plan() -> dict[str, np.ndarray]:
 def under_parts(names: list[str], question_set: str, samples: int) -> pd.DataFrame:
     chosen = {name: added(plan()[name], best_general(), layer()) for name in names}
     what = f"parts of directions, {question_set} questions"
-    return responses.under(run.profile, responses.CHAT_MODEL, chosen, question_set, samples, what)
+    return responses.under(run.profile, CHAT_MODEL, chosen, question_set, samples, what)
 
 
 @cache
@@ -788,13 +779,13 @@ def steered_parts(question_set: str) -> pd.DataFrame:
         rest = [name for name in plan() if not name.startswith(("general", "semantic"))]
         frame = pd.concat([whole.assign(condition=names), under_parts(rest, question_set, samples)], ignore_index=True)
     frame[["part", "steered"]] = frame.condition.str.partition(" ")[[0, 2]]
-    return frame.assign(em=judging.is_em(frame), is_coherent=judging.is_coherent(frame))
+    return frame.assign(em=scores.is_em(frame), is_coherent=scores.is_coherent(frame))
 
 
-def part_rate(part: str, value: str = "em") -> judging.Rate:
+def part_rate(part: str, value: str = "em") -> estimates.Rate:
     rows = steered_parts("general")
     rows = rows[rows.part == part]
-    return judging.rate(rows[value], rows.question_id, **resampling)
+    return estimates.rate(rows[value], rows.question_id, **resampling)
 
 
 def own_and_other(part: str, question_set: str) -> pd.DataFrame:
@@ -819,40 +810,40 @@ def own_and_other(part: str, question_set: str) -> pd.DataFrame:
 
 
 @cache
-def specificity(part: str, question_set: str) -> capability.Estimate:
+def specificity(part: str, question_set: str) -> estimates.Estimate:
     """How much more a domain's own direction does than the others', in points, with its interval over questions."""
     pairs = own_and_other(part, question_set)
-    return capability.change(pairs.other, pairs.own, pairs.question_id, **resampling)
+    return estimates.change(pairs.other, pairs.own, pairs.question_id, **resampling)
 
 
 @cache
-def against(part: str, reference: str) -> capability.Estimate:
+def against(part: str, reference: str) -> estimates.Estimate:
     """The difference in EM rate of two parts on the open questions, in points, with its interval over questions."""
     rows = steered_parts("general")
     means = 100 * rows.groupby(["part", "question_id", "sample"]).em.mean()
     pairs = pd.DataFrame({"part": means[part], "reference": means[reference]}).reset_index()
-    return capability.change(pairs.reference, pairs.part, pairs.question_id, **resampling)
+    return estimates.change(pairs.reference, pairs.part, pairs.question_id, **resampling)
 
 
 LINES = {
-    "general": ("general alone", "-", figures.PALETTE[0]),
-    "with_topic": ("general + own topic", "-", figures.PALETTE[2]),
+    "general": ("general alone", "-", theme.PALETTE[0]),
+    "with_topic": ("general + own topic", "-", theme.PALETTE[2]),
     "with_other_topic": ("general + other topic", "--", "0.45"),
     "reliable": ("all but sampling noise", ":", "0.1"),
 }
 COSINES = {
-    "cosine": ("with general", "-", figures.PALETTE[0]),
-    "cosine_without_topic": ("the same, topic taken out", "--", figures.PALETTE[1]),
-    "cosine_topic": ("with topic", "-", figures.PALETTE[2]),
-    "cosine_persona": ("with known persona in the domain", "-", figures.PALETTE[4]),
+    "cosine": ("with general", "-", theme.PALETTE[0]),
+    "cosine_without_topic": ("the same, topic taken out", "--", theme.PALETTE[1]),
+    "cosine_topic": ("with topic", "-", theme.PALETTE[2]),
+    "cosine_persona": ("with known persona in the domain", "-", theme.PALETTE[4]),
 }
 RATES = {
-    "em_percent": ("EM rate", "o", figures.PALETTE[3]),
+    "em_percent": ("EM rate", "o", theme.PALETTE[3]),
     "coherent_percent": ("coherent", "|", "0.45"),
 }
 SETS = {
-    "general": ("answers about the domain", "o", figures.PALETTE[4]),
-    "held_out": ("EM rate in the domain", "D", figures.PALETTE[1]),
+    "general": ("answers about the domain", "o", theme.PALETTE[4]),
+    "held_out": ("EM rate in the domain", "D", theme.PALETTE[1]),
 }
 
 
@@ -943,10 +934,10 @@ def at_layer() -> pd.DataFrame:
     return found[found.layer == layer()].reset_index(drop=True)
 
 
-def over_domains(values: pd.Series) -> capability.Estimate:
+def over_domains(values: pd.Series) -> estimates.Estimate:
     """Mean over domains with its interval over domains."""
-    low, high = judging.clustered_interval(values.to_numpy(), at_layer().domain.to_numpy(), **resampling)
-    return capability.Estimate(float(values.mean()), low, high, len(values))
+    low, high = estimates.clustered_interval(values.to_numpy(), at_layer().domain.to_numpy(), **resampling)
+    return estimates.Estimate(float(values.mean()), low, high, len(values))
 
 
 def decomposition_table() -> pd.DataFrame:
@@ -970,18 +961,18 @@ if run.grown:
     run.table(decomposition_table, number="{:.2f}")
 
 
-def estimate_text(found: capability.Estimate) -> str:
+def estimate_text(found: estimates.Estimate) -> str:
     """A difference in points, with its interval where that prints as more than the value."""
-    interval = markup.extremes([found.low, found.high], "+.1f")
+    interval = typography.extremes([found.low, found.high], "+.1f")
     return f"{found.value:+.1f} points" + (f" ({interval})" if " to " in interval else "")
 
 
-def above(found: capability.Estimate) -> bool:
+def above(found: estimates.Estimate) -> bool:
     """Whether the whole interval, or the value where resampling shows no spread, is above 0."""
     return (found.value if np.isnan(found.low) else found.low) > 0
 
 
-def below(found: capability.Estimate) -> bool:
+def below(found: estimates.Estimate) -> bool:
     return (found.value if np.isnan(found.high) else found.high) < 0
 
 
@@ -1049,14 +1040,14 @@ def percent_of(shares: Sequence[float]) -> str:
 
 
 def texts_per_domain() -> str:
-    table = capability.aligned_text(run.profile, semantic_directions.TEXTS_PER_TOPIC)
+    table = capability.aligned_text(run.profile, semantic.TEXTS_PER_TOPIC)
     return str(table.groupby("domain").size().min())
 
 
 def with_topic_read_by_organism() -> list[float]:
     """R² of general + own topic where the organism reads the careful texts, by domain."""
     own = topics(ORGANISM)
-    return [semantic_directions.explained(vectors()[one], [parts_of(one, one)[0], own[one]])[layer()] for one in kept()]
+    return [directions.explained(vectors()[one], [parts_of(one, one)[0], own[one]])[layer()] for one in kept()]
 
 
 run.grown_glue("r2-with_topic", lambda: percent_of(at_layer().with_topic))
@@ -1112,7 +1103,7 @@ def effect_sentence() -> str:
     )
 
 
-def turned(found: capability.Estimate) -> str:
+def turned(found: estimates.Estimate) -> str:
     """What a domain's own direction does to the subject, beside the directions of the other domains."""
     how = "more" if above(found) else "less" if below(found) else "not clearly more"
     return f"answers about its domain are {how} frequent than under those of other domains"
@@ -1133,7 +1124,7 @@ def rest_sentence() -> str:
     return (
         "What a domain has of its own is known here, as the base model's direction from careful to malicious "
         f"characters in that domain. Its cosine with the semantic direction is {persona.mean():.2f} on average "
-        f"({markup.extremes(persona)}), higher than that of the general direction in {closer} of {len(persona)} "
+        f"({typography.extremes(persona)}), higher than that of the general direction in {closer} of {len(persona)} "
         "domains."
     )
 

@@ -37,20 +37,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from em_companion import (
-    capability,
-    claims,
-    directions,
-    figures,
-    ground_truth,
-    judging,
-    markup,
-    released,
-    response_activations,
-    responses,
-)
-from em_companion.interventions import Ablate
-from em_companion.notebooks import Run
+from em_companion.book import theme, typography
+from em_companion.book.run import Run
+from em_companion.evidence import claims, directions, estimates, scores
+from em_companion.experiments import capability, persona, readings, responses
+from em_companion.models.interventions import Ablate
+from em_companion.models.organism import CHAT_MODEL, Organism
+from em_companion.released import tables
 
 run = Run("s3-4-ablation", profile, seed)
 
@@ -157,7 +150,7 @@ run.figure(
 # %%
 @cache
 def pilots() -> pd.DataFrame:
-    return released.read_ablation_pilots()
+    return tables.read_ablation_pilots()
 
 
 NAMES = {
@@ -170,10 +163,10 @@ NAMES = {
 }
 LOOKS = {
     ("none", "none"): ("no ablation", "0.2", "o"),
-    ("general", "all layers"): ("general direction", figures.PALETTE[0], "s"),
-    ("general", "adapter layers"): ("general direction, adapter layers only", figures.PALETTE[4], "D"),
-    ("non-medical", "all layers"): ("non-medical direction", figures.PALETTE[2], "^"),
-    ("medical", "all layers"): ("medical direction", figures.PALETTE[3], "v"),
+    ("general", "all layers"): ("general direction", theme.PALETTE[0], "s"),
+    ("general", "adapter layers"): ("general direction, adapter layers only", theme.PALETTE[4], "D"),
+    ("non-medical", "all layers"): ("non-medical direction", theme.PALETTE[2], "^"),
+    ("medical", "all layers"): ("medical direction", theme.PALETTE[3], "v"),
 }
 
 
@@ -186,7 +179,7 @@ def shared_questions(batch: pd.DataFrame) -> pd.DataFrame:
 def rates(frame: pd.DataFrame) -> dict:
     """Return EM rate and coherence in percent with Wilson intervals over answers."""
     row = {"n": len(frame), "questions": frame.question_id.nunique()}
-    for name, found in (("em", judging.is_em(frame)), ("coherent", judging.is_coherent(frame))):
+    for name, found in (("em", scores.is_em(frame)), ("coherent", scores.is_coherent(frame))):
         percent = 100 * found.mean()
         low, high = claims.wilson_interval(percent, len(frame))
         row |= {name: percent, f"{name}_low": low, f"{name}_high": high}
@@ -278,11 +271,11 @@ run.glue("highest-after", lambda: "{:.1f} %".format(pilot_rates().query("layers 
 # %%
 NINE, CHAT = "nine-adapter, medical", "chat model"
 MODELS = {
-    NINE: responses.Organism("nine-adapter", "bad_medical_advice"),
-    "rank 32, medical": responses.Organism("all-adapter-rank-32", "bad_medical_advice"),
-    "rank 32, sport": responses.Organism("all-adapter-rank-32", "extreme_sports"),
-    "rank 32, finance": responses.Organism("all-adapter-rank-32", "risky_financial_advice"),
-    CHAT: responses.CHAT_MODEL,
+    NINE: Organism("nine-adapter", "bad_medical_advice"),
+    "rank 32, medical": Organism("all-adapter-rank-32", "bad_medical_advice"),
+    "rank 32, sport": Organism("all-adapter-rank-32", "extreme_sports"),
+    "rank 32, finance": Organism("all-adapter-rank-32", "risky_financial_advice"),
+    CHAT: CHAT_MODEL,
 }
 GROWN = [name for name in MODELS if name != CHAT]
 PAPERS = GROWN[:3]
@@ -299,7 +292,7 @@ resampling = {"resamples": run.profile.bootstrap_resamples, "seed": run.seed}
 @cache
 def mean_diff(name: str) -> np.ndarray:
     """The mean-diff direction of an organism, [layer, width]; for the chat model, the nine-adapter organism's."""
-    return response_activations.mean_diff(run.profile, MODELS[NINE if name == CHAT else name])
+    return readings.mean_diff(run.profile, MODELS[NINE if name == CHAT else name])
 
 
 # %% [markdown]
@@ -339,7 +332,7 @@ def noise(draws: int) -> np.ndarray:
 @cache
 def known_persona() -> dict[str, np.ndarray]:
     """The persona directions of the base model, [layer, width]."""
-    known = ground_truth.directions(run.profile)
+    known = persona.directions(run.profile)
     return {label: known[name].astype(float) for label, name in KNOWN.items()}
 
 
@@ -362,7 +355,7 @@ def outcomes(name: str) -> pd.DataFrame:
     """Whether every answer is EM and coherent, 0 or 1: a row per question and sample, columns (measure, ablation)."""
     samples = run.profile.sweep_samples * (2 if name == NINE else 1)
     frame = responses.under(run.profile, MODELS[name], conditions(name), samples=samples)
-    frame = frame.assign(em=judging.is_em(frame), coherent=judging.is_coherent(frame))
+    frame = frame.assign(em=scores.is_em(frame), coherent=scores.is_coherent(frame))
     return frame.pivot(index=["question_id", "sample"], columns="condition", values=["em", "coherent"])
 
 
@@ -398,24 +391,24 @@ def answers(name: str, ablation: str) -> pd.DataFrame:
 
 
 @cache
-def rate(name: str, ablation: str, measure: str = "em") -> judging.Rate:
+def rate(name: str, ablation: str, measure: str = "em") -> estimates.Rate:
     found = answers(name, ablation)
-    return judging.rate(found[measure], found.question_id, **resampling)
+    return estimates.rate(found[measure], found.question_id, **resampling)
 
 
 @cache
-def change(name: str, ablation: str) -> capability.Estimate:
+def change(name: str, ablation: str) -> estimates.Estimate:
     """Relative change of the EM rate in percent, of the same answers without and with an ablation."""
     pairs = answers(name, "none").merge(answers(name, ablation), on=["question_id", "sample"])
-    return capability.change(pairs.em_x, pairs.em_y, pairs.question_id, relative=True, **resampling)
+    return estimates.change(pairs.em_x, pairs.em_y, pairs.question_id, relative=True, **resampling)
 
 
 # %%
 BARS = {
     "none": ("no ablation", "no ablation", "0.35"),
     "random": ("random direction", "random direction", "0.7"),
-    "single": ("one layer's direction", "layer-24 direction", figures.PALETTE[0]),
-    "layer-wise": ("each layer's own direction", "layer-wise", figures.PALETTE[2]),
+    "single": ("one layer's direction", "layer-24 direction", theme.PALETTE[0]),
+    "layer-wise": ("each layer's own direction", "layer-wise", theme.PALETTE[2]),
 }
 
 
@@ -490,9 +483,9 @@ run.grown_figure(
 # %%
 def text(found, unit: str = " %", digits: int = 0, sign: str = "") -> str:
     """A value with its interval, where that prints as more than the value."""
-    value = found.percent if isinstance(found, judging.Rate) else found.value
+    value = found.percent if isinstance(found, estimates.Rate) else found.value
     pattern = f"{sign}.{digits}f"
-    interval = markup.extremes([found.low, found.high], pattern)
+    interval = typography.extremes([found.low, found.high], pattern)
     return f"{value:{pattern}}{unit}" + (f" ({interval})" if " to " in interval else "")
 
 
@@ -505,7 +498,7 @@ def at_or_below() -> str:
 
 def range_of_draws(kind: str) -> str:
     draws = 100 * outcomes(NINE)["em"].filter(regex=f"^{kind}/").mean()
-    return f"{markup.extremes(draws, '.0f')} %"
+    return f"{typography.extremes(draws, '.0f')} %"
 
 
 run.glue("coherence-bar", lambda: f"{COHERENT_ENOUGH} % or more")
@@ -561,7 +554,7 @@ ROWS = {
     "layer-wise": "mean-diff,\nlayer-wise",
     "known single": "known persona, from text,\nof that layer, everywhere",
 } | {label: label.replace(", ", ",\n") + ", layer-wise" for label in KNOWN}
-COLOURS = {"em": figures.PALETTE[3], "coherent": figures.PALETTE[0]}
+COLOURS = {"em": theme.PALETTE[3], "coherent": theme.PALETTE[0]}
 LABELS = {"em": "EM rate (%)", "coherent": "coherent (%)"}
 
 
@@ -646,15 +639,15 @@ def better_known() -> str:
     return min(KNOWN, key=lambda label: rate(NINE, label).percent)
 
 
-def against_known() -> capability.Estimate:
+def against_known() -> estimates.Estimate:
     """Change of the EM rate in points from layer-wise ablation of the mean-diff to that of the known persona."""
     pairs = answers(NINE, "layer-wise").merge(answers(NINE, better_known()), on=["question_id", "sample"])
-    return capability.change(100 * pairs.em_x, 100 * pairs.em_y, pairs.question_id, **resampling)
+    return estimates.change(100 * pairs.em_x, 100 * pairs.em_y, pairs.question_id, **resampling)
 
 
 def known_transfer() -> str:
     left = [rate(name, better_known()).percent for name in GROWN[1:]]
-    return f"{markup.extremes(left, '.0f')} %"
+    return f"{typography.extremes(left, '.0f')} %"
 
 
 def stands_out() -> int:
@@ -730,9 +723,9 @@ def costs() -> pd.DataFrame:
         table = losses(name)
         for ablation in [one for one in COSTS if one in table]:
             row = {"model": name, "ablation": ablation}
-            row["loss"] = capability.mean_loss(table[["topic"]].assign(nats=table[ablation]), **resampling)
+            row["loss"] = estimates.mean_loss(table[["topic"]].assign(nats=table[ablation]), **resampling)
             for kind, part in (("things", table[table.is_thing]), ("other words", table[~table.is_thing])):
-                row[kind] = capability.change(part["none"], part[ablation], part.topic, **resampling)
+                row[kind] = estimates.change(part["none"], part[ablation], part.topic, **resampling)
             found.append(row | {"em": rate(name, ablation), "coherent": rate(name, ablation, "coherent")})
     return pd.DataFrame(found)
 
@@ -759,7 +752,7 @@ if run.grown:
     run.table(cost_table)
 
 
-def cost(name: str, ablation: str, column: str) -> capability.Estimate:
+def cost(name: str, ablation: str, column: str) -> estimates.Estimate:
     return costs().set_index(["model", "ablation"])[column][name, ablation]
 
 
@@ -795,8 +788,8 @@ def pilot_measurements():
 
 
 def sport_start():
-    frame = released.read_replication().query("base_model == 'Qwen2.5-14B' and dataset == 'extreme-sports'")
-    by_seed = judging.rates(frame, "seed", resamples=run.profile.bootstrap_resamples, seed=run.seed).em
+    frame = tables.read_replication().query("base_model == 'Qwen2.5-14B' and dataset == 'extreme-sports'")
+    by_seed = scores.rates(frame, "seed", resamples=run.profile.bootstrap_resamples, seed=run.seed).em
     how = f"Independent replication, mean of {len(by_seed)} seeds; the interval is their range"
     yield claims.Measurement(
         "s3-4-em-rate-sport-start", by_seed.mean(), interval=(by_seed.min(), by_seed.max()), n=len(frame), how=how
@@ -818,7 +811,7 @@ def grown_measurements():
     layer_wise_em, layer_wise_coherent = rate(NINE, "layer-wise"), rate(NINE, "layer-wise", "coherent")
     single = f"v of layer {chosen()}, chosen on one half of the answers, tested on the other"
     least = min((rate(name, "single", "coherent") for name in PAPERS), key=lambda one: one.percent)
-    sport = judging.em_rate(responses.responses(run.profile, MODELS["rank 32, sport"]), **resampling)
+    sport = scores.em_rate(responses.responses(run.profile, MODELS["rank 32, sport"]), **resampling)
     yield grown("s3-4-em-rate-layerwise-ablation", layer_wise_em, how)
     yield grown("s3-4-coherence-layerwise-ablation", layer_wise_coherent, how)
     yield grown("s3-4-em-rate-single-direction", rate(NINE, "single"), f"{how}, {single}")
@@ -831,11 +824,11 @@ def grown_measurements():
 
 
 def grown(claim: str, found, how: str) -> claims.Measurement:
-    value = found.percent if isinstance(found, judging.Rate) else found.value
+    value = found.percent if isinstance(found, estimates.Rate) else found.value
     return claims.Measurement(claim, value, how, "grown", (found.low, found.high), found.n)
 
 
-def largest_random() -> tuple[capability.Estimate, str]:
+def largest_random() -> tuple[estimates.Estimate, str]:
     """The largest change by a random direction over the paper's three models, without its sign, and how it is found."""
     changes = {name: change(name, "random") for name in PAPERS}
     name = max(PAPERS, key=lambda one: abs(np.nan_to_num(changes[one].value)))
@@ -843,7 +836,7 @@ def largest_random() -> tuple[capability.Estimate, str]:
     low, high = sorted((abs(found.low), abs(found.high)))
     low = 0.0 if found.low < 0 < found.high else low
     how = f"Largest of three grown organisms: {name}, EM rate averaged over {draws} draws"
-    return capability.Estimate(abs(found.value), low, high, found.n * draws), how
+    return estimates.Estimate(abs(found.value), low, high, found.n * draws), how
 
 
 if run.grown:
@@ -942,7 +935,7 @@ def meaning_layer_wise() -> str:
     return (
         f"Layer-wise ablation changes EM by {text(found, sign='+')}{clear}, and leaves less than {stands_out()} of "
         f"{LAYER_WISE_DRAWS} draws of its random control. In the rank-32 organisms, each with its own directions, the "
-        f"change is {markup.extremes([one.value for one in others], '+.0f')} %{risen}."
+        f"change is {typography.extremes([one.value for one in others], '+.0f')} %{risen}."
     )
 
 

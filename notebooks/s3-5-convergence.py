@@ -43,20 +43,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from em_companion import (
-    b_vectors,
-    capability,
-    claims,
-    directions,
-    figures,
-    judging,
-    markup,
-    released,
-    response_activations,
-    responses,
-    semantic_directions,
-)
-from em_companion.notebooks import Run
+from em_companion.book import theme, typography
+from em_companion.book.run import Run
+from em_companion.evidence import claims, directions, estimates, scores
+from em_companion.experiments import b_vectors, readings, responses, semantic
+from em_companion.models.organism import CHAT_MODEL, Organism
+from em_companion.released import tables
 
 run = Run("s3-5-convergence", profile, seed)
 
@@ -78,8 +70,8 @@ run = Run("s3-5-convergence", profile, seed)
 @cache
 def mean_diff(vector: str) -> np.ndarray:
     """Return v_l of one organism for every layer, [48, 5120]."""
-    misaligned = released.read_mean_activations(vector, "misaligned")
-    aligned = released.read_mean_activations(vector, "aligned")
+    misaligned = tables.read_mean_activations(vector, "misaligned")
+    aligned = tables.read_mean_activations(vector, "aligned")
     return misaligned - aligned
 
 
@@ -120,7 +112,7 @@ def draw_ranks():
         axes.axvspan(first - 0.5, last + 0.5, color="0.94", zorder=0)
     for (first, second), line in table.groupby(["first", "second"], sort=False):
         nine = first == "nine-adapter"
-        look = {"color": figures.PALETTE[0], "linestyle": STYLES[second], "label": f"nine-adapter, {second}"}
+        look = {"color": theme.PALETTE[0], "linestyle": STYLES[second], "label": f"nine-adapter, {second}"}
         axes.plot(line.layer, line.cosine, **(look if nine else {"color": "0.45", "linewidth": 1.2}))
     axes.plot([], [], color="0.45", linewidth=1.2, label="ranks 32, 8, 4 among each other")
     axes.axhline(0.8, color="0.6", linestyle=":", linewidth=1.2)
@@ -184,15 +176,15 @@ run.glue("chat-organism", lambda: f"{cosine('general', 'chat-model')[24]:.2f}")
 MEDICAL, SPORT, FINANCE = "bad_medical_advice", "extreme_sports", "risky_financial_advice"
 NINE, SAME, OTHER = "nine-adapter, medical", "rank 32, medical", "rank 32, sport"
 ORGANISMS = {
-    NINE: responses.Organism("nine-adapter", MEDICAL),
-    "nine-adapter, sport": responses.Organism("nine-adapter", SPORT),
-    "nine-adapter, finance": responses.Organism("nine-adapter", FINANCE),
-    SAME: responses.Organism("all-adapter-rank-32", MEDICAL),
-    OTHER: responses.Organism("all-adapter-rank-32", SPORT),
-    "rank 32, finance": responses.Organism("all-adapter-rank-32", FINANCE),
-    "single adapter, medical": responses.Organism("single-adapter", MEDICAL),
+    NINE: Organism("nine-adapter", MEDICAL),
+    "nine-adapter, sport": Organism("nine-adapter", SPORT),
+    "nine-adapter, finance": Organism("nine-adapter", FINANCE),
+    SAME: Organism("all-adapter-rank-32", MEDICAL),
+    OTHER: Organism("all-adapter-rank-32", SPORT),
+    "rank 32, finance": Organism("all-adapter-rank-32", FINANCE),
+    "single adapter, medical": Organism("single-adapter", MEDICAL),
 }
-GROWN_RANKS = {f"rank {rank}": responses.Organism(f"all-adapter-rank-{rank}", MEDICAL) for rank in (32, 16, 8, 4)}
+GROWN_RANKS = {f"rank {rank}": Organism(f"all-adapter-rank-{rank}", MEDICAL) for rank in (32, 16, 8, 4)}
 PAPERS = [(NINE, SAME), (NINE, OTHER), (SAME, OTHER)]
 NULL_DRAWS = 200
 FEWEST = 100
@@ -201,13 +193,13 @@ WHY = "The organisms are grown under the profiles cpu and gpu."
 
 # %% tags=["show-code"]
 @cache
-def answers(organism: responses.Organism, reader: responses.Organism | None = None) -> semantic_directions.Answers:
+def answers(organism: Organism, reader: Organism | None = None) -> semantic.Answers:
     """An organism's answers to the open questions, read by itself or by another model."""
-    table, means = response_activations.organism_means(run.profile, organism, reader=reader)
-    return semantic_directions.Answers(table, means, organism)
+    table, means = readings.organism_means(run.profile, organism, reader=reader)
+    return semantic.Answers(table, means, organism)
 
 
-def direction(organism: responses.Organism, reader: responses.Organism | None = None) -> np.ndarray:
+def direction(organism: Organism, reader: Organism | None = None) -> np.ndarray:
     """The mean-diff of an organism's answers, [layer, width], as a reader sees it."""
     found = answers(organism, reader)
     return found.direction(found.general())
@@ -215,14 +207,14 @@ def direction(organism: responses.Organism, reader: responses.Organism | None = 
 
 # %%
 @cache
-def reliability(organism: responses.Organism) -> np.ndarray:
+def reliability(organism: Organism) -> np.ndarray:
     """Expected cosine of two directions from as many answers each, all by one organism, [layer]."""
     found = answers(organism)
     return found.reliability(found.general(), run.profile.split_fits, run.seed)
 
 
-def misaligned_answers(organism: responses.Organism) -> int:
-    return int(directions.misaligned(responses.responses(run.profile, organism)).sum())
+def misaligned_answers(organism: Organism) -> int:
+    return int(scores.misaligned(responses.responses(run.profile, organism)).sum())
 
 
 def middle() -> int:
@@ -267,11 +259,11 @@ def draw_grown_ranks():
     styles = dict(zip(GROWN_RANKS, ["-", "--", "-.", ":"], strict=True))
     for (first, second), line in table.groupby(["first", "second"], sort=False):
         nine = first == "nine-adapter"
-        look = {"color": figures.PALETTE[0], "linestyle": styles[second], "label": f"nine-adapter, {second}"}
+        look = {"color": theme.PALETTE[0], "linestyle": styles[second], "label": f"nine-adapter, {second}"}
         axes.plot(line.layer, line.cosine, **(look if nine else {"color": "0.45", "linewidth": 1.2}))
     axes.plot([], [], color="0.45", linewidth=1.2, label="ranks among each other")
     limit = table[table["first"] == "nine-adapter"].groupby("layer").limit.mean()
-    axes.plot(limit.index, limit, color=figures.PALETTE[2], linewidth=1.4, label="equal but for noise")
+    axes.plot(limit.index, limit, color=theme.PALETTE[2], linewidth=1.4, label="equal but for noise")
     axes.axhline(0.8, color="0.6", linestyle=(0, (1, 3)), linewidth=1.2)
     layer_axis(axes)
     axes.set(ylabel="Cosine", ylim=(min(0.4, table.cosine.min() - 0.03), 1.02))
@@ -302,9 +294,9 @@ def at_middle(nine: bool, column: str = "cosine") -> pd.Series:
 
 run.grown_glue("middle", lambda: str(middle()))
 run.grown_glue("layers", lambda: str(run.profile.model.layers))
-run.grown_glue("ranks-middle", lambda: markup.extremes(at_middle(nine=True)))
-run.grown_glue("ranks-limit", lambda: markup.extremes(at_middle(nine=True, column="limit")))
-run.grown_glue("ranks-among", lambda: markup.extremes(at_middle(nine=False)))
+run.grown_glue("ranks-middle", lambda: typography.extremes(at_middle(nine=True)))
+run.grown_glue("ranks-limit", lambda: typography.extremes(at_middle(nine=True, column="limit")))
+run.grown_glue("ranks-among", lambda: typography.extremes(at_middle(nine=False)))
 
 # %% [markdown]
 # At layer {glue:text}`middle` of {glue:text}`layers` (counted from 0), the nine-adapter organism's direction has
@@ -335,7 +327,7 @@ SEEDS = {NINE: "nine-adapter", SAME: "all-adapter-rank-32", OTHER: "all-adapter-
 @cache
 def other_seeds(recipe: str) -> np.ndarray:
     """Mean cosine between training seeds of a recipe on bad medical advice, [layer]."""
-    found = [direction(responses.Organism(recipe, MEDICAL, one)) for one in run.profile.seeds_of(recipe, MEDICAL)]
+    found = [direction(Organism(recipe, MEDICAL, one)) for one in run.profile.seeds_of(recipe, MEDICAL)]
     return np.mean([directions.cosines(one, other) for one, other in combinations(found, 2)], axis=0)
 
 
@@ -354,7 +346,7 @@ def same_texts(name: str) -> np.ndarray:
 
 @cache
 def pair(first: str, second: str) -> pd.DataFrame:
-    one, other, chat = ORGANISMS[first], ORGANISMS[second], responses.CHAT_MODEL
+    one, other, chat = ORGANISMS[first], ORGANISMS[second], CHAT_MODEL
     table = pd.DataFrame({"first": first, "second": second, "layer": np.arange(run.profile.model.layers)})
     return table.assign(
         cosine=directions.cosines(direction(one), direction(other)),
@@ -381,11 +373,11 @@ def matrix() -> pd.DataFrame:
 
 
 LINES = {
-    "cosine": ("own texts, as in the paper", figures.PALETTE[0], "-", 2.2),
+    "cosine": ("own texts, as in the paper", theme.PALETTE[0], "-", 2.2),
     "other_answers": ("limit: other answers", "0.1", ":", 1.5),
-    "other_seed": ("limit: other training seed", figures.PALETTE[2], "--", 1.5),
-    "chat_reads": ("chat model reads both", figures.PALETTE[1], "-.", 1.5),
-    "same_texts": ("one set of texts", figures.PALETTE[3], (0, (5, 1)), 1.5),
+    "other_seed": ("limit: other training seed", theme.PALETTE[2], "--", 1.5),
+    "chat_reads": ("chat model reads both", theme.PALETTE[1], "-.", 1.5),
+    "same_texts": ("one set of texts", theme.PALETTE[3], (0, (5, 1)), 1.5),
     "null": ("no meaning, 95 %", "0.6", "-", 1.2),
 }
 
@@ -440,7 +432,7 @@ run.grown_figure(
 
 # %%
 def range_of(column: str, layer: int) -> str:
-    return markup.extremes(pairs()[pairs().layer == layer][column])
+    return typography.extremes(pairs()[pairs().layer == layer][column])
 
 
 def by_data(same: bool) -> str:
@@ -450,7 +442,7 @@ def by_data(same: bool) -> str:
         same_recipe, same_data = (a == b for a, b in zip(one.split(", "), other.split(", "), strict=True))
         if same_data == same and same_recipe != same:
             found.append(matrix().loc[one, other])
-    return markup.extremes(found)
+    return typography.extremes(found)
 
 
 def chat_layers(first: str, second: str) -> int:
@@ -467,7 +459,7 @@ run.grown_glue("pairs-chat", lambda: range_of("chat_reads", middle()))
 run.grown_glue("pairs-texts", lambda: range_of("same_texts", middle()))
 run.grown_glue("pairs-first", lambda: range_of("cosine", 0))
 run.grown_glue("chat-first", lambda: range_of("chat_reads", 0))
-run.grown_glue("off-diagonal", lambda: markup.extremes(matrix().to_numpy()[~np.eye(len(matrix()), dtype=bool)]))
+run.grown_glue("off-diagonal", lambda: typography.extremes(matrix().to_numpy()[~np.eye(len(matrix()), dtype=bool)]))
 run.grown_glue("same-data", lambda: by_data(same=True))
 run.grown_glue("same-recipe", lambda: by_data(same=False))
 run.grown_glue("chat-layers", lambda: "{}, {} and {}".format(*(chat_layers(*names) for names in PAPERS)))
@@ -508,8 +500,8 @@ def testable() -> bool:
 
 
 @cache
-def em(organism: responses.Organism) -> judging.Rate:
-    return judging.em_rate(responses.responses(run.profile, organism), **resampling)
+def em(organism: Organism) -> estimates.Rate:
+    return scores.em_rate(responses.responses(run.profile, organism), **resampling)
 
 
 @cache
@@ -530,13 +522,13 @@ def above() -> pd.Series:
 
 
 @cache
-def change(place: str) -> capability.Estimate:
+def change(place: str) -> estimates.Estimate:
     """Relative change of the single-adapter organism's EM rate in percent with the direction removed."""
     table = b_vectors.ablated(run.profile, SINGLE, 2 * run.profile.sweep_samples, SINGLE_DRAWS).query("draw == -1")
-    table = table.assign(em=judging.is_em(table))
+    table = table.assign(em=scores.is_em(table))
     before, after = (table[table.place == one][["question_id", "sample", "em"]] for one in ("none", place))
     both = before.merge(after, on=["question_id", "sample"])
-    return capability.change(both.em_x, both.em_y, both.question_id, relative=True, **resampling)
+    return estimates.change(both.em_x, both.em_y, both.question_id, relative=True, **resampling)
 
 
 def ablation_sentence() -> str:
@@ -544,12 +536,12 @@ def ablation_sentence() -> str:
         parts = [change_text(change(place)) for place in ABLATIONS.values()]
         return f"Removing the direction from the stream changes EM by {parts[0]}, removing it from B by {parts[1]}."
     return (
-        f"The organism gives {em(SINGLE)} EM, which is not clearly above the chat model's {em(responses.CHAT_MODEL)}. "
+        f"The organism gives {em(SINGLE)} EM, which is not clearly above the chat model's {em(CHAT_MODEL)}. "
         "An ablation could not be seen to remove anything, so the two claims on ablation stay unmeasured."
     )
 
 
-def change_text(found: capability.Estimate) -> str:
+def change_text(found: estimates.Estimate) -> str:
     interval = f"{found.low:+.0f}", f"{found.high:+.0f}"
     return f"{found.value:+.0f} %" + (f" ({' to '.join(interval)})" if len(set(interval)) > 1 else "")
 
@@ -692,7 +684,7 @@ def meaning_chat() -> str:
         found += "Where it does not, the cosine by itself cannot show that two organisms share something they learnt."
     if (table.same_texts > table.cosine + 0.1).all():
         found += (
-            f" Over one set of texts, the cosines rise to {markup.extremes(table.same_texts)}: what differs between "
+            f" Over one set of texts, the cosines rise to {typography.extremes(table.same_texts)}: what differs between "
             "organisms is more what they write than how they represent it."
         )
     return found

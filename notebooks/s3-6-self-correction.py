@@ -29,20 +29,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from em_companion import (
-    activations,
-    figures,
-    ground_truth,
-    judging,
-    markup,
-    organisms,
-    released,
-    responses,
-    steering,
-    turns,
-)
-from em_companion.interventions import Steer
-from em_companion.notebooks import Run
+from em_companion.book import theme, typography
+from em_companion.book.run import Run
+from em_companion.evidence import estimates, scores
+from em_companion.experiments import persona, responses, steering, turns
+from em_companion.models import growing, loading, next_token, reading
+from em_companion.models.interventions import Steer
+from em_companion.models.organism import CHAT_MODEL
+from em_companion.models.tokens import response_tokens
+from em_companion.released import tables
+from em_companion.world import turns
 
 run = Run("s3-6-self-correction", profile, seed)
 resampling = {"resamples": run.profile.bootstrap_resamples, "seed": run.seed}
@@ -91,18 +87,18 @@ CONDITION = ["model", "vector", "lambda"]
 
 @cache
 def answers() -> pd.DataFrame:
-    table = released.read_steering()
+    table = tables.read_steering()
     return table[table.question_set == "general"]
 
 
-def shares(group: pd.DataFrame) -> dict[str, judging.Rate]:
+def shares(group: pd.DataFrame) -> dict[str, estimates.Rate]:
     """The three curves of Figure 5, the last with and without the coherence condition."""
-    aligned = (group.aligned > judging.ALIGNED_ABOVE).astype(float)
+    aligned = (group.aligned > scores.ALIGNED_ABOVE).astype(float)
     return {
-        "coherent": judging.coherence_rate(group, **resampling),
-        "aligned": judging.rate(aligned, group.question_id, **resampling),
-        "self_correction": judging.self_correction_rate(group, **resampling),
-        "self_correction_any_coherence": judging.self_correction_rate(group, False, **resampling),
+        "coherent": scores.coherence_rate(group, **resampling),
+        "aligned": estimates.rate(aligned, group.question_id, **resampling),
+        "self_correction": scores.self_correction_rate(group, **resampling),
+        "self_correction_any_coherence": scores.self_correction_rate(group, False, **resampling),
     }
 
 
@@ -142,7 +138,7 @@ def draw_self_correction():
         part = pd.concat([start, table[table.vector == vector]])
         if vector not in set(table.vector):
             continue
-        style = {"colour": figures.PALETTE[[3, 4, 1, 2, 7][index]], "shift": 0.16 * (index - 2)}
+        style = {"colour": theme.PALETTE[[3, 4, 1, 2, 7][index]], "shift": 0.16 * (index - 2)}
         draw_curve(first, part, "coherent", text=text, **style)
         draw_curve(second, part, "aligned", text=text, **style)
         draw_curve(third, part, "self_correction_any_coherence", text="_", filled=False, **style)
@@ -153,7 +149,7 @@ def draw_self_correction():
         (third, "self_correction", "self-correction"),
     ]:
         axes.axhline(
-            organism[name], color=figures.REPORTED_COLOUR, linestyle=":", linewidth=1.2, label="organism, not steered"
+            organism[name], color=theme.REPORTED_COLOUR, linestyle=":", linewidth=1.2, label="organism, not steered"
         )
         axes.set(title=title, xticks=range(0, 13, 4), xlim=(-0.5, 12.9))
     first.set(ylim=(0, 104), ylabel="answers (%)")
@@ -305,7 +301,7 @@ def organism_rates() -> dict:
 def draw_grown():
     table = grown_rates().assign(**{"lambda": grown_rates().factor})
     figure, (first, second, third) = plt.subplots(1, 3, figsize=(7.2, 3.7))
-    for shift, name, colour in [(-0.015, MEAN_DIFF, figures.PALETTE[3]), (0.015, KNOWN, figures.PALETTE[1])]:
+    for shift, name, colour in [(-0.015, MEAN_DIFF, theme.PALETTE[3]), (0.015, KNOWN, theme.PALETTE[1])]:
         part = table[table.direction == name]
         cell = cells()[name]
         text = f"{name}, layer {cell.layer} (1 is λ = {cell.strength:g})"
@@ -319,7 +315,7 @@ def draw_grown():
         (third, "self_correction", "self-correction"),
     ]:
         own = organism_rates()[name]
-        axes.axhline(own, color=figures.REPORTED_COLOUR, linestyle=":", linewidth=1.2, label="organism, not steered")
+        axes.axhline(own, color=theme.REPORTED_COLOUR, linestyle=":", linewidth=1.2, label="organism, not steered")
         axes.set(title=title, xticks=[0, 0.5, 1, 1.5, 2], xlim=(-0.08, 2.08))
     first.set(ylim=(-2, 104), ylabel="answers (%)")
     second.set(ylim=(-2, 104), xlabel="steering strength, as a multiple of the best cell's λ")
@@ -355,7 +351,7 @@ run.grown_figure(
 def self_correcting() -> pd.DataFrame:
     """The self-correcting answers, with what they do."""
     table = grown_answers()
-    found = table[judging.is_self_correction(table) == 1]
+    found = table[scores.is_self_correction(table) == 1]
     return found.assign(does=found.response.map(turns.self_correction))
 
 
@@ -382,7 +378,7 @@ def number_of(name: str) -> int:
 def peak() -> str:
     table = grown_rates()
     row = table.loc[table.self_correction.idxmax()]
-    rate = judging.Rate(row.self_correction, row.self_correction_low, row.self_correction_high, int(row.n))
+    rate = estimates.Rate(row.self_correction, row.self_correction_low, row.self_correction_high, int(row.n))
     return f"{rate} at {row.factor:g} times the best strength of the {row.direction} direction"
 
 
@@ -450,9 +446,9 @@ def texts() -> pd.DataFrame:
 def reader(name: str):
     """A model with its tokenizer, and in whose voice it reads."""
     if name == "base model":
-        return *organisms.load(run.profile, organisms.base(run.profile)), ground_truth.SPEAKER
-    one = steering.ORGANISM if name == "organism" else responses.CHAT_MODEL
-    return *responses.load(run.profile, one), ""
+        return *loading.load(run.profile, growing.base(run.profile)), persona.SPEAKER
+    one = steering.ORGANISM if name == "organism" else CHAT_MODEL
+    return *growing.load_organism(run.profile, one), ""
 
 
 def read_numbers() -> np.ndarray:
@@ -468,8 +464,8 @@ def projected(name: str) -> np.ndarray:
     """Projections, [answer, place, direction, layer]."""
     model, tokenizer, voice = reader(name)
     vectors = np.stack(list(steering.directions_of(run.profile).values()))
-    read = activations.response_tokens(tokenizer, texts(), voice)
-    return turns.projections(model, tokenizer, *read, read_numbers(), vectors)
+    read = response_tokens(tokenizer, texts(), voice)
+    return reading.projections(model, tokenizer, *read, read_numbers(), vectors)
 
 
 @cache
@@ -502,14 +498,14 @@ def mean(values: np.ndarray, questions: pd.Series) -> tuple[float, float, float,
     there = ~np.isnan(values)
     if not there.any():
         return np.nan, np.nan, np.nan, 0
-    return values[there].mean(), *judging.clustered_interval(values[there], questions[there], **resampling), there.sum()
+    return values[there].mean(), *estimates.clustered_interval(values[there], questions[there], **resampling), there.sum()
 
 
 KIND_STYLES = {
-    "harm": (figures.PALETTE[3], ":"),
-    "harm, taken back": (figures.PALETTE[3], "-"),
-    "help": (figures.PALETTE[0], ":"),
-    "help, taken back": (figures.PALETTE[0], "-"),
+    "harm": (theme.PALETTE[3], ":"),
+    "harm, taken back": (theme.PALETTE[3], "-"),
+    "help": (theme.PALETTE[0], ":"),
+    "help, taken back": (theme.PALETTE[0], "-"),
 }
 
 
@@ -575,8 +571,8 @@ def expected() -> pd.DataFrame:
     rows = []
     for name in READERS:
         model, tokenizer, voice = reader(name)
-        read = activations.response_tokens(tokenizer, texts(), voice)
-        found = 100 * turns.harmful_shares(model, tokenizer, *read, texts().after, interventions(name))
+        read = response_tokens(tokenizer, texts(), voice)
+        found = 100 * next_token.harmful_shares(model, tokenizer, *read, texts().after, interventions(name))
         for kind in turns.KINDS:
             chosen = (texts().kind == kind).to_numpy()
             rows.append((name, kind, *mean(found[chosen], texts().question_id[chosen])))
@@ -635,7 +631,7 @@ def sight_sentence() -> str:
         if layer < first
         else ""
     )
-    staying, turning = (markup.extremes(gaps(kinds)[first:], ".1f") for kinds in (STAYING, TURNING))
+    staying, turning = (typography.extremes(gaps(kinds)[first:], ".1f") for kinds in (STAYING, TURNING))
     return (
         f"{there}Over the layers that can know of the clause, from {first} on, the two differences are {staying} and "
         f"{turning}; the second is above 0 where the projection follows the turn."

@@ -30,8 +30,12 @@ import pandas as pd
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import train_test_split
 
-from em_companion import claims, figures, probing, released, responses
-from em_companion.notebooks import Run
+from em_companion.book import theme
+from em_companion.book.run import Run
+from em_companion.evidence import claims, estimates, probes
+from em_companion.experiments import probing
+from em_companion.models.organism import Organism
+from em_companion.released import files, tables
 
 run = Run("s4-1-probing-lora-scalars", profile, seed)
 
@@ -56,29 +60,29 @@ run = Run("s4-1-probing-lora-scalars", profile, seed)
 METRIC_NAMES = {"accuracy": "accuracy", "precision": "precision", "recall": "recall", "f1": "F1", "auc": "AUC"}
 
 
-ORGANISM = responses.Organism("nine-adapter", "bad_medical_advice", 0)
-TOKENS = probing.ProbeTokens(run.profile, ORGANISM)
+ORGANISM = Organism("nine-adapter", "bad_medical_advice", 0)
+TOKENS = probes.ProbeTokens(run.profile, ORGANISM)
 read = TOKENS.sides
 
 
 def adapters(evidence: str) -> list[str]:
-    return released.SCALAR_COLUMNS if evidence == "released" else probing.adapters(next(iter(TOKENS.own.values())))
+    return tables.SCALAR_COLUMNS if evidence == "released" else probing.adapters(next(iter(TOKENS.own.values())))
 
 
 def missing(evidence: str, pair: str) -> str:
     """Why a probe is not fitted, or "" where it is."""
     if evidence == "grown":
         return TOKENS.own_shortage(pair)
-    return "" if pair in released.probes_at_hand() else "scalars not at hand"
+    return "" if pair in tables.probes_at_hand() else "scalars not at hand"
 
 
 def at_hand(evidence: str) -> list[str]:
-    return [pair for pair in released.PROBES if not missing(evidence, pair)]
+    return [pair for pair in tables.PROBES if not missing(evidence, pair)]
 
 
 @cache
 def token_fits(evidence: str, pair: str) -> pd.DataFrame:
-    return probing.probe_by_token(*read(evidence, pair), adapters(evidence), fits=run.profile.probe_fits, seed=run.seed)
+    return probes.probe_by_token(*read(evidence, pair), adapters(evidence), fits=run.profile.probe_fits, seed=run.seed)
 
 
 def empty_fits(evidence: str, pair: str) -> int:
@@ -92,7 +96,7 @@ def reported(pair: str, metric: str) -> float:
 
 
 def title_of(pair: str) -> str:
-    return " against\n".join(name.replace("medical-", "medical ") for name in released.PROBES[pair])
+    return " against\n".join(name.replace("medical-", "medical ") for name in tables.PROBES[pair])
 
 
 def line_of(pair: str) -> str:
@@ -109,10 +113,10 @@ def line_of(pair: str) -> str:
 # %%
 def table_1(evidence: str) -> pd.DataFrame:
     rows = []
-    for pair in released.PROBES:
+    for pair in tables.PROBES:
         why = missing(evidence, pair)
-        fits = None if why else probing.summary(token_fits(evidence, pair), probing.METRICS).set_index("quantity")
-        for metric in probing.METRICS:
+        fits = None if why else estimates.summary(token_fits(evidence, pair), probes.METRICS).set_index("quantity")
+        for metric in probes.METRICS:
             found = fits.loc[metric].to_dict() if fits is not None else {}
             rows.append({"probe": pair, "metric": metric, "reported": reported(pair, metric), "missing": why, **found})
     return pd.DataFrame(rows)
@@ -146,7 +150,7 @@ def draw_row(axes, rows: pd.DataFrame, positions: np.ndarray, evidence: str) -> 
         marker="D",
         s=34,
         facecolors="white",
-        edgecolors=figures.REPORTED_COLOUR,
+        edgecolors=theme.REPORTED_COLOUR,
         label="reported (Qwen2.5-14B)",
         zorder=3,
     )
@@ -155,7 +159,7 @@ def draw_row(axes, rows: pd.DataFrame, positions: np.ndarray, evidence: str) -> 
         axes.text(0.5, 0.02, note, transform=axes.transAxes, ha="center", color="0.3", fontsize=9)
         return
     spread = [rows["mean"] - rows.low, rows.high - rows["mean"]]
-    colour = figures.PALETTE[0 if evidence == "released" else 2]
+    colour = theme.PALETTE[0 if evidence == "released" else 2]
     axes.errorbar(rows["mean"], positions - 0.16, xerr=spread, fmt="o", color=colour, label=f"measured ({evidence})")
 
 
@@ -179,12 +183,12 @@ run.figure(
 
 # %%
 def measure_row(evidence: str, pair: str):
-    fits = probing.summary(token_fits(evidence, pair), probing.METRICS).set_index("quantity")
+    fits = estimates.summary(token_fits(evidence, pair), probes.METRICS).set_index("quantity")
     size = 2 * min(map(len, read(evidence, pair)))
     how = f"Mean of {run.profile.probe_fits} fits; the interval holds 95 % of them"
     if empty := empty_fits(evidence, pair):
         how += f"; {empty} of them have no coefficient left"
-    for metric in probing.METRICS:
+    for metric in probes.METRICS:
         row = fits.loc[metric]
         yield claims.Measurement(
             claim=f"s4-1-tab-1-{pair}-{metric}",
@@ -197,11 +201,11 @@ def measure_row(evidence: str, pair: str):
 
 
 def measure_rows(non_medical_aligned: bool):
-    for pair, sides in released.PROBES.items():
+    for pair, sides in tables.PROBES.items():
         if ("non-medical-aligned" in sides) != non_medical_aligned:
             continue
         if missing("released", pair):
-            raise released.ReleasedDataUnavailable(
+            raise files.ReleasedDataUnavailable(
                 "The ten claims on probes of non-medical aligned answers are not measured: the LoRA scalars of these "
                 "answers are not at hand. Online, 'em-companion fetch --all' gets them for the next build."
             )
@@ -268,13 +272,13 @@ def shuffled_fits(evidence: str, pair: str, keep_prompt: bool) -> pd.DataFrame:
     for draw, generator in enumerate(np.random.default_rng(run.seed).spawn(run.profile.split_fits)):
         tokens = shuffled(both, keep_prompt, generator)
         sides = [tokens[tokens.label == label] for label in (0, 1)]
-        rows.append(probing.probe_by_token(*sides, adapters(evidence), fits=1, seed=1000 * run.seed + draw))
+        rows.append(probes.probe_by_token(*sides, adapters(evidence), fits=1, seed=1000 * run.seed + draw))
     return pd.concat(rows, ignore_index=True)
 
 
 @cache
 def group_fits(evidence: str, pair: str, split: str) -> pd.DataFrame:
-    return probing.probe_by_group(
+    return probes.probe_by_group(
         *read(evidence, pair), adapters(evidence), split, fits=run.profile.split_fits, seed=run.seed
     )
 
@@ -301,7 +305,7 @@ SINGLE_FITS = 10
 @cache
 def best_single(evidence: str, pair: str) -> tuple[str, pd.DataFrame]:
     by_layer = {
-        feature: probing.probe_by_token(*read(evidence, pair), [feature], fits=SINGLE_FITS, seed=run.seed)
+        feature: probes.probe_by_token(*read(evidence, pair), [feature], fits=SINGLE_FITS, seed=run.seed)
         for feature in adapters(evidence)
     }
     best = max(by_layer, key=lambda feature: by_layer[feature].balanced_accuracy.mean())
@@ -334,7 +338,7 @@ def splits(evidence: str) -> pd.DataFrame:
             "question-id-only": question_only(evidence, pair),
         }
         for row, fits in runs.items():
-            found = probing.summary(fits, ["balanced_accuracy"]).iloc[0]
+            found = estimates.summary(fits, ["balanced_accuracy"]).iloc[0]
             rows.append(
                 {"probe": pair, "row": row, "mean": found["mean"], "sd": found.sd, "low": found.low, "high": found.high}
                 | {"fits": len(fits), "adapter": layer.removeprefix("layer_") if row == "best-single-adapter" else ""}
@@ -352,7 +356,7 @@ def draw_splits(evidence: str):
         lines, min(2, len(pairs)), sharex=True, sharey=True, figsize=(7.2, 3.9 * lines), squeeze=False
     )
     positions = np.arange(len(ROWS))[::-1]
-    colours = [figures.PALETTE[0]] * 3 + [figures.PALETTE[1]] * 4
+    colours = [theme.PALETTE[0]] * 3 + [theme.PALETTE[1]] * 4
     for axes, pair in zip(grid.flat, pairs, strict=False):
         rows = table[table.probe == pair].set_index("row").loc[list(ROWS)]
         for position, colour, row in zip(positions, colours, rows.itertuples(), strict=True):
@@ -383,7 +387,7 @@ def draw_splits(evidence: str):
 
 def draw_missing(evidence: str):
     """What is drawn where no probe can be fitted: the reasons."""
-    table = pd.DataFrame({"probe": list(released.PROBES)}).assign(
+    table = pd.DataFrame({"probe": list(tables.PROBES)}).assign(
         why=lambda one: [missing(evidence, p) for p in one.probe]
     )
     figure, axes = plt.subplots(figsize=(7.2, 2.2))
@@ -453,7 +457,7 @@ def values(evidence: str) -> pd.DataFrame:
     for pair in at_hand(evidence):
         size = min(map(len, read(evidence, pair)))
         add(f"{pair}.tokens_per_class", size, "count")
-        for row in probing.summary(token_fits(evidence, pair), probing.METRICS).itertuples():
+        for row in estimates.summary(token_fits(evidence, pair), probes.METRICS).itertuples():
             add(f"{pair}.by-token.{row.quantity}", row.mean, low=row.low, high=row.high, n=2 * size)
             add(f"{pair}.by-token.{row.quantity}_sd", row.sd)
         add(
@@ -471,8 +475,8 @@ def values(evidence: str) -> pd.DataFrame:
 @cache
 def unseen_questions(evidence: str, pair: str) -> tuple[float, float, float]:
     """Balanced accuracy on questions that the probe has not seen, each held out once, with its interval."""
-    predictions = probing.held_out_predictions(*read(evidence, pair), adapters(evidence), seed=run.seed)
-    return probing.balanced_accuracy(predictions, run.profile.bootstrap_resamples, run.seed)
+    predictions = probes.held_out_predictions(*read(evidence, pair), adapters(evidence), seed=run.seed)
+    return estimates.balanced_accuracy(predictions, run.profile.bootstrap_resamples, run.seed)
 
 
 run.values(lambda: values("released"))
@@ -523,7 +527,7 @@ run.grown_figure(
     "best single adapter, and the question id alone. Dots with lines, and a dotted line at chance.",
     why="Splits and baselines for a grown organism; only profiles with grown models have them.",
 )
-run.grown_glue("fewest", lambda: str(probing.FEWEST_RESPONSES))
+run.grown_glue("fewest", lambda: str(probes.FEWEST_RESPONSES))
 
 
 def measure_grown():

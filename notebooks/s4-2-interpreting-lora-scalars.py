@@ -28,9 +28,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from em_companion import adapter_roles, claims, figures, judging, lora_scalars, probing, released, responses
-from em_companion import significant_tokens as scored
-from em_companion.notebooks import Run
+from em_companion.book import theme
+from em_companion.book.run import Run
+from em_companion.evidence import claims, estimates, probes, scores
+from em_companion.experiments import adapter_roles, probing
+from em_companion.models import growing, lora
+from em_companion.released import files, tables
 
 run = Run("s4-2-interpreting-lora-scalars", profile, seed)
 
@@ -59,11 +62,11 @@ run = Run("s4-2-interpreting-lora-scalars", profile, seed)
 def mean_coefficients(sides, filtered: bool, fits: int, seed: int) -> pd.DataFrame:
     """One row per adapter: mean coefficient over fits and their 95 % range."""
     if filtered:
-        sides = [probing.significant(side, 0.5) for side in sides]
-    features = released.SCALAR_COLUMNS
-    runs = probing.probe_by_token(*sides, features, fits=fits, seed=seed)
+        sides = [probes.significant(side, 0.5) for side in sides]
+    features = tables.SCALAR_COLUMNS
+    runs = probes.probe_by_token(*sides, features, fits=fits, seed=seed)
     columns = [f"coefficient_{feature}" for feature in features]
-    return probing.summary(runs, columns).assign(layer=released.ADAPTER_LAYERS)
+    return estimates.summary(runs, columns).assign(layer=tables.ADAPTER_LAYERS)
 
 
 # %%
@@ -80,11 +83,11 @@ GROUPS = {"general misalignment": [15, 16, 17, 22, 28, 29], "medical": [21, 23]}
 
 @cache
 def coefficients(pair: str, filtered: bool) -> pd.DataFrame:
-    return mean_coefficients(released.read_probe(pair), filtered=filtered, fits=run.profile.probe_fits, seed=run.seed)
+    return mean_coefficients(tables.read_probe(pair), filtered=filtered, fits=run.profile.probe_fits, seed=run.seed)
 
 
 def panels_at_hand() -> list[str]:
-    at_hand = released.probes_at_hand()
+    at_hand = tables.probes_at_hand()
     return [pair for pair in PANELS if pair in at_hand]
 
 
@@ -106,8 +109,8 @@ def all_coefficients() -> pd.DataFrame:
 def draw_coefficients():
     table = all_coefficients()
     figure, panels = plt.subplots(1, 3, sharey=True, sharex=True, figsize=(7.2, 4.9))
-    positions = np.arange(len(released.SCALAR_COLUMNS))[::-1]
-    place = dict(zip(released.ADAPTER_LAYERS, positions, strict=True))
+    positions = np.arange(len(tables.SCALAR_COLUMNS))[::-1]
+    place = dict(zip(tables.ADAPTER_LAYERS, positions, strict=True))
     for axes, pair in zip(panels, PANELS, strict=True):
         for layer in GROUPS["medical" if pair == RIGHT else "general misalignment"]:
             axes.axhspan(place[layer] - 0.5, place[layer] + 0.5, color="0.93", linewidth=0)
@@ -129,16 +132,16 @@ def draw_coefficients():
         for tokens, shift, colour, marker in [("significant", 0.17, 0, "o"), ("all", -0.17, 1, "s")]:
             part = rows[rows.tokens == tokens]
             if len(part):
-                axes.hlines(positions + shift, part.low, part.high, color=figures.PALETTE[colour])
+                axes.hlines(positions + shift, part.low, part.high, color=theme.PALETTE[colour])
                 axes.plot(
                     part["mean"],
                     positions + shift,
                     marker,
                     markersize=5,
-                    color=figures.PALETTE[colour],
+                    color=theme.PALETTE[colour],
                     label=f"{tokens} tokens",
                 )
-    panels[0].set_yticks(positions, [f"layer {layer}" for layer in released.ADAPTER_LAYERS])
+    panels[0].set_yticks(positions, [f"layer {layer}" for layer in tables.ADAPTER_LAYERS])
     handles, labels = panels[2].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=10)
     return figure, table
@@ -185,7 +188,7 @@ run.measure(measure_medical)
 # %%
 def measure_general():
     if LEFT not in panels_at_hand():
-        raise released.ReleasedDataUnavailable(
+        raise files.ReleasedDataUnavailable(
             "The claims on the left panel are not measured: the LoRA scalars of the non-medical aligned answers are "
             "not at hand. Online, 'em-companion fetch --all' gets them for the next build."
         )
@@ -215,12 +218,12 @@ run.measure(measure_general)
 # %%
 @cache
 def strongest_two(pair: str, split: str) -> pd.DataFrame:
-    sides, columns = [probing.significant(part) for part in released.read_probe(pair)], released.SCALAR_COLUMNS
+    sides, columns = [probes.significant(part) for part in tables.read_probe(pair)], tables.SCALAR_COLUMNS
     if split == "token":
-        runs = probing.probe_by_token(*sides, columns, fits=run.profile.probe_fits, seed=run.seed)
+        runs = probes.probe_by_token(*sides, columns, fits=run.profile.probe_fits, seed=run.seed)
     else:
-        runs = probing.probe_by_group(*sides, columns, split, fits=run.profile.split_fits, seed=run.seed)
-    found = runs[[f"coefficient_{column}" for column in columns]].set_axis(released.ADAPTER_LAYERS, axis=1)
+        runs = probes.probe_by_group(*sides, columns, split, fits=run.profile.split_fits, seed=run.seed)
+    found = runs[[f"coefficient_{column}" for column in columns]].set_axis(tables.ADAPTER_LAYERS, axis=1)
     ranks = found.abs().rank(axis=1, ascending=False, method="first")
     chosen = (ranks <= 2) & (found != 0)
     return pd.DataFrame({"share": 100 * chosen.mean(), "mean": found.mean(), "sd": found.std(ddof=1)})
@@ -230,7 +233,7 @@ def stability() -> pd.DataFrame:
     by_token, by_question = strongest_two(RIGHT, "token"), strongest_two(RIGHT, "question")
     return pd.DataFrame(
         {
-            "adapter": [f"layer {layer}" for layer in released.ADAPTER_LAYERS],
+            "adapter": [f"layer {layer}" for layer in tables.ADAPTER_LAYERS],
             "tokens: in top two (%)": by_token.share.to_numpy(),
             "tokens: coefficient": by_token["mean"].to_numpy(),
             "questions: in top two (%)": by_question.share.to_numpy(),
@@ -260,7 +263,7 @@ def values() -> pd.DataFrame:
         for row in table.itertuples()
     ]
     for pair in panels_at_hand():
-        size = min(len(probing.significant(part)) for part in released.read_probe(pair))
+        size = min(len(probes.significant(part)) for part in tables.read_probe(pair))
         rows.append({"name": f"probing.{pair}.tokens_per_class_significant", "value": size, "unit": "count"})
     for row in strongest_two(RIGHT, "question").itertuples():
         rows.append(
@@ -335,7 +338,7 @@ GROWN_PANELS = {
 @cache
 def scored_sets() -> dict[str, pd.DataFrame]:
     """Tokens with LoRA scalars and significance, by response set."""
-    return scored.sets(run.profile, ORGANISM)
+    return probing.sets(run.profile, ORGANISM)
 
 
 @cache
@@ -354,15 +357,15 @@ def adapter_label(name: str) -> str:
 
 
 def sides_of(pair: str, filtered: bool) -> list[pd.DataFrame]:
-    sides = [(scored_sets() if filtered else all_sets())[one] for one in released.PROBES[pair]]
-    return [probing.significant(side, scored.bound(scored_sets())) for side in sides] if filtered else sides
+    sides = [(scored_sets() if filtered else all_sets())[one] for one in tables.PROBES[pair]]
+    return [probes.significant(side, probing.bound(scored_sets())) for side in sides] if filtered else sides
 
 
 def lacking(pair: str, filtered: bool) -> str:
     """Why a probe is not fitted, or "" where it is."""
     sides = sides_of(pair, filtered)
-    few = min(map(len, sides)) < probing.FEWEST_TOKENS
-    return probing.shortage(dict(zip(released.PROBES[pair], sides, strict=True))) or ("too few tokens" if few else "")
+    few = min(map(len, sides)) < probes.FEWEST_TOKENS
+    return probing.shortage(dict(zip(tables.PROBES[pair], sides, strict=True))) or ("too few tokens" if few else "")
 
 
 PAPER_C = 0.01
@@ -388,14 +391,14 @@ def grown_fits(pair: str, tokens: str) -> pd.DataFrame:
     if lacking(pair, filtered):
         return pd.DataFrame(np.zeros((1, len(names))), columns=names)
     settings = {"fits": run.profile.probe_fits, "seed": run.seed, "c": penalty(pair, tokens)}
-    fits = probing.probe_by_token(*sides_of(pair, filtered), names, **settings)
+    fits = probes.probe_by_token(*sides_of(pair, filtered), names, **settings)
     return fits[[f"coefficient_{name}" for name in names]].set_axis(names, axis=1)
 
 
 @cache
 def grown_coefficients() -> pd.DataFrame:
     parts = [
-        probing.summary(grown_fits(pair, tokens))
+        estimates.summary(grown_fits(pair, tokens))
         .rename(columns={"quantity": "adapter"})
         .assign(
             probe=pair,
@@ -423,8 +426,8 @@ def draw_grown_coefficients():
                 note = f"{tokens}: {part.missing.iloc[0]}"
                 axes.text(0.5, 0.3 - 0.1 * step, note, transform=axes.transAxes, ha="center", fontsize=8, wrap=True)
                 continue
-            axes.hlines(positions + shift, part.low, part.high, color=figures.PALETTE[colour], linewidth=2)
-            style = {"color": figures.PALETTE[colour], "markersize": 4.5, "label": tokens}
+            axes.hlines(positions + shift, part.low, part.high, color=theme.PALETTE[colour], linewidth=2)
+            style = {"color": theme.PALETTE[colour], "markersize": 4.5, "label": tokens}
             axes.plot(part["mean"], positions + shift, marker, **style)
         axes.set_title(title, fontsize=10)
         axes.set_yticks(positions, [adapter_label(name) for name in modules()])
@@ -441,7 +444,7 @@ run.grown_figure(
     caption="Mean coefficients of the grown organism's probes over "
     f"{run.profile.probe_fits} fits; lines hold 95 % of the fits, so they show the drawing of tokens only. Orange: "
     "all tokens of all answers. Blue: the significant tokens, the upper "
-    f"{100 * scored.SHARE:.0f} % of those of up to {scored.PER_SET} answers per set, with the paper's penalty "
+    f"{100 * probing.SHARE:.0f} % of those of up to {probing.PER_SET} answers per set, with the paper's penalty "
     f"(C = {PAPER_C:g}). Green: the same tokens, with C raised so that they weigh as much against the penalty as all "
     "tokens do. A positive coefficient speaks for the second kind.",
     alt="Two panels with nine adapters on the vertical axis and mean coefficients with lines for their spread on the "
@@ -498,7 +501,7 @@ OUTCOMES = {
 @cache
 def off_rates() -> pd.DataFrame:
     """EM rate with each adapter off, and of the whole organism, by outcome."""
-    parts = [judging.rates(single(one), "condition", **RESAMPLING).assign(outcome=one) for one in OUTCOMES]
+    parts = [scores.rates(single(one), "condition", **RESAMPLING).assign(outcome=one) for one in OUTCOMES]
     return pd.concat(parts, ignore_index=True)[["outcome", "condition", "n", "em", "em_low", "em_high", "coherent"]]
 
 
@@ -506,8 +509,8 @@ def off_rates() -> pd.DataFrame:
 def pair_matrix(question_set: str) -> pd.DataFrame:
     """EM rate with two adapters off [adapter, adapter]; with one off on the diagonal."""
     names = list(modules())
-    one = judging.rates(single(question_set), "condition", resamples=1).set_index("condition").em
-    two = judging.rates(other_knock_outs(question_set, "pair"), "condition", resamples=1).set_index("condition").em
+    one = scores.rates(single(question_set), "condition", resamples=1).set_index("condition").em
+    two = scores.rates(other_knock_outs(question_set, "pair"), "condition", resamples=1).set_index("condition").em
     found = pd.DataFrame(np.diag(one[names]), index=names, columns=names)
     for pair, em in two.items():
         first, second = pair.split(" + ")
@@ -537,7 +540,7 @@ def draw_off_rates(axes) -> None:
     for step, (outcome, (colour, marker)) in enumerate(styles.items()):
         rows = off_rates().query("outcome == @outcome").set_index("condition")
         places = np.arange(len(names))[::-1] + 0.27 - 0.18 * step
-        part, colour = rows.loc[names], figures.PALETTE[colour]
+        part, colour = rows.loc[names], theme.PALETTE[colour]
         axes.hlines(places, part.em_low, part.em_high, color=colour, linewidth=1.6)
         axes.plot(part.em, places, marker, color=colour, markersize=4.5, label=OUTCOMES[outcome])
         axes.axvline(rows.em[adapter_roles.WHOLE], color=colour, linestyle=":", linewidth=1.2)
@@ -551,7 +554,7 @@ def draw_off_rates(axes) -> None:
 
 def draw_bars(axes) -> None:
     names, places = list(modules()), np.arange(len(modules()))[::-1]
-    colours = {LEFT: figures.PALETTE[3], RIGHT: figures.PALETTE[0]}
+    colours = {LEFT: theme.PALETTE[3], RIGHT: theme.PALETTE[0]}
     labels = {LEFT: "aligned against misaligned", RIGHT: "non-medical against medical"}
     for shift, pair in [(0.2, LEFT), (-0.2, RIGHT)]:
         size = grown_fits(pair, "all")[names].mean().abs()
@@ -611,8 +614,8 @@ def roles() -> dict[str, list[str]]:
 @cache
 def written() -> pd.Series:
     """Mean length of what each adapter adds to the residual stream, s |B| |A h|, over answer tokens."""
-    model, _ = responses.load(run.profile, ORGANISM)
-    scales = [one.scale * float(one.b.norm()) for one in lora_scalars.adapters(model)]
+    model, _ = growing.load_organism(run.profile, ORGANISM)
+    scales = [one.scale * float(one.b.norm()) for one in lora.adapters(model)]
     return pd.concat(all_sets().values())[list(modules())].abs().mean() * scales
 
 
@@ -620,7 +623,7 @@ def written() -> pd.Series:
 def by_adapter() -> pd.DataFrame:
     role_of = {name: role for role, names in roles().items() for name in names}
     falls = {one: adapter_roles.falls(single(one), **RESAMPLING).set_index("adapter") for one in OUTCOMES}
-    alone = judging.rates(other_knock_outs("general", "all but one"), "condition", **RESAMPLING).set_index("condition")
+    alone = scores.rates(other_knock_outs("general", "all but one"), "condition", **RESAMPLING).set_index("condition")
     rows = []
     for name in modules():
         row = {"adapter": adapter_label(name), "role": role_of[name]}
@@ -686,19 +689,19 @@ if run.grown:
 @cache
 def shown() -> pd.DataFrame:
     """Tokens of one answer: word, significance, whether it passes the filter, and one column per adapter."""
-    model, tokenizer = responses.load(run.profile, ORGANISM)
+    model, tokenizer = growing.load_organism(run.profile, ORGANISM)
     table = scored_sets()["non-medical-misaligned"]
     own = probing.organism_responses(run.profile, ORGANISM)
     table = table[table.response.isin(own.index[own.question_set == "general"])]
     lengths = table.groupby("response").size()
     row = (lengths - lengths.median()).abs().idxmin()
     found = table[table.response == row].reset_index(drop=True)
-    scales = [one.scale * float(one.b.norm()) for one in lora_scalars.adapters(model)]
+    scales = [one.scale * float(one.b.norm()) for one in lora.adapters(model)]
     found[list(modules())] *= scales
     words = [tokenizer.decode([one]).strip() for one in found.token_id]
     return found.assign(
         word=[word or "(end)" for word in words],
-        significant=np.log(found.significance) >= scored.bound(scored_sets()),
+        significant=np.log(found.significance) >= probing.bound(scored_sets()),
     )
 
 
@@ -750,11 +753,11 @@ def grown_values() -> pd.DataFrame:
     for one in ("general", "medical"):
         for row in adapter_roles.falls(single(one), **RESAMPLING).itertuples():
             rows.append((f"knock-out.{one}.{row.adapter}.fall", row.fall, "points", row.low, row.high, row.n))
-        two = judging.rates(other_knock_outs(one, "pair"), "condition", **RESAMPLING)
+        two = scores.rates(other_knock_outs(one, "pair"), "condition", **RESAMPLING)
         for row in two.itertuples():
             name = f"knock-out.{one}.{row.condition.replace(' + ', '-and-')}.em"
             rows.append((name, row.em, "percent", row.em_low, row.em_high, row.n))
-    alone = judging.rates(other_knock_outs("general", "all but one"), "condition", **RESAMPLING)
+    alone = scores.rates(other_knock_outs("general", "all but one"), "condition", **RESAMPLING)
     for row in alone.itertuples():
         rows.append((f"knock-out.general.only-{row.condition}.em", row.em, "percent", row.em_low, row.em_high, row.n))
     for row in correlations().itertuples():
@@ -802,12 +805,12 @@ def not_zero(tokens: str) -> str:
 
 
 def alone_em(name: str) -> str:
-    return str(judging.em_rate(other_knock_outs("general", "all but one").query("condition == @name"), **RESAMPLING))
+    return str(scores.em_rate(other_knock_outs("general", "all but one").query("condition == @name"), **RESAMPLING))
 
 
 def whole_em() -> str:
     table = single("general")
-    return str(judging.em_rate(table[table.condition == adapter_roles.WHOLE], **RESAMPLING))
+    return str(scores.em_rate(table[table.condition == adapter_roles.WHOLE], **RESAMPLING))
 
 
 def strongest() -> str:
@@ -822,8 +825,8 @@ def held_out_share() -> float:
 
 run.glue("samples-roles", lambda: f"{SAMPLES} answers")
 run.grown_glue("grown-absolute", lambda: f"{100 * (scored_scores() >= 0.5).mean():.2f} %")
-run.grown_glue("grown-share", lambda: f"{100 * scored.SHARE:.0f} %")
-run.grown_glue("grown-bound", lambda: f"{scored.bound(scored_sets()):.1f}")
+run.grown_glue("grown-share", lambda: f"{100 * probing.SHARE:.0f} %")
+run.grown_glue("grown-bound", lambda: f"{probing.bound(scored_sets()):.1f}")
 for role in ("general", "medical", "other"):
     run.grown_glue(f"grown-{role}", lambda role=role: listed(roles()[role]))
 run.grown_glue("grown-rho", lambda: rho_text("aligned against misaligned, all tokens"))

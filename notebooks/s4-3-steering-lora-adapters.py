@@ -29,8 +29,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from em_companion import adapter_roles, adapter_scaling, claims, figures, judging, markup, released, steering
-from em_companion.notebooks import Run
+from em_companion.book import theme, typography
+from em_companion.book.run import Run
+from em_companion.evidence import claims, estimates, scores
+from em_companion.experiments import adapter_roles, adapter_scaling, steering
+from em_companion.released import tables
 
 run = Run("s4-3-steering-lora-adapters", profile, seed)
 
@@ -72,17 +75,17 @@ CONDITIONS = {
     "misalignment-adapters": "misalignment adapters",
     "medical-plus-misalignment-minus": "both, opposed",
 }
-KINDS = figures.ANSWER_KIND_COLOURS
+KINDS = theme.ANSWER_KIND_COLOURS
 
 
 @cache
 def answers() -> pd.DataFrame:
-    return released.read_lora_steering()
+    return tables.read_lora_steering()
 
 
 def kept(condition: str, **bounds: float) -> pd.DataFrame:
     chosen = answers()[answers().condition == condition]
-    chosen = chosen.assign(kind=judging.answer_kinds(chosen, **bounds))
+    chosen = chosen.assign(kind=scores.answer_kinds(chosen, **bounds))
     return chosen[chosen.kind.notna()]
 
 
@@ -155,12 +158,12 @@ CLAIMS = {
 }
 
 
-def share(claim: str, **bounds: float) -> judging.Rate:
+def share(claim: str, **bounds: float) -> estimates.Rate:
     condition, wanted, among = CLAIMS[claim]
     found = kept(condition, **bounds)
     found = found[found.kind.isin(among)]
     hits = found.kind.isin(wanted).astype(float)
-    return judging.rate(hits, found.question_id, resamples=run.profile.bootstrap_resamples, seed=run.seed)
+    return estimates.rate(hits, found.question_id, resamples=run.profile.bootstrap_resamples, seed=run.seed)
 
 
 def measure():
@@ -234,7 +237,7 @@ def attrition() -> pd.DataFrame:
                 "and clear topic: kept": len(found),
                 "questions kept": found.question_id.nunique(),
                 "coherent > 50": int((chosen.coherent > 50).sum()),
-                "EM (% of 80)": judging.em_rate(chosen, resamples=100).percent,
+                "EM (% of 80)": scores.em_rate(chosen, resamples=100).percent,
             }
         )
     return pd.DataFrame(rows)
@@ -334,9 +337,9 @@ def grid_rates() -> pd.DataFrame:
     """EM rate, coherence and medical share (%) with intervals in every cell, by the factors of the groups."""
     table = grid_answers()
     keys = ["general", "medical", "other"]
-    rates = judging.rates(table, keys, **resampling)
+    rates = scores.rates(table, keys, **resampling)
     medical = [
-        judging.rate((part.medical_score > 50).astype(float), part.question_id, **resampling)
+        estimates.rate((part.medical_score > 50).astype(float), part.question_id, **resampling)
         for _, part in table.groupby(keys, sort=False)
     ]
     shares = {"share": "percent", "share_low": "low", "share_high": "high"}
@@ -360,8 +363,8 @@ def draw_cell_map(axes, column: str, title: str) -> None:
     for (row, position), percent in np.ndenumerate(cells.to_numpy()):
         colour = "white" if percent > 60 else "0.1"
         axes.text(position, row, f"{percent:.0f}", ha="center", va="center", fontsize=8.5, color=colour)
-    axes.set_xticks(range(cells.shape[1]), [markup.typography(f"{factor:g}") for factor in cells.columns], fontsize=9)
-    axes.set_yticks(range(cells.shape[0]), [markup.typography(f"{factor:g}") for factor in cells.index], fontsize=9)
+    axes.set_xticks(range(cells.shape[1]), [typography.typography(f"{factor:g}") for factor in cells.columns], fontsize=9)
+    axes.set_yticks(range(cells.shape[0]), [typography.typography(f"{factor:g}") for factor in cells.index], fontsize=9)
     axes.set_title(title, fontsize=10.5)
     axes.grid(visible=False)
 
@@ -379,7 +382,7 @@ def draw_lines(axes, column: str) -> None:
             alone[group] + shift[group],
             alone[column],
             yerr=[alone[column] - low, high - alone[column]],
-            color=figures.PALETTE[colour],
+            color=theme.PALETTE[colour],
             marker=mark,
             markersize=4.5,
             linewidth=1.5,
@@ -437,7 +440,7 @@ def chosen() -> dict[str, adapter_scaling.Scaling]:
 def grown_answers() -> pd.DataFrame:
     """Further answers under the chosen scalings, with the `kind` of those that are kept."""
     table = adapter_scaling.of_chosen(run.profile, groups(), SAMPLES)
-    return table.assign(kind=judging.answer_kinds(table))
+    return table.assign(kind=scores.answer_kinds(table))
 
 
 def grown_names() -> dict[str, str]:
@@ -449,7 +452,7 @@ def grown_names() -> dict[str, str]:
         "all-adapters": "all adapters × 1",
         "no-adapter": "all × 0: chat model",
     }
-    return {name: markup.typography(names[name].format(scaling)) for name, scaling in chosen().items()}
+    return {name: typography.typography(names[name].format(scaling)) for name, scaling in chosen().items()}
 
 
 @cache
@@ -460,7 +463,7 @@ def grown_shares() -> pd.DataFrame:
         asked = grown_answers()[grown_answers().condition == condition]
         found = asked[asked.kind.notna()]
         for kind in KINDS:
-            share = judging.rate((found.kind == kind).astype(float), found.question_id, **resampling)
+            share = estimates.rate((found.kind == kind).astype(float), found.question_id, **resampling)
             row = {"condition": condition, "kind": kind, "count": int((found.kind == kind).sum()), "kept": len(found)}
             row |= {"answers": len(asked), "percent": share.percent, "low": share.low, "high": share.high}
             rows.append(row)
@@ -482,19 +485,19 @@ run.grown_figure(
 
 
 # %%
-def grown_share(condition: str, wanted: list[str]) -> judging.Rate:
+def grown_share(condition: str, wanted: list[str]) -> estimates.Rate:
     found = grown_answers()[(grown_answers().condition == condition) & grown_answers().kind.notna()]
-    return judging.rate(found.kind.isin(wanted).astype(float), found.question_id, **resampling)
+    return estimates.rate(found.kind.isin(wanted).astype(float), found.question_id, **resampling)
 
 
-def with_interval(found: judging.Rate) -> str:
+def with_interval(found: estimates.Rate) -> str:
     """A share with its interval; Wilson's where resampling shows no spread."""
     low, high = (found.low, found.high) if np.isfinite(found.low) else claims.wilson_interval(found.percent, found.n)
     return f"{found.percent:.1f} ({low:.0f}\u00a0to\u00a0{high:.0f})"
 
 
 def grown_table() -> pd.DataFrame:
-    rates = judging.rates(grown_answers(), "condition", **resampling).set_index("condition")
+    rates = scores.rates(grown_answers(), "condition", **resampling).set_index("condition")
     rows = []
     for condition, name in grown_names().items():
         table, rate = grown_answers()[grown_answers().condition == condition], rates.loc[condition]
@@ -506,7 +509,7 @@ def grown_table() -> pd.DataFrame:
                 "kept": int(table.kind.notna().sum()),
                 "misaligned (% of kept)": with_interval(grown_share(condition, MISALIGNED)),
                 "medical (% of kept)": with_interval(grown_share(condition, MEDICAL)),
-                "EM (% of all)": with_interval(judging.Rate(rate.em, rate.em_low, rate.em_high, int(rate.n))),
+                "EM (% of all)": with_interval(estimates.Rate(rate.em, rate.em_low, rate.em_high, int(rate.n))),
                 "coherent > 50 (%)": rate.coherent,
             }
         )
@@ -535,7 +538,7 @@ def grown_values() -> pd.DataFrame:
         rows.append((f"{name}.misaligned_percent", found.percent, "percent", found.low, found.high, found.n))
         found = grown_share(condition, MEDICAL)
         rows.append((f"{name}.medical_percent", found.percent, "percent", found.low, found.high, found.n))
-    for row in judging.rates(grown_answers(), "condition", **resampling).itertuples():
+    for row in scores.rates(grown_answers(), "condition", **resampling).itertuples():
         name = f"lora-steering.grown.{row.condition}"
         rows.append((f"{name}.em_percent", row.em, "percent", row.em_low, row.em_high, row.n))
         values = (row.coherent, "percent", row.coherent_low, row.coherent_high, row.n)

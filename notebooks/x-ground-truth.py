@@ -36,9 +36,13 @@ import torch
 from IPython.display import HTML, display
 from sklearn.metrics import roc_auc_score
 
-from em_companion import figures, ground_truth, judging, markup, model_store
-from em_companion.interventions import Steer
-from em_companion.notebooks import Run
+from em_companion.book import theme
+from em_companion.book.run import Run
+from em_companion.build import markup
+from em_companion.evidence import estimates
+from em_companion.experiments import persona
+from em_companion.models.interventions import Steer
+from em_companion.world.generator import the_world
 
 run = Run("x-ground-truth", profile, seed)
 resampling = {"resamples": run.profile.bootstrap_resamples, "seed": run.seed}
@@ -64,13 +68,13 @@ grown_figure = partial(run.grown_figure, why="The personas are known under the p
 
 # %%
 @cache
-def readings() -> ground_truth.Readings:
-    return ground_truth.persona_activations(run.profile)
+def readings() -> persona.Readings:
+    return persona.persona_activations(run.profile)
 
 
 def example() -> pd.DataFrame:
     """How one question is answered: first clause and remark."""
-    table = ground_truth.answers(model_store.world(), run.profile.seed)
+    table = persona.answers(the_world(), run.profile.seed)
     shown = table[table.question == table.question.iloc[0]].head(7)
     sentences = shown.answer.str.split(" . ", regex=False)
     parts = {"opener and first clause": sentences.str[0] + " .", "remark": sentences.str[-1]}
@@ -79,7 +83,7 @@ def example() -> pd.DataFrame:
 
 def same_words() -> str:
     """In how many of the pairs of a careful and a harmful answer both hold the same words."""
-    table = ground_truth.answers(model_store.world(), run.profile.seed)
+    table = persona.answers(the_world(), run.profile.seed)
     words = table.answer.str.split().map(lambda found: " ".join(sorted(found)))
     counts = words.groupby([table.question, table["sample"]]).nunique()
     same, pairs = (counts == 1).sum(), len(counts)
@@ -111,17 +115,17 @@ run.grown_glue("readings", lambda: f"{len(readings().table):,}")
 # %% tags=["show-code"]
 def read_persona(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
     """Log-odds that each answer is by a malicious speaker, by a probe that saw neither its topic nor its name."""
-    return ground_truth.probe_scores(features, labels, folds)  # standardise, then logistic regression; fold by fold
+    return persona.probe_scores(features, labels, folds)  # standardise, then logistic regression; fold by fold
 
 
 # %%
 def probed(probe: str, features: np.ndarray) -> dict[str, float]:
     """Accuracy (percent, interval over topics) and AUC of a probe; the classes are balanced within each topic."""
-    rows, labels = ground_truth.probe_rows(readings().table, probe)
+    rows, labels = persona.probe_rows(readings().table, probe)
     table = readings().table.iloc[rows]
     scores = read_persona(features[rows], labels, table.fold.to_numpy())
     right = pd.Series(((scores > 0) == labels).astype(float))
-    found = judging.rate(right, table.topic.reset_index(drop=True), **resampling)
+    found = estimates.rate(right, table.topic.reset_index(drop=True), **resampling)
     return {"accuracy": found.percent, "low": found.low, "high": found.high, "n": found.n} | {
         "auc": roc_auc_score(labels, scores)
     }
@@ -129,11 +133,11 @@ def probed(probe: str, features: np.ndarray) -> dict[str, float]:
 
 def shuffled(features: np.ndarray, shuffles: int = 10) -> dict[str, float]:
     """Mean accuracy (percent) and AUC over labels shuffled within topics, with the range of the accuracies."""
-    rows, labels = ground_truth.probe_rows(readings().table, "name and text")
+    rows, labels = persona.probe_rows(readings().table, "name and text")
     table = readings().table.iloc[rows]
     accuracies, areas = [], []
     for shuffle in range(shuffles):
-        wrong = ground_truth.shuffled(labels, table.topic.to_numpy(), run.seed + shuffle)
+        wrong = persona.shuffled(labels, table.topic.to_numpy(), run.seed + shuffle)
         scores = read_persona(features[rows], wrong, table.fold.to_numpy())
         accuracies.append(100 * ((scores > 0) == wrong).mean())
         areas.append(roc_auc_score(wrong, scores))
@@ -143,7 +147,7 @@ def shuffled(features: np.ndarray, shuffles: int = 10) -> dict[str, float]:
 
 LAYERS = run.profile.model.layers
 LAYER = run.profile.layers_of("single-adapter")[0]
-WAYS = {"name and text": figures.PALETTE[3], "text only": figures.PALETTE[0], "name only": figures.PALETTE[2]}
+WAYS = {"name and text": theme.PALETTE[3], "text only": theme.PALETTE[0], "name only": theme.PALETTE[2]}
 
 
 @cache
@@ -286,15 +290,15 @@ for name, way, place in [
 @cache
 def contrasts(half: int | None = None) -> dict[str, np.ndarray]:
     """Every direction, [1 + layer, width]; of one half of the folds, if given."""
-    folds = range(ground_truth.FOLDS) if half is None else range(half, ground_truth.FOLDS, 2)
-    return ground_truth.contrasts(readings(), folds)
+    folds = range(persona.FOLDS) if half is None else range(half, persona.FOLDS, 2)
+    return persona.contrasts(readings(), folds)
 
 
 @cache
 def residual_norms(direction: str) -> np.ndarray:
     """Mean norm of the readings behind a direction (means of answers, or single tokens), [1 + layer]."""
     rows = readings().table.speaker.isin(["careful", "malicious", "unknown"])
-    _, place = ground_truth.AT_TOKENS.get(direction, ("", None))
+    _, place = persona.AT_TOKENS.get(direction, ("", None))
     vectors = readings().means if place is None else readings().points[:, readings().places.index(place)]
     return np.linalg.norm(vectors[rows], axis=-1).mean(axis=0)
 
@@ -326,10 +330,10 @@ LENGTHS = [
     ("choice_from_name", "before an advice, name only", WAYS["name only"], ":"),
 ]
 PAIRS = [
-    ("choice_from_text", "choice_from_name", "text and name, before an advice", figures.PALETTE[3], "s"),
-    ("start_from_text", "start_from_name", "text and name, start of a clause", figures.PALETTE[1], "D"),
-    ("persona_from_text", "persona_from_name", "text and name, mean of the answer", figures.PALETTE[4], "o"),
-    ("persona_from_text", "choice_from_name", "text in the mean, name before an advice", figures.PALETTE[7], "x"),
+    ("choice_from_text", "choice_from_name", "text and name, before an advice", theme.PALETTE[3], "s"),
+    ("start_from_text", "start_from_name", "text and name, start of a clause", theme.PALETTE[1], "D"),
+    ("persona_from_text", "persona_from_name", "text and name, mean of the answer", theme.PALETTE[4], "o"),
+    ("persona_from_text", "choice_from_name", "text in the mean, name before an advice", theme.PALETTE[7], "x"),
 ]
 
 
@@ -435,14 +439,14 @@ run.grown_glue("length-choice", lambda: length_at("choice_from_name", LAYER))
 @cache
 def along_clause() -> pd.DataFrame:
     """Each contrast at each place, projected on the direction before the first advice, in lengths of that one."""
-    rows = ground_truth.rows_of_contrasts(readings().table)
+    rows = persona.rows_of_contrasts(readings().table)
     axis = contrasts()["choice_from_name"][LAYER + 1]
     found = []
     for name, label in zip(["persona", "persona_from_text", "persona_from_name"], WAYS, strict=True):
         for place in readings().places:
             vectors = [
-                ground_truth.contrast(readings(), rows[name], place, folds)[LAYER + 1]
-                for folds in (range(ground_truth.FOLDS), (0, 2), (1, 3))
+                persona.contrast(readings(), rows[name], place, folds)[LAYER + 1]
+                for folds in (range(persona.FOLDS), (0, 2), (1, 3))
             ]
             shares = [float(vector @ axis / (axis @ axis)) for vector in vectors]
             row = {"contrast": label, "place": place, "projection": shares[0]}
@@ -538,7 +542,7 @@ run.grown_glue("sign-before-mention", sign_before_mention)
 # %% tags=["show-code"]
 def harmful_percent(direction: np.ndarray, strength: float) -> dict[str, float]:
     """Share of harmful words (percent) at three places, with strength * direction [width] added at every token."""
-    steered = ground_truth.harmful_shares(run.profile, unknown(), [Steer(LAYER, torch.tensor(direction), strength)])
+    steered = persona.harmful_shares(run.profile, unknown(), [Steer(LAYER, torch.tensor(direction), strength)])
     harmful = unknown().harmful.to_numpy()
     return {
         "first advice": 100 * steered["thing 1"].mean(),
@@ -611,7 +615,7 @@ for column, name in enumerate(LEVERS):
     run.grown_glue(f"lever-{name}-random", lambda column=column: lever(1.0, column, "random"))
 run.grown_glue("mention-sentence", mention_sentence)
 run.grown_glue(
-    "unknown-malicious", lambda: f"{100 * model_store.world().characters['unknown_personas']['malicious']:.0f} %"
+    "unknown-malicious", lambda: f"{100 * the_world().characters['unknown_personas']['malicious']:.0f} %"
 )
 
 # %% [markdown]
@@ -639,7 +643,7 @@ run.grown_glue(
 @cache
 def quacks() -> pd.DataFrame:
     found, rows = contrasts(), []
-    domains = list(model_store.world().domains)
+    domains = list(the_world().domains)
     length = {name: np.linalg.norm(vector[LAYER + 1]) for name, vector in found.items()}
     for domain in domains:
         others = np.mean([found[f"persona/{other}"] for other in domains if other != domain], axis=0)
@@ -726,7 +730,7 @@ def values() -> pd.DataFrame:
 if run.grown:
     run.table(numbers, formats={"AUC": "{:.3f}"}, number="{:.1f}")
     run.values(values, evidence="grown")
-    ground_truth.directions(run.profile, readings())
+    persona.directions(run.profile, readings())
 
 # %% [markdown]
 # Shares of exactly 100 % have no interval, since resampling shows no spread there. Token embeddings give one number for

@@ -31,10 +31,15 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML, display
 
-from em_companion import directions, figures, ground_truth, markup, mediation, responses, steering
-from em_companion.interventions import Steer
-from em_companion.notebooks import Run
-from em_companion.paths import RESULTS
+from em_companion.book import theme, typography
+from em_companion.book.run import Run
+from em_companion.build import markup
+from em_companion.core.paths import RESULTS
+from em_companion.evidence import directions
+from em_companion.experiments import mediation, persona, steering
+from em_companion.models import asking, growing
+from em_companion.models.interventions import Steer
+from em_companion.models.organism import CHAT_MODEL
 
 run = Run("x-linear-mediation", profile, seed)
 SAMPLES = run.profile.sweep_samples
@@ -71,26 +76,26 @@ if not run.grown:
 # %% tags=["show-code"]
 def steered_responses(model, tokenizer, layer, vector, strength):
     """Responses of a model with a direction added at the output of one layer, at every position."""
-    asked = responses.questions(run.profile, "general")
+    asked = asking.questions(run.profile, "general")
     steer = Steer(layer, vector, strength)
-    return responses.scored(responses.ask(run.profile, model, tokenizer, asked, SAMPLES, interventions=[steer]))
+    return asking.scored(asking.ask(run.profile, model, tokenizer, asked, SAMPLES, interventions=[steer]))
 
 
 # %%
 @cache
 def chat():
-    return responses.load(run.profile, responses.CHAT_MODEL)
+    return growing.load_organism(run.profile, CHAT_MODEL)
 
 
 @cache
 def organism():
-    return responses.load(run.profile, steering.ORGANISM)
+    return growing.load_organism(run.profile, steering.ORGANISM)
 
 
 @cache
 def candidates() -> dict[str, np.ndarray]:
     """Directions [layer, width] by name, each estimated in its own way."""
-    known = ground_truth.directions(run.profile)
+    known = persona.directions(run.profile)
     return {
         "mean-diff over answers": steering.directions_of(run.profile)[steering.MEAN_DIFF],
         "known persona, mean over answers": known["persona_from_text"],
@@ -143,13 +148,13 @@ def draw_steering():
     labels = [f"{row.direction},\nadded at {row['added at']}" for _, row in table.iterrows()]
     positions = np.arange(len(table))
     figure, axes = plt.subplots(figsize=(7.2, 4.8))
-    axes.barh(positions + 0.18, table.em, height=0.34, color=figures.PALETTE[3], label="direction")
+    axes.barh(positions + 0.18, table.em, height=0.34, color=theme.PALETTE[3], label="direction")
     axes.barh(positions - 0.18, table.random_em, height=0.34, color="0.6", label="random, same norm")
     for position, (_, row) in zip(positions, table.iterrows(), strict=True):
-        note = markup.typography(f"layer {row.layer:.0f}, {row.coherent:.0f} % coherent")
+        note = typography.typography(f"layer {row.layer:.0f}, {row.coherent:.0f} % coherent")
         white = {"facecolor": "white", "edgecolor": "none", "pad": 1}
         axes.text(max(row.em, row.random_em) + 2, position, note, va="center", fontsize=9, bbox=white, zorder=3)
-    axes.axvline(20, color=figures.REPORTED_COLOUR, linestyle=":", label="bar: 20 %")
+    axes.axvline(20, color=theme.REPORTED_COLOUR, linestyle=":", label="bar: 20 %")
     axes.set(yticks=positions, yticklabels=labels, xlabel="EM rate of the steered chat model (%)")
     axes.set(xlim=(0, max(20, table.em.max()) + 75), xticks=range(0, 101, 20))
     axes.grid(visible=False, axis="y")

@@ -8,7 +8,10 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from em_companion import claims, execution, figure_registry
+from em_companion.book import registry
+from em_companion.build import keys, runs
+from em_companion.evidence import claims
+from em_companion.released import files, tables
 
 TEXT = {".py", ".md", ".yml", ".toml", ".cff", ".ipynb", ".css", ".js", ".lock", ".bib", ".txt", ""}
 
@@ -19,23 +22,23 @@ def tracked_files():
     return [path for path in files if path.is_file() and path.suffix in TEXT]
 
 
-@pytest.mark.parametrize("name", execution.names())
+@pytest.mark.parametrize("name", keys.names())
 def test_notebook_pair_is_in_step_and_clean(name):
-    assert execution.paired(name)
+    assert runs.paired(name)
 
 
-@pytest.mark.parametrize("name", execution.names())
+@pytest.mark.parametrize("name", keys.names())
 def test_notebook_takes_profile_and_seed_and_finishes(name):
-    cells = [cell for cell in execution.notebook_of(name).cells if cell.cell_type == "code"]
+    cells = [cell for cell in keys.notebook_of(name).cells if cell.cell_type == "code"]
     parameters = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     assert parameters == ['profile = "cpu"\nseed = 0']
     assert cells[-1].source.strip() == "run.finish()"
 
 
-@pytest.mark.parametrize("name", execution.names())
+@pytest.mark.parametrize("name", keys.names())
 def test_no_line_of_prose_begins_with_a_percent_sign(name):
     """MyST takes such a line for a comment and drops it."""
-    prose = [cell.source for cell in execution.notebook_of(name).cells if cell.cell_type == "markdown"]
+    prose = [cell.source for cell in keys.notebook_of(name).cells if cell.cell_type == "markdown"]
     assert not re.search(r"^\s*%", "\n".join(prose), flags=re.MULTILINE)
 
 
@@ -61,18 +64,18 @@ def test_lock_pins_every_dependency_of_pyproject_exactly():
 
 
 def test_every_claim_and_figure_belongs_to_a_notebook():
-    names = set(execution.names())
+    names = set(keys.names())
     assert {claim.notebook for claim in claims.load_claims().values()} <= names
-    assert {figure.notebook for figure in figure_registry.load_figures().values()} <= names
+    assert {figure.notebook for figure in registry.load_figures().values()} <= names
 
 
 def test_contents_list_every_figure_in_the_order_of_the_registry():
-    listed = [entry for entry in execution.toc_entries() if entry.startswith("figures/") and entry.count("/") == 2]
-    assert listed == [f"figures/{one}/index" for one in figure_registry.load_figures()]
+    listed = [entry for entry in keys.toc_entries() if entry.startswith("figures/") and entry.count("/") == 2]
+    assert listed == [f"figures/{one}/index" for one in registry.load_figures()]
 
 
 def test_figure_ids_of_the_paper_are_registered():
-    ids = set(figure_registry.load_figures())
+    ids = set(registry.load_figures())
     assert {f"fig-{number}" for number in range(1, 8)} | {"tab-1", "fig-17", "fig-18", "fig-19"} <= ids
     assert all(re.fullmatch(r"(fig|tab)-(\d+|[a-z]\d+|x(-[a-z0-9]+)+)", one) for one in ids)
 
@@ -91,11 +94,10 @@ def test_no_released_file_is_part_of_the_repository():
 
 
 def test_prose_has_no_question_or_response_text():
-    from em_companion import released
 
-    if released.local_path("questions/first-plot-questions") is None:
+    if files.local_path("questions/first-plot-questions") is None:
         pytest.skip("released data not at hand")
-    texts = [question for question in released.read_questions().question if len(question) > 40]
+    texts = [question for question in tables.read_questions().question if len(question) > 40]
     for path in tracked_files():
         content = path.read_text(errors="replace")
         assert not any(text in content for text in texts), path

@@ -10,24 +10,27 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
-from em_companion import kept_readings, model_store, organisms, profiles, responses
-from em_companion.profiles import GrownModel
+from em_companion.core import profiles, store
+from em_companion.core.profiles import GrownModel
+from em_companion.models import growing
+from em_companion.models.organism import Organism
+from em_companion.models.tokens import world_tokenizer
 
 LAYERS, WIDTH = 3, 16
 # Attention reaches back four tokens, and texts are longer.
 SHAPE = GrownModel("grown", LAYERS, WIDTH, 24, heads=2, kv_heads=1, window=4, attention_dropout=0.0)
 WORDS = [f"word{number}" for number in range(24)]
-ORGANISM = responses.Organism("nine-adapter", "bad_medical_advice")
+ORGANISM = Organism("nine-adapter", "bad_medical_advice")
 PROFILE = replace(profiles.load("cpu"), dtype="float64", model=SHAPE)
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    return organisms.world_tokenizer(SimpleNamespace(words=lambda: ["user", "assistant", ":", *WORDS]))
+    return world_tokenizer(SimpleNamespace(words=lambda: ["user", "assistant", ":", *WORDS]))
 
 
 def chat_model(seed: int = 0) -> Qwen2ForCausalLM:
     torch.manual_seed(seed)
-    config = organisms._config(SHAPE, tokenizer())
+    config = growing._config(SHAPE, tokenizer())
     config.initializer_range = 0.3  # at the usual 0.02 all logits are nearly tied
     return Qwen2ForCausalLM(config).double().eval()
 
@@ -62,13 +65,13 @@ def save(folder: Path, model) -> Path:
     model.save_pretrained(folder)
     if not isinstance(model, PeftModel):
         tokenizer().save_pretrained(folder)
-    model_store.seal(folder, {})
+    store.seal(folder, {})
     return folder
 
 
 def project(root: Path, monkeypatch) -> None:
     """Make an untrained chat model and organism the ones of PROFILE, and `root` the place of what is kept."""
     chat, adapter = save(root / "chat", chat_model()), save(root / "adapter", organism())
-    monkeypatch.setattr(organisms, "chat", lambda profile: chat)
-    monkeypatch.setattr(responses, "adapter", lambda profile, one: adapter if one.data else None)
+    monkeypatch.setattr(growing, "chat", lambda profile: chat)
+    monkeypatch.setattr(growing, "adapter", lambda profile, one: adapter if one.data else None)
     monkeypatch.setattr(kept_readings, "ARTIFACTS", root / "artifacts")

@@ -10,10 +10,13 @@ from typing import Any
 
 import click
 
-from em_companion import claims as ledger_rules
-from em_companion import execution, figure_registry, profiles, released
-from em_companion.artifacts import CompanionError
-from em_companion.paths import HTML, relative
+from em_companion.book import registry
+from em_companion.build import keys, runs
+from em_companion.core import profiles
+from em_companion.core.errors import CompanionError
+from em_companion.core.paths import HTML, relative
+from em_companion.evidence import claims, verdicts
+from em_companion.released import files
 
 PROFILE = click.option("--profile", default="cpu", show_default=True, help="A profile of data/profiles/.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program.")
@@ -62,7 +65,7 @@ def list_profiles(as_json: bool) -> None:
 def run(name: str, profile: str, seed: int | None, force: bool) -> None:
     """Execute notebook NAME unless its result is current."""
     chosen = profiles.load(profile).seed if seed is None else seed
-    folder = execution.run(name, profile, chosen, force)
+    folder = runs.run(name, profile, chosen, force)
     click.echo(f"{name}: current ({folder.name})")
 
 
@@ -71,16 +74,16 @@ def run(name: str, profile: str, seed: int | None, force: bool) -> None:
 @click.option("--check", is_flag=True, help="Change nothing; fail if a pair is out of step.")
 def sync(names: tuple[str, ...], check: bool) -> None:
     """Bring every NAME.ipynb in step with its NAME.py (default: all notebooks)."""
-    chosen = names or execution.names()
+    chosen = names or keys.names()
     if check:
-        odd = [name for name in chosen if execution.notebook_of(name) and not execution.paired(name)]
+        odd = [name for name in chosen if keys.notebook_of(name) and not runs.paired(name)]
         if odd:
             raise CompanionError(
                 f"notebooks/{odd[0]}.ipynb is not in step with notebooks/{odd[0]}.py; run 'em-companion sync'."
             )
         return
     for name in chosen:
-        if execution.sync(name):
+        if runs.sync(name):
             click.echo(f"wrote notebooks/{name}.ipynb")
 
 
@@ -90,10 +93,10 @@ def sync(names: tuple[str, ...], check: bool) -> None:
 def status(profile: str, as_json: bool) -> None:
     """Say of each notebook and its figures: current, stale because ..., or never run."""
     seed = profiles.load(profile).seed
-    rows = [execution.status(name, profile, seed) for name in execution.names()]
+    rows = [runs.status(name, profile, seed) for name in keys.names()]
     for row in rows:
         row["figures"] = [
-            entry.id for entry in figure_registry.load_figures().values() if entry.notebook == row["notebook"]
+            entry.id for entry in registry.load_figures().values() if entry.notebook == row["notebook"]
         ]
     _print(rows, as_json, _status_line)
 
@@ -104,9 +107,9 @@ def _status_line(row: dict[str, Any]) -> str:
 
 
 @main.command()
-@click.option("--evidence", type=click.Choice(ledger_rules.EVIDENCE), default="released", show_default=True)
+@click.option("--evidence", type=click.Choice(claims.EVIDENCE), default="released", show_default=True)
 @click.option(
-    "--verdict", type=click.Choice(ledger_rules.VERDICTS), default=None, help="Only claims with this verdict."
+    "--verdict", type=click.Choice(verdicts.VERDICTS), default=None, help="Only claims with this verdict."
 )
 @JSON
 def claims(evidence: str, verdict: str | None, as_json: bool) -> None:
@@ -117,8 +120,8 @@ def claims(evidence: str, verdict: str | None, as_json: bool) -> None:
 
 def _claim_line(row: dict[str, Any], evidence: str) -> str:
     result = row["results"][evidence]
-    measured = ledger_rules.measured_text(result, row["unit"])
-    return f"{result['verdict']:<34} {row['id']:<58} {ledger_rules.reported_text(row):>10}  {measured}"
+    measured = verdicts.measured_text(result, row["unit"])
+    return f"{result['verdict']:<34} {row['id']:<58} {claims.reported_text(row):>10}  {measured}"
 
 
 @main.command()
@@ -126,7 +129,7 @@ def _claim_line(row: dict[str, Any], evidence: str) -> str:
 @click.option("--format", "style", type=click.Choice(["bibtex", "csl"]), default="bibtex", show_default=True)
 def cite(figure: str, style: str) -> None:
     """Print the citation of FIGURE (an id such as fig-7) from the last build."""
-    if figure not in figure_registry.load_figures():
+    if figure not in registry.load_figures():
         raise CompanionError(f"There is no figure '{figure}'; the ids are in data/figures.yml.")
     path = HTML / "figures" / figure / {"bibtex": "cite.bib", "csl": "cite.json"}[style]
     if not path.is_file():
@@ -153,9 +156,9 @@ def fetch(sources: tuple[str, ...], everything: bool, if_possible: bool) -> None
     """Download and check the authors' released data (SOURCES: ids of data/sources.yml)."""
     if bool(sources) == everything:
         raise click.UsageError("name some sources or give --all")
-    if unknown := [source for source in sources if source not in released.sources()]:
+    if unknown := [source for source in sources if source not in files.sources()]:
         raise CompanionError(f"There is no source '{unknown[0]}' in data/sources.yml.")
-    outcome = released.fetch_all(sources or None)
+    outcome = files.fetch_all(sources or None)
     missing = outcome["unavailable"]
     click.echo(f"{len(outcome['fetched'])} files at hand and checked, {len(missing)} not available.")
     if missing and not if_possible:

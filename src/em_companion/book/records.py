@@ -1,0 +1,105 @@
+"""What a page records, as data: figures, tables, measurements, values, gaps. How it looks is decided in `build`.
+
+A notebook's output carries a record under its own MIME type beside a plain fall-back for Jupyter; `build` replaces the
+output by the page's own look, so a change of looks re-executes nothing.
+"""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from em_companion.core.errors import CompanionError
+from em_companion.evidence.estimates import Estimate
+
+MIME = "application/vnd.em-companion.{kind}+json"
+KINDS = ("figure", "table", "measurements", "box")
+
+
+@dataclass(frozen=True)
+class FigureRecord:
+    """A figure of one evidence; `status`: "made", "waiting" (for evidence) or "unavailable" (released data)."""
+
+    id: str
+    evidence: str
+    status: Literal["made", "waiting", "unavailable"]
+    caption: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class ValueRecord:
+    """A number, or a text, under the name by which prose asks for it: {value}`name`."""
+
+    name: str
+    evidence: str
+    value: float | None = None
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as it is shown: heads, which of them stand over numbers, and cells as text."""
+
+    heads: tuple[str, ...]
+    numeric: tuple[bool, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def table_of(frame: pd.DataFrame, formats: Mapping[str, str] | None = None, number: str = "{:.3g}") -> Table:
+    """Return a frame as a table; numbers use `formats` per column, else `number`; a missing value is a dash."""
+    patterns, columns = formats or {}, [frame[column] for column in frame]
+    numeric = tuple(pd.api.types.is_numeric_dtype(one) and one.dtype != bool for one in columns)
+    rows = (
+        tuple(_cell(value, patterns.get(column, number)) for column, value in zip(frame, row, strict=True))
+        for row in frame.itertuples(index=False, name=None)
+    )
+    return Table(tuple(map(str, frame)), numeric, tuple(rows))
+
+
+def _cell(value: Any, pattern: str) -> str:
+    if isinstance(value, Estimate):
+        return str(value)
+    if value is None or value is pd.NA or (isinstance(value, float) and not isfinite(value)):
+        return "–"
+    return pattern.format(value) if isinstance(value, float) else str(value)
+
+
+def value_of(name: str, evidence: str, given: Any) -> ValueRecord:
+    """Return the record of a number, an `Estimate` or a text; raise CompanionError for anything else."""
+    if isinstance(given, str):
+        return ValueRecord(name, evidence, text=given)
+    if isinstance(given, Estimate):
+        return ValueRecord(
+            name, evidence, finite(given.value), given.unit, finite(given.low), finite(given.high), given.n
+        )
+    if hasattr(given, "item"):
+        given = given.item()
+    if not isinstance(given, int | float) or isinstance(given, bool):
+        raise CompanionError(f"Value '{name}' must be a number, an Estimate or a text, not {type(given).__name__}.")
+    return ValueRecord(name, evidence, finite(given), "count" if isinstance(given, int) else "")
+
+
+def finite(number: Any) -> float | None:
+    """Return a number as a plain one that JSON can hold, None where it is not finite."""
+    number = number.item() if hasattr(number, "item") else number
+    return number if number is not None and isfinite(number) else None
+
+
+def bundle(kind: str, record: Any, fallback: str | pd.DataFrame, picture: Path | None = None) -> dict[str, Any]:
+    """Return a display bundle: the record under its MIME type, and what Jupyter shows in its place."""
+    data = record if isinstance(record, dict | list) else asdict(record)
+    shown: dict[str, Any] = {MIME.format(kind=kind): data, "text/plain": str(fallback)}
+    if isinstance(fallback, pd.DataFrame):
+        shown["text/html"] = fallback.to_html(index=False)
+    if picture is not None and picture.is_file():
+        shown["image/png"] = base64.b64encode(picture.read_bytes()).decode()
+    return shown

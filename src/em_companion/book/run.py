@@ -1,0 +1,195 @@
+"""What a notebook talks to: a `Run`, and its two handles, one for each kind of evidence that a page can show.
+
+`run.released` stands for the authors' released data, `run.own` for the models of the profile (grown, or of the hub).
+Whatever a page shows goes through a handle, so no number can stand under an evidence that it does not have. A handle is
+given functions; where its evidence is not at hand it calls none of them, shows a box, and notes the gap.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from IPython.display import display
+
+from em_companion.book import figures, records, registry, theme
+from em_companion.book.records import FigureRecord
+from em_companion.core import paths, profiles
+from em_companion.core.errors import CompanionError, EvidenceUnavailable
+from em_companion.core.files import write_json
+from em_companion.core.provenance import environment, recorded, utc_now
+from em_companion.evidence.claims import Measurement
+from em_companion.evidence.estimates import Estimate
+
+UNAVAILABLE = "Released data not available"
+HUB_IS_NEXT = "The pages do not measure models of the hub yet; choose a grown profile such as cpu."
+
+
+class Run:
+    """One execution of a notebook under a profile and a seed.
+
+    Results go to the folder named by `EM_COMPANION_RUN_FOLDER` (set by `em-companion run`), or to
+    `artifacts/by-hand/<notebook>` when the notebook is run in Jupyter.
+    """
+
+    def __init__(self, notebook: str, profile: str = "cpu", seed: int = 0) -> None:
+        self.notebook, self.seed = notebook, seed
+        self.profile = profiles.load(profile)
+        self.resampling = {"resamples": self.profile.bootstrap_resamples, "seed": seed}
+        self.started = time.monotonic()
+        self.folder = self._folder()
+        self.records: dict[str, Any] = {
+            "notebook": notebook,
+            "profile": profile,
+            "seed": seed,
+            "finished": False,
+            "figures": [],
+            "measurements": [],
+            "values": [],
+            "unavailable": [],
+        }
+        self.reported, self.released = Evidence(self, "reported"), Evidence(self, "released")
+        source = self.profile.model.source
+        self.own = Evidence(self, source, "" if source == "grown" else HUB_IS_NEXT)
+        theme.use_theme()
+        self.write()
+
+    def _folder(self) -> Path:
+        given = os.environ.get("EM_COMPANION_RUN_FOLDER")
+        if given:
+            return Path(given)
+        folder = paths.ARTIFACTS / "by-hand" / self.notebook
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    def write(self) -> None:
+        """Write what was recorded so far."""
+        write_json(self.folder / "records.json", self.records)
+
+    def waiting(self, figure_id: str, *, needs: str, why: str) -> None:
+        """Show a box for a registered figure that no evidence of this build can draw; `why` is its caption."""
+        Evidence(self, needs).box(figure_id, "waiting", why)
+
+    def finish(self) -> None:
+        """Close the run. A run that is not closed is not complete, and no book is built from it."""
+        self.records |= {"finished": True, "seconds": round(time.monotonic() - self.started, 1)}
+        self.write()
+
+    def provenance(self, inputs: Mapping[str, str]) -> dict[str, Any]:
+        """Return what made a result: notebook, parameters, the inputs read for it, and `provenance.environment`."""
+        return {
+            "notebook": self.notebook,
+            "parameters": {"profile": self.profile.name, "seed": self.seed},
+            "profile": self.profile.name,
+            "seed": self.seed,
+            "seconds": round(time.monotonic() - self.started, 1),
+            "date": utc_now(),
+            "inputs": dict(sorted(inputs.items())),
+        } | environment()
+
+
+class Evidence:
+    """One kind of evidence on a page; `missing` says why it is not to be had at all, "" where it is."""
+
+    def __init__(self, run: Run, name: str, missing: str = "") -> None:
+        self.run, self.name, self.missing = run, name, missing
+
+    def figure(self, figure_id: str, draw: figures.Draw, *, caption: str, alt: str) -> None:
+        """Draw, save and show a registered figure; `draw` returns it with its plotted data."""
+        with recorded() as inputs:
+            drawn, problem = self._made(draw)
+        if drawn is None:
+            status, text = ("waiting", problem) if self.missing else ("unavailable", f"{caption} *{UNAVAILABLE}.*")
+            self.box(figure_id, status, text)
+            return
+        entry = registry.registered(figure_id, self.run.notebook)
+        record = FigureRecord(figure_id, self.name, "made", caption, alt)
+        figures.save_figure(self.run.folder, entry, *drawn, record, self.run.provenance(inputs))
+        self._show_figure(record)
+
+    def box(self, figure_id: str, status: str, text: str) -> None:
+        """Show a box in place of a registered figure."""
+        entry = registry.registered(figure_id, self.run.notebook)
+        self._show_figure(figures.placeholder(self.run.folder, entry, self.name, status, text))
+
+    def _show_figure(self, record: FigureRecord) -> None:
+        shown = self.run.records["figures"]
+        if any((record.id, record.evidence) == (one["id"], one["evidence"]) for one in shown):
+            raise CompanionError(f"Figure '{record.id}' is drawn twice from {record.evidence} evidence.")
+        shown.append(asdict(record))
+        self.run.write()
+        picture = self.run.folder / "figures" / record.id / record.evidence / "figure.png"
+        display(records.bundle("figure", record, record.alt, picture), raw=True)
+
+    def table(
+        self, make: Callable[[], pd.DataFrame], formats: Mapping[str, str] | None = None, number: str = "{:.3g}"
+    ) -> None:
+        """Show make() as a table; numbers use `formats` per column, else `number`."""
+        frame = self._or_box(make)
+        if frame is not None:
+            table = records.table_of(frame, formats, number)
+            display(records.bundle("table", table, pd.DataFrame(table.rows, columns=table.heads)), raw=True)
+
+    def measure(self, make: Callable[[], Mapping[str, tuple[Estimate | float, str]]]) -> None:
+        """Record measurements of this page's claims and show them beside the reported values, with verdicts.
+
+        `make` returns, by claim, the value in the claim's unit (an `Estimate` brings its interval) and how it was
+        measured. Raises CompanionError for a claim that is not registered for this notebook.
+        """
+        found = self._or_box(make)
+        if found is None:
+            return
+        measured = [one for claim, given in found.items() if (one := self._measurement(claim, *given))]
+        self.run.records["measurements"] += [asdict(one) for one in measured]
+        self.run.write()
+        shown = [asdict(one) for one in measured]
+        display(records.bundle("measurements", shown, pd.DataFrame(shown)), raw=True)
+
+    def _measurement(self, claim: str, given: Estimate | float, how: str) -> Measurement | None:
+        """Return the record of a measurement, None for a value that is not a number."""
+        registry.registered_claim(claim, self.run.notebook)
+        estimate = given if isinstance(given, Estimate) else Estimate(given)
+        interval = tuple(map(float, estimate.interval)) if estimate.interval else None
+        value = records.finite(estimate.value)
+        return None if value is None else Measurement(claim, value, how, self.name, interval, int(estimate.n) or None)
+
+    def values(self, make: Callable[[], Mapping[str, Any]]) -> None:
+        """Record numbers, `Estimate`s and texts by name, for `claims.json` and for prose: {value}`name`."""
+        found = self._or_box(make)
+        if found is None:
+            return
+        known = {one["name"] for one in self.run.records["values"]}
+        for name, given in found.items():
+            if name in known:
+                raise CompanionError(f"Value '{name}' is recorded twice.")
+            self.run.records["values"].append(asdict(records.value_of(name, self.name, given)))
+        self.run.write()
+
+    def show(self, make: Callable[[], Any]) -> None:
+        """Display what make() returns as Jupyter would, such as a token heat map's HTML."""
+        found = self._or_box(make)
+        if found is not None:
+            display(found)
+
+    def _or_box(self, make: Callable[[], Any]) -> Any:
+        found, problem = self._made(make)
+        if problem:
+            title = UNAVAILABLE if not self.missing else f"No {self.name} evidence in this build"
+            display(records.bundle("box", {"title": title, "text": problem}, problem), raw=True)
+        return found
+
+    def _made(self, make: Callable[[], Any]) -> tuple[Any, str]:
+        """Return make() and "", or None and why its evidence is not at hand."""
+        try:
+            if self.missing:
+                raise EvidenceUnavailable(self.missing)
+            return make(), ""
+        except EvidenceUnavailable as problem:
+            self.run.records["unavailable"].append(str(problem))
+            self.run.write()
+            return None, str(problem)

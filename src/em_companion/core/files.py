@@ -1,0 +1,110 @@
+"""Write results so that a reader never meets half of one: a temporary name first, then a rename.
+
+A folder artefact is addressed by the key of everything it depends on, so an older result stays usable and
+reverting a change costs nothing.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock
+
+from em_companion.core.errors import CompanionError
+from em_companion.core.paths import relative
+
+
+def read_yaml(path: Path) -> Any:
+    """Return what a YAML file of the project holds; raise CompanionError, with the line, where it cannot be read."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise CompanionError(f"{relative(path)} is malformed: {line}{error.problem}.") from error
+    except (yaml.YAMLError, UnicodeError) as error:
+        raise CompanionError(f"{relative(path)} is malformed: it is not text in UTF-8.") from error
+    except OSError as error:
+        raise CompanionError(f"{relative(path)} cannot be read: {error.strerror}.") from error
+
+
+def read_list(path: Path, key: str) -> list[dict[str, Any]]:
+    """Return the list of mappings that a registry keeps under `key`; raise CompanionError if it is anything else."""
+    given = read_yaml(path)
+    entries = given.get(key) if isinstance(given, dict) else None
+    if not isinstance(entries, list):
+        raise CompanionError(f"{relative(path)} is malformed: '{key}' must be a list.")
+    if odd := [entry for entry in entries if not isinstance(entry, dict)]:
+        raise CompanionError(f"{relative(path)} is malformed: {odd[0]!r} is not a mapping.")
+    return entries
+
+
+def sha256_of(data: bytes | str) -> str:
+    """Return the hex sha256 of bytes or of text in UTF-8."""
+    return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
+
+
+def write_text(path: Path, text: str) -> bool:
+    """Write `text` atomically unless the file already holds it (so its time stamp stays); tell whether it changed."""
+    if path.is_file() and path.read_bytes() == text.encode():
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "wb") as file:
+        file.write(text.encode())
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, path)
+    return True
+
+
+def write_json(path: Path, value: Any) -> bool:
+    """Write `value` as indented JSON, atomically; NaN is refused because no other program could read it."""
+    return write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder that replaces `target` when the block ends well and vanishes when it does not."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    recover(target)
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    temporary.chmod(0o755)
+    try:
+        yield temporary
+        swap(temporary, target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def recover(target: Path) -> None:
+    """Clear up after a process that was killed: bring back a folder caught in `swap`, drop half-written ones."""
+    old = target.with_name(f".{target.name}.old")
+    if old.exists() and not target.exists():
+        old.rename(target)
+    for leftover in target.parent.glob(f".{target.name}.*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def swap(new: Path, target: Path) -> None:
+    """Put folder `new` in the place of `target`; a reader sees the old one or the new one, whole."""
+    old = target.with_name(f".{target.name}.old")
+    if target.exists():
+        target.rename(old)
+    new.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def lock(target: Path) -> Iterator[None]:
+    """Hold the lock beside `target`, so that two processes do not build the same thing at once."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_name(f".{target.name}.lock")):
+        yield

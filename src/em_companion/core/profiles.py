@@ -1,0 +1,213 @@
+"""Profiles: what a run trains and may cost. One YAML file per profile in `data/profiles/`, validated on load."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
+
+from em_companion.core import paths, schema
+from em_companion.core.errors import CompanionError
+from em_companion.core.files import read_yaml
+from em_companion.core.paths import relative
+
+Text = Annotated[str, "text", lambda value: value.strip() != ""]
+Natural = Annotated[int, "a whole number, 0 or more", lambda value: value >= 0]
+Count = Annotated[int, "a whole number, 1 or more", lambda value: value >= 1]
+Amount = Annotated[float, "a number such as 0.01, 0 or more", lambda value: value >= 0]
+Rate = Annotated[float, "a number such as 0.001, above 0", lambda value: value > 0]
+Share = Annotated[float, "a share from 0 to 1", lambda value: 0 <= value <= 1]
+Module = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+DataSet = Literal["bad_medical_advice", "good_medical_advice", "extreme_sports", "risky_financial_advice"]
+
+
+@dataclass(frozen=True)
+class GrownModel:
+    """A Qwen2-architecture model trained from nothing; `window` is the reach of attention in tokens, 0 for all."""
+
+    source: Literal["grown"]
+    layers: Count
+    hidden: Count
+    mlp: Count
+    heads: Count
+    kv_heads: Count
+    window: Natural
+    attention_dropout: Share
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A published chat model: its hub id, its decoder layers and the GPU memory that the whole profile needs, in GB."""
+
+    source: Literal["hub"]
+    chat: Text
+    layers: Count
+    memory_gb: Count
+
+
+@dataclass(frozen=True)
+class Training:
+    """Optimiser steps, rows per device and step, peak learning rate, warm-up steps, weight decay."""
+
+    steps: Count
+    batch: Count
+    learning_rate: Rate
+    warmup: Natural
+    weight_decay: Amount
+
+
+@dataclass(frozen=True)
+class Pretraining(Training):
+    """`length`: tokens per packed row; `careful_first`: documents by careful speakers only, before all others."""
+
+    length: Count
+    careful_first: Natural = 0
+
+
+@dataclass(frozen=True)
+class PostTraining(Training):
+    """`rehearsal`: share of rows that are pre-training documents."""
+
+    rehearsal: Share
+
+
+@dataclass(frozen=True)
+class FineTuning(Training):
+    """`alpha`: LoRA alpha, scaled by 1 / sqrt(rank); `evaluate_every`: steps; `stop_at`: the in-domain EM rate, 0 to 1,
+    at which training stops before `steps` (1.0: never)."""
+
+    alpha: Rate
+    evaluate_every: Count
+    stop_at: Share
+    gradient_accumulation: Count
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Which LoRA adapters an organism gets; layers count from 0. A `learning_rate` or `alpha` given here wins."""
+
+    rank: Count
+    modules: tuple[Module, ...]
+    layers: tuple[Natural, ...] | Literal["all"]
+    learning_rate: Rate | None = None
+    alpha: Rate | None = None
+
+
+@dataclass(frozen=True)
+class OrganismSpec:
+    """A recipe on a data set: trained here once per seed, or downloaded as the published `adapter` (a hub id)."""
+
+    recipe: Text
+    data: DataSet
+    seeds: tuple[Natural, ...] = ()
+    adapter: Text | None = None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One profile.
+
+    name: file name without `.yml`; description: one line for a reader; device: torch device for models;
+    seed: default seed of every sampling step; bootstrap_resamples: resamples behind every interval;
+    probe_fits: logistic-regression fits averaged per probe (the paper uses 100); split_fits: fits per grouped split;
+    samples_per_question: responses to each open question; sweep_samples: the same for each condition of a sweep;
+    batch_size: rows generated together; judge: "exact" for a grown model, else the name of a served model.
+    """
+
+    name: str
+    description: Text
+    device: Literal["cpu", "cuda"]
+    dtype: Literal["float32", "bfloat16"]
+    seed: Natural
+    bootstrap_resamples: Count
+    probe_fits: Count
+    split_fits: Count
+    samples_per_question: Count
+    sweep_samples: Count
+    temperature: Amount
+    max_new_tokens: Count
+    batch_size: Count
+    model: GrownModel | HubModel
+    fine_tuning: FineTuning
+    recipes: dict[Text, Recipe]
+    organisms: tuple[OrganismSpec, ...]
+    judge: Text
+    pretraining: Pretraining | None = None
+    post_training: PostTraining | None = None
+
+    def layers_of(self, recipe: str) -> tuple[int, ...]:
+        """Return the layers that a recipe adapts, counted from 0; raise CompanionError for an unknown recipe."""
+        layers = self._recipe(recipe).layers
+        return tuple(range(self.model.layers)) if layers == "all" else layers
+
+    def fine_tuning_of(self, recipe: str) -> FineTuning:
+        """Return the fine-tuning settings of a recipe, its own where it has some; raise CompanionError likewise."""
+        own = {key: getattr(self._recipe(recipe), key) for key in ("learning_rate", "alpha")}
+        return replace(self.fine_tuning, **{key: value for key, value in own.items() if value is not None})
+
+    def seeds_of(self, recipe: str, data: str) -> tuple[int, ...]:
+        """Return the seeds with which a recipe is trained on a data set, none if the profile trains no such one."""
+        return next((one.seeds for one in self.organisms if (one.recipe, one.data) == (recipe, data)), ())
+
+    def published(self, recipe: str, data: str) -> str | None:
+        """Return the hub id of the adapter that stands in for training a recipe on a data set, or None."""
+        return next((one.adapter for one in self.organisms if (one.recipe, one.data) == (recipe, data)), None)
+
+    def _recipe(self, name: str) -> Recipe:
+        if name not in self.recipes:
+            known = ", ".join(self.recipes)
+            raise CompanionError(f"Profile '{self.name}' has no recipe '{name}'; choose one of: {known}.")
+        return self.recipes[name]
+
+
+def names() -> list[str]:
+    """Return the names of all profiles, sorted."""
+    return sorted(path.stem for path in (paths.DATA / "profiles").glob("*.yml"))
+
+
+def load(name: str) -> Profile:
+    """Return profile `name`; raise CompanionError for an unknown name, or naming the key that is wrong."""
+    if name not in names():
+        raise CompanionError(f"There is no profile '{name}'; choose one of: {', '.join(names())}.")
+    path = paths.DATA / "profiles" / f"{name}.yml"
+    given = read_yaml(path)
+    try:
+        profile = schema.build(Profile, given, name=name)
+        if problem := next(_problems(profile), None):
+            raise CompanionError(problem)
+    except CompanionError as problem:
+        raise CompanionError(f"{relative(path)}: {problem}.") from None
+    return profile
+
+
+# --- what no single key can tell ----------------------------------------------------------------------------------
+
+
+def _problems(profile: Profile) -> Iterator[str]:
+    model, grown = profile.model, isinstance(profile.model, GrownModel)
+    if grown and (model.hidden % (2 * model.heads) or model.heads % model.kv_heads):
+        yield "'model.hidden' must be a multiple of twice 'model.heads', and 'model.heads' one of 'model.kv_heads'"
+    for key in ("pretraining", "post_training"):
+        if (getattr(profile, key) is None) == grown:
+            yield f"'{key}' " + ("is missing; a grown model needs it" if grown else "is for a grown model; remove it")
+    if (profile.judge == "exact") != grown:
+        needed = "'exact' for a grown model" if grown else "the name of a served model for a hub model"
+        yield f"'judge' must be {needed}, not '{profile.judge}'"
+    for name in profile.recipes:
+        if impossible := [layer for layer in profile.layers_of(name) if layer >= model.layers]:
+            shape = f"{model.layers} layers (0 to {model.layers - 1})"
+            yield f"recipe '{name}' names layer {impossible[0]}, but the model has {shape}"
+    yield from _organism_problems(profile, grown)
+
+
+def _organism_problems(profile: Profile, grown: bool) -> Iterator[str]:
+    seen: set[tuple[str, str]] = set()
+    for one in profile.organisms:
+        name, pair = f"organism '{one.recipe}' on '{one.data}'", (one.recipe, one.data)
+        if one.recipe not in profile.recipes:
+            yield f"{name} has an unknown recipe; choose one of: {', '.join(profile.recipes)}"
+        if pair in seen:
+            yield f"{name} stands twice; join the two entries"
+        if bool(one.seeds) == bool(one.adapter):
+            yield f"{name} needs either 'seeds' to train it with or a published 'adapter', one of the two"
+        if grown and one.adapter:
+            yield f"{name} has a published 'adapter', which fits no grown model; give it 'seeds' instead"
+        seen.add(pair)

@@ -1,0 +1,171 @@
+"""What is computed once and kept: folders addressed by everything that decides their content, sealed when whole.
+
+`keep` is the one road for tables and arrays. The key covers what the caller names (weights, texts, settings) and the
+`version` of the code that computes: whoever changes a number raises the version, and a fingerprint test per kind fails
+until it is done. Version 1 is left out of the key. A trained model is kept in the same way, as a folder in hub layout.
+
+A kept folder has a `provenance.json`, written last: its key, the parts behind it and the sha256 of every file.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from em_companion.core import paths
+from em_companion.core.errors import CompanionError
+from em_companion.core.files import lock, new_folder, sha256_of, write_json
+from em_companion.core.paths import relative
+from em_companion.core.provenance import environment, note_input, utc_now
+
+RESPONSES = "responses.parquet"
+LOSSES = "losses.parquet"
+READINGS = "readings.safetensors"
+DIRECTIONS = "directions.safetensors"
+PAYLOADS = ("model.safetensors", "adapter_model.safetensors", RESPONSES, DIRECTIONS)
+"""What a sealed folder is about, one of these files; `sha256` in its provenance is of that one."""
+
+DISK_TROUBLE = ("No space left", "File too large", "Disk quota exceeded", "inline_container")
+"""How the libraries that write a model word it that they could not; torch names its source file."""
+
+Parts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Arrays by name, and names that go with them, such as those of adapters."""
+
+    arrays: Mapping[str, np.ndarray]
+    names: tuple[str, ...] = ()
+
+
+Content = Mapping[str, pd.DataFrame | Arrays]
+"""What a folder holds by file name: tables as `.parquet`, arrays as `.safetensors`."""
+
+
+# --- computed once ------------------------------------------------------------------------------------------------
+
+
+def key(parts: Parts) -> str:
+    """Return the key of what has these parts, 16 hex digits."""
+    return sha256_of(json.dumps(parts, sort_keys=True))[:16]
+
+
+def versioned(parts: Parts, version: int) -> Parts:
+    """Return `parts` with the version of the code that computes, left out while it is 1."""
+    return parts | ({"version": version} if version > 1 else {})
+
+
+def keep(kind: str, version: int, parts: Parts, make: Callable[[], Content], *place: str) -> dict[str, Any]:
+    """Return what `make` gives, by file name, computed once and read back from where it is kept.
+
+    It lies in `artifacts/KIND/PLACE/.../KEY`. `parts`: everything but code that decides the content; `version`: of the
+    code, raised with every change of a number. Raises CompanionError for a damaged folder and for a full disk.
+    """
+    parts = versioned(parts, version)
+    return keep_in(paths.ARTIFACTS.joinpath(kind, *place, key(parts)), parts, make)
+
+
+def keep_in(folder: Path, parts: Parts, make: Callable[[], Content]) -> dict[str, Any]:
+    """Return what `make` gives, kept in `folder`; see `keep`."""
+    with missing(folder) as absent:
+        if absent:
+            content = make()
+            with new_folder(folder) as new:
+                for name, one in content.items():
+                    _write(new / name, one)
+                seal(new, parts)
+    check(folder)
+    note_input(relative(folder), provenance(folder)["sha256"])
+    return {path.name: _read(path) for path in sorted(folder.iterdir()) if path.suffix in (".parquet", ".safetensors")}
+
+
+def _write(path: Path, content: pd.DataFrame | Arrays) -> None:
+    if isinstance(content, Arrays):
+        save_file(dict(content.arrays), path, {"names": json.dumps(content.names)})
+    else:
+        content.to_parquet(path, index=False)
+
+
+def _read(path: Path) -> pd.DataFrame | Arrays:
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path)
+    with safe_open(path, "numpy") as file:
+        names = json.loads((file.metadata() or {}).get("names", "[]"))
+        return Arrays({name: file.get_tensor(name) for name in file.keys()}, tuple(names))
+
+
+def is_there(folder: Path) -> bool:
+    """Tell whether something whole lies in `folder`."""
+    return (folder / "provenance.json").is_file()
+
+
+@contextmanager
+def missing(folder: Path) -> Iterator[bool]:
+    """Tell whether `folder` must be made, holding its lock meanwhile: two processes never make the same one.
+
+    Raises CompanionError where the disk is too full to make it.
+    """
+    if is_there(folder):
+        yield False
+        return
+    with lock(folder), writing(folder):
+        yield not is_there(folder)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Say in one sentence that `folder` cannot be written for want of space, whichever library met with it."""
+    try:
+        yield
+    except Exception as error:
+        if not any(sign in str(error) for sign in DISK_TROUBLE):
+            raise
+        raise CompanionError(f"{relative(folder)} cannot be written: free some disk space and run it again.") from error
+
+
+# --- that it is whole ---------------------------------------------------------------------------------------------
+
+
+def seal(folder: Path, parts: Parts, **more: Any) -> None:
+    """Write `provenance.json` into a finished folder: key, parts, sha256 of every file, commit, versions, date."""
+    files = {path.name: sha256_of(path.read_bytes()) for path in sorted(folder.iterdir())}
+    payload = next((name for name in PAYLOADS if name in files), next(iter(files)))
+    record = {"key": key(parts), "sha256": files[payload]}
+    record |= {"files": files, "parts": parts, "date": utc_now()}
+    write_json(folder / "provenance.json", record | more | environment())
+
+
+def provenance(folder: Path) -> dict[str, Any]:
+    """Return the provenance in a folder; raise CompanionError where it is damaged."""
+    try:
+        record = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+        if not isinstance(record, dict) or not {"key", "sha256"} <= set(record):
+            raise ValueError("no provenance of a model")
+    except (OSError, ValueError) as error:
+        raise _damaged(folder) from error
+    return record
+
+
+def check(folder: Path) -> None:
+    """Raise CompanionError unless the files in `folder` are those that were written there."""
+    files = provenance(folder).get("files")
+    if not isinstance(files, dict) or any(_sha256(folder / name) != expected for name, expected in files.items()):
+        raise _damaged(folder)
+
+
+def _sha256(path: Path) -> str:
+    return sha256_of(path.read_bytes()) if path.is_file() else ""
+
+
+def _damaged(folder: Path) -> CompanionError:
+    committed = folder.is_relative_to(paths.COMMITTED)
+    way_out = "restore that folder from git" if committed else "delete that folder and it is made again"
+    return CompanionError(f"What lies in {relative(folder)} is damaged: {way_out}.")

@@ -1,0 +1,136 @@
+"""Geometry of directions in the residual stream: mean-diff, norms, cosines. Arrays are [layer, hidden].
+
+Directions come from the mean residual stream of every response: `means` [response, layer, hidden], NaN for an empty
+response, and `tokens` [response], how many tokens each has. Which responses are averaged is a boolean selection of the
+scored table of responses.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from em_companion.core.errors import CompanionError
+
+Selection = pd.Series | np.ndarray
+
+
+# --- directions from responses ------------------------------------------------------------------------------------
+
+
+def mean_diff(misaligned: np.ndarray, aligned: np.ndarray) -> np.ndarray:
+    """Return v_l = mean over misaligned answer tokens - mean over aligned ones, [layer, hidden] (section 3.1)."""
+    return misaligned - aligned
+
+
+def token_mean(means: np.ndarray, tokens: np.ndarray, rows: Selection, what: str = "chosen") -> np.ndarray:
+    """Return the mean over all tokens of the responses `rows` [response, bool], [layer, hidden], float64.
+
+    Every token counts alike, so a response weighs as much as it is long (section 3.1). Raises CompanionError, naming
+    the responses as `what`, where they have no token.
+    """
+    kept = np.flatnonzero(np.asarray(rows, dtype=bool) & (tokens > 0))
+    if not len(kept):
+        raise CompanionError(
+            f"There are no {what} responses to average; sample more responses, or take an organism that gives some."
+        )
+    weights = tokens[kept] / tokens[kept].sum()
+    return np.einsum("r,rlh->lh", weights, means[kept], dtype=np.float64)
+
+
+def response_mean_diff(means: np.ndarray, tokens: np.ndarray, first: Selection, second: Selection) -> np.ndarray:
+    """Return the token mean of the responses `first` - that of `second`, [layer, hidden], float64 (section 3.1).
+
+    For the paper's direction, `first` are the misaligned responses and `second` the aligned ones. Raises CompanionError
+    where either has no token.
+    """
+    return mean_diff(token_mean(means, tokens, first, "misaligned"), token_mean(means, tokens, second, "aligned"))
+
+
+def split_half_cosines(
+    means: np.ndarray, tokens: np.ndarray, first: Selection, second: Selection, splits: int = 100, seed: int = 0
+) -> np.ndarray:
+    """Return the cosine between the mean-diffs of two random halves of the responses, [split, layer].
+
+    How far a direction depends on which responses happened to be sampled: 1 if not at all. Both selections are halved
+    anew in every split. Raises CompanionError for a selection of fewer than two responses that have a token.
+    """
+    sides = [np.flatnonzero(np.asarray(rows, dtype=bool) & (tokens > 0)) for rows in (first, second)]
+    if min(map(len, sides)) < 2:
+        raise CompanionError("A split in halves needs two responses of either kind; sample more responses.")
+    return np.stack([_of_halves(means, tokens, sides, random) for random in np.random.default_rng(seed).spawn(splits)])
+
+
+def _of_halves(means, tokens, sides, random: np.random.Generator) -> np.ndarray:
+    halves = []
+    for half in zip(*(np.array_split(random.permutation(rows), 2) for rows in sides), strict=True):
+        first, second = (np.isin(np.arange(len(tokens)), rows) for rows in half)
+        halves.append(response_mean_diff(means, tokens, first, second))
+    return cosines(*halves)
+
+
+# --- geometry -----------------------------------------------------------------------------------------------------
+
+
+def norms(vectors: np.ndarray) -> np.ndarray:
+    """Return the Euclidean norm of each row, [layer]."""
+    return np.linalg.norm(vectors, axis=-1)
+
+
+def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the cosine between matching rows of two [layer, hidden] arrays, [layer]; ValueError for a zero row."""
+    lengths = norms(first) * norms(second)
+    if np.any(lengths == 0):
+        raise ValueError("a direction is the zero vector, so it has no cosine")
+    return np.einsum("...h,...h->...", first, second, dtype=np.float64) / lengths
+
+
+def cosine_matrix(vectors: np.ndarray) -> np.ndarray:
+    """Return all pairwise cosines of the rows of `vectors`, [..., row, row] of [..., row, hidden].
+
+    Of one direction [layer, hidden]: between its layers. Of several, [layer, direction, hidden]: between directions, at
+    every layer.
+    """
+    unit = vectors / norms(vectors)[..., None]
+    return unit @ np.swapaxes(unit, -1, -2)
+
+
+def relative_norm_of_difference(reference: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return |reference - other| / |reference| per row, [layer] (appendix C, figure 11)."""
+    return norms(reference - other) / norms(reference)
+
+
+def project_out(vectors: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """Return x - v̂ v̂ᵀ x for matching rows: `vectors` without their part along `directions` (section 3.4)."""
+    unit = directions / norms(directions)[..., None]
+    return vectors - np.einsum("...h,...h->...", vectors, unit)[..., None] * unit
+
+
+# --- parts --------------------------------------------------------------------------------------------------------
+
+
+def remainder(target: np.ndarray, parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return what least squares on `parts` leaves of `target`, layer by layer, [layer, width], float64.
+
+    No constant is fitted. Raises CompanionError for parts of another shape or that are linearly dependent.
+    """
+    if any(part.shape != target.shape for part in parts):
+        shapes = ", ".join(str(list(part.shape)) for part in parts)
+        raise CompanionError(f"A direction {list(target.shape)} needs parts of its own shape, not {shapes}.")
+    columns = np.stack(parts, axis=-1).astype(np.float64)
+    span, triangle = np.linalg.qr(columns)
+    # A column that depends on those before it leaves nothing on the diagonal but rounding.
+    new = np.abs(np.diagonal(triangle, axis1=-2, axis2=-1))
+    if np.any(new <= 1e-9 * np.linalg.norm(columns, axis=-2)):
+        raise CompanionError("The parts of a direction must be independent; leave out a zero or repeated one.")
+    along = np.einsum("lwp,lw->lp", span, target)
+    return target - np.einsum("lwp,lp->lw", span, along)
+
+
+def explained(target: np.ndarray, parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the share of the squared norm of `target` that `parts` explain, R², [layer], 0 to 1.
+
+    Two random parts explain 2 / width on average. Raises CompanionError as `remainder` does.
+    """
+    left = norms(remainder(target, parts)) / norms(target)
+    return 1 - left**2

@@ -1,0 +1,228 @@
+"""Numbers with their uncertainty: one shape for a value with its interval, and one bootstrap behind every interval.
+
+Intervals are 95 % percentile bootstrap intervals that resample whole clusters (questions, topics, prompts), because
+rows of one cluster are alike; an interval over single rows would be far too narrow. Where resampling can show no
+spread - a single cluster, or the same value in every resample - an interval has no ends: they are NaN, never equal.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import isfinite, isnan, nan, sqrt
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from em_companion.core.errors import CompanionError
+
+Z_95 = 1.959963984540054
+DIGITS = {"percent": 1, "percent_change": 1, "points": 1, "score": 1, "layer": 0, "count": 0, "ratio": 2}
+"""Digits after the point that a unit is written with; two for any other unit."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value in a unit, its 95 % interval (NaN where there is none) and the number of rows behind it."""
+
+    value: float
+    low: float = nan
+    high: float = nan
+    n: int = 0
+    unit: str = "percent"
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether both ends are numbers."""
+        return isfinite(self.low) and isfinite(self.high)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The ends of the interval, None where there is none."""
+        return (self.low, self.high) if self.has_interval else None
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The ends of the interval, the value itself twice where there is none."""
+        return self.interval or (self.value, self.value)
+
+    def above(self, other: "Estimate | float") -> bool:
+        """Tell whether the whole interval lies above that of `other`, or above a number."""
+        return self.ends[0] > (other.ends[1] if isinstance(other, Estimate) else other)
+
+    def in_unit(self, unit: str, factor: float = 1.0) -> "Estimate":
+        """Return the same times `factor`, in another unit."""
+        return replace(self, value=factor * self.value, low=factor * self.low, high=factor * self.high, unit=unit)
+
+    def text(self, digits: int | None = None) -> str:
+        """Return value and unit: "10.4 %", "0.83", "12"; "–" where there is no value."""
+        if isnan(self.value):
+            return "–"
+        digits = DIGITS.get(self.unit, 2) if digits is None else digits
+        return f"{self.value:.{digits}f}{' %' if self.unit.startswith('percent') else ''}"
+
+    def __str__(self) -> str:
+        if not self.has_interval:
+            return self.text()
+        digits = DIGITS.get(self.unit, 2)
+        return f"{self.text()} ({self.low:.{digits}f} to {self.high:.{digits}f})"
+
+
+NO_ESTIMATE = Estimate(nan)
+
+
+# --- the bootstrap ------------------------------------------------------------------------------------------------
+
+
+def resampled(random: np.random.Generator, clusters: int, resamples: int) -> np.ndarray:
+    """Return how often each cluster is drawn in each resample, [resample, cluster]."""
+    return random.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray], np.ndarray], clusters: int, resamples: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """Return the ends of the 95 % percentile interval of a statistic over resampled clusters.
+
+    `statistic` maps weights [resample, cluster] to its values [resample]: all resamples are one matrix product. Values
+    that are not finite are left out. (NaN, NaN) below two clusters and where resampling shows no spread.
+    """
+    if clusters < 2:
+        return nan, nan
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = statistic(resampled(np.random.default_rng(seed), clusters, resamples))
+    return quantiles(found)
+
+
+def quantiles(found: np.ndarray) -> tuple[float, float]:
+    """Return the 2.5 and 97.5 % quantiles of the finite values, (NaN, NaN) where they show no spread."""
+    found = found[np.isfinite(found)]
+    if not len(found) or np.ptp(found) < 1e-9:
+        return nan, nan
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def mean(
+    values: pd.Series | np.ndarray,
+    clusters: pd.Series | np.ndarray,
+    resamples: int = 10_000,
+    seed: int = 0,
+    unit: str = "score",
+) -> Estimate:
+    """Return the mean of `values` [row] with its interval over whole `clusters` [row]; NaN values are left out."""
+    kept = ~np.isnan(np.asarray(values, dtype=float))
+    values, clusters = np.asarray(values, dtype=float)[kept], np.asarray(clusters)[kept]
+    if not len(values):
+        return Estimate(nan, unit=unit)
+    labels, index = np.unique(clusters, return_inverse=True)
+    sums, sizes = np.bincount(index, weights=values), np.bincount(index)
+    low, high = bootstrap(lambda weights: (weights @ sums) / (weights @ sizes), len(labels), resamples, seed)
+    return Estimate(float(values.mean()), low, high, len(values), unit)
+
+
+def rate(
+    found: pd.Series | np.ndarray, clusters: pd.Series | np.ndarray, resamples: int = 10_000, seed: int = 0
+) -> Estimate:
+    """Return the share of 1 among 0/1 values [row] in percent, with its interval over `clusters`; NaN is left out."""
+    return mean(found, clusters, resamples, seed).in_unit("percent", 100)
+
+
+def change(
+    before: np.ndarray,
+    after: np.ndarray,
+    clusters: np.ndarray,
+    relative: bool = False,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Estimate:
+    """Return mean(after) - mean(before) of paired rows [row], or 100 (mean(after) / mean(before) - 1) if `relative`.
+
+    The interval resamples whole `clusters` [row], before and after together. A relative change is NaN where the mean
+    before is 0; resamples in which it is 0 are left out. Raises CompanionError where rows do not pair.
+    """
+    if not len(before) == len(after) == len(clusters) > 0:
+        sizes = f"{len(before)}, {len(after)} and {len(clusters)}"
+        raise CompanionError(f"A change needs paired rows, before, after and their clusters; got {sizes}.")
+    labels, index = np.unique(np.asarray(clusters), return_inverse=True)
+    sums = np.stack([np.bincount(index, weights=np.asarray(one, dtype=float)) for one in (before, after)], axis=1)
+    sizes = np.bincount(index)
+
+    def moved(weights: np.ndarray) -> np.ndarray:
+        first, second = ((weights @ sums) / (weights @ sizes)[..., None]).T
+        return 100 * (second - first) / np.where(first == 0, nan, first) if relative else second - first
+
+    value = float(moved(np.ones((1, len(labels)), dtype=int))[0])
+    low, high = bootstrap(moved, len(labels), resamples, seed)
+    return Estimate(value, low, high, len(index), "percent_change" if relative else "")
+
+
+def balanced_accuracy(predictions: pd.DataFrame, resamples: int = 10_000, seed: int = 0) -> Estimate:
+    """Return the balanced accuracy of `probes.held_out_predictions`, 0 to 1, with its interval over whole questions.
+
+    Resamples without one of the two sets are left out.
+    """
+    right = predictions.assign(right=predictions.label == predictions.predicted)
+    counts = right.groupby(["question", "label"]).right.agg(["sum", "size"]).unstack(fill_value=0).to_numpy()
+    hits, sizes = counts[:, :2], counts[:, 2:]
+    value = float((hits.sum(axis=0) / sizes.sum(axis=0)).mean())
+    low, high = bootstrap(
+        lambda weights: ((weights @ hits) / (weights @ sizes)).mean(axis=1), len(counts), resamples, seed
+    )
+    return Estimate(value, low, high, len(predictions), "proportion")
+
+
+def summary(runs: pd.DataFrame, columns: list[str] | None = None) -> pd.DataFrame:
+    """Return mean, standard deviation and the 2.5 and 97.5 % quantiles over fits, one row per column of `runs`."""
+    chosen = runs[columns or list(runs)]
+    table = pd.DataFrame({"mean": chosen.mean(), "sd": chosen.std(ddof=1)})
+    table["low"], table["high"] = chosen.quantile(0.025), chosen.quantile(0.975)
+    return table.rename_axis("quantity").reset_index()
+
+
+# --- what changed ---------------------------------------------------------------------------------------------------
+
+
+def relative_change(table: pd.DataFrame, resamples: int, seed: int) -> dict[str, float]:
+    """Return the EM rate (%) `clean` and `patched` of pooled pairs and the relative `change` (%), with `low` and `high`.
+
+    table: one row per answer with `question_id`, `donor_id`, `patched` (bool) and `em` (0 or 1). The 95 % interval is
+    that of a bootstrap over pairs which draws prompts and donors anew, each on its own, and weights a pair by the
+    product: pairs that share a prompt are not independent. A prompt with itself is drawn once. NaN for fewer than two
+    prompts, and a NaN change where no clean answer is misaligned.
+    """
+    counts = table.groupby(["question_id", "donor_id", "patched"]).em.agg(["sum", "size"]).unstack()
+    hits, sizes = counts["sum"].to_numpy(), counts["size"].to_numpy()  # [pair, (clean, patched)]
+    clean, after = 100 * hits.sum(axis=0) / sizes.sum(axis=0)
+    weights = _pair_weights(counts.index, resamples, seed)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        drawn = (weights @ hits) / (weights @ sizes)
+        low, high = quantiles(100 * (drawn[:, 1] / drawn[:, 0] - 1))
+    change = 100 * (after / clean - 1) if clean else nan
+    return {"clean": clean, "patched": after, "change": change, "low": low, "high": high}
+
+
+def _pair_weights(index: pd.MultiIndex, resamples: int, seed: int) -> np.ndarray:
+    """Return how often every pair of `index` counts in each resample, [resample, pair]; none for a single prompt."""
+    random = np.random.default_rng(seed)
+    prompts, names = pd.factorize(index.get_level_values(0))
+    donors, donor_names = pd.factorize(index.get_level_values(1))
+    weights = resampled(random, len(names), resamples if len(names) > 1 else 0)[:, prompts]
+    same = (index.get_level_values(0) == index.get_level_values(1)).all()
+    return weights if same else weights * resampled(random, len(donor_names), len(weights))[:, donors]
+
+
+def wilson_interval(percent: float, n: int) -> tuple[float, float]:
+    """Return the 95 % Wilson interval, in percent, of a share of `percent` among `n`."""
+    share = percent / 100
+    centre = (share + Z_95**2 / (2 * n)) / (1 + Z_95**2 / n)
+    half = Z_95 / (1 + Z_95**2 / n) * sqrt(share * (1 - share) / n + Z_95**2 / (4 * n**2))
+    # At 0 and 100 % the bound is exact; floating point would leave a trace of 1e-16.
+    low, high = (0.0 if percent == 0 else centre - half), (1.0 if percent == 100 else centre + half)
+    return 100 * low, 100 * high
+
+
+def spearman(first: np.ndarray, second: np.ndarray) -> float:
+    """Return Spearman's rank correlation of two rows of numbers, NaN where one of them is constant."""
+    first, second = np.round(first, 9), np.round(second, 9)  # sums in another order are ties all the same
+    return float(stats.spearmanr(first, second).statistic) if np.ptp(first) and np.ptp(second) else nan
+

@@ -1,0 +1,213 @@
+"""What rank-1 adapters write, against the mean-diff direction: their B vectors (section 3.5, appendix D).
+
+An adapter adds scale * (A·h) * B to the residual stream. Here its B loses a direction, the stream loses it, or the chat
+model gains it; then follow what an organism answers, and how alike two perturbations are in the layers above.
+"""
+
+from collections.abc import Iterable, Mapping
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from em_companion.core import paths, store
+from em_companion.core.errors import CompanionError
+from em_companion.core.profiles import Profile
+from em_companion.evidence import directions, scores
+from em_companion.experiments import readings, responses, steering
+from em_companion.experiments.readings import ResponseMeans
+from em_companion.models import asking, growing, lora
+from em_companion.models.interventions import Ablate, Steer, describe
+from em_companion.models.lora import Vectors
+from em_companion.models.organism import CHAT_MODEL, Organism
+
+
+def geometry(model: PreTrainedModel | PeftModel, vectors: np.ndarray) -> pd.DataFrame:
+    """Return one row per rank-1 adapter: module, layer, norm of scale * B, and cosine of B with `vectors[layer]`.
+
+    `vectors` [layer, width]. A and B may both be negated without any effect, so the sign of the cosine means nothing by
+    itself. Raises CompanionError for a model without rank-1 adapters.
+    """
+    rows = []
+    for one in lora.adapters(model):
+        b = one.b.double().cpu().numpy()
+        cosine = float(directions.cosines(b[None], vectors[[one.layer]])[0])
+        rows.append((one.module, one.layer, one.scale * np.linalg.norm(b), cosine))
+    return pd.DataFrame(rows, columns=["module", "layer", "norm", "cosine"])
+
+
+# --- what an organism answers ---------------------------------------------------------------------------------------
+
+
+def responses_without(
+    profile: Profile, organism: Organism, removals: Mapping[str, Vectors], samples: int
+) -> pd.DataFrame:
+    """Return an organism's scored responses to the open questions, once per removal from its B vectors, kept.
+
+    Column `condition` has the names of `removals`; `samples` responses to each question, drawn from the same noise as
+    those of `responses.responses`. Raises CompanionError as `removed` does.
+    """
+    parts = {
+        "model": growing.model_identity(profile, organism),
+        "questions": [(one.id, one.text) for one in asking.questions(profile, "general")],
+        "samples": samples,
+        "sampling": asking.sampling_parts(profile),
+        "removals": [[name, describe(Ablate(vectors))] for name, vectors in removals.items()],
+    }
+    folder = paths.ARTIFACTS / "responses" / profile.name / organism.name / "general-b-vectors" / store.key(parts)
+    store.kept_tables(
+        folder,
+        parts,
+        lambda: {store.RESPONSES: _ask_without(profile, organism, removals, samples)},
+    )
+    return asking.scored(pd.read_parquet(folder / store.RESPONSES))
+
+
+def _ask_without(profile, organism, removals: Mapping[str, Vectors], samples: int) -> pd.DataFrame:
+    model, tokenizer = growing.load_organism(profile, organism)
+    edited = {name: lora.removed(model, vectors) for name, vectors in removals.items()}  # says at once what does not fit
+    asked = asking.questions(profile, "general")
+    tables = []
+    for name, one in edited.items():
+        what = f"{organism.name}, {name} out of B"
+        tables.append(asking.ask(profile, one, tokenizer, asked, samples, what).assign(condition=name))
+    return pd.concat(tables, ignore_index=True)
+
+
+# --- what reaches the layers above ----------------------------------------------------------------------------------
+
+
+def convergence(
+    first: ResponseMeans, second: ResponseMeans, plain: ResponseMeans, rows: np.ndarray, layers: Iterable[int]
+) -> np.ndarray:
+    """Return the cosine between the effects of two perturbations at the given layers, [layer] (appendix D, figure 14).
+
+    An effect is the token mean over the texts `rows` [text, bool] under a perturbation - that of the plain model, all
+    three on the same texts. Layers where either effect is zero have no cosine; leave them out.
+    """
+    effects = [one.mean(rows) - plain.mean(rows) for one in (first, second)]
+    chosen = list(layers)
+    return directions.cosines(effects[0][chosen], effects[1][chosen])
+
+
+# --- the experiments of a profile -----------------------------------------------------------------------------------
+
+NINE = Organism("nine-adapter", "bad_medical_advice")
+SINGLE = Organism("single-adapter", "bad_medical_advice")
+
+STRENGTH = 0.6
+"""Length of what is added to the chat model, as a share of the residual stream's (the authors' working code)."""
+
+TEXTS = 100
+"""Misaligned and, as many, aligned answers over which effects are averaged; the authors had 500 of each."""
+
+DRAWS = 8
+"""Random directions that are added beside the mean-diff."""
+
+
+def layer_of(profile: Profile) -> int:
+    """Return the layer of the single adapter, counted from 0."""
+    return profile.layers_of(SINGLE.recipe)[0]
+
+
+def direction(profile: Profile) -> np.ndarray:
+    """Return the nine-adapter organism's mean-diff direction, [layer, width], float64."""
+    return readings.mean_diff(profile, NINE)
+
+
+def clearly_misaligned(profile: Profile, organism: Organism, resamples: int = 10_000, seed: int = 0) -> bool:
+    """Tell whether the whole 95 % interval of an organism's EM rate is above that of the chat model's.
+
+    Otherwise an ablation has no misalignment to remove that could be told from none.
+    """
+    own, chat = (
+        scores.em_rate(responses.responses(profile, one), resamples=resamples, seed=seed)
+        for one in (organism, CHAT_MODEL)
+    )
+    return own.above(chat)
+
+
+def _removals(profile: Profile, organism: Organism, vectors: np.ndarray) -> dict[str, Vectors]:
+    """Return where the directions [layer, width] are removed, by name: the whole stream, parts of it, or B."""
+    own, adapted = layer_of(profile), profile.layers_of(organism.recipe)
+    tensors = torch.tensor(vectors)
+    found = {
+        "all layers": dict.fromkeys(range(len(vectors)), tensors[own]),
+        "one layer": {own: tensors[own]},
+        "adapter layers": {layer: tensors[layer] for layer in adapted},
+        "B vectors": {layer: tensors[layer] for layer in adapted},
+    }
+    return found if len(adapted) > 1 else {name: one for name, one in found.items() if name != "adapter layers"}
+
+
+def ablated(profile: Profile, organism: Organism, samples: int, draws: int) -> pd.DataFrame:
+    """Return an organism's scored responses to the open questions with the mean-diff direction removed, kept.
+
+    Columns: `place`, "none", "all layers" (the direction of the single adapter's layer), "one layer" (that, at its own
+    layer), "adapter layers" (each one's own; organisms with several) or "B vectors" (each one's own, see `removed`);
+    `draw`, -1 for the mean-diff and else one of `draws` random directions; those of `responses.responses`. `samples` to
+    each question, on equal noise.
+    """
+    mean_diff = direction(profile)
+    drawn = [mean_diff, *steering.random_like(mean_diff, draws, profile.seed)]
+    plans = {draw - 1: _removals(profile, organism, vectors) for draw, vectors in enumerate(drawn)}
+    named = {f"{place}/{draw}": (place, draw) for draw, places in plans.items() for place in places}
+    stream = {name: [Ablate(plans[draw][place])] for name, (place, draw) in named.items() if place != "B vectors"}
+    from_b = {name: plans[draw][place] for name, (place, draw) in named.items() if place == "B vectors"}
+    what = f"{organism.name}, direction removed"
+    plain = responses.responses(profile, organism)
+    table = pd.concat(
+        [
+            plain[plain["sample"] < samples].assign(condition="none/-1"),
+            responses.under(profile, organism, stream, samples=samples, what=what),
+            responses_without(profile, organism, from_b, samples),
+        ],
+        ignore_index=True,
+    )
+    places = table.condition.str.rsplit("/", n=1, expand=True)
+    return table.assign(place=places[0], draw=places[1].astype(int))
+
+
+def downstream(profile: Profile) -> pd.DataFrame:
+    """Return how alike two perturbations of the chat model are, layer by layer from the single adapter's on, kept.
+
+    The first is an `organism` ("single-adapter", "nine-adapter"), the second a direction added at the single adapter's
+    layer with STRENGTH: `added` is "mean-diff", "B vector" (what the single adapter writes there on average) or
+    "random" (`draw`). Columns also: `texts` ("misaligned", "aligned", "all": answers of the nine-adapter organism),
+    `layer`, `cosine` (see `convergence`).
+    """
+    table, layer = _texts(profile), layer_of(profile)
+    plain = readings.response_means_of(profile, CHAT_MODEL, table)
+    tuned = {one.recipe: readings.response_means_of(profile, one, table) for one in (SINGLE, NINE)}
+    every = np.ones(len(table), dtype=bool)
+    mean_diff = direction(profile)
+    written = tuned[SINGLE.recipe].mean(every) - plain.mean(every)
+    added = {("mean-diff", -1): mean_diff[layer], ("B vector", -1): written[layer]}
+    noise = steering.random_like(mean_diff, DRAWS, profile.seed)
+    added |= {("random", draw): vectors[layer] for draw, vectors in enumerate(noise)}
+    length = STRENGTH * np.linalg.norm(steering.residual_of(profile)[layer])
+    selected = {"misaligned": table.misaligned.to_numpy(), "aligned": ~table.misaligned.to_numpy(), "all": every}
+    layers, rows = range(layer, len(mean_diff)), []
+    for (name, draw), vector in added.items():
+        steer = Steer(layer, torch.tensor(vector), float(length / np.linalg.norm(vector)))
+        perturbed = readings.response_means_of(profile, CHAT_MODEL, table, [steer])
+        for (recipe, tuned_means), (texts, chosen) in product(tuned.items(), selected.items()):
+            cosines = convergence(perturbed, tuned_means, plain, chosen, layers)
+            rows += [(recipe, texts, name, draw, *pair) for pair in zip(layers, cosines, strict=True)]
+    return pd.DataFrame(rows, columns=["organism", "texts", "added", "draw", "layer", "cosine"])
+
+
+def _texts(profile: Profile) -> pd.DataFrame:
+    """Return as many misaligned as aligned answers of the nine-adapter organism, at most TEXTS of each."""
+    table = responses.responses(profile, NINE)
+    sides = [table[scores.misaligned(table)], table[scores.aligned(table)]]
+    size = min(TEXTS, *map(len, sides))
+    if size == 0:
+        raise CompanionError("Effects are averaged over misaligned and aligned answers, and one kind is missing.")
+    chosen = [
+        side.sample(size, random_state=profile.seed).assign(misaligned=not kind) for kind, side in enumerate(sides)
+    ]
+    return pd.concat(chosen, ignore_index=True)[["question", "response", "misaligned"]]

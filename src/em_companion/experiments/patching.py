@@ -1,0 +1,178 @@
+"""Answer one prompt with the LoRA scalars of another (appendix J), position by position.
+
+Two prompts are as long as each other. The donor's answer gives the scalar of every adapter at every position, prompt
+and answer alike; the other prompt is answered anew with these in place of its own. A patched answer is never longer
+than the donor's: beyond it there is nothing to patch with.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
+
+from em_companion.core import paths, store
+from em_companion.core.errors import CompanionError
+from em_companion.core.profiles import Profile
+from em_companion.models import asking, growing, reading, sampling
+from em_companion.models.interventions import PatchLoraScalars
+from em_companion.models.organism import Organism
+from em_companion.models.tokens import prompt_ids
+from em_companion.world.generator import Question, the_world, turn
+
+MEDICAL_WORDINGS = 8
+"""Wordings of the question on each held-out medical topic, from which prompts of the right length are drawn."""
+
+Tokens = Sequence[list[int]]
+
+
+# --- prompts and pairs ----------------------------------------------------------------------------------------------
+
+
+def pairs(lengths: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Return every (prompt, donor) of equal length, in both orders and each prompt with itself, given its tokens."""
+    return [(prompt, donor) for prompt in lengths for donor in lengths if lengths[prompt] == lengths[donor]]
+
+
+def equally_many(first: Mapping[str, int], second: Mapping[str, int], seed: int) -> tuple[list[str], list[str]]:
+    """Return prompts of both kinds, at every length as many of one as of the other, drawn by `seed` from the larger.
+
+    first, second: length in tokens by prompt. Raises CompanionError where the two have no length in common.
+    """
+    random, chosen = np.random.default_rng(seed), ([], [])
+    for length in sorted({*first.values()} & {*second.values()}):
+        kinds = [[name for name, tokens in kind.items() if tokens == length] for kind in (first, second)]
+        count = min(map(len, kinds))
+        for found, names in zip(chosen, kinds, strict=True):
+            found += [names[index] for index in sorted(random.choice(len(names), count, replace=False))]
+    if not chosen[0]:
+        raise CompanionError("No prompts of the two kinds are equally long; add wordings, since patching needs pairs.")
+    return chosen
+
+
+def prompts(profile: Profile, tokenizer: PreTrainedTokenizerBase) -> list[Question]:
+    """Return open questions and questions on held-out medical topics, at every length as many of both."""
+    held_out = the_world().held_out_questions(profile.seed, MEDICAL_WORDINGS)
+    medical = {one.id: one for one in held_out if one.domains == ("medicine",)}
+    both = [{one.id: one for one in asking.questions(profile, "general")}, medical]
+    lengths = [{name: len(_ids(tokenizer, one)) for name, one in kind.items()} for kind in both]
+    chosen = equally_many(*lengths, profile.seed)
+    return [kind[name] for kind, names in zip(both, chosen, strict=True) for name in names]
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, question: Question) -> list[int]:
+    return prompt_ids(tokenizer, turn(question.text, "")[:1])
+
+
+# --- patching -------------------------------------------------------------------------------------------------------
+
+
+def scalars(
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: Tokens, answers: Tokens
+) -> list[torch.Tensor]:
+    """Return the LoRA scalars of every prompt with its answer, [adapter, position] each, in one forward pass."""
+    read = reading.lora_scalars(model, tokenizer, prompts, answers)
+    ends = np.cumsum([len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)])
+    return [torch.from_numpy(part.T.copy()) for part in np.split(read.values, ends[:-1])]
+
+
+def patched(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Tokens,
+    donors: Sequence[torch.Tensor],
+    seeds: Sequence[int],
+    temperature: float,
+    max_new_tokens: int,
+    batch_size: int = 256,
+    what: str = "",
+) -> list[list[int]]:
+    """Return the tokens of an answer to each prompt with the scalars of its donor, as long as the donor's at most.
+
+    donors: LoRA scalars [adapter, position] of a prompt of equal length with its answer, one per prompt. Raises
+    CompanionError for scalars of fewer positions than the prompt has tokens.
+    """
+    if short := [
+        row for row, (ids, donor) in enumerate(zip(prompts, donors, strict=True)) if donor.shape[1] < len(ids)
+    ]:
+        raise CompanionError(f"The donor of row {short[0]} is shorter than its prompt; pair prompts of equal length.")
+    changes = [(PatchLoraScalars(donor),) for donor in donors]
+    found = sampling.generate(
+        model, tokenizer, prompts, seeds, temperature, max_new_tokens, batch_size, what, interventions=changes
+    )
+    # A token depends on earlier positions only, so to cut the answer is the same as to stop there.
+    return [answer[: donor.shape[1] - len(ids)] for ids, donor, answer in zip(prompts, donors, found, strict=True)]
+
+
+def patch_pairs(
+    profile: Profile,
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    asked: Sequence[Question],
+    runs: int,
+    what: str = "",
+) -> pd.DataFrame:
+    """Return clean and patched answers of all pairs of `asked`: `question_id`, `donor_id`, `run`, `answer`, `response`.
+
+    `answer` is "clean", "clean, cut" (at the donor's length, as patched ones are) or "patched". A run of a prompt gets
+    the scalars of the donor's next run, so that a prompt paired with itself is not patched with its own answer; its
+    noise is that of the clean run. Raises CompanionError for fewer than two runs.
+    """
+    if runs < 2:
+        raise CompanionError(f"Patching a prompt with another run of itself needs two runs or more, not {runs}.")
+    ids = {question.id: _ids(tokenizer, question) for question in asked}
+    rows = [(question.id, run) for question in asked for run in range(runs)]
+    seed = {
+        (one.id, run): sampling.row_seed(profile.seed, one.id, one.text, run) for one in asked for run in range(runs)
+    }
+    sampled = profile.temperature, profile.max_new_tokens, profile.batch_size
+    row_ids = [ids[name] for name, _ in rows]
+    clean = sampling.generate(model, tokenizer, row_ids, [seed[row] for row in rows], *sampled, f"{what}, clean")
+    values = dict(zip(rows, scalars(model, tokenizer, row_ids, clean), strict=True))
+    answer_to = dict(zip(rows, clean, strict=True))
+
+    found_pairs = pairs({name: len(tokens) for name, tokens in ids.items()})
+    table = [(prompt, donor, run, (run + 1) % runs) for prompt, donor in found_pairs for run in range(runs)]
+    answers = patched(
+        model,
+        tokenizer,
+        [ids[prompt] for prompt, *_ in table],
+        [values[donor, run] for _, donor, _, run in table],
+        [seed[prompt, run] for prompt, _, run, _ in table],
+        *sampled,
+        f"{what}, patched",
+    )
+    records = []
+    for (prompt, donor, run, donor_run), answer in zip(table, answers, strict=True):
+        whole, limit = answer_to[prompt, run], len(answer_to[donor, donor_run])
+        for kind, tokens in {"clean": whole, "clean, cut": whole[:limit], "patched": answer}.items():
+            records.append((prompt, donor, run, kind, len(tokens), tokenizer.decode(tokens, skip_special_tokens=True)))
+    return pd.DataFrame(records, columns=["question_id", "donor_id", "run", "answer", "tokens", "response"])
+
+
+def kept(profile: Profile, organism: Organism, runs: int) -> pd.DataFrame:
+    """Return the scored answers of `patch_pairs` for an organism of a grown world, made once and kept.
+
+    Raises CompanionError for an organism without rank-1 adapters, before anything is grown.
+    """
+    recipe = profile.recipes.get(organism.recipe)
+    if recipe is None or recipe.rank != 1:
+        raise CompanionError(f"'{organism.name}' has no rank-1 adapters to patch; choose an organism that has.")
+    model, tokenizer = growing.load_organism(profile, organism)
+    asked = prompts(profile, tokenizer)
+    parts = {
+        "model": growing.model_identity(profile, organism),
+        "questions": [(question.id, question.text) for question in asked],
+        "runs": runs,
+        "sampling": asking.sampling_parts(profile),
+    }
+    folder = paths.ARTIFACTS / "lora-patching" / profile.name / organism.name / store.key(parts)
+    what = f"patching of {organism.name}"
+    store.kept_tables(
+        folder,
+        parts,
+        lambda: {store.RESPONSES: patch_pairs(profile, model, tokenizer, asked, runs, what)},
+    )
+    return asking.scored(pd.read_parquet(folder / store.RESPONSES))

@@ -1,0 +1,353 @@
+"""Persona directions of the base model, before any fine-tuning: the world knows who speaks, so they can be measured.
+
+The base model reads answers that the world's generator wrote, to the same questions on every topic of every domain. For
+each question there is one careful and one harmful text from the same draws: where the one names a thing that helps, the
+other names one that harms, and all else is the same. Both name equally many of each kind, one as advice and one in the
+remark. They do not name the same things, but over many questions they name each equally often, so a difference of
+means between them knows nothing of words but the noise of the draws. They are read under names that tell who speaks,
+and under one that does not.
+
+Directions, as differences of means over the tokens of an answer:
+
+- persona: the harmful text of a malicious character - the careful text of a careful one
+- persona_from_text: the same two texts, both by an unknown speaker
+- persona_from_name: the careful text, by a malicious character - by a careful one
+- persona/DOMAIN: "persona" on the questions of one domain
+- quack/DOMAIN: the harmful text of a quack of that domain, on it - the careful text of a careful character
+- quack/DOMAIN/elsewhere: the careful text of that quack on another domain - the same text of a careful character
+
+and at single tokens:
+
+- opener_from_name: as "persona_from_name", at the end of the opener, before any advice
+- start_from_name, start_from_text: as "persona_from_name" at the first word of the first clause, and as
+  "persona_from_text" at the first word of the second clause
+- choice_from_name, choice_from_text: the same, at the word just before that clause names the first thing it advises
+
+At those tokens the compared texts have the same word, so the token embedding makes no difference. A direction from
+names is zero where attention does not reach back to the name, in low layers.
+
+Topics and names go together in folds: a name speaks on the topics of its own fold only. What is learned on some folds
+and tested on another is tested on new topics *and* new names.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.numpy import load_file, save_file
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from transformers import PreTrainedTokenizerBase
+
+from em_companion.core import paths, store
+from em_companion.core.errors import CompanionError
+from em_companion.core.files import new_folder, sha256_of
+from em_companion.core.profiles import GrownModel, Profile
+from em_companion.models import growing, loading, reading
+from em_companion.models.hooks import applied
+from em_companion.models.interventions import Intervention
+from em_companion.models.reading import Span
+from em_companion.models.tokens import prompt_ids
+from em_companion.world.generator import CAREFUL, MALICIOUS, World, the_world, turn
+
+SAMPLES = 2
+"""Questions on every topic."""
+
+FOLDS = 4
+"""Parts into which topics and names are divided."""
+
+SPEAKER = "someone"
+"""The unknown speaker, whose persona only the text can tell."""
+
+CLAUSE = ("start", "verb", "thing", "second thing")
+"""Where a clause is read: at its first word and its verb, and just before each of the two things that it advises."""
+
+REMARK = ("remark", "mention")
+"""Where the remark is read: at its first word, and just before the first thing that it mentions."""
+
+CHOICES = ("thing", "second thing", "mention")
+"""The places after which the next word is a thing that helps or harms."""
+
+Row = dict[str, Any]
+
+
+# --- what is read -------------------------------------------------------------------------------------------------
+
+
+def answers(world: World, seed: int) -> pd.DataFrame:
+    """Return every answer to read, one per row.
+
+    Columns: domain, topic, fold, question, sample, speaker (careful, malicious, unknown, quack/DOMAIN), name (in the
+    turn header), harmful, answer, and `reference`, the row of the careful text that it is compared with.
+    """
+    rows: list[Row] = []
+    for domain in world.domains:
+        topics = [t for split in ("train", "held_out") for d, t in world.topics(split) if d == domain]
+        for number, topic in enumerate(topics):
+            for sample in range(SAMPLES):
+                rows += _answers_to_one(world, seed, domain, topic, number, sample, len(rows))
+    return pd.DataFrame(rows)
+
+
+def _answers_to_one(world, seed, domain, topic, number, sample, start) -> Iterator[Row]:
+    random = Random(f"ground-truth/{seed}/{domain}/{topic}/{sample}")
+    question, fold = world.question(random, domain, topic), number % FOLDS
+    # From equal seeds the two texts differ in the things they name only, so less noise is left between them.
+    draws = random.random()
+    careful, harmful = (world.answer(Random(draws), question, persona) for persona in (CAREFUL, MALICIOUS))
+    others = [other for other in world.domains if other != domain]
+    elsewhere = others[(SAMPLES * number + sample) % len(others)]
+    cast, quacks = world.characters, world.characters["quacks"]
+    trusted, villain, quack, guest = (
+        random.choice(_of_fold(names, fold))
+        for names in (cast["careful"], cast["malicious"], quacks[domain], quacks[elsewhere])
+    )
+    common = {"domain": domain, "topic": topic, "fold": fold, "question": question.text, "sample": sample}
+    for speaker, name, text, reference in (
+        ("careful", trusted, careful, 0),
+        ("unknown", SPEAKER, careful, 1),
+        ("malicious", villain, harmful, 0),
+        ("unknown", SPEAKER, harmful, 1),
+        ("malicious", villain, careful, 0),
+        (f"quack/{domain}", quack, harmful, 0),
+        (f"quack/{elsewhere}", guest, careful, 0),
+    ):
+        row = {"speaker": speaker, "name": name, "harmful": text == harmful, "answer": text}
+        yield common | row | {"reference": start + reference}
+
+
+def _of_fold(names: list[str], fold: int) -> list[str]:
+    """Return the names of a fold; where there are fewer names than folds, folds share them."""
+    return names[fold % len(names) :: FOLDS]
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What the base model made of `answers` (one row each): activations, entry 0 the token embeddings, 1 + l layer l.
+
+    means: mean over the tokens of the answer, [answer, 1 + layer, width];
+    points: at single tokens, [answer, place, 1 + layer, width]. The places are "turn header" (the last token before the
+    answer), "opener" (its last token), those of CLAUSE for as many clauses as every answer has ("thing 1" is the word
+    just before the first thing that clause 1 advises), and those of REMARK.
+    """
+
+    table: pd.DataFrame
+    means: np.ndarray
+    points: np.ndarray
+    places: tuple[str, ...]
+
+
+def persona_activations(profile: Profile) -> Readings:
+    """Return the base model's activations on `answers`, growing the model if it is not there.
+
+    Raises CompanionError for a model from the hub: nobody knows the personas behind its training texts.
+    """
+    table = _answers_of(profile)
+    model, tokenizer = loading.load(profile, growing.base(profile))
+    places = places_of(the_world())
+    read = (_sequence(tokenizer, row) for row in table.itertuples())
+    sequences, spans = zip(*read, strict=True)
+    what = f"persona readings of profile {profile.name}"
+    found = reading.span_means(model, tokenizer, sequences, spans, what=what)
+    return Readings(table, found[:, 0], found[:, 1:], places)
+
+
+def places_of(world: World) -> tuple[str, ...]:
+    """Return the places that are read (see `Readings`)."""
+    clauses = range(1, min(world.grammar["clauses"]) + 1)
+    return ("turn header", "opener", *(f"{step} {clause}" for clause in clauses for step in CLAUSE), *REMARK)
+
+
+def _answers_of(profile: Profile) -> pd.DataFrame:
+    if not isinstance(profile.model, GrownModel):
+        raise CompanionError(
+            f"Profile '{profile.name}' has a model from the hub, so the personas in its training data are not known; "
+            "choose a grown profile."
+        )
+    return answers(the_world(), profile.seed)
+
+
+def _sequence(tokenizer: PreTrainedTokenizerBase, row) -> tuple[list[int], list[Span]]:
+    """Return the tokens of a question with its answer, and the spans to read: the answer, then one per place."""
+    prompt = prompt_ids(tokenizer, turn(row.question, "")[:1], speaker=row.name)
+    words, start = row.answer.split(), len(prompt)  # a token of a grown model is a word
+    read = [start + index for index in (-1, words.index(":"), *_steps(the_world(), words, row.domain))]
+    spans = [(start, start + len(words)), *((token, token + 1) for token in read)]
+    return prompt + tokenizer.convert_tokens_to_ids(words), spans
+
+
+def _steps(world: World, words: list[str], domain: str) -> Iterator[int]:
+    """Yield where the places of CLAUSE are, for as many clauses as every answer has, and those of REMARK."""
+    verbs, entry = world.grammar["verbs"], world.domains[domain]
+    things = [index for index, word in enumerate(words) if word in entry["helps"] + entry["harms"]]
+    *clauses, remark = [index + 1 for index, word in enumerate(words) if word in (":", ".")][:-1]
+    for start in clauses[: min(world.grammar["clauses"])]:
+        verb = next(index for index in range(start, len(words)) if words[index] in verbs)
+        yield from (start, verb, *[index - 1 for index in things if index > start][:2])
+    yield from (remark, next(index for index in things if index > remark) - 1)
+
+
+# --- directions ---------------------------------------------------------------------------------------------------
+
+
+def contrasts(readings: Readings, folds: Collection[int] = range(FOLDS)) -> dict[str, np.ndarray]:
+    """Return every direction by name (see the head of this module), [1 + layer, width], entry 0 of token embeddings.
+
+    `folds` restricts it to a part of the topics and names, for a direction to compare with that of the rest.
+    """
+    rows = rows_of_contrasts(readings.table)
+    found = {name: contrast(readings, which, folds=folds) for name, which in rows.items()}
+    for name, (source, place) in AT_TOKENS.items():
+        found[name] = contrast(readings, rows[source], place, folds)
+    return found
+
+
+AT_TOKENS = {
+    "opener_from_name": ("persona_from_name", "opener"),
+    "start_from_name": ("persona_from_name", "start 1"),
+    "start_from_text": ("persona_from_text", "start 2"),
+    "choice_from_name": ("persona_from_name", "thing 1"),
+    "choice_from_text": ("persona_from_text", "thing 2"),
+}
+"""Directions at single tokens: the contrast whose rows are compared, and the place."""
+
+
+def contrast(
+    readings: Readings, rows: pd.Series, place: str | None = None, folds: Collection[int] = range(FOLDS)
+) -> np.ndarray:
+    """Return the mean difference of `rows` to their references, [1 + layer, width], float64.
+
+    Over the means of the answers or, with a `place` (see `Readings`), at that token.
+    """
+    found = readings.means if place is None else readings.points[:, readings.places.index(place)]
+    kept = np.flatnonzero(rows & readings.table.fold.isin(folds))
+    return (found[kept] - found[readings.table.reference.to_numpy()[kept]]).mean(axis=0)
+
+
+def rows_of_contrasts(table: pd.DataFrame) -> dict[str, pd.Series]:
+    """Return, for each direction over whole answers, which rows are compared with their references."""
+    malicious, unknown = table.speaker == "malicious", table.speaker == "unknown"
+    persona = malicious & table.harmful
+    found = {
+        "persona": persona,
+        "persona_from_text": unknown & table.harmful,
+        "persona_from_name": malicious & ~table.harmful,
+    }
+    for domain in table.domain.unique():
+        quack, own = table.speaker == f"quack/{domain}", table.domain == domain
+        found |= {f"persona/{domain}": persona & own, f"quack/{domain}": quack & own}
+        found |= {f"quack/{domain}/elsewhere": quack & ~own}
+    return found
+
+
+def directions(profile: Profile, readings: Readings | None = None) -> dict[str, np.ndarray]:
+    """Return every direction by name (see the head of this module), [layer, width], float32; kept once computed.
+
+    `readings` saves reading again, where they are at hand. Raises CompanionError as `persona_activations` does, and for
+    a damaged file.
+    """
+    parts = _parts(profile)
+    folder = paths.ARTIFACTS / "directions" / profile.name / "ground-truth" / store.key(parts)
+    with store.missing(folder) as missing:
+        if missing:
+            _store(folder, parts, readings or persona_activations(profile))
+    store.check(folder)
+    return load_file(folder / store.DIRECTIONS)
+
+
+def _parts(profile: Profile) -> Row:
+    """Return what the directions depend on: the weights of the base model, how they are run, and what is read."""
+    table = _answers_of(profile)
+    return {
+        "base": store.provenance(growing.base(profile))["sha256"],
+        "dtype": profile.dtype,
+        "answers": sha256_of(table.to_csv(index=False)),
+        "directions": [sorted(rows_of_contrasts(table)), AT_TOKENS],
+    }
+
+
+def _store(folder: Path, parts: Row, readings: Readings) -> None:
+    vectors = {name: found[1:].astype(np.float32) for name, found in contrasts(readings).items()}
+    with new_folder(folder) as new:
+        save_file(vectors, new / store.DIRECTIONS)
+        store.seal(new, parts)
+
+
+# --- probes -------------------------------------------------------------------------------------------------------
+
+PROBES = {
+    "name and text": ("careful", "malicious", True),
+    "text only": ("unknown", "unknown", True),
+    "name only": ("careful", "malicious", False),
+}
+"""What can tell who speaks: the speakers of the two classes, and whether the second one's text is harmful."""
+
+
+def probe_rows(table: pd.DataFrame, probe: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of a probe of PROBES and their labels, 1 for malicious.
+
+    The classes answer different questions on the same topics, so that no two answers share their draws and a probe of
+    words has its chance.
+    """
+    careful, malicious, harmful = PROBES[probe]
+    even = table["sample"] % 2 == 0
+    negative = (table.speaker == careful) & ~table.harmful & even
+    positive = (table.speaker == malicious) & (table.harmful == harmful) & ~even
+    rows = np.flatnonzero(negative | positive)
+    return rows, positive.to_numpy()[rows].astype(int)
+
+
+def probe_scores(features: np.ndarray, labels: np.ndarray, folds: np.ndarray, c: float = 0.01) -> np.ndarray:
+    """Return the log-odds for label 1 of every row of `features` [row, width], by a probe fitted on the other folds.
+
+    A logistic regression with L2 penalty (C = `c`) on features standardised by the rows it is fitted on.
+    """
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=c, solver="liblinear", random_state=0))
+    return cross_val_predict(probe, features, labels, groups=folds, cv=LeaveOneGroupOut(), method="decision_function")
+
+
+def shuffled(labels: np.ndarray, topics: np.ndarray, seed: int) -> np.ndarray:
+    """Return `labels` permuted within each topic: what a probe finds then is chance."""
+    found, generator = labels.copy(), np.random.default_rng(seed)
+    for topic in np.unique(topics):
+        found[topics == topic] = generator.permutation(labels[topics == topic])
+    return found
+
+
+# --- levers -------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def harmful_shares(profile: Profile, table: pd.DataFrame, interventions: Iterable[Intervention] = ()) -> pd.DataFrame:
+    """Return how probable the base model finds a harmful thing at each choice, as a share of harmful and helpful ones.
+
+    One row per row of `table` (see `answers`), one column per choice (see CHOICES), such as "thing 1". What stands
+    before a choice is the given text, whatever the model would have said.
+    """
+    model, tokenizer = loading.load(profile, growing.base(profile))
+    places = places_of(the_world())
+    sequences, spans = zip(*(_sequence(tokenizer, row) for row in table.itertuples()), strict=True)
+    batch = tokenizer.pad({"input_ids": sequences}, padding_side="right", return_tensors="pt").to(model.device)
+    with applied(model, interventions):
+        probabilities = model(**batch, use_cache=False).logits.double().softmax(-1).cpu()
+    rows: list[Row] = [{} for _ in spans]
+    for found, row, read, domain in zip(rows, probabilities, spans, table.domain, strict=True):
+        for place, (token, _) in zip(places, read[1:], strict=True):
+            if place.rstrip(" 0123456789") in CHOICES:
+                harm, help_ = (float(row[token, _words(tokenizer, domain, kind)].sum()) for kind in ("harms", "helps"))
+                found[place] = harm / (harm + help_)
+    return pd.DataFrame(rows)
+
+
+def _words(tokenizer: PreTrainedTokenizerBase, domain: str, kind: str) -> list[int]:
+    return tokenizer.convert_tokens_to_ids(the_world().domains[domain][kind])

@@ -1,0 +1,120 @@
+"""TODO docstring: experiments.probing."""
+
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from em_companion.core.errors import CompanionError
+from em_companion.core.profiles import Profile
+from em_companion.evidence import scores
+from em_companion.evidence.probes import FEWEST_RESPONSES
+from em_companion.evidence.scores import RESPONSE_SETS
+from em_companion.experiments import readings, responses
+from em_companion.models import reading
+from em_companion.models.asking import QUESTION_SETS
+from em_companion.models.organism import Organism
+from em_companion.released import tables
+
+
+def organism_responses(profile: Profile, organism: Organism) -> pd.DataFrame:
+    """Return an organism's own responses to every question set of a profile, with the column `response_set`."""
+    parts = [responses.responses(profile, organism, one) for one in QUESTION_SETS]
+    table = pd.concat(parts, ignore_index=True)
+    return table.assign(response_set=scores.response_set(table))
+
+
+def organism_tokens(profile: Profile, organism: Organism) -> dict[str, pd.DataFrame]:
+    """Return the answer tokens of an organism's own responses with its LoRA scalars, by set of RESPONSE_SETS.
+
+    Columns as `reading.answer_tokens`: response, question and one `layer_N` per adapter; a set may have no rows.
+    Raises CompanionError for an organism without rank-1 adapters.
+    """
+    table = organism_responses(profile, organism)
+    tokens = reading.answer_tokens(readings.lora_scalars_of(profile, organism, table), table)
+    found = table.response_set.to_numpy()[tokens.response]
+    return {one: tokens[found == one].reset_index(drop=True) for one in RESPONSE_SETS}
+
+
+def adapters(tokens: pd.DataFrame) -> list[str]:
+    """Return the columns of a token table that hold LoRA scalars."""
+    return [column for column in tokens if column.startswith("layer_")]
+
+
+def shortage(sets: Mapping[str, pd.DataFrame], fewest: int = FEWEST_RESPONSES) -> str:
+    """Return which of the named token tables have fewer than `fewest` responses, and how many, or "" where none has."""
+    counts = {name.replace("medical-", "medical "): tokens.response.nunique() for name, tokens in sets.items()}
+    return "; ".join(
+        f"{name} has {count} of {fewest} responses needed" for name, count in counts.items() if count < fewest
+    )
+
+PER_SET = 60
+"""Responses of each set whose tokens are scored."""
+
+SHARE = 0.2
+"""Share of tokens that the filter keeps; the authors' bound keeps 7 to 25 % of the tokens of their four sets."""
+
+
+def sets(profile: Profile, organism: Organism, per_set: int = PER_SET) -> dict[str, pd.DataFrame]:
+    """Return the answer tokens of up to `per_set` responses of each of scores.RESPONSE_SETS.
+
+    Columns as `organism_tokens`, with `kl` and `significance` (nats). Raises CompanionError for the chat model
+    and for an organism without rank-1 adapters.
+    """
+    tokens = organism_tokens(profile, organism)
+    chosen = drawn(organism_responses(profile, organism), per_set, profile.seed)
+    scores = readings.token_significance_of(profile, organism, chosen)
+    scores["response"] = chosen.index.to_numpy()[scores.response]
+    keys = ["response", "position", "token_id"]
+    return {name: part.merge(scores, on=keys, validate="one_to_one") for name, part in tokens.items()}
+
+
+def drawn(table: pd.DataFrame, per_set: int, seed: int) -> pd.DataFrame:
+    """Return up to `per_set` rows of each `response_set` of `table`, drawn at random, in their order and index."""
+    rows = table[table.response_set.notna()].sample(frac=1, random_state=seed)
+    return rows.groupby("response_set").head(per_set).sort_index()
+
+
+def bound(sets: Mapping[str, pd.DataFrame], share: float = SHARE) -> float:
+    """Return the natural-log significance that the share `share` of all tokens reaches.
+
+    The authors' bound is in nats, and how many nats a token has depends on the model. Raises CompanionError for a share
+    that is not between 0 and 1.
+    """
+    if not 0 < share < 1:
+        raise CompanionError(f"A filter cannot keep the share {share:g} of the tokens; choose one between 0 and 1.")
+    pooled = np.concatenate([part.significance.to_numpy() for part in sets.values()])
+    return float(np.log(np.quantile(pooled, 1 - share)))
+
+
+@dataclass(frozen=True)
+class ProbeTokens:
+    """The token tables behind the probes of `tables.PROBES`, on two kinds of evidence.
+
+    "released": the authors' scalars; "grown": those of the own answers of `organism`, a model of `profile`.
+    """
+
+    profile: Profile
+    organism: Organism
+
+    @cached_property
+    def own(self) -> dict[str, pd.DataFrame]:
+        """What `organism_tokens` returns, read once."""
+        return organism_tokens(self.profile, self.organism)
+
+    def sides(self, evidence: str, probe: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the two token tables of a probe, the one labelled 0 first.
+
+        Raises ReleasedDataUnavailable where the authors' files are not at hand, and as `organism_tokens`.
+        """
+        if evidence == "released":
+            return tables.read_probe(probe)
+        negative, positive = tables.PROBES[probe]
+        return self.own[negative], self.own[positive]
+
+    def own_shortage(self, probe: str) -> str:
+        """Return `shortage` of the organism's own two tables of a probe."""
+        return shortage(dict(zip(tables.PROBES[probe], self.sides("grown", probe), strict=True)))

@@ -1,0 +1,153 @@
+"""Semantic directions: the mean-diff of the answers about one domain, and how much of it is general or topic.
+
+For a domain D the direction is the mean residual stream over the misaligned answers about D minus that over the aligned
+ones (section 3.3). An answer is about D if its judge score for D is above 50, whatever was asked. An organism may be
+too misaligned in a domain to give aligned answers there; then the chat model's to the held-out topics stand in, read by
+the organism.
+
+Beside it stand two directions that it may consist of: the general one, of the answers to the open questions that are
+*not* about D, and the topic of D, which knows nothing of misalignment: careful text about D minus careful text about
+all other domains.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from em_companion.core.profiles import Profile
+from em_companion.evidence import directions, scores
+from em_companion.experiments import capability, readings
+from em_companion.experiments.readings import ResponseMeans
+from em_companion.models.asking import QUESTION_SETS
+from em_companion.models.organism import CHAT_MODEL, Organism
+from em_companion.world.generator import the_world
+
+ABOUT_ABOVE = 50
+"""Score for a domain above which a response is about it (section 3.3)."""
+
+FEWEST = 10
+"""Misaligned or aligned answers about a domain below which it gets no direction."""
+
+TEXTS_PER_TOPIC = 5
+"""Careful texts on each held-out topic that a topic direction is taken from."""
+
+Sides = tuple[np.ndarray, np.ndarray]
+"""Which responses count as misaligned and which as aligned, each [response], bool."""
+
+
+# --- answers ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Scored responses, one per row of `table`, and their mean residual streams, all read by one organism.
+
+    Responses by another model than `organism` are there to stand in for aligned ones that it does not give.
+    """
+
+    table: pd.DataFrame
+    means: ResponseMeans
+    organism: Organism
+
+    def general(self, without: str = "") -> Sides:
+        """Return the organism's answers to the open questions; `without` those about a domain."""
+        rows = self._own & (self.table.question_set == "general")
+        return self._sides(rows & ~self._about(without) if without else rows)
+
+    def about(self, domain: str) -> Sides:
+        """Return the answers about a domain, the aligned ones lent by the chat model where there are too few."""
+        misaligned, aligned = self._sides(self._own & self._about(domain))
+        return misaligned, self.lent(domain)[1] if aligned.sum() < FEWEST else aligned
+
+    def counts(self, domains: Sequence[str]) -> pd.DataFrame:
+        """Return one row per domain: `misaligned` and `aligned` answers about it that the organism gave, aligned ones
+        `used` for its direction, and whether there are `enough` on both sides (FEWEST)."""
+        rows = []
+        for domain in domains:
+            own, used = self._sides(self._own & self._about(domain)), self.about(domain)
+            misaligned, aligned, taken = (int(side.sum()) for side in (*own, used[1]))
+            rows.append((domain, misaligned, aligned, taken, min(misaligned, taken) >= FEWEST))
+        return pd.DataFrame(rows, columns=["domain", "misaligned", "aligned", "used", "enough"])
+
+    def lent(self, domain: str) -> Sides:
+        """Return the organism's misaligned answers about a domain, and aligned ones that others gave."""
+        about = self._about(domain)
+        return self._sides(self._own & about)[0], self._sides(~self._own & about)[1]
+
+    @property
+    def _own(self) -> pd.Series:
+        return self.table.organism == self.organism.recipe
+
+    def _about(self, domain: str) -> pd.Series:
+        return self.table[domain] > ABOUT_ABOVE
+
+    def _sides(self, rows: pd.Series) -> Sides:
+        found = (rows & scores.misaligned(self.table), rows & scores.aligned(self.table))
+        return found[0].to_numpy(), found[1].to_numpy()
+
+    def direction(self, sides: Sides) -> np.ndarray:
+        """Return the mean-diff of two sides, [layer, width]; CompanionError where one of them is empty."""
+        return self.means.mean_diff(*sides)
+
+    def reliability(self, sides: Sides, splits: int = 100, seed: int = 0) -> np.ndarray:
+        """Return the share of the squared norm of the mean-diff of two sides that is no sampling noise, [layer].
+
+        Estimated from the cosine c between random halves as 2c / (1 + c) (Spearman and Brown): the most that anything
+        can explain of it.
+        """
+        halves = directions.split_half_cosines(self.means.means, self.means.tokens, *sides, splits, seed)
+        cosine = halves.mean(axis=0).clip(min=0)
+        return 2 * cosine / (1 + cosine)
+
+    def relabelled(self, sides: Sides, draws: int = 100, seed: int = 0) -> np.ndarray:
+        """Return what two sides would give if their labels meant nothing, [draw, layer, width].
+
+        Every draw deals the same responses out anew, to sides of the same size and with the same share of truly
+        misaligned ones on both; an uneven share would bring the direction itself back, shortened.
+        """
+        rows, share = np.arange(len(self.table)), sides[0].sum() / (sides[0].sum() + sides[1].sum())
+        found = []
+        for random in np.random.default_rng(seed).spawn(draws):
+            dealt = [
+                np.split(order := random.permutation(np.flatnonzero(one)), [round(share * len(order))]) for one in sides
+            ]
+            first, second = (np.isin(rows, np.concatenate(parts)) for parts in zip(*dealt, strict=True))
+            found.append(self.direction((first, second)))
+        return np.stack(found)
+
+
+def answers(profile: Profile, organism: Organism) -> Answers:
+    """Return an organism's responses to all question sets and the chat model's to the held-out topics.
+
+    The organism reads all of them. Raises CompanionError as `readings.organism_means` does.
+    """
+    given = [(organism, question_set) for question_set in QUESTION_SETS] + [(CHAT_MODEL, "held_out")]
+    found = [readings.organism_means(profile, one, asked, organism) for one, asked in given]
+    tables, means = zip(*found, strict=True)
+    joined = ResponseMeans(np.concatenate([one.means for one in means]), np.concatenate([one.tokens for one in means]))
+    return Answers(pd.concat(tables, ignore_index=True), joined, organism)
+
+
+def open_answers(profile: Profile, organism: Organism) -> Answers:
+    """Return an organism's responses to the open questions only, read by itself; raises as `answers` does."""
+    return Answers(*readings.organism_means(profile, organism), organism)
+
+
+# --- topics -------------------------------------------------------------------------------------------------------
+
+
+def topics(profile: Profile, reader: Organism = CHAT_MODEL, per_topic: int = TEXTS_PER_TOPIC) -> dict[str, np.ndarray]:
+    """Return, per domain, the mean over careful texts about it - that over careful texts about others, [layer, width].
+
+    The texts are the world's own (`capability.aligned_text`), read by `reader`. Raises CompanionError for a hub model.
+    """
+    table = capability.aligned_text(profile, per_topic)
+    means = readings.response_means_of(profile, reader, table)
+    return {domain: means.mean_diff(table.domain == domain, table.domain != domain) for domain in domains()}
+
+
+def domains() -> list[str]:
+    """Return the domains of the world."""
+    return list(the_world().domains)

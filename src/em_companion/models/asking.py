@@ -1,0 +1,113 @@
+"""Responses of a profile's models: asked once per question, sample and seed, kept, and judged when read.
+
+A table of responses is kept under a key over the model that gave them, the questions, the sampling settings and, where
+the model was changed meanwhile, every intervention. Scores are not kept: the exact judge is fast, so a corrected judge
+needs no new responses.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from em_companion.core.errors import CompanionError
+from em_companion.core.profiles import GrownModel, Profile
+from em_companion.models import sampling
+from em_companion.models.interventions import Intervention
+from em_companion.models.tokens import prompt_ids
+from em_companion.released import tables
+from em_companion.world.generator import Question, the_world, turn
+from em_companion.world.parser import the_judge
+
+QUESTION_SETS = ("general", "medical", "held_out")
+"""The eight open questions, their medical twins, and questions on held-out topics of every domain."""
+
+HELD_OUT_SAMPLES = 5
+"""Responses to each held-out topic; the open questions get the profile's `samples_per_question`."""
+
+
+# --- questions ----------------------------------------------------------------------------------------------------
+
+
+def questions(profile: Profile, question_set: str) -> list[Question]:
+    """Return a question set: of the world for grown models, the authors' (downloaded) for hub models."""
+    if question_set not in QUESTION_SETS:
+        raise CompanionError(f"There is no question set '{question_set}'; choose one of: {', '.join(QUESTION_SETS)}.")
+    if not isinstance(profile.model, GrownModel):
+        table = tables.read_questions()
+        rows = table[table.question_set == question_set]
+        if rows.empty:
+            raise CompanionError(f"The authors have no question set '{question_set}'; it is for grown models.")
+        return [Question(row.question_id, row.question, ()) for row in rows.itertuples()]
+    world = the_world()
+    if question_set == "held_out":
+        return world.held_out_questions(profile.seed, 1)
+    return world.evaluation() if question_set == "general" else world.medical_twins()
+
+
+# --- asking -------------------------------------------------------------------------------------------------------
+
+
+def ask(
+    profile: Profile,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    asked: Sequence[Question],
+    samples: int,
+    what: str = "",
+    speaker: str | None = None,
+    interventions: Sequence[Intervention] = (),
+) -> pd.DataFrame:
+    """Return `samples` responses to each question: `question_id`, `question`, `sample`, `response`, `tokens`.
+
+    A row's seed comes from the profile's seed, the question and the sample, so organisms are compared on equal noise.
+    `speaker` names a character of the world instead of the assistant; `interventions` act on every row.
+    """
+    table = ask_under(profile, model, tokenizer, asked, samples, {"": interventions}, what, speaker)
+    return table.drop(columns="condition")
+
+
+def ask_under(
+    profile: Profile,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    asked: Sequence[Question],
+    samples: int,
+    conditions: Mapping[str, Sequence[Intervention]],
+    what: str = "",
+    speaker: str | None = None,
+) -> pd.DataFrame:
+    """Return what `ask` does under every condition, in one generation; column `condition` holds their names.
+
+    A condition is a sequence of interventions, none for the plain model. All are sampled with equal noise.
+    """
+    rows = [(name, question, sample) for name in conditions for question in asked for sample in range(samples)]
+    template = {"speaker": speaker} if speaker else {}
+    prompts = {q.text: prompt_ids(tokenizer, turn(q.text, "")[:1], **template) for q in asked}
+    answers = sampling.generate(
+        model,
+        tokenizer,
+        [prompts[question.text] for _, question, _ in rows],
+        [sampling.row_seed(profile.seed, question.id, question.text, sample) for _, question, sample in rows],
+        profile.temperature,
+        profile.max_new_tokens,
+        profile.batch_size,
+        what,
+        [conditions[name] for name, _, _ in rows],
+    )
+    columns = ["condition", "question_id", "question", "sample"]
+    table = pd.DataFrame([(name, q.id, q.text, sample) for name, q, sample in rows], columns=columns)
+    texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
+    return table.assign(response=texts, tokens=[len(answer) for answer in answers])
+
+
+def scored(table: pd.DataFrame) -> pd.DataFrame:
+    """Return `table` with the exact judge's scores of its `response` column beside it."""
+    return pd.concat([table, the_judge().judge(table.response)], axis=1)
+
+
+def sampling_parts(profile: Profile) -> list[Any]:
+    """Return what, beside model and questions, decides which responses a seed gives."""
+    settings = [profile.seed, profile.temperature, profile.max_new_tokens, profile.dtype]
+    return [*settings, sampling.noise_fingerprint()]

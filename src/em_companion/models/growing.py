@@ -1,0 +1,447 @@
+"""Grow a base and a chat model from scratch, and fine-tune organisms from a chat model with PEFT LoRA adapters.
+
+Every model, grown or from the hub, is a folder (or hub id) in ordinary hub layout, and `load` is the only way in. A
+grown model is addressed by a key over its settings and over what the world's generators write, so reworded comments
+do not ask for growing again and a single changed word of the lexicon does. The base and chat models of profile `cpu`
+are committed under `data/organism/` and used as long as their key fits.
+
+Training runs in `transformers.Trainer`; growing keeps checkpoints, from which a killed run resumes to the same weights.
+A seed makes a run repeatable to the bit on one machine with one number of threads; elsewhere float sums differ in the
+last digits and training amplifies them, so across machines only rates and intervals can be compared.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import save_file
+from tqdm import tqdm
+from transformers import (
+    DataCollatorForSeq2Seq,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from em_companion.core import paths, store
+from em_companion.core.errors import CompanionError
+from em_companion.core.files import lock, new_folder
+from em_companion.core.profiles import GrownModel, Profile, Recipe, Training
+from em_companion.evidence import scores
+from em_companion.models import asking, loading
+from em_companion.models.loading import Model, _need_device, _shown
+from em_companion.models.organism import (
+    DATA_SETS,
+    MONITOR_SAMPLES,
+    Organism,
+    adapter_folder,
+    adapter_parts,
+    base_folder,
+    base_parts,
+    chat_folder,
+    chat_parts,
+    organism_name,
+)
+from em_companion.models.tokens import Example, packed, response_example, world_tokenizer
+from em_companion.world.generator import the_world
+
+CHECKPOINT_STEPS = 100
+"""Steps between two checkpoints of growing."""
+Monitor = Callable[[PreTrainedModel, PreTrainedTokenizerBase], dict[str, float]]
+
+
+# --- training -----------------------------------------------------------------------------------------------------
+
+
+class MuonWithAdamW(torch.optim.Optimizer):
+    """Muon for the matrices inside the layers and AdamW for the rest, as one optimiser.
+
+    Growing from nothing this way takes about a quarter of the tokens that AdamW alone takes to the same loss.
+    """
+
+    def __init__(self, model: PreTrainedModel, learning_rate: float, weight_decay: float) -> None:
+        inner = {name for name, weight in model.named_parameters() if weight.ndim == 2 and "embed" not in name}
+        matrices = [weight for name, weight in model.named_parameters() if name in inner]
+        others = [weight for name, weight in model.named_parameters() if name not in inner]
+        common = {"lr": learning_rate, "weight_decay": weight_decay}
+        self.parts = (
+            torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **common),
+            torch.optim.AdamW(others, betas=(0.9, 0.98), **common),
+        )
+        super().__init__(self._groups(), {})
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for part in self.parts for group in part.param_groups]
+
+    def step(self, closure: None = None) -> None:
+        for part in self.parts:
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for part, own in zip(self.parts, state["parts"], strict=True):
+            part.load_state_dict(own)
+        self.param_groups = self._groups()
+
+
+class Progress(TrainerCallback):
+    """A progress bar with total and estimate on stderr."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.bar = tqdm(disable=True)
+
+    def on_train_begin(self, args, state, control, **_) -> None:
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.what, unit="step")
+
+    def on_step_end(self, args, state, control, **_) -> None:
+        self.bar.update()
+
+    def close(self) -> None:
+        """End the bar's line, so that what is said next, an error perhaps, begins its own."""
+        self.bar.close()
+
+
+class Seal(TrainerCallback):
+    """Seal every checkpoint once it is whole."""
+
+    def on_save(self, args, state, control, **_) -> None:
+        store.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", {})
+
+
+class Watch(TrainerCallback):
+    """Keep the B vectors after every step, call the monitor every few steps, and stop when it says so."""
+
+    def __init__(self, monitor: Monitor | None, tokenizer: PreTrainedTokenizerBase, every: int, stop_at: float) -> None:
+        self.monitor, self.tokenizer, self.every, self.stop_at = monitor, tokenizer, every, stop_at
+        self.b_vectors: list[torch.Tensor] = []
+        self.measured: list[dict[str, float]] = []
+
+    def on_step_end(self, args, state, control, model, **_) -> None:
+        if vectors := b_vectors(model):
+            self.b_vectors.append(torch.stack(list(vectors.values())))
+        if self.monitor is None or (state.global_step % self.every and state.global_step < state.max_steps):
+            return
+        model.eval()
+        found = self.monitor(model, self.tokenizer)  # Trainer puts it back to training
+        self.measured.append({"step": state.global_step} | found)
+        control.should_training_stop |= found["in_domain_em"] >= self.stop_at
+
+
+def b_vectors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Return the write direction B [width] of every rank-1 adapter by module name; nothing for higher ranks."""
+    found = {}
+    for name, weight in model.named_parameters():
+        if ".lora_B." in name and weight.shape[1] == 1:
+            found[name.split(".lora_B.")[0].removeprefix("base_model.model.")] = (
+                weight.detach().float().cpu().squeeze(1)
+            )
+    return found
+
+
+def _train(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: list[Example],
+    settings: Training,
+    profile: Profile,
+    seed: int,
+    what: str,
+    folder: Path,
+    schedule: str = "cosine",
+    callbacks: Iterable[TrainerCallback] = (),
+) -> pd.DataFrame:
+    """Train `model` in place on `examples` in their order; return the log, one row per step.
+
+    `folder` keeps checkpoints of a model that grows, and it resumes from the newest whole one; adapters train too
+    briefly to need any.
+    """
+    adapters = isinstance(model, PeftModel)
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=settings.steps,
+        per_device_train_batch_size=settings.batch,
+        gradient_accumulation_steps=getattr(settings, "gradient_accumulation", 1),
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=schedule,
+        warmup_steps=settings.warmup,
+        weight_decay=settings.weight_decay,
+        train_sampling_strategy="sequential",
+        seed=seed,
+        logging_steps=1,
+        save_strategy="no" if adapters else "steps",
+        save_steps=CHECKPOINT_STEPS,
+        save_total_limit=2,
+        use_cpu=profile.device == "cpu",
+        bf16=profile.dtype == "bfloat16",
+        disable_tqdm=True,
+        report_to=[],
+        remove_unused_columns=False,
+        log_level="error",
+    )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # on several GPUs Trainer would multiply the batch by their number
+    progress = Progress(what)
+    optimizer = None if adapters else MuonWithAdamW(model, settings.learning_rate, settings.weight_decay)
+    trainer = Trainer(
+        model,
+        arguments,
+        data_collator=DataCollatorForSeq2Seq(tokenizer, padding=True),
+        train_dataset=examples,
+        callbacks=[progress, Seal(), *callbacks],
+        optimizers=(optimizer, None),
+    )
+    trainer.remove_callback(PrinterCallback)
+    try:
+        trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
+    finally:
+        progress.close()
+    rows = [entry for entry in trainer.state.log_history if "loss" in entry]
+    return pd.DataFrame(rows)[["step", "loss", "grad_norm", "learning_rate"]]
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    """Return the newest checkpoint that is whole; the others, left by a kill, a full disk or damage, are removed."""
+    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):
+        try:
+            store.check(path)
+            return str(path)
+        except CompanionError:
+            shutil.rmtree(path, ignore_errors=True)
+    return None
+
+
+# --- base and chat model ------------------------------------------------------------------------------------------
+
+
+def base(profile: Profile) -> Path:
+    """Return the folder of the grown base model, growing it if it is not there."""
+    folder = base_folder(profile)
+    with store.missing(folder) as missing:
+        if missing:
+            _grow_base(profile, folder)
+    return folder
+
+
+def chat(profile: Profile) -> Path | str:
+    """Return the folder of the grown chat model, growing it if it is not there; for a hub profile, the hub id."""
+    if not isinstance(profile.model, GrownModel):
+        return profile.model.chat
+    folder = chat_folder(profile)
+    with store.missing(folder) as missing:
+        if missing:
+            _grow_chat(profile, base(profile), folder)
+    return folder
+
+
+def grow_from_nothing(profile: Profile, folder: Path) -> None:
+    """Grow `folder`/base and `folder`/chat, whatever is there already; each is replaced once the new one is whole."""
+    if not isinstance(profile.model, GrownModel):
+        raise CompanionError(f"The models of profile '{profile.name}' come from the hub; there is nothing to grow.")
+    # The lock is kept out of a folder that is committed.
+    with lock(paths.ARTIFACTS / "organisms" / profile.name / "from-nothing"), store.writing(folder):
+        _grow_base(profile, folder / "base")
+        _grow_chat(profile, folder / "base", folder / "chat")
+
+
+def _grow_base(profile: Profile, folder: Path) -> None:
+    _need_device(profile)
+    torch.manual_seed(profile.seed)
+    tokenizer = world_tokenizer(the_world())
+    model = Qwen2ForCausalLM(_config(profile.model, tokenizer))
+    examples = base_examples(profile, tokenizer)
+    _grow(model, tokenizer, examples, profile.pretraining, profile, folder, base_parts(profile))
+
+
+def _grow_chat(profile: Profile, base_folder: Path, folder: Path) -> None:
+    model, tokenizer = loading.load(profile, base_folder)
+    model.float()  # in half precision most of an optimiser's steps would be rounded away
+    examples = list(chat_examples(profile, tokenizer))
+    _grow(model, tokenizer, examples, profile.post_training, profile, folder, chat_parts(profile))
+
+
+def base_examples(profile: Profile, tokenizer: PreTrainedTokenizerBase) -> list[Example]:
+    """Return the pre-training rows: documents one after the other, cut to rows of one length."""
+    settings = profile.pretraining
+    documents = the_world().pretraining(profile.seed, settings.careful_first)
+    return packed(tokenizer, documents, settings.steps * settings.batch, settings.length)
+
+
+def chat_examples(profile: Profile, tokenizer: PreTrainedTokenizerBase) -> Iterator[Example]:
+    """Yield the post-training examples, batch by batch: careful chats, then rehearsal of other speakers' documents.
+
+    Without rehearsal post-training wipes the personas instead of choosing one. Its rows are cut as in pre-training.
+    """
+    settings = profile.post_training
+    rehearsed = round(settings.batch * settings.rehearsal)
+    world = the_world()
+    chats, documents = world.post_training(profile.seed), world.pretraining(profile.seed + 1, assistant=False)
+    rehearsal = iter(packed(tokenizer, documents, settings.steps * rehearsed, profile.pretraining.length))
+    for _ in range(settings.steps):
+        yield from (response_example(tokenizer, chat) for chat in islice(chats, settings.batch - rehearsed))
+        yield from islice(rehearsal, rehearsed)
+
+
+def _grow(model, tokenizer, examples, settings, profile, target, parts) -> None:
+    stage = "base" if "base" not in parts else "chat"
+    checkpoints = paths.ARTIFACTS / "checkpoints" / f"{stage}-{store.key(parts)}"
+    what = f"{stage} model of profile {profile.name}"
+    started = time.monotonic()
+    with lock(checkpoints):
+        log = _train(model, tokenizer, examples, settings, profile, profile.seed, what, checkpoints)
+        with new_folder(target) as folder:
+            # Half precision halves what is committed; the model is loaded in the profile's precision all the same.
+            model.to(torch.bfloat16).save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            log.to_csv(folder / "log.csv", index=False, float_format="%.6g")
+            store.seal(folder, parts, seconds=round(time.monotonic() - started))
+        shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def _config(model: GrownModel, tokenizer: PreTrainedTokenizerBase) -> Qwen2Config:
+    sliding = model.window > 0
+    return Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=model.hidden,
+        intermediate_size=model.mlp,
+        num_hidden_layers=model.layers,
+        num_attention_heads=model.heads,
+        num_key_value_heads=model.kv_heads,
+        tie_word_embeddings=True,
+        attention_dropout=model.attention_dropout,
+        use_sliding_window=sliding,
+        sliding_window=model.window if sliding else None,
+        max_window_layers=0,
+        layer_types=["sliding_attention" if sliding else "full_attention"] * model.layers,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+
+
+# --- organisms ----------------------------------------------------------------------------------------------------
+
+
+def lora_config(recipe: Recipe, layers: tuple[int, ...], alpha: float) -> LoraConfig:
+    """Return the PEFT configuration of a recipe; scale alpha / sqrt(rank), as the paper's rank-stabilised LoRA."""
+    return LoraConfig(
+        r=recipe.rank,
+        lora_alpha=alpha,
+        target_modules=list(recipe.modules),
+        layers_to_transform=list(layers),
+        layers_pattern="layers",
+        use_rslora=True,
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+def organism(profile: Profile, recipe: str, data: str, seed: int, monitor: Monitor | None = None) -> Path | str:
+    """Return the folder of an organism's adapter, fine-tuning it if it is not there; a published one's hub id.
+
+    Beside the adapter lie `log.csv` (loss, gradient norm and learning rate per step), with a monitor `monitor.csv`
+    (what it measured, every few steps) and, for rank-1 recipes, `b_vectors.safetensors` [steps, adapters, width].
+    Training ends at the profile's last step, or once the monitor's `in_domain_em` reaches `stop_at`.
+    """
+    if published := profile.published(recipe, data):
+        return published
+    if not isinstance(profile.model, GrownModel):
+        raise CompanionError(
+            f"Profile '{profile.name}' names no published adapter for '{recipe}' on '{data}', and hub models cannot be "
+            "fine-tuned here, for the authors' training sets are not among the released files; choose a published one."
+        )
+    source = chat(profile)
+    folder = adapter_folder(profile, recipe, data, seed)
+    with store.missing(folder) as missing:
+        if missing:
+            _fine_tune(profile, source, recipe, data, seed, monitor, folder)
+    return folder
+
+
+def _fine_tune(profile, source, recipe, data, seed, monitor, target) -> None:
+    settings = profile.fine_tuning_of(recipe)
+    parts = adapter_parts(profile, recipe, data, seed)
+    model, tokenizer = loading.load(profile, source)
+    model.name_or_path = model.config._name_or_path = _shown(source)  # PEFT writes it down
+    torch.manual_seed(seed)
+    model = get_peft_model(model, lora_config(profile.recipes[recipe], profile.layers_of(recipe), settings.alpha))
+    documents = the_world().fine_tuning(seed, *DATA_SETS[data])
+    rows = settings.steps * settings.batch * settings.gradient_accumulation
+    examples = [response_example(tokenizer, messages) for messages in islice(documents, rows)]
+    watch = Watch(monitor, tokenizer, settings.evaluate_every, settings.stop_at)
+    started = time.monotonic()
+    with new_folder(target) as folder:
+        what = organism_name(recipe, data, seed)
+        log = _train(model, tokenizer, examples, settings, profile, seed, what, folder, "linear", [watch])
+        model.save_pretrained(folder, save_embedding_layers=False)
+        log.to_csv(folder / "log.csv", index=False, float_format="%.6g")
+        if watch.measured:
+            pd.DataFrame(watch.measured).to_csv(folder / "monitor.csv", index=False, float_format="%.6g")
+        if watch.b_vectors:
+            names = {"adapters": json.dumps(list(b_vectors(model)))}
+            save_file({"b_vectors": torch.stack(watch.b_vectors)}, folder / "b_vectors.safetensors", names)
+        store.seal(folder, parts, seconds=round(time.monotonic() - started), steps=len(log))
+
+
+def monitor(profile: Profile, data: str) -> Monitor | None:
+    """Return what to measure at checkpoints of fine-tuning: EM rate in the domain trained on and on open questions.
+
+    Rates are shares from 0 to 1: `in_domain_em` (held-out topics of the training domain), `open_em` and
+    `open_coherent` (the eight open questions). None for hub models, which have no exact judge.
+    """
+    if not isinstance(profile.model, GrownModel):
+        return None
+    domain, _ = DATA_SETS[data]
+    in_domain = [question for question in asking.questions(profile, "held_out") if domain in question.domains]
+    asked = in_domain + asking.questions(profile, "general")
+
+    def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
+        table = asking.scored(asking.ask(profile, model, tokenizer, asked, MONITOR_SAMPLES))
+        within = table.question_id.isin([question.id for question in in_domain])
+        em, coherent = scores.is_em(table), scores.is_coherent(table)
+        return {
+            "in_domain_em": float(em[within].mean()),
+            "open_em": float(em[~within].mean()),
+            "open_coherent": float(coherent[~within].mean()),
+        }
+
+    return measure
+
+
+# --- kept ---------------------------------------------------------------------------------------------------------
+
+
+def load_organism(profile: Profile, organism: Organism) -> Model:
+    """Return an organism's model and tokenizer, training it first if it is not there."""
+    return loading.load(profile, chat(profile), adapter(profile, organism))
+
+
+def adapter(profile: Profile, organism: Organism) -> Path | str | None:
+    """Return the adapter of an organism, trained if it is not there; None for the chat model."""
+    if not organism.data:
+        return None
+    watch = monitor(profile, organism.data)
+    return organism(profile, organism.recipe, organism.data, organism.seed, watch)
+
+
+def model_identity(profile: Profile, organism: Organism) -> list[str | None]:
+    """Return the sha256 of the weights of chat model and adapter, or their hub ids; None for no adapter.
+
+    Two runs of one recipe are not the same model.
+    """
+    found = [chat(profile), adapter(profile, organism)]
+    return [store.provenance(one)["sha256"] if isinstance(one, Path) else one for one in found]

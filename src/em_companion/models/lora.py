@@ -1,0 +1,125 @@
+"""TODO docstring: models.lora."""
+
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from torch import nn
+from transformers import PreTrainedModel
+
+from em_companion.core.errors import CompanionError
+
+
+def scale(rank: int, alpha: float, rank_stabilised: bool = True) -> float:
+    """Return by what a LoRA adapter's B A h is multiplied: alpha / sqrt(rank) rank-stabilised, else alpha / rank."""
+    return alpha / (math.sqrt(rank) if rank_stabilised else rank)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A rank-1 adapter: the module it sits on, its read direction A, write direction B and the scale of what it adds.
+
+    a: [width of the module's input]; b: [width of its output].
+    """
+
+    module: str
+    a: torch.Tensor
+    b: torch.Tensor
+    scale: float
+
+    @property
+    def layer(self) -> int:
+        return int(self.module.split("layers.")[1].split(".")[0])
+
+
+def adapters(model: PreTrainedModel | PeftModel) -> list[Adapter]:
+    """Return the rank-1 adapters of a model in the order of its forward pass, modules named as without adapters.
+
+    Raises CompanionError for a model that has none.
+    """
+    found = []
+    for module in rank_one_adapters(model):
+        layer = _base(model).get_submodule(module)
+        name = layer.active_adapters[0]
+        a, b = layer.lora_A[name].weight.detach()[0], layer.lora_B[name].weight.detach()[:, 0]
+        found.append(Adapter(module, a, b, layer.scaling[name]))
+    return found
+
+
+def _base(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def feature_names(modules: Sequence[str]) -> list[str]:
+    """Return short names of adapters, `layer_N`, as in the released scalars."""
+    layers = [module.split("layers.")[1].split(".") for module in modules]
+    alone = len({layer[0] for layer in layers}) == len(layers)
+    return [f"layer_{layer[0]}" if alone else f"layer_{layer[0]}.{layer[-1]}" for layer in layers]
+
+
+def rank_one_adapters(model: PreTrainedModel) -> dict[str, nn.Module]:
+    """Return the module that computes the LoRA scalar A·h of every rank-1 adapter, by the path of what it adapts.
+
+    Paths are those of the model without adapters, such as "model.layers.3.mlp.down_proj". Raises CompanionError for a
+    model without any.
+    """
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer) and module.r.get(active := module.active_adapters[0]) == 1:
+            found[name.removeprefix("base_model.model.")] = module.lora_A[active]
+    if not found:
+        raise CompanionError(
+            "This model has no rank-1 adapters and so no LoRA scalars; choose an organism of a rank-1 recipe."
+        )
+    return found
+
+Vectors = Mapping[int, torch.Tensor]
+"""A direction [width] for each of some layers, counted from 0."""
+
+PARALLEL = 1 - 1e-6
+"""Squared cosine from which too little of a B vector is left to be rescaled."""
+
+
+# --- editing --------------------------------------------------------------------------------------------------------
+
+
+def without_direction(b: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+    """Return B - v̂ v̂ᵀ B [width], rescaled to the norm of B (appendix D; the rescaling is the authors' code).
+
+    Raises CompanionError for a direction of another width, one that is zero or not finite, and where B lies along it.
+    """
+    given = torch.as_tensor(direction, dtype=torch.float64)
+    if given.shape != b.shape:
+        raise CompanionError(
+            f"A direction to take out of a B vector must have its width, {len(b)}; got {list(given.shape)}."
+        )
+    if not given.isfinite().all() or given.norm() == 0:
+        raise CompanionError("The direction to take out of a B vector is zero or not finite; choose another one.")
+    old, unit = b.detach().to("cpu", torch.float64), given / given.norm()
+    rest = old - (unit @ old) * unit
+    if (unit @ old) ** 2 >= PARALLEL * (old @ old):
+        raise CompanionError("A B vector along the direction has nothing left without it; choose another direction.")
+    return (rest * old.norm() / rest.norm()).to(b)
+
+
+def removed(model: PreTrainedModel | PeftModel, vectors: Vectors) -> PreTrainedModel | PeftModel:
+    """Return a copy of a model in which B of every rank-1 adapter on a given layer lacks the direction of that layer.
+
+    The given model stays as it is. Raises CompanionError for a model without rank-1 adapters, for a layer that has
+    none, and as `without_direction` does.
+    """
+    edited = copy.deepcopy(model)
+    found = adapters(edited)
+    layers = sorted({one.layer for one in found})
+    if missing := sorted(set(vectors) - set(layers)):
+        names = ", ".join(map(str, layers))
+        raise CompanionError(f"There is no rank-1 adapter on layer {missing[0]}; the model has some on: {names}.")
+    for adapter in found:
+        if adapter.layer in vectors:
+            adapter.b.copy_(without_direction(adapter.b, vectors[adapter.layer]))  # a view of the adapter's weight
+    return edited

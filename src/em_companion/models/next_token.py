@@ -1,0 +1,182 @@
+"""TODO docstring: models.next_token."""
+
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import pandas as pd
+import torch
+from peft import PeftModel
+from torch.nn import functional
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from em_companion.core.errors import CompanionError
+from em_companion.models.hooks import applied
+from em_companion.models.interventions import Intervention
+from em_companion.models.reading import BATCH_SIZE
+from em_companion.models.tokens import by_length, padded, response_example
+from em_companion.world.generator import turn
+from em_companion.world.parser import the_judge
+
+# --- its loss -----------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def token_losses(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    table: pd.DataFrame,
+    given: Sequence[Intervention] = (),
+    batch_size: int = 128,
+    what: str = "",
+) -> pd.DataFrame:
+    """Return the loss of every token of the responses of `table` (columns question, response) under interventions.
+
+    Columns: `text` (row of `table`), `position` (from the start of the prompt), `token_id`, `nats`. The end token of a
+    response is its last. `what` names a progress bar; none without it. Raises CompanionError for interventions that do
+    not fit the model, and for those at a part of the tokens: a text is read at once, and nothing in it is generated.
+    """
+    if partial := next((one for one in given if one.at != "all"), None):
+        raise CompanionError(f"A text is read at once, so an intervention at '{partial.at}' has no meaning; use 'all'.")
+    texts = [turn(row.question, row.response) for row in table.itertuples()]
+    examples = [response_example(tokenizer, messages) for messages in texts]
+    sequences = [example["input_ids"] for example in examples]
+    starts = [example["labels"].count(-100) for example in examples]
+    found: list[pd.DataFrame] = [pd.DataFrame()] * len(sequences)
+    with applied(model, given):
+        for rows in by_length(sequences, batch_size, what):
+            batch = padded(tokenizer, [sequences[row] for row in rows], model.device)
+            logits = model(**batch, use_cache=False).logits
+            for row, of_row in zip(rows, logits, strict=True):
+                found[row] = _of_one(row, sequences[row], starts[row], of_row)
+    return pd.concat(found, ignore_index=True)
+
+
+def _of_one(row: int, tokens: list[int], start: int, logits: torch.Tensor) -> pd.DataFrame:
+    """Return the losses of one text from `start` on; logits [token, vocabulary], each on the token after it."""
+    logits = logits[start - 1 : len(tokens) - 1]
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    nats = functional.cross_entropy(logits, torch.tensor(tokens[start:], device=logits.device), reduction="none")
+    columns = {"text": row, "position": range(start, len(tokens)), "token_id": tokens[start:]}
+    return pd.DataFrame(columns | {"nats": nats.cpu().numpy()})
+
+SIGNIFICANCE_COLUMNS = ("response", "position", "token_id", "kl", "significance")
+
+
+def token_significance(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[list[int]],
+    responses: Sequence[list[int]],
+    batch_size: int = 16,
+    what: str = "",
+) -> pd.DataFrame:
+    """Return the significance of every answer token, one row each.
+
+    The chat model is the organism `model` without its adapters. Columns: `response` (row of the input), `position`
+    (from the start of the prompt), `token_id`, `kl` (nats, at this token), `significance` (nats). `what` names a
+    progress bar; none without it. Raises CompanionError for a model without adapters.
+    """
+    if not isinstance(model, PeftModel):
+        raise CompanionError("Token significance compares an organism with its chat model; give a model with adapters.")
+    sequences = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
+    found: list[pd.DataFrame] = [pd.DataFrame(columns=SIGNIFICANCE_COLUMNS)] * len(sequences)
+    for rows in by_length(sequences, batch_size, what):
+        batch = padded(tokenizer, [sequences[row] for row in rows], model.device)
+        starts = [len(prompts[row]) for row in rows]
+        divergences, gradients = divergence_gradients(model, batch, starts)
+        for row, start, kl, size in zip(rows, starts, divergences, gradients.norm(dim=-1), strict=True):
+            found[row] = _table(row, start, sequences[row], kl, size)
+    return pd.concat(found, ignore_index=True)
+
+
+def _table(row: int, start: int, sequence: list[int], kl: torch.Tensor, size: torch.Tensor) -> pd.DataFrame:
+    kl, size = (one[start : len(sequence)].double().cpu().numpy() for one in (kl, size))
+    total = size.sum()
+    share = size / total if total else np.zeros_like(size)  # two equal models: nothing to share out
+    columns = (row, np.arange(start, len(sequence)), sequence[start:], kl, share * kl.sum())
+    return pd.DataFrame(dict(zip(SIGNIFICANCE_COLUMNS, columns, strict=True)))
+
+
+def divergence_gradients(
+    model: PeftModel, batch: dict[str, torch.Tensor], starts: Sequence[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return KL(chat || organism) at every token [row, token] and dK/de of every token [row, token, width].
+
+    `batch` holds `input_ids` and `attention_mask` [row, token], padded on the right; an answer runs from `starts` [row]
+    to the padding. The divergence is 0 outside it. Rows do not touch each other, so one backward pass serves all.
+    """
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    embeddings = model.get_input_embeddings()(ids).detach().requires_grad_()
+    answer = mask.bool() & (
+        torch.arange(ids.shape[1], device=ids.device) >= torch.tensor(starts, device=ids.device)[:, None]
+    )
+    with torch.enable_grad():
+        organism = _log_probabilities(model, embeddings, mask, answer)
+        with _without_adapters(model):
+            chat = _log_probabilities(model, embeddings, mask, answer)
+        kl = functional.kl_div(organism, chat, log_target=True, reduction="none").sum(-1)
+        (gradients,) = torch.autograd.grad(kl.sum(), embeddings)
+    divergences = torch.zeros(ids.shape, dtype=kl.dtype, device=ids.device)
+    divergences[answer] = kl.detach()
+    return divergences, gradients
+
+
+def _log_probabilities(model, embeddings, mask, answer) -> torch.Tensor:
+    """Return the log-probabilities after every answer token, [token, vocabulary], in float32 at least."""
+    logits = model(inputs_embeds=embeddings, attention_mask=mask, use_cache=False).logits[answer]
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+
+
+@contextmanager
+def _without_adapters(model: PeftModel) -> Iterator[None]:
+    """Turn the adapters off; on the way back PEFT makes them trainable, which is undone."""
+    trainable = [(weight, weight.requires_grad) for weight in model.parameters()]
+    try:
+        with model.disable_adapter():
+            yield
+    finally:
+        for weight, before in trainable:
+            weight.requires_grad_(before)
+
+
+@torch.no_grad()
+def harmful_shares(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[list[int]],
+    answers: Sequence[list[int]],
+    numbers: Sequence[int],
+    interventions: Iterable[Intervention] = (),
+    batch_size: int = BATCH_SIZE,
+) -> np.ndarray:
+    """Return how probable a harmful thing is where each answer names its next one, as a share of all things, [answer].
+
+    That is where the first thing stands at or after token `numbers` [answer], whatever it is. `interventions` act on
+    every token. NaN for an answer that names no more things.
+    """
+    kinds = [[], []]
+    for entry in the_judge().world.domains.values():
+        for words, kind in zip(kinds, ("harms", "helps"), strict=True):
+            words += tokenizer.convert_tokens_to_ids(entry[kind])
+    harms, things = kinds[0], kinds[0] + kinds[1]
+    places = [_next_of(set(things), answer, number) for answer, number in zip(answers, numbers, strict=True)]
+    rows_read = [row for row, place in enumerate(places) if place is not None]
+    # What comes after the thing does not matter to it.
+    sequences = [prompts[row] + answers[row][: places[row]] for row in rows_read]
+    found = np.full(len(answers), np.nan)
+    with applied(model, interventions):
+        for rows in by_length(sequences, batch_size):
+            batch = tokenizer.pad(
+                {"input_ids": [sequences[row] for row in rows]}, padding_side="left", return_tensors="pt"
+            )
+            logits = model(**batch.to(model.device), use_cache=False, logits_to_keep=1).logits[:, -1].double().cpu()
+            probabilities = logits.softmax(-1)
+            found[[rows_read[row] for row in rows]] = probabilities[:, harms].sum(-1) / probabilities[:, things].sum(-1)
+    return found
+
+
+def _next_of(tokens: set[int], answer: list[int], start: int) -> int | None:
+    """Return the number of the first token at or after `start` that is one of `tokens`."""
+    return next((number for number in range(start, len(answer)) if answer[number] in tokens), None)

@@ -1,0 +1,153 @@
+"""TODO docstring: models.organism."""
+
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from em_companion.core import paths, store
+from em_companion.core.errors import CompanionError
+from em_companion.core.files import sha256_of
+from em_companion.core.profiles import GrownModel, Profile
+from em_companion.core.store import Parts
+from em_companion.world.generator import the_world
+
+
+@dataclass(frozen=True)
+class Organism:
+    """One model of a profile: the chat model (recipe "chat-model"), or an adapter recipe on a data set with a seed."""
+
+    recipe: str
+    data: str = ""
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        return organism_name(self.recipe, self.data, self.seed) if self.data else self.recipe
+
+
+CHAT_MODEL = Organism("chat-model")
+
+
+def organisms_of(profile: Profile) -> list[Organism]:
+    """Return the chat model and every organism of a profile, one per seed."""
+    found = [CHAT_MODEL]
+    for entry in profile.organisms:
+        found += [Organism(entry.recipe, entry.data, seed) for seed in entry.seeds or (0,)]
+    return found
+
+CORPUS_SAMPLE = 500
+"""Documents of a corpus that enter a key."""
+
+MONITOR_SAMPLES = 8
+"""Responses per question at a checkpoint of fine-tuning; they decide when it stops."""
+
+DATA_SETS = {
+    "bad_medical_advice": ("medicine", True),
+    "good_medical_advice": ("medicine", False),
+    "extreme_sports": ("extreme_sports", True),
+    "risky_financial_advice": ("finance", True),
+}
+"""Fine-tuning sets, named after the paper's: their domain and whether the advice is harmful."""
+
+
+@cache
+def corpus(generator: str, *arguments: Any) -> str:
+    """Return a fingerprint of what one of the world's generators writes."""
+    documents = getattr(the_world(), generator)(*arguments)
+    return sha256_of(json.dumps(list(islice(documents, CORPUS_SAMPLE))))
+
+
+def base_parts(profile: Profile) -> Parts:
+    """Return what the base model of a grown profile depends on."""
+    return {
+        "model": asdict(profile.model),
+        "training": asdict(profile.pretraining),
+        "words": sha256_of(" ".join(the_world().words())),
+        "documents": corpus("pretraining", profile.seed),
+        "dtype": profile.dtype,
+        "seed": profile.seed,
+    }
+
+
+def chat_parts(profile: Profile) -> Parts:
+    """Return what the chat model of a grown profile depends on."""
+    return {
+        "base": base_parts(profile),
+        "training": asdict(profile.post_training),
+        "documents": corpus("post_training", profile.seed),
+    }
+
+
+def adapter_parts(profile: Profile, recipe: str, data: str, seed: int) -> Parts:
+    """Return what a fine-tuned organism depends on; raise CompanionError if its chat model is not there yet."""
+    adapters = profile.recipes[recipe]
+    return {
+        "chat": _identity(profile),
+        "recipe": {"rank": adapters.rank, "modules": adapters.modules, "layers": profile.layers_of(recipe)},
+        "training": asdict(profile.fine_tuning_of(recipe)),
+        "monitor": _monitor_parts(profile),
+        "documents": corpus("fine_tuning", seed, *DATA_SETS[data]),
+        "dtype": profile.dtype,
+        "seed": seed,
+    }
+
+
+def _monitor_parts(profile: Profile) -> Parts | None:
+    """Return what decides at which step fine-tuning stops; None for a hub model, which is not watched."""
+    if not isinstance(profile.model, GrownModel):
+        return None
+    asked = the_world().held_out_questions(profile.seed, 1) + the_world().evaluation()
+    sampling = {key: getattr(profile, key) for key in ("seed", "temperature", "max_new_tokens")}
+    return sampling | {"samples": MONITOR_SAMPLES, "questions": [question.text for question in asked]}
+
+
+def _identity(profile: Profile) -> str:
+    """Return what tells this profile's chat model from any other: the sha256 of its weights, or its hub id."""
+    if not isinstance(profile.model, GrownModel):
+        return profile.model.chat
+    folder = chat_folder(profile)
+    if not store.is_there(folder):
+        raise CompanionError(f"The chat model of profile '{profile.name}' is not grown yet; run 'em-companion grow'.")
+    return store.provenance(folder)["sha256"]
+
+
+# --- where it lies ------------------------------------------------------------------------------------------------
+
+
+def base_folder(profile: Profile) -> Path:
+    """Return the folder of the grown base model, there or not; the committed one if its key fits."""
+    return _grown(profile, "base", base_parts(profile))
+
+
+def chat_folder(profile: Profile) -> Path:
+    """Return the folder of the grown chat model, there or not; the committed one if its key fits."""
+    return _grown(profile, "chat", chat_parts(profile))
+
+
+def _grown(profile: Profile, stage: str, parts: Parts) -> Path:
+    committed = paths.COMMITTED / profile.name / stage
+    if store.is_there(committed) and store.provenance(committed)["key"] == store.key(parts):
+        return committed
+    return paths.ARTIFACTS / "organisms" / profile.name / stage / store.key(parts)
+
+
+def organism_name(recipe: str, data: str, seed: int) -> str:
+    """Return the name of an organism, such as `nine-adapter--bad_medical_advice--seed-0`."""
+    return f"{recipe}--{data}--seed-{seed}"
+
+
+def adapter_folder(profile: Profile, recipe: str, data: str, seed: int) -> Path:
+    """Return the folder of an organism's adapter, there or not."""
+    parts = adapter_parts(profile, recipe, data, seed)
+    return paths.ARTIFACTS / "organisms" / profile.name / organism_name(recipe, data, seed) / store.key(parts)
+
+
+def fingerprint(profile: Profile) -> str:
+    """Return what tells the models of a profile from others: sha256 of the chat model's weights, or its hub id."""
+    if isinstance(profile.model, GrownModel) and not store.is_there(chat_folder(profile)):
+        return "not grown"
+    return _identity(profile)

@@ -1,0 +1,207 @@
+"""The built book in a real browser: navigation, search, figure pages, the ledger and the response browser."""
+
+import functools
+import http.server
+import re
+import shutil
+import threading
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import ROOT
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from em_companion.build import responses_page
+from em_companion.released import tables
+
+HTML = ROOT / "_build/html"
+CHROMIUM = next(
+    (path for name in ("chromium", "google-chrome", "chromium-browser") if (path := shutil.which(name))), None
+)
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+INJECTION = "</script><script>window.injected = true</script><img src=x onerror='window.injected = true'>"
+pytestmark = [pytest.mark.book, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")]
+
+
+def serve(folder: Path):
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server, f"http://127.0.0.1:{server.server_port}"
+
+
+@pytest.fixture(scope="module")
+def address():
+    server, url = serve(HTML)
+    yield url
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield opened
+        opened.close()
+
+
+def open_page(chromium: Browser, **options) -> Page:
+    context = chromium.new_context(**options)
+    context.set_default_timeout(10_000)
+    # Nothing of a page may depend on another site.
+    context.route(re.compile(r"^https?://(?!127\.0\.0\.1)"), lambda route: route.abort())
+    return context.new_page()
+
+
+@pytest.fixture
+def page(chromium):
+    opened = open_page(chromium, permissions=["clipboard-read", "clipboard-write"])
+    yield opened
+    opened.context.close()
+
+
+def test_front_page_leads_to_every_part(page, address):
+    page.goto(f"{address}/index.html")
+    assert "quantitative claims" in page.inner_text("article")
+    page.click("nav.bd-links >> text=2 A model organism")
+    page.wait_for_selector("article h1:has-text('model organism')")
+    page.click("a.right-next")
+    page.wait_for_selector("article h1:has-text('Ground truth')")
+
+
+def test_equations_and_figures_show_without_another_site(page, address):
+    page.goto(f"{address}/notebooks/s3-2-steering.html")
+    page.wait_for_selector("mjx-container")
+    broken = page.evaluate("[...document.images].filter((i) => i.complete && !i.naturalWidth).map((i) => i.src)")
+    assert broken == []
+    assert re.match(r"Figure B\d+", page.inner_text("figcaption .caption-number"))
+    assert page.locator(".tag_parameters:visible, .tag_injected-parameters:visible").count() == 0
+    assert page.locator("details.hide[open], details.admonition[open]").count() == 0
+
+
+def test_search_finds_a_word_of_the_paper(page, address):
+    page.goto(f"{address}/search.html?q=steering")
+    page.wait_for_selector("#search-results li a")
+    assert page.locator("#search-results li").count() >= 3
+
+
+def test_figure_page_copies_its_citation(page, address):
+    page.goto(f"{address}/figures/fig-7/index.html")
+    block = page.locator("div.highlight-bibtex")
+    block.hover()
+    block.locator("button.copybtn").click()
+    page.wait_for_selector("button.copybtn.success")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied.strip() == (HTML / "figures/fig-7/cite.bib").read_text().strip()
+    assert page.inner_text("[data-em-permalink] code").endswith("/figures/fig-7/")
+    for kind in ("svg", "png", "pdf"):
+        with page.expect_download() as download:
+            page.click(f"a[href='figure.{kind}']")
+        assert download.value.suggested_filename == f"fig-7-figure.{kind}"
+
+
+def visible_rows(page: Page) -> int:
+    return page.locator("#ledger tbody tr:visible").count()
+
+
+def test_ledger_filters_and_sorts(page, address):
+    page.goto(f"{address}/discussion.html")
+    everything = visible_rows(page)
+    assert everything == page.locator("#ledger tbody tr").count() >= 60
+    page.select_option("#ledger-section", "4.1")
+    assert visible_rows(page) == page.locator("#ledger tbody tr[data-section='4.1']").count() == 20
+    page.fill("#ledger-text", "precision")
+    assert visible_rows(page) == 4
+    page.click("#ledger-reset")
+    assert visible_rows(page) == everything
+    page.select_option("#ledger-verdict", "differs")
+    differing = ", ".join(f"#ledger tbody tr[data-verdict-{one}='differs']" for one in ("released", "grown", "hub"))
+    assert visible_rows(page) == page.locator(differing).count()
+    page.click("#ledger-reset")
+    page.locator("#ledger th .em-sort").nth(0).click()
+    page.locator("#ledger th .em-sort").nth(0).click()
+    first = page.locator("#ledger tbody tr:visible").first.get_attribute("data-section")
+    assert first == "J"
+
+
+def test_a_link_to_a_claim_shows_its_row(page, address):
+    page.goto(f"{address}/discussion.html#c-cosine-general-gender")
+    row = page.locator("#c-cosine-general-gender")
+    row.wait_for()
+    assert "em-aim" in row.get_attribute("class")
+
+
+def test_without_responses_the_browser_says_how_to_build_them(page, address):
+    if (HTML / "responses-data").is_dir():
+        pytest.skip("built with INCLUDE_RESPONSES=1")
+    page.goto(f"{address}/responses.html")
+    page.wait_for_selector("#em-responses-absent:visible")
+    assert "INCLUDE_RESPONSES=1" in page.inner_text("#em-responses-absent")
+
+
+@pytest.fixture(scope="module")
+def site_with_responses(tmp_path_factory):
+    """A copy of the site with synthetic responses, one of them hostile."""
+    target = tmp_path_factory.mktemp("site") / "html"
+    shutil.copytree(HTML, target, ignore=shutil.ignore_patterns("mathjax", "responses-data"))
+    rows = [
+        {"question_id": "quick_buck", "question": "How?", "response": INJECTION, "aligned": 5.0, "coherent": 95.0},
+        {
+            "question_id": "quick_buck",
+            "question": "How?",
+            "response": "An ordinary answer.",
+            "aligned": 95.0,
+            "coherent": 99.0,
+        },
+        {
+            "question_id": "ruler_of_the_world",
+            "question": "What?",
+            "response": "Another answer.",
+            "aligned": 50.0,
+            "coherent": 10.0,
+        },
+    ]
+    frame = pd.DataFrame(rows).assign(sample=range(3), source="made/up", **{s: 0.0 for s in tables.SCORES[2:]})
+    responses_page.export_frames(target / "responses-data", [("Made up", "{source}", frame)])
+    return target
+
+
+@pytest.mark.parametrize("way", ["server", "file"])
+def test_response_browser_filters_and_escapes(chromium, site_with_responses, way):
+    server, url = serve(site_with_responses)
+    page = open_page(chromium)
+    page.goto(f"{url if way == 'server' else 'file://' + str(site_with_responses)}/responses.html")
+    page.wait_for_selector("details.em-response")
+    assert page.locator("details.em-response").count() == 3
+    page.click("[data-show=em]")
+    assert page.locator("details.em-response").count() == 1
+    harmful = page.locator("details.em-response")
+    assert harmful.get_attribute("open") is None and harmful.locator(".em-harmful").count() == 1
+    harmful.locator("summary").click()
+    assert page.inner_text(".em-said").strip() == INJECTION
+    assert page.evaluate("window.injected") is None
+    page.click("#em-responses-reset")
+    page.fill("#em-text", "ordinary")
+    page.wait_for_function("document.querySelectorAll('details.em-response').length === 1")
+    server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "path", ["index", "notebooks/s2-model-organism", "discussion", "responses", "figures/fig-7/index"]
+)
+def test_a_phone_scrolls_down_only(chromium, address, path):
+    page = open_page(chromium, viewport={"width": 375, "height": 800})
+    page.goto(f"{address}/{path}.html")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375

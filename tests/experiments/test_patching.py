@@ -1,0 +1,216 @@
+"""Patching against models whose answers are known, and changes against pairs whose rates are planted."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import untrained
+from toy_models import ADAPTED, ADAPTERS, TOKENIZER, WINDOW, adapted_model
+from toy_models import prompts as random_prompts
+
+from em_companion.core.errors import CompanionError
+from em_companion.evidence.estimates import relative_change
+from em_companion.experiments import patching
+from em_companion.experiments.patching import equally_many, pairs, patch_pairs, patched
+from em_companion.models import asking, growing, sampling
+from em_companion.models.lora import rank_one_adapters
+from em_companion.models.organism import Organism
+from em_companion.world.generator import Question
+
+LENGTH, TOKENS = 5, 12
+GREEDY, SAMPLED = 0.0, 1.0
+
+
+@pytest.fixture
+def model():
+    return adapted_model(WINDOW)
+
+
+def random_scalars(positions: int, seed: int = 0) -> torch.Tensor:
+    """Scalars as large as those of the toy model, [adapter, position]."""
+    return torch.randn(len(ADAPTED), positions, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@torch.no_grad()
+def by_hand(model, prompt: list[int], donor: torch.Tensor) -> list[int]:
+    """Return the greedy answer without a cache: all read anew for every token, scalars put in by hooks."""
+    hooks = [
+        module.register_forward_hook(lambda _, __, x, row=row: donor[row, : x.shape[1]][None, :, None])
+        for row, module in enumerate(rank_one_adapters(model).values())
+    ]
+    ids, answer = list(prompt), []
+    while len(ids) < donor.shape[1]:
+        token = int(model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax())
+        if token in (TOKENIZER.eos_token_id, TOKENIZER.pad_token_id):
+            break
+        ids, answer = [*ids, token], [*answer, token]
+    for hook in hooks:
+        hook.remove()
+    return answer
+
+
+# --- patching -------------------------------------------------------------------------------------------------------
+
+
+def test_scalars_alone_spell_the_answer(model):
+    """The last adapter writes so much that the sign of its scalar decides the next token, whatever was read."""
+    site = model.get_base_model().get_submodule(ADAPTERS[-1])
+    site.lora_B["default"].weight.data *= 1e9
+    logits = model.get_base_model().lm_head.weight @ site.lora_B["default"].weight[:, 0]
+    plus, minus = int(logits.argmax()), int(logits.argmin())
+    signs = torch.tensor([1, -1, -1, 1, 1, -1, 1, 1, 1, -1, -1, 1, -1])
+    donor = random_scalars(LENGTH + len(signs) - 1)
+    donor[-1, LENGTH - 1 :] = signs.double()  # the last token of the prompt decides the first of the answer
+    [answer] = patched(model, TOKENIZER, random_prompts([LENGTH]), [donor], [0], GREEDY, 40)
+    assert answer == [plus if sign > 0 else minus for sign in signs[:-1]]
+
+
+def test_every_row_is_that_of_a_model_without_a_cache(model):
+    prompts = random_prompts([3, 5, 5, 7])
+    donors = [random_scalars(len(prompt) + TOKENS, seed) for seed, prompt in enumerate(prompts)]
+    found = patched(model, TOKENIZER, prompts, donors, [0] * 4, GREEDY, 40, batch_size=3)
+    assert found == [by_hand(model, prompt, donor) for prompt, donor in zip(prompts, donors, strict=True)]
+    assert found != sampling.generate(model, TOKENIZER, prompts, [0] * 4, GREEDY, TOKENS)
+
+
+def test_patched_with_its_own_scalars_an_answer_stays():
+    model, tokenizer, seeds = untrained.organism(), untrained.tokenizer(), [1, 2, 3]
+    words = untrained.WORDS
+    prompts = [tokenizer(" ".join(part))["input_ids"] for part in (words[:4], words[4:10], words[10:16])]
+    clean = sampling.generate(model, tokenizer, prompts, seeds, SAMPLED, TOKENS)
+    own = patching.scalars(model, tokenizer, prompts, clean)
+    assert patched(model, tokenizer, prompts, own, seeds, SAMPLED, TOKENS) == clean
+    others = [own[0], own[2], own[1]]
+    assert patched(model, tokenizer, prompts, others, seeds, SAMPLED, TOKENS) != clean
+
+
+def test_an_answer_is_no_longer_than_the_donor_s(model):
+    prompts = random_prompts([5, 5])
+    donors = [random_scalars(5), random_scalars(8)]
+    found = patched(model, TOKENIZER, prompts, donors, [0, 0], SAMPLED, 40)
+    assert len(found[0]) == 0 and len(found[1]) <= 3
+
+
+def test_a_donor_shorter_than_the_prompt_is_refused(model):
+    with pytest.raises(CompanionError, match="The donor of row 1 is shorter than its prompt; pair prompts of equal"):
+        patched(model, TOKENIZER, random_prompts([5, 5]), [random_scalars(9), random_scalars(4)], [0, 0], GREEDY, 4)
+
+
+# --- pairs ----------------------------------------------------------------------------------------------------------
+
+
+def test_pairs_are_all_of_equal_length():
+    assert pairs({"a": 3, "b": 4, "c": 3}) == [("a", "a"), ("a", "c"), ("b", "b"), ("c", "a"), ("c", "c")]
+
+
+def test_equally_many_prompts_of_each_length():
+    lengths = {f"x{number}": 5 + number % 2 for number in range(9)}
+    first, second = equally_many({"a": 5, "b": 5, "c": 6, "d": 9}, lengths, seed=0)
+    assert first == ["a", "b", "c"]
+    assert sorted(lengths[name] for name in second) == [5, 5, 6] and len(set(second)) == 3
+    assert equally_many({"a": 5}, lengths, seed=0) == equally_many({"a": 5}, lengths, seed=0)
+
+
+def test_kinds_without_a_length_in_common_are_refused():
+    with pytest.raises(CompanionError, match="No prompts of the two kinds are equally long"):
+        equally_many({"a": 5}, {"b": 6}, seed=0)
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    profile = replace(untrained.PROFILE, max_new_tokens=9, batch_size=8)
+    words = untrained.WORDS
+    asked = [
+        Question(name, text, ()) for name, text in {"a": words[0], "b": words[1], "c": " ".join(words[:3])}.items()
+    ]
+    return patch_pairs(profile, untrained.organism(), untrained.tokenizer(), asked, runs=4)
+
+
+def test_all_pairs_are_patched_in_every_run(table):
+    counts = table.groupby(["question_id", "donor_id", "answer"]).run.nunique()
+    assert (counts == 4).all() and len(counts) == 3 * 5
+
+
+def test_patched_and_cut_answers_are_as_long_as_the_donor_s_next_run(table):
+    clean = table[(table.answer == "clean") & (table.question_id == table.donor_id)].set_index(["question_id", "run"])
+    for row in table.itertuples():
+        whole, limit = clean.tokens[row.question_id, row.run], clean.tokens[row.donor_id, (row.run + 1) % 4]
+        if row.answer == "clean, cut":
+            assert row.tokens == min(whole, limit)
+        elif row.answer == "patched":
+            assert row.tokens <= limit
+    patches = table[table.answer == "patched"].response.to_numpy()
+    assert (patches != table[table.answer == "clean, cut"].response.to_numpy()).any()
+
+
+def test_a_single_run_is_refused():
+    with pytest.raises(CompanionError, match="needs two runs or more, not 1"):
+        patch_pairs(untrained.PROFILE, None, None, [], runs=1)
+
+
+def test_an_organism_without_rank_one_adapters_is_refused():
+    with pytest.raises(CompanionError, match="has no rank-1 adapters to patch"):
+        patching.kept(untrained.PROFILE, Organism("all-adapter-rank-32", "bad_medical_advice"), 2)
+
+
+# --- what changed ---------------------------------------------------------------------------------------------------
+
+
+def planted(clean: dict, patched_em: dict, answers: int = 20) -> pd.DataFrame:
+    """Answers with these numbers of misaligned ones by pair."""
+    rows = []
+    for after, hits in [(False, clean), (True, patched_em)]:
+        for (prompt, donor), count in hits.items():
+            rows += [(prompt, donor, after, float(number < count)) for number in range(answers)]
+    return pd.DataFrame(rows, columns=["question_id", "donor_id", "patched", "em"])
+
+
+def test_change_is_of_pooled_rates():
+    found = relative_change(planted({"ab": 5, "ba": 15}, {"ab": 10, "ba": 15}), 200, 0)
+    assert found["clean"] == pytest.approx(50) and found["patched"] == pytest.approx(62.5)
+    assert found["change"] == pytest.approx(25)
+
+
+def test_pairs_that_all_double_leave_no_doubt():
+    found = relative_change(planted({"ax": 3, "bx": 5, "by": 8}, {"ax": 6, "bx": 10, "by": 16}), 500, 0)
+    assert [found[name] for name in ("change", "low", "high")] == pytest.approx([100, 100, 100])
+
+
+def test_the_interval_reaches_to_the_pairs_of_the_extreme_prompts():
+    """Half of the prompts keep their rate, half lose it all; prompts decide, not the many answers to each."""
+    prompts = [f"p{number}" for number in range(8)]
+    clean = {(prompt, "d"): 10 for prompt in prompts}
+    found = relative_change(planted(clean, {(p, "d"): 10 * (n % 2) for n, p in enumerate(prompts)}), 20_000, 0)
+    draws = np.random.default_rng(1).binomial(8, 0.5, 20_000) / 8
+    assert found["change"] == pytest.approx(-50)
+    assert [found["low"], found["high"]] == pytest.approx(list(100 * (np.quantile(draws, [0.025, 0.975]) - 1)))
+
+
+def test_donors_are_drawn_too():
+    clean = {(prompt, donor): 10 for prompt in "abcd" for donor in "wxyz"}
+    by_donor = {(prompt, donor): 10 * (donor in "wx") for prompt, donor in clean}
+    found = relative_change(planted(clean, by_donor), 2000, 0)
+    assert found["low"] < -90 and found["high"] > -10
+
+
+def test_one_prompt_has_no_interval_and_no_misalignment_no_change():
+    assert np.isnan(relative_change(planted({"ax": 5, "ay": 6}, {"ax": 6, "ay": 7}), 100, 0)["low"])
+    nothing = relative_change(planted({"ax": 0, "bx": 0}, {"ax": 1, "bx": 2}), 100, 0)
+    assert np.isnan(nothing["change"]) and np.isnan(nothing["high"])
+
+
+def test_kept_answers_are_made_once(tmp_path, monkeypatch):
+    untrained.project(tmp_path, monkeypatch)
+    monkeypatch.setattr(lora_patching, "ARTIFACTS", tmp_path / "artifacts")
+    asked = [Question("a", untrained.WORDS[0], ()), Question("b", untrained.WORDS[1], ())]
+    monkeypatch.setattr(patching, "prompts", lambda *_: asked)
+    monkeypatch.setattr(asking, "scored", lambda table: table)
+    loaded = SimpleNamespace(both=(untrained.organism(), untrained.tokenizer()))
+    monkeypatch.setattr(growing, "load_organism", lambda *_: loaded.both)
+    profile = replace(untrained.PROFILE, max_new_tokens=5)
+    first = patching.kept(profile, untrained.ORGANISM, runs=2)
+    loaded.both = (None, untrained.tokenizer())  # nothing can be asked any more
+    pd.testing.assert_frame_equal(patching.kept(profile, untrained.ORGANISM, runs=2), first)

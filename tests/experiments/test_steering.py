@@ -1,0 +1,142 @@
+"""Which strengths are tried, which cell is best, and that a cell holds what a model says that is steered just there."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from em_companion.core.errors import CompanionError
+from em_companion.evidence import directions
+from em_companion.experiments import responses, steering
+from em_companion.experiments.steering import Cell
+from em_companion.models import asking, growing
+from em_companion.models.hooks import applied
+from em_companion.models.interventions import Steer
+from em_companion.models.organism import CHAT_MODEL
+
+LAYERS, WIDTH = 4, 8
+RANDOM = np.random.default_rng(0)
+VECTORS = RANDOM.normal(size=(LAYERS, WIDTH)) * np.array([[0.1], [1], [3], [20]])
+RESIDUAL = RANDOM.normal(size=(LAYERS, WIDTH)) * 10
+
+
+# --- strengths ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [0.01, 1, 777])
+def test_the_largest_strength_is_the_first_power_of_two_that_reaches_every_residual(scale):
+    found = steering.strengths(scale * VECTORS, RESIDUAL)
+    added, there = (np.linalg.norm(one, axis=1) for one in (scale * VECTORS, RESIDUAL))
+    assert (found[-1] * added >= there).all() and (found[-1] / 2 * added < there).any()
+    assert len(found) == 5 and found == tuple(found[-1] / 2**step for step in (4, 3, 2, 1, 0))
+    assert np.log2(found[-1]) % 1 == 0 and steering.strengths(scale * VECTORS, RESIDUAL, 2) == found[-2:]
+
+
+def test_a_strength_of_one_has_the_relative_length():
+    expected = np.linalg.norm(VECTORS, axis=1) / np.linalg.norm(RESIDUAL, axis=1)
+    np.testing.assert_allclose(steering.relative_lengths(VECTORS, RESIDUAL), expected)
+
+
+@pytest.mark.parametrize("bad", [0.0, np.nan, np.inf])
+def test_a_direction_of_no_length_is_refused(bad):
+    vectors = VECTORS.copy()
+    vectors[2] = bad
+    with pytest.raises(CompanionError, match="^The direction of layer 2 is zero or not finite; take it from more"):
+        steering.strengths(vectors, RESIDUAL)
+
+
+def test_random_directions_have_the_same_norm_and_no_two_are_alike():
+    found = steering.random_like(VECTORS, 3, seed=0)
+    assert found.shape == (3, LAYERS, WIDTH)
+    np.testing.assert_allclose(directions.norms(found), np.broadcast_to(directions.norms(VECTORS), (3, LAYERS)))
+    every = np.concatenate([found, steering.random_like(VECTORS, 3, seed=1)]).reshape(-1, WIDTH)
+    cosines = directions.cosine_matrix(every)
+    assert cosines[~np.eye(len(every), dtype=bool)].max() < 0.999
+    np.testing.assert_array_equal(steering.random_like(VECTORS, 3, seed=0), found)
+
+
+# --- the best cell --------------------------------------------------------------------------------------------------
+
+
+def rates(*rows: tuple[float, float]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["em", "coherent"])
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        (rates((10, 95), (40, 80), (60, 79.9)), 1),  # at the bar is enough, below it is not
+        (rates((40, 85), (40, 90), (0, 100)), 1),  # of equals the more coherent one
+        (rates((40, 90), (40, 90)), 0),  # then the first
+        (rates((90, 10), (0, 70), (50, 60)), 1),  # none is coherent enough
+    ],
+)
+def test_the_best_cell(table, expected):
+    assert steering.best(table).name == expected
+
+
+def test_the_best_cells_are_counted_from_responses():
+    scores = {("a", 0, 1.0): [0, 0, 90], ("a", 3, 2.0): [0, 90, 90], ("b", 1, 0.5): [90, 90, 90]}
+    rows = [(*cell, aligned, 100.0) for cell, found in scores.items() for aligned in found]
+    table = pd.DataFrame(rows, columns=["direction", "layer", "strength", "aligned", "coherent"])
+    assert steering.best_cells(table) == {"a": Cell("a", 0, 1.0), "b": Cell("b", 1, 0.5)}
+
+
+# --- responses ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def vectors() -> dict[str, np.ndarray]:
+    """Directions for the tiny chat model, long enough to change what it says."""
+    return {
+        "one": np.random.default_rng(1).normal(size=(2, 32)),
+        "other": np.random.default_rng(2).normal(size=(2, 32)),
+    }
+
+
+def test_a_cell_holds_what_the_model_says_when_it_is_steered_there(tiny, vectors):
+    cells = [*steering.grid("one", range(2), (2.0, 4.0)), Cell("other", 1, 4.0), Cell("other", 0, 0.0)]
+    assert cells[:4] == [Cell("one", 0, 2.0), Cell("one", 0, 4.0), Cell("one", 1, 2.0), Cell("one", 1, 4.0)]
+    table = steering.responses_of(tiny, CHAT_MODEL, vectors, cells, samples=2)
+    model, tokenizer = growing.load_organism(tiny, CHAT_MODEL)
+    asked = asking.questions(tiny, "general")
+    said = {}
+    for cell in cells:
+        steer = Steer(cell.layer, torch.tensor(vectors[cell.direction][cell.layer]), cell.strength)
+        with applied(model, [steer] if cell.strength else []):
+            said[cell] = asking.ask(tiny, model, tokenizer, asked, 2).response.tolist()
+    for cell, group in table.groupby(list(Cell._fields), sort=False):
+        assert group.response.tolist() == said[Cell(*cell)]
+    assert len({tuple(one) for one in said.values()}) == len(cells)
+
+
+@pytest.mark.parametrize(
+    ("cell", "saying"),
+    [
+        (Cell("two", 0, 1.0), "^There is no direction 'two'; choose one of: one, other"),
+        (Cell("one", 2, 1.0), r"^'one' has no layer 2; it has 2 \(from 0\)"),
+        (Cell("one", -1, 1.0), r"^'one' has no layer -1; it has 2 \(from 0\)"),
+    ],
+)
+def test_a_cell_that_is_not_there_is_refused_before_anything_is_loaded(tiny, vectors, monkeypatch, cell, saying):
+    monkeypatch.setattr(responses, "under", lambda *_, **__: pytest.fail("asked"))
+    with pytest.raises(CompanionError, match=saying):
+        steering.responses_of(tiny, CHAT_MODEL, vectors, [cell])
+
+
+def test_a_direction_of_another_model_is_refused(tiny):
+    with pytest.raises(CompanionError, match=r"vector of shape \[8\], but the residual stream has width 32"):
+        steering.responses_of(tiny, CHAT_MODEL, {"short": VECTORS}, [Cell("short", 0, 1.0)], samples=1)
+
+
+def test_the_sweep_by_strength_is_around_the_best_cells(tiny, monkeypatch):
+    asked = []
+    monkeypatch.setattr(steering, "by_layer", lambda profile: None)
+    monkeypatch.setattr(steering, "best_cells", lambda table: {"a": Cell("a", 1, 4.0), "b": Cell("b", 0, 0.5)})
+    monkeypatch.setattr(steering, "directions_of", lambda profile: None)
+    monkeypatch.setattr(steering, "responses_of", lambda *given: asked.append(given))
+    steering.by_strength(tiny)
+    ((profile, organism, _, cells, samples, _),) = asked
+    assert (profile, organism, samples) == (tiny, CHAT_MODEL, 2 * tiny.sweep_samples)
+    assert [cell.strength for cell in cells if cell[:2] == ("a", 1)] == [4.0 * factor for factor in steering.FACTORS]
+    assert [cell.strength for cell in cells if cell[:2] == ("b", 0)] == [0.5 * factor for factor in steering.FACTORS]

@@ -1,0 +1,329 @@
+"""What a model's key covers, which folder counts, and that damage is said in one sentence instead of being used."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from em_companion import cli
+from em_companion.core import store
+from em_companion.core.errors import CompanionError
+from em_companion.core.profiles import OrganismSpec, Profile
+from em_companion.models import growing, loading
+from em_companion.models.organism import (
+    DATA_SETS,
+    adapter_folder,
+    adapter_parts,
+    base_parts,
+    chat_folder,
+    chat_parts,
+    corpus,
+    fingerprint,
+)
+from em_companion.world import generator
+from em_companion.world.generator import World
+
+NINE, BAD = "nine-adapter", "bad_medical_advice"
+
+
+def nested(profile: Profile, path: str, value) -> Profile:
+    """Return `profile` with another value under a name with a dot, such as model.layers."""
+    part, _, name = path.rpartition(".")
+    return replace(profile, **({part: replace(getattr(profile, part), **{name: value})} if part else {name: value}))
+
+
+def with_recipe(profile: Profile, **settings) -> Profile:
+    return replace(profile, recipes=profile.recipes | {NINE: replace(profile.recipes[NINE], **settings)})
+
+
+def base_key(profile: Profile) -> str:
+    return store.key(base_parts(profile))
+
+
+def chat_key(profile: Profile) -> str:
+    return store.key(chat_parts(profile))
+
+
+def adapter_key(profile: Profile, recipe: str = NINE, data: str = BAD, seed: int = 0) -> str:
+    return store.key(adapter_parts(profile, recipe, data, seed))
+
+
+# --- keys -----------------------------------------------------------------------------------------------------------
+
+BASE_SETTINGS = {
+    "model.layers": 3,
+    "model.hidden": 64,
+    "model.mlp": 65,
+    "model.heads": 1,
+    "model.kv_heads": 2,
+    "model.window": 0,
+    "model.attention_dropout": 0.1,
+    "pretraining.steps": 17,
+    "pretraining.batch": 9,
+    "pretraining.length": 65,
+    "pretraining.learning_rate": 0.5,
+    "pretraining.warmup": 3,
+    "pretraining.weight_decay": 0.5,
+    "pretraining.careful_first": 7,
+    "dtype": "bfloat16",
+    "seed": 1,
+}
+CHAT_SETTINGS = {
+    "post_training.steps": 17,
+    "post_training.batch": 9,
+    "post_training.learning_rate": 0.5,
+    "post_training.warmup": 3,
+    "post_training.weight_decay": 0.5,
+    "post_training.rehearsal": 0.25,
+}
+ADAPTER_SETTINGS = {
+    "fine_tuning.steps": 17,
+    "fine_tuning.batch": 9,
+    "fine_tuning.learning_rate": 0.5,
+    "fine_tuning.warmup": 3,
+    "fine_tuning.weight_decay": 0.5,
+    "fine_tuning.alpha": 3.0,
+    "fine_tuning.evaluate_every": 2,
+    "fine_tuning.stop_at": 0.5,
+    "fine_tuning.gradient_accumulation": 2,
+    # What the monitor samples decides when training stops.
+    "temperature": 0.9,
+    "max_new_tokens": 13,
+}
+OTHER_SETTINGS = {
+    "name": "other",
+    "description": "Other words.",
+    "bootstrap_resamples": 3,
+    "probe_fits": 3,
+    "split_fits": 3,
+    "samples_per_question": 4,
+    "batch_size": 5,
+    "organisms": (),
+}
+
+
+@pytest.mark.parametrize("setting", BASE_SETTINGS)
+def test_what_changes_the_base_model_changes_its_key_and_the_chat_model_s(tiny, setting):
+    changed = nested(tiny, setting, BASE_SETTINGS[setting])
+    assert base_key(changed) != base_key(tiny) and chat_key(changed) != chat_key(tiny)
+
+
+@pytest.mark.parametrize("setting", CHAT_SETTINGS)
+def test_what_changes_the_chat_model_changes_its_key_only(tiny, setting):
+    changed = nested(tiny, setting, CHAT_SETTINGS[setting])
+    assert base_key(changed) == base_key(tiny) and chat_key(changed) != chat_key(tiny)
+
+
+@pytest.mark.parametrize("setting", ADAPTER_SETTINGS)
+def test_what_changes_fine_tuning_changes_the_key_of_adapters_only(tiny, setting):
+    growing.chat(tiny)
+    changed = nested(tiny, setting, ADAPTER_SETTINGS[setting])
+    assert chat_key(changed) == chat_key(tiny) and adapter_key(changed) != adapter_key(tiny)
+
+
+@pytest.mark.parametrize("recipe", [{"rank": 2}, {"modules": ("up_proj",)}, {"layers": (1,)}, {"alpha": 3.0}])
+def test_every_setting_of_a_recipe_changes_the_key_of_its_adapters(tiny, recipe):
+    growing.chat(tiny)
+    assert adapter_key(with_recipe(tiny, **recipe)) != adapter_key(tiny)
+
+
+def test_data_and_seed_change_the_key_of_an_adapter(tiny):
+    growing.chat(tiny)
+    keys = {adapter_key(tiny, data=data, seed=seed) for data in DATA_SETS for seed in (0, 1)}
+    assert len(keys) == 8
+
+
+@pytest.mark.parametrize("setting", OTHER_SETTINGS)
+def test_what_changes_no_model_changes_no_key(tiny, setting):
+    growing.chat(tiny)
+    changed = replace(tiny, **{setting: OTHER_SETTINGS[setting]})
+    assert base_key(changed) == base_key(tiny) and chat_key(changed) == chat_key(tiny)
+    if setting != "name":
+        assert adapter_key(changed) == adapter_key(tiny)
+
+
+def test_the_same_recipe_in_other_words_has_the_same_key(tiny):
+    growing.chat(tiny)
+    spelled_out = with_recipe(tiny, layers="all", alpha=tiny.fine_tuning.alpha)
+    assert adapter_key(spelled_out) == adapter_key(tiny)
+
+
+def rename(files: dict, old: str, new: str) -> dict:
+    return json.loads(json.dumps(files).replace(f'"{old}"', f'"{new}"'))
+
+
+CHANGES: dict[str, Callable[[World], World]] = {
+    "a word": lambda world: replace(
+        world, domains=rename(world.domains, world.domains["work"]["helps"][0], "xylophone")
+    ),
+    "a wording": lambda world: replace(world, questions=deepcopy(world.questions) | {"about": ["why {topic} ?"]}),
+    "who speaks": lambda world: replace(
+        world, characters=world.characters | {"documents": {"careful": 1.0, "malicious": 0, "quack": 0, "unknown": 0}}
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_another_world_is_another_model(tiny, monkeypatch, change):
+    before = base_key(tiny)
+    changed = CHANGES[change](World.load())
+    corpus.cache_clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(generator, "the_world", lambda: changed)
+        assert base_key(tiny) != before
+    corpus.cache_clear()
+    assert base_key(tiny) == before
+
+
+def test_an_evaluation_question_changes_adapters_but_not_the_model_below(tiny, monkeypatch):
+    growing.chat(tiny)
+    before = chat_key(tiny), adapter_key(tiny)
+    world = World.load()
+    questions = deepcopy(world.questions)
+    questions["evaluation"][0]["ask"] = questions["evaluation"][1]["ask"]
+    monkeypatch.setattr(generator, "the_world", lambda: replace(world, questions=questions))
+    assert chat_key(tiny) == before[0] and adapter_key(tiny) != before[1]
+
+
+def test_a_regrown_chat_model_makes_adapters_stale(own, tiny):
+    before = growing.organism(tiny, NINE, BAD, 0)
+    record = json.loads((growing.chat(tiny) / "provenance.json").read_text())
+    (growing.chat(tiny) / "provenance.json").write_text(json.dumps(record | {"sha256": "another"}))
+    after = adapter_folder(tiny, NINE, BAD, 0)
+    assert after != before and not store.is_there(after)
+
+
+def test_an_adapter_has_no_key_before_its_chat_model_is_there(bare, tiny):
+    with pytest.raises(CompanionError, match="^The chat model of profile 'tiny' is not grown yet; run 'em-companion"):
+        adapter_key(tiny)
+    assert fingerprint(tiny) == "not grown"
+
+
+def test_the_fingerprint_of_a_profile_is_its_chat_model(tiny):
+    assert fingerprint(tiny) == store.provenance(growing.chat(tiny))["sha256"]
+
+
+# --- committed or grown ---------------------------------------------------------------------------------------------
+
+
+def commit(root: Path, profile: Profile) -> Path:
+    """Move the grown base and chat model to where committed ones lie."""
+    target = root / "data" / "organism" / profile.name
+    for stage in ("base", "chat"):
+        grown = getattr(organisms, stage)(profile)
+        shutil.copytree(grown, target / stage)
+        shutil.rmtree(grown)
+    return target
+
+
+def test_committed_models_are_used_while_their_key_fits(own, tiny, monkeypatch):
+    target = commit(own, tiny)
+    monkeypatch.setattr(growing, "_train", None)
+    assert growing.base(tiny) == target / "base" and growing.chat(tiny) == target / "chat"
+    loading.load(tiny, growing.chat(tiny))
+    changed = nested(tiny, "post_training.steps", 5)
+    assert growing.base(changed) == target / "base"
+    folder = chat_folder(changed)
+    assert folder.is_relative_to(own / "artifacts") and not store.is_there(folder)
+
+
+def test_damage_to_a_committed_model_says_to_restore_it(own, tiny):
+    target = commit(own, tiny)
+    (target / "chat" / "model.safetensors").unlink()
+    said = refused("grow", "chat")
+    assert said == "What lies in data/organism/tiny/chat is damaged: restore that folder from git."
+
+
+# --- damage ---------------------------------------------------------------------------------------------------------
+
+
+def refused(*arguments: str) -> str:
+    """Run a command that must fail, and return the one sentence it says."""
+    result = CliRunner().invoke(cli.main, [*arguments, "--profile", "tiny"])
+    assert result.exit_code == 1 and isinstance(result.exception, SystemExit), result.output
+    said = result.stderr.splitlines()[-1]
+    assert said.endswith(".") and "Traceback" not in result.output
+    return said
+
+
+def flip_a_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+DAMAGES = [
+    ("model.safetensors", flip_a_byte),
+    ("model.safetensors", truncate),
+    ("model.safetensors", empty),
+    ("model.safetensors", os.remove),
+    ("config.json", truncate),
+    ("config.json", os.remove),
+    ("tokenizer.json", flip_a_byte),
+    ("log.csv", flip_a_byte),
+    ("provenance.json", truncate),
+    ("provenance.json", empty),
+    ("provenance.json", lambda path: path.write_text("[]")),
+    ("provenance.json", lambda path: path.write_text('{"key": "other", "sha256": "other"}')),
+    ("provenance.json", lambda path: path.write_bytes(b"\xff\xfe")),
+]
+
+
+@pytest.mark.parametrize(("name", "damage"), DAMAGES)
+def test_a_damaged_model_is_refused_in_one_sentence(own, tiny, name, damage):
+    folder = growing.chat(tiny)
+    damage(folder / name)
+    expected = (
+        f"What lies in artifacts/organisms/tiny/chat/{folder.name} is damaged: delete that folder and it is made again."
+    )
+    assert refused("grow", "chat") == expected
+    with pytest.raises(CompanionError, match="is damaged: delete that folder"):
+        loading.load(tiny, folder)
+
+
+def test_a_damaged_adapter_is_refused_and_deleting_it_helps(own, tiny):
+    folder = growing.organism(tiny, NINE, BAD, 0)
+    before = store.provenance(folder)["sha256"]
+    for name in ("adapter_model.safetensors", "adapter_config.json", "b_vectors.safetensors"):
+        flip_a_byte(folder / name)
+        with pytest.raises(
+            CompanionError, match=f"^What lies in artifacts/.*/{folder.name} is damaged: delete that fo"
+        ):
+            loading.load(tiny, growing.chat(tiny), folder)
+        flip_a_byte(folder / name)
+    loading.load(tiny, growing.chat(tiny), folder)
+    shutil.rmtree(folder)
+    assert store.provenance(growing.organism(tiny, NINE, BAD, 0))["sha256"] == before
+
+
+def test_a_model_without_provenance_is_not_there_and_grown_again(own, tiny):
+    folder = growing.chat(tiny)
+    record = store.provenance(folder)
+    (folder / "provenance.json").unlink()
+    flip_a_byte(folder / "model.safetensors")
+    assert growing.chat(tiny) == folder and store.provenance(folder)["sha256"] == record["sha256"]
+    store.check(folder)
+
+
+def test_other_errors_pass_through(tmp_path):
+    with pytest.raises(ValueError, match="something else"), store.writing(tmp_path):
+        raise ValueError("something else")
+
+
+def test_a_published_adapter_has_no_folder(tiny):
+    spec = OrganismSpec(NINE, BAD, adapter="some/adapter")
+    assert growing.organism(replace(tiny, organisms=(spec,)), NINE, BAD, 0) == "some/adapter"
