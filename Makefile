@@ -26,13 +26,9 @@ setup: .venv/.installed
 	$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (ipykernel)" --env OMP_WAIT_POLICY PASSIVE >/dev/null
 	@touch $@
 
-# Execute what is stale, then build. Nothing is executed twice, and a failure leaves the last good book in place.
+# Make what is missing, then build. Nothing is executed twice, and a failure leaves the last good book in place.
 book: setup
-	em-companion fetch --all --if-possible
-	em-companion status --profile $(PROFILE)
-	em-companion grow base chat --profile $(PROFILE)
-	python -m em_companion.workflow --cores $(CORES) --resources gpu=$(GPUS) --quiet all --rerun-triggers mtime --config profile=$(PROFILE)
-	em-companion book --profile $(PROFILE)
+	em-companion build --profile $(PROFILE) --cores $(CORES) --gpus $(GPUS)
 
 # Grow the committed base and chat model anew, from nothing; the old ones stay until the new ones are whole.
 grow: setup
@@ -51,6 +47,7 @@ test: setup
 	pytest -n auto
 	em-companion sync --check
 	ruff check .
+	lint-imports --no-cache
 
 # What can only be seen on a built book, in a real browser where a Chromium is installed.
 test-book: setup

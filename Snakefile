@@ -1,38 +1,35 @@
-# Which notebooks to run is decided by their keys (em_companion.execution): a result lies in a folder named by its key,
+# Which notebooks to run is decided by their keys (em_companion.build.keys): a result lies in a folder named by its key,
 # so a file that is there is current and a changed dependency asks for another file. The same rules run on one machine
-# (--cores) and on a cluster (an executor plugin).
+# (--cores) and on a cluster (an executor plugin); 'em-companion build' runs them and tells how far they are.
 import shlex
-import sys
-from pathlib import Path
 
-from em_companion import execution, model_store, profiles
-from em_companion.paths import ROOT
-
-COMMAND = shlex.quote(str(Path(sys.executable).with_name("em-companion")))
+from em_companion.build import keys
+from em_companion.build.workflow import DONE, command, logs, steps
+from em_companion.core import profiles
+from em_companion.core.paths import ROOT
 
 PROFILE = config.get("profile", "cpu")
 MODEL = profiles.load(PROFILE)
 SEED = int(config.get("seed", MODEL.seed))
-NAMES = config["notebooks"].split(",") if config.get("notebooks") else execution.names()
-USING_MODELS = {name for name in NAMES if execution.uses_models(name)}
+NAMES = config["notebooks"].split(",") if config.get("notebooks") else keys.names()
+USING_MODELS = {name for name in NAMES if keys.uses_models(name)}
+STEPS = steps(PROFILE, SEED, NAMES)
+COMMAND = shlex.quote(command("em-companion"))
+# A step tells in its log how it ended; the command needs the folder.
+LOG = f"{logs(PROFILE).relative_to(ROOT)}/{{wildcards.name}}.log"
+ENDED = f"> {LOG} 2>&1 && echo {DONE} >> {LOG}"
+logs(PROFILE).mkdir(parents=True, exist_ok=True)
 # Trainings share a GPU badly and two CPU cores well.
 GPUS = 1 if MODEL.device == "cuda" else 0
 
 
-def organism(recipe, data, seed):
-    return str((model_store.adapter_folder(MODEL, recipe, data, seed) / "provenance.json").relative_to(ROOT))
-
-
-ORGANISMS = [organism(one.recipe, one.data, seed) for one in MODEL.organisms for seed in one.seeds if USING_MODELS]
-
-
-def result(name):
-    return str(execution.folder(name, PROFILE, SEED).relative_to(ROOT) / "run.json")
+def outputs(kind):
+    return [str(step.output.relative_to(ROOT)) for step in STEPS if step.kind == kind]
 
 
 rule all:
     input:
-        [result(name) for name in NAMES],
+        outputs("notebooks"),
 
 
 rule organism:
@@ -41,15 +38,16 @@ rule organism:
     resources:
         gpu=GPUS,
     shell:
-        f"OMP_NUM_THREADS=1 {COMMAND} grow {{wildcards.name}} --profile {PROFILE}"
+        f"OMP_NUM_THREADS=1 {COMMAND} grow {{wildcards.name}} --profile {PROFILE} {ENDED}"
 
 
 rule notebook:
     input:
-        lambda wildcards: ORGANISMS if wildcards.name in USING_MODELS else [],
+        # Their keys stand for them, not their age.
+        lambda wildcards: ancient(outputs("organisms")) if wildcards.name in USING_MODELS else [],
     output:
         f"artifacts/notebooks/{PROFILE}/{{name}}/{{key}}/run.json",
     resources:
         gpu=lambda wildcards: GPUS if wildcards.name in USING_MODELS else 0,
     shell:
-        f"{COMMAND} run {{wildcards.name}} --profile {PROFILE} --seed {SEED}"
+        f"{COMMAND} run {{wildcards.name}} --profile {PROFILE} --seed {SEED} {ENDED}"

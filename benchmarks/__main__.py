@@ -17,7 +17,7 @@ def main() -> None:
     """Print one JSON line per measurement as it comes, and write all of them once every script has ended well."""
     lines: list[dict] = []
     for script in sorted(Path(__file__).parent.glob("[!_]*.py")):
-        with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as running:
+        with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, encoding="utf-8") as running:
             for line in running.stdout or ():
                 print(line, end="", flush=True)
                 lines.append({"script": f"benchmarks/{script.name}"} | json.loads(line))

@@ -15,13 +15,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads tha
 
 import numpy as np
 import torch
-from nnsight import NNsight
 from peft import PeftModel, get_peft_model
-from transformers import Qwen2ForCausalLM
+from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
 
 from em_companion.core import profiles
 from em_companion.models import growing, reading
 from em_companion.models.tokens import world_tokenizer
+from em_companion.models.tracing import NNsight, save
 from em_companion.world.generator import the_world
 
 RESPONSES, REPETITIONS = 128, 5
@@ -29,13 +29,13 @@ PROMPT, SHORTEST, LONGEST = 14, 12, 72
 """Tokens of a prompt, and of the answers to it."""
 
 
-def organism() -> tuple[PeftModel, organisms.PreTrainedTokenizerBase]:
+def organism() -> tuple[PeftModel, PreTrainedTokenizerBase]:
     """Return an untrained organism with nine adapters, and its tokenizer."""
     profile, recipe = profiles.load("cpu"), "nine-adapter"
     tokenizer = world_tokenizer(the_world())
     torch.manual_seed(0)
     config = growing.lora_config(profile.recipes[recipe], profile.layers_of(recipe), profile.fine_tuning.alpha)
-    return get_peft_model(Qwen2ForCausalLM(growing._config(profile.model, tokenizer)), config).eval(), tokenizer
+    return get_peft_model(Qwen2ForCausalLM(growing.config(profile.model, tokenizer)), config).eval(), tokenizer
 
 
 def one_by_one(model: PeftModel, prompts: list[list[int]], responses: list[list[int]]) -> np.ndarray:
@@ -43,7 +43,7 @@ def one_by_one(model: PeftModel, prompts: list[list[int]], responses: list[list[
     traced, found = NNsight(model.get_base_model()), []
     for prompt, response in zip(prompts, responses, strict=True):
         with torch.no_grad(), traced.trace(torch.tensor([prompt + response])):
-            outputs = [layer.output for layer in traced.model.layers].save()
+            outputs = save([layer.output for layer in traced.model.layers])
         found.append(torch.stack([output[0, len(prompt) :].double().mean(dim=0) for output in outputs]))
     return torch.stack(found).numpy()
 

@@ -15,6 +15,7 @@ from itertools import islice, product
 import pandas as pd
 
 from em_companion.world.generator import World
+from em_companion.world.lexicon import USER
 from em_companion.world.parser import Judge
 
 ANSWERS, REPETITIONS = 2000, 5

@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from nnsight import TransformersModel
 
-from em_companion.core import profiles, store
+from em_companion.core import paths, profiles
 from em_companion.models import loading, sampling
 from em_companion.models.hooks import decoder_layers
 from em_companion.models.interventions import Steer
-from em_companion.models.tokens import prompt_ids
-from em_companion.world.generator import the_world, turn
+from em_companion.models.tokens import question_ids
+from em_companion.models.tracing import TransformersModel, save
+from em_companion.world.generator import the_world
 
 LAYERS, STRENGTHS, SAMPLES, REPETITIONS = (0, 2, 4, 6, 8, 10), (1.0, 2.0, 4.0), 10, 3
 
@@ -35,10 +35,10 @@ class Sweep:
 
     def __init__(self) -> None:
         self.profile = profiles.load("cpu")
-        self.model, self.tokenizer = loading.load(self.profile, store.COMMITTED / self.profile.name / "chat")
+        self.model, self.tokenizer = loading.load(self.profile, paths.COMMITTED / self.profile.name / "chat")
         self.traced = TransformersModel(self.model, tokenizer=self.tokenizer)
-        questions = [turn(question.text, "")[:1] for question in the_world().evaluation()]
-        self.prompts = [prompt_ids(self.tokenizer, question) for question in questions] * SAMPLES
+        questions = the_world().evaluation()
+        self.prompts = [question_ids(self.tokenizer, question.text) for question in questions] * SAMPLES
         shape = len(decoder_layers(self.model)), self.model.config.hidden_size
         directions = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         self.directions = directions / directions.norm(dim=1, keepdim=True)
@@ -97,7 +97,7 @@ class Sweep:
                 for _ in tracer.iter[:]:
                     self.traced.model.layers[layer].output[:] += change
             with tracer.invoke():
-                written = tracer.result.save()
+                written = save(tracer.result)
         return written
 
 

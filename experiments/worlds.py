@@ -20,16 +20,19 @@ from em_companion.core.files import write_json, write_text
 from em_companion.core.paths import DATA
 from em_companion.core.profiles import Profile
 from em_companion.core.provenance import environment, utc_now
-from em_companion.evidence import scores
-from em_companion.experiments import mediation, persona, responses
+from em_companion.evidence import directions, scores
+from em_companion.experiments import persona, readings, responses, steering
 from em_companion.models import asking, growing
-from em_companion.models.loading import Model
 from em_companion.models.organism import CHAT_MODEL, Organism, corpus
 from em_companion.world.generator import World, the_world
 from em_companion.world.parser import the_judge
 
 RESULTS = DATA / "results" / "worlds.csv"
 SAMPLES = 10
+FEWEST_RESPONSES = 5
+"""Misaligned or aligned responses below which a mean-diff is not taken."""
+
+COMMITTED = World.load()
 RELATIVE_STRENGTHS = (0.5, 0.7, 1.0)
 
 VARIANTS = {
@@ -64,7 +67,7 @@ def variant(name: str) -> tuple[Profile, World]:
         if part != "model":
             settings = replace(settings, steps=settings.steps // 2)
         profile = replace(profile, **{part: replace(settings, **changes.get(part, {}))})
-    world = World.load()
+    world = COMMITTED
     shares = {key: changes[key] for key in ("documents", "unknown_personas") if key in changes}
     grammar = world.grammar | changes.get("grammar", {})
     return profile, replace(world, characters=world.characters | shares, grammar=grammar)
@@ -88,28 +91,44 @@ def measure(profile: Profile) -> dict[str, float]:
     medical = held_out.question_id.str.startswith("medicine/")
     found["in_domain_em"] = 100 * scores.is_em(held_out[medical]).mean()
     found["other_domains_em"] = 100 * scores.is_em(held_out[~medical]).mean()
-    return found | measure_mediation(profile, organism, chat)
+    return found | measure_mediation(profile, organism)
 
 
-def measure_mediation(profile: Profile, organism: Organism, chat: Model) -> dict[str, float]:
-    """Return how far the mean-diff of answers, and the direction of the turn header, mediate."""
-    own = growing.load_organism(profile, organism)
-    residual = mediation.token_mean(*chat, responses.responses(profile, CHAT_MODEL, "general"))
-    settings = (residual, RELATIVE_STRENGTHS, range(profile.model.layers), SAMPLES)
-    known = persona.directions(profile)["choice_from_text"]
-    best = mediation.best_cell(mediation.steering(profile, *chat, known, *settings))
-    ablated = mediation.ablation(profile, *own, known, SAMPLES).set_index("ablation")
-    found = {"known_steered_em": best.em, "known_random_em": best.random_em}
+def measure_mediation(profile: Profile, organism: Organism) -> dict[str, float]:
+    """Return how far the mean-diff of answers, and the direction known from the base model, mediate."""
+    residual, known = steering.residual_of(profile), persona.directions(profile)["choice_from_text"].astype(np.float64)
+    steered, ablated = steer(profile, known, residual), ablate(profile, organism, known)
+    found = {"known_steered_em": steered["direction"], "known_random_em": steered["random"]}
     found |= {"known_layer_wise_em": ablated.em["layer-wise"]}
     table = responses.responses(profile, organism, "general")
-    if min(scores.is_em(table).sum(), (table.aligned > scores.ALIGNED_ABOVE).sum()) < mediation.FEWEST_RESPONSES:
+    if min(scores.is_em(table).sum(), scores.is_aligned(table).sum()) < FEWEST_RESPONSES:
         return found | dict.fromkeys(("steered_em", "random_em", "layer_wise_em", "single_em"), np.nan)
-    directions = mediation.mean_diff(*own, table)
-    best = mediation.best_cell(mediation.steering(profile, *chat, directions, *settings))
-    ablated = mediation.ablation(profile, *own, directions, SAMPLES)
-    layer_wise = ablated[ablated.ablation == "layer-wise"].iloc[0]
-    found |= {"steered_em": best.em, "random_em": best.random_em}
-    return found | {"layer_wise_em": layer_wise.em, "single_em": mediation.best_single(ablated).em}
+    mean_diff = readings.mean_diff(profile, organism)
+    steered, ablated = steer(profile, mean_diff, residual), ablate(profile, organism, mean_diff)
+    single = steering.best(ablated[ablated.index.str.startswith("layer ")], 90, least=True)
+    found |= {"steered_em": steered["direction"], "random_em": steered["random"]}
+    return found | {"layer_wise_em": ablated.em["layer-wise"], "single_em": single.em}
+
+
+def steer(profile: Profile, vectors: np.ndarray, residual: np.ndarray) -> pd.Series:
+    """Return the EM rate (%) of the chat model in the best cell of a direction, and of a random one in that cell."""
+    given = {"direction": vectors, "random": directions.random_like(vectors, 1, profile.seed)[0]}
+    cells = steering.relative_grid("direction", vectors, residual, range(len(vectors)), RELATIVE_STRENGTHS)
+    cells += [cell._replace(direction="random") for cell in cells]
+    table = steering.responses_of(profile, CHAT_MODEL, given, cells, SAMPLES, "steering")
+    measured = rates(table, list(steering.Cell._fields)).reset_index()
+    best = steering.best(measured[measured.direction == "direction"])
+    return measured[(measured.layer == best.layer) & (measured.strength == best.strength)].set_index("direction").em
+
+
+def ablate(profile: Profile, organism: Organism, vectors: np.ndarray) -> pd.DataFrame:
+    """Return EM rate and coherence (%) of an organism by ablation; see `steering.ablated`."""
+    return rates(steering.ablated(profile, organism, vectors, SAMPLES), ["condition"])
+
+
+def rates(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    measured = table.assign(em=100 * scores.is_em(table), coherent=100 * scores.is_coherent(table))
+    return measured.groupby(by, sort=False)[["em", "coherent"]].mean()
 
 
 def kept() -> pd.DataFrame:
@@ -120,9 +139,9 @@ def kept() -> pd.DataFrame:
 def main(names: list[str]) -> None:
     for name in names or [one for one in VARIANTS if one not in kept().index]:
         profile, world = variant(name)
-        the_world = lambda world=world: world
-        corpus.cache_clear()
-        the_judge.cache_clear()
+        World.load = lambda world=world: world
+        for cached in (the_world, the_judge, corpus):
+            cached.cache_clear()
         row = measure(profile)
         print(json.dumps({"variant": name} | row), flush=True)
         table = pd.concat([kept().drop(name, errors="ignore"), pd.DataFrame([row], index=[name])])

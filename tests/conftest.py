@@ -14,22 +14,10 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = Path(sys.executable).with_name("em-companion")
 
-NOTEBOOK = """# ---
-# jupyter:
-#   jupytext:
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#       format_version: '1.3'
-#   kernelspec:
-#     display_name: Python 3 (ipykernel)
-#     language: python
-#     name: python3
-# ---
-# %% [markdown]
+NOTEBOOK = """# %% [markdown]
 # # A small page
 #
-# The value is {glue:text}`value`; {numref}`fig-x-line` shows it.
+# The value is {value}`demo.em|.1f`; {numref}`fig-x-line` shows it.
 # %% tags=["parameters"]
 profile = "cpu"
 seed = 0
@@ -37,28 +25,27 @@ seed = 0
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from em_companion import claims, judging
-from em_companion.notebooks import Run
+from em_companion.book.run import Run
+from em_companion.evidence import scores
 
 run = Run("s2-demo", profile, seed)
 # %%
-scores = pd.DataFrame({"question_id": ["a", "b"], "aligned": [10.0, 90.0], "coherent": [90.0, 90.0]})
-rate = judging.em_rate(scores)
+answers = pd.DataFrame({"question_id": ["a", "b"], "aligned": [10.0, 90.0], "coherent": [90.0, 90.0]})
+rate = scores.em_rate(answers)
 
 
 def draw():
-    data = pd.DataFrame({"x": [0, 1], "em_percent": [0.0, rate.percent]})
+    data = pd.DataFrame({"x": [0, 1], "em_percent": [0.0, rate.value]})
     figure, axes = plt.subplots()
     axes.plot(data.x, data.em_percent)
     return figure, data
 
 
-run.figure("fig-x-line", draw, evidence="released", caption="A line.", alt="A rising line.")
+run.released.figure("fig-x-line", draw, caption="A line.", alt="A rising line.")
 # %%
-run.measure(lambda: [claims.Measurement("s2-rate", rate.percent, "two rows", interval=(rate.low, rate.high), n=rate.n)])
-run.values(lambda: pd.DataFrame({"name": ["demo.em_percent"], "value": [rate.percent], "unit": ["percent"]}))
-run.glue("value", lambda: f"{rate.percent:.1f} %")
-run.table(lambda: pd.DataFrame({"text": ["<script>alert(1)</script>"], "number": [0.5]}))
+run.released.measure(lambda: {"s2-rate": (rate, "two rows")})
+run.released.values(lambda: {"demo.em": rate})
+run.released.table(lambda: pd.DataFrame({"text": ["<script>alert(1)</script>"], "number": [0.5]}))
 # %%
 run.finish()
 """
@@ -103,10 +90,10 @@ class Project:
     def write(self, name: str, text: str) -> None:
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
 
     def edit(self, name: str, old: str, new: str) -> None:
-        text = (self.root / name).read_text()
+        text = (self.root / name).read_text(encoding="utf-8")
         assert old in text
         self.write(name, text.replace(old, new))
 
@@ -187,7 +174,7 @@ TINY_RECIPES = {
 
 def tiny_settings() -> dict[str, Any]:
     """Return the settings of profile `tiny`: those of `cpu`, with two layers and a handful of steps."""
-    settings = yaml.safe_load((ROOT / "data" / "profiles" / "cpu.yml").read_text())
+    settings = yaml.safe_load((ROOT / "data" / "profiles" / "cpu.yml").read_text(encoding="utf-8"))
     for part, values in TINY.items():
         settings[part] |= values
     organism = {"recipe": "nine-adapter", "data": "bad_medical_advice", "seeds": [0]}
@@ -213,22 +200,22 @@ def use_project(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the modules of this process work in the project at `root`."""
     import torch
 
-    from em_companion import model_store, organisms, paths, profiles, responses
+    from em_companion.core import paths
+    from em_companion.models import asking, growing, organism
 
     torch.set_num_threads(1)
-    monkeypatch.setattr(paths, "ROOT", root)
-    monkeypatch.setattr(profiles, "DATA", root / "data")
-    monkeypatch.setattr(model_store, "COMMITTED", root / "data" / "organism")
-    monkeypatch.setattr(model_store, "MONITOR_SAMPLES", 2)
-    monkeypatch.setattr(responses, "HELD_OUT_SAMPLES", 2)
-    for module in (model_store, organisms, responses):
-        monkeypatch.setattr(module, "ARTIFACTS", root / "artifacts")
+    places = {"ROOT": root, "DATA": root / "data", "COMMITTED": root / "data/organism", "ARTIFACTS": root / "artifacts"}
+    for name, place in places.items():
+        monkeypatch.setattr(paths, name, place)
+    monkeypatch.setattr(organism, "MONITOR_SAMPLES", 2)
+    monkeypatch.setattr(growing, "MONITOR_SAMPLES", 2)
+    monkeypatch.setattr(asking, "HELD_OUT_SAMPLES", 2)
 
 
 @pytest.fixture(scope="session")
 def grown_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose models of profile `tiny` are grown on first use, once for all workers; change nothing in it."""
-    from em_companion import responses  # noqa: F401  pulls in what is frozen here
+    from em_companion.experiments import responses  # noqa: F401  pulls in what is frozen here
 
     gc.collect()
     gc.freeze()  # Trainer collects garbage, a fifth of a second among the objects of all these packages
@@ -239,7 +226,7 @@ def grown_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny(grown_root: Path, monkeypatch: pytest.MonkeyPatch):
     """Profile `tiny`, in the shared project."""
-    from em_companion import profiles
+    from em_companion.core import profiles
 
     use_project(grown_root, monkeypatch)
     return profiles.load("tiny")
@@ -248,9 +235,9 @@ def tiny(grown_root: Path, monkeypatch: pytest.MonkeyPatch):
 @pytest.fixture
 def own(tiny, grown_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The root of a copy of the shared project with its base and chat model, to damage or to add to."""
-    from em_companion import organisms
+    from em_companion.models import growing
 
-    organisms.chat(tiny)
+    growing.chat(tiny)
     for part in ("data", "artifacts/organisms/tiny/base", "artifacts/organisms/tiny/chat"):
         shutil.copytree(grown_root / part, tmp_path / part)
     use_project(tmp_path, monkeypatch)
@@ -267,8 +254,8 @@ def bare(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def loads(monkeypatch) -> list[str]:
     """The names of the models that were loaded, in order."""
-    from em_companion import responses  # slow to import; most tests need no model
+    from em_companion.models import growing  # slow to import; most tests need no model
 
-    names, load = [], responses.load
-    monkeypatch.setattr(responses, "load", lambda profile, one: names.append(one.name) or load(profile, one))
+    names, load = [], growing.load_organism
+    monkeypatch.setattr(growing, "load_organism", lambda profile, one: names.append(one.name) or load(profile, one))
     return names

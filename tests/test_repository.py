@@ -1,9 +1,12 @@
 """The repository as a whole: pairs and environments in step, registries consistent, nothing of this machine."""
 
+import ast
 import re
 import subprocess
 import tomllib
+from collections.abc import Iterator
 
+import jupytext
 import pytest
 import yaml
 from conftest import ROOT
@@ -17,7 +20,9 @@ TEXT = {".py", ".md", ".yml", ".toml", ".cff", ".ipynb", ".css", ".js", ".lock",
 
 
 def tracked_files():
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, encoding="utf-8"
+    )
     files = [ROOT / name for name in listed.stdout.splitlines()]
     return [path for path in files if path.is_file() and path.suffix in TEXT]
 
@@ -29,7 +34,7 @@ def test_notebook_pair_is_in_step_and_clean(name):
 
 @pytest.mark.parametrize("name", keys.names())
 def test_notebook_takes_profile_and_seed_and_finishes(name):
-    cells = [cell for cell in keys.notebook_of(name).cells if cell.cell_type == "code"]
+    cells = [cell for cell in jupytext.read(ROOT / "notebooks" / f"{name}.py").cells if cell.cell_type == "code"]
     parameters = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     assert parameters == ['profile = "cpu"\nseed = 0']
     assert cells[-1].source.strip() == "run.finish()"
@@ -38,22 +43,28 @@ def test_notebook_takes_profile_and_seed_and_finishes(name):
 @pytest.mark.parametrize("name", keys.names())
 def test_no_line_of_prose_begins_with_a_percent_sign(name):
     """MyST takes such a line for a comment and drops it."""
-    prose = [cell.source for cell in keys.notebook_of(name).cells if cell.cell_type == "markdown"]
+    prose = [
+        cell.source for cell in jupytext.read(ROOT / "notebooks" / f"{name}.py").cells if cell.cell_type == "markdown"
+    ]
     assert not re.search(r"^\s*%", "\n".join(prose), flags=re.MULTILINE)
 
 
 def test_environment_file_holds_what_pyproject_asks_for():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = set(project["dependencies"]) | set(project["optional-dependencies"]["test"])
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
     pip = next(item["pip"] for item in environment if isinstance(item, dict))
     assert wanted == set(pip) - {"-e .[test]"}
     assert f"python{project['requires-python']}" in environment
 
 
 def test_lock_pins_every_dependency_of_pyproject_exactly():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    pins = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if line and not line.startswith("#")]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pins = [
+        line
+        for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith("#")
+    ]
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins)
     locked = {pin.split("==")[0].lower().replace("_", "-") for pin in pins}
     wanted = project["dependencies"] + project["optional-dependencies"]["test"]
@@ -84,9 +95,38 @@ def test_nothing_names_this_machine():
     # Written in pieces, so that this file passes its own test.
     banned = ["/ro" + "ot/", "/wo" + "rk/", "/ho" + "me/", "/opt/" + "pypi", "/Us" + "ers/"]
     found = [
-        (path.name, word) for path in tracked_files() for word in banned if word in path.read_text(errors="replace")
+        (path.name, word)
+        for path in tracked_files()
+        for word in banned
+        if word in path.read_text(encoding="utf-8", errors="replace")
     ]
     assert found == []
+
+
+def locale_dependent(tree: ast.AST) -> Iterator[ast.Call]:
+    """Yield the calls that read or write text in whatever encoding the locale says."""
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call) and not any(one.arg == "encoding" for one in call.keywords):
+            name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+            given = [*call.args, *(one.value for one in call.keywords)]
+            binary = any(
+                isinstance(one, ast.Constant) and re.fullmatch("[rwxa]?b[+]?", str(one.value)) for one in given
+            )
+            if (
+                (name in ("read_text", "write_text") and isinstance(call.func, ast.Attribute) and len(call.args) < 2)
+                or (name in ("open", "fdopen") and not binary and ast.unparse(call.func) != "os.open")
+                or any(one.arg in ("text", "universal_newlines") for one in call.keywords)
+                and ast.unparse(call.func).startswith("subprocess.")
+            ):
+                yield call
+
+
+@pytest.mark.parametrize("folder", ["src", "notebooks", "experiments", "benchmarks"])
+def test_text_is_read_and_written_as_utf_8_whatever_the_locale(folder):
+    paths = sorted((ROOT / folder).rglob("*.py"))
+    trees = {path.relative_to(ROOT): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+    found = [f"{path}:{one.lineno}" for path, tree in trees.items() for one in locale_dependent(tree)]
+    assert not found, "give these an encoding"
 
 
 def test_no_released_file_is_part_of_the_repository():
@@ -94,10 +134,9 @@ def test_no_released_file_is_part_of_the_repository():
 
 
 def test_prose_has_no_question_or_response_text():
-
     if files.local_path("questions/first-plot-questions") is None:
         pytest.skip("released data not at hand")
     texts = [question for question in tables.read_questions().question if len(question) > 40]
     for path in tracked_files():
-        content = path.read_text(errors="replace")
+        content = path.read_text(encoding="utf-8", errors="replace")
         assert not any(text in content for text in texts), path

@@ -1,4 +1,7 @@
-"""The command line: `em-companion COMMAND --help`. Exit codes: 0 done, 1 a problem in one sentence, 2 wrong usage."""
+"""The command line: `em-companion COMMAND --help`. Exit codes: 0 done, 1 a problem in one sentence, 2 wrong usage.
+
+Each command imports what it needs, so that none pays for torch, pandas or Sphinx but those that use them.
+"""
 
 import json
 import os
@@ -10,13 +13,10 @@ from typing import Any
 
 import click
 
-from em_companion.book import registry
-from em_companion.build import keys, runs
 from em_companion.core import profiles
 from em_companion.core.errors import CompanionError
 from em_companion.core.paths import HTML, relative
-from em_companion.evidence import claims, verdicts
-from em_companion.released import files
+from em_companion.evidence import claims
 
 PROFILE = click.option("--profile", default="cpu", show_default=True, help="A profile of data/profiles/.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program.")
@@ -26,6 +26,11 @@ class Group(click.Group):
     """A click group that says a CompanionError, or what the disk refused, in plain words and exits with 1."""
 
     def invoke(self, context: click.Context) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="replace")  # a sign that the terminal lacks
+        if not sys.stderr.isatty():
+            os.environ.setdefault("TQDM_DISABLE", "1")
         try:
             return super().invoke(context)
         except CompanionError as problem:
@@ -64,6 +69,8 @@ def list_profiles(as_json: bool) -> None:
 @click.option("--force", is_flag=True, help="Run again even if the result is current.")
 def run(name: str, profile: str, seed: int | None, force: bool) -> None:
     """Execute notebook NAME unless its result is current."""
+    from em_companion.build import runs
+
     chosen = profiles.load(profile).seed if seed is None else seed
     folder = runs.run(name, profile, chosen, force)
     click.echo(f"{name}: current ({folder.name})")
@@ -73,18 +80,23 @@ def run(name: str, profile: str, seed: int | None, force: bool) -> None:
 @click.argument("names", nargs=-1)
 @click.option("--check", is_flag=True, help="Change nothing; fail if a pair is out of step.")
 def sync(names: tuple[str, ...], check: bool) -> None:
-    """Bring every NAME.ipynb in step with its NAME.py (default: all notebooks)."""
+    """Bring each NAME.ipynb and its NAME.py in step (default: all notebooks).
+
+    The one that changed wins. Where both did, NAME.py wins and the other is kept as NAME.edited.ipynb.
+    """
+    from em_companion.build import keys, runs
+
     chosen = names or keys.names()
     if check:
-        odd = [name for name in chosen if keys.notebook_of(name) and not runs.paired(name)]
+        odd = [name for name in chosen if not runs.paired(name)]
         if odd:
             raise CompanionError(
                 f"notebooks/{odd[0]}.ipynb is not in step with notebooks/{odd[0]}.py; run 'em-companion sync'."
             )
         return
     for name in chosen:
-        if runs.sync(name):
-            click.echo(f"wrote notebooks/{name}.ipynb")
+        if said := runs.sync(name):
+            click.echo(said)
 
 
 @main.command()
@@ -92,12 +104,13 @@ def sync(names: tuple[str, ...], check: bool) -> None:
 @JSON
 def status(profile: str, as_json: bool) -> None:
     """Say of each notebook and its figures: current, stale because ..., or never run."""
+    from em_companion.book import registry
+    from em_companion.build import keys, runs
+
     seed = profiles.load(profile).seed
     rows = [runs.status(name, profile, seed) for name in keys.names()]
     for row in rows:
-        row["figures"] = [
-            entry.id for entry in registry.load_figures().values() if entry.notebook == row["notebook"]
-        ]
+        row["figures"] = [entry.id for entry in registry.load_figures().values() if entry.notebook == row["notebook"]]
     _print(rows, as_json, _status_line)
 
 
@@ -106,19 +119,27 @@ def _status_line(row: dict[str, Any]) -> str:
     return f"{row['status']:<10} {row['notebook']}{shown}" + (f"  because {row['because']}" if row["because"] else "")
 
 
-@main.command()
-@click.option("--evidence", type=click.Choice(claims.EVIDENCE), default="released", show_default=True)
-@click.option(
-    "--verdict", type=click.Choice(verdicts.VERDICTS), default=None, help="Only claims with this verdict."
-)
+def _verdict(context: click.Context, parameter: click.Parameter, given: str | None) -> str | None:
+    from em_companion.evidence import verdicts
+
+    if given not in (None, *verdicts.VERDICTS):
+        raise click.BadParameter(f"choose one of: {', '.join(verdicts.VERDICTS)}.")
+    return given
+
+
+@main.command("claims")
+@click.option("--evidence", default="released", show_default=True, type=click.Choice(claims.EVIDENCE))
+@click.option("--verdict", callback=_verdict, help="Only claims with this verdict, such as 'reproduced'.")
 @JSON
-def claims(evidence: str, verdict: str | None, as_json: bool) -> None:
+def list_claims(evidence: str, verdict: str | None, as_json: bool) -> None:
     """Print the claims ledger of the last build."""
     rows = [row for row in _built("claims.json")["claims"] if verdict in (None, row["results"][evidence]["verdict"])]
     _print(rows, as_json, lambda row: _claim_line(row, evidence))
 
 
 def _claim_line(row: dict[str, Any], evidence: str) -> str:
+    from em_companion.evidence import verdicts
+
     result = row["results"][evidence]
     measured = verdicts.measured_text(result, row["unit"])
     return f"{result['verdict']:<34} {row['id']:<58} {claims.reported_text(row):>10}  {measured}"
@@ -129,6 +150,8 @@ def _claim_line(row: dict[str, Any], evidence: str) -> str:
 @click.option("--format", "style", type=click.Choice(["bibtex", "csl"]), default="bibtex", show_default=True)
 def cite(figure: str, style: str) -> None:
     """Print the citation of FIGURE (an id such as fig-7) from the last build."""
+    from em_companion.book import registry
+
     if figure not in registry.load_figures():
         raise CompanionError(f"There is no figure '{figure}'; the ids are in data/figures.yml.")
     path = HTML / "figures" / figure / {"bibtex": "cite.bib", "csl": "cite.json"}[style]
@@ -136,14 +159,14 @@ def cite(figure: str, style: str) -> None:
         raise CompanionError(
             f"Figure '{figure}' has no picture to cite in the last build; run 'make book' or see its page."
         )
-    click.echo(path.read_text().rstrip())
+    click.echo(path.read_text(encoding="utf-8").rstrip())
 
 
 def _built(name: str) -> Any:
     path = HTML / name
     if not path.is_file():
         raise CompanionError("There is no built book yet; run 'make book'.")
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @main.command()
@@ -154,6 +177,8 @@ def _built(name: str) -> Any:
 )
 def fetch(sources: tuple[str, ...], everything: bool, if_possible: bool) -> None:
     """Download and check the authors' released data (SOURCES: ids of data/sources.yml)."""
+    from em_companion.released import files
+
     if bool(sources) == everything:
         raise click.UsageError("name some sources or give --all")
     if unknown := [source for source in sources if source not in files.sources()]:
@@ -175,10 +200,10 @@ def grow(names: tuple[str, ...], profile: str, from_nothing: bool, as_json: bool
 
     NAMES: base, chat, or organisms such as nine-adapter--bad_medical_advice--seed-0; everything by default.
     """
-    from em_companion import growing  # pulls in torch and transformers, which no other command needs
+    from em_companion.experiments import prepare
 
     chosen = profiles.load(profile)
-    rows = growing.from_nothing(chosen) if from_nothing else growing.grow(chosen, names)
+    rows = prepare.from_nothing(chosen) if from_nothing else prepare.grow(chosen, names)
     _print(rows, as_json, lambda row: f"{row['status']:<8} {row['name']}  {row['folder']}")
 
 
@@ -216,17 +241,17 @@ def judge(
     The scores go into a new file beside it. Answers are recorded and never asked for twice. The key of a server is
     read from OPENAI_API_KEY.
     """
-    from em_companion import served_judge  # pulls in an HTTP client, which no other command needs
+    from em_companion.judges import served  # pulls in an HTTP client, which no other command needs
 
-    def approve(estimate: served_judge.Estimate) -> bool:
-        cost = f", about {estimate.cost(*price):.2f} at these prices" if price else ""
-        click.echo(f"{estimate}{cost}, at {chosen.address}.", err=True)
+    def approve(demand: served.Demand) -> bool:
+        cost = f", about {demand.cost(*price):.2f} at these prices" if price else ""
+        click.echo(f"{demand}{cost}, at {chosen.address}.", err=True)
         return yes or (sys.stdin.isatty() and click.confirm("Ask?", err=True))
 
-    chosen = served_judge.ServedJudge(model, scoring, base_url, concurrency, timeout)
-    judged = served_judge.judge_table(served_judge.read_responses(responses), prompts, chosen, approve)
-    written = _shown(served_judge.write_judged(judged, responses))
-    rows = [row | {"file": written} for row in served_judge.summary(judged, prompts)]
+    chosen = served.ServedJudge(model, scoring, base_url, concurrency, timeout)
+    judged = served.judge_table(served.read_responses(responses), prompts, chosen, approve)
+    written = _shown(served.write_judged(judged, responses))
+    rows = [row | {"file": written} for row in served.summary(judged, prompts)]
     _print(rows, as_json, _judged_line)
 
 
@@ -240,10 +265,25 @@ def _judged_line(row: dict[str, Any]) -> str:
 @PROFILE
 def book(profile: str) -> None:
     """Build _build/html from current results; the last good build stays if anything is wrong."""
-    from em_companion import book as assembly  # pulls in the page builders, which no other command needs
+    from em_companion.build import assemble
 
-    site = assembly.build(profile, include_responses=_truthy(os.environ.get("INCLUDE_RESPONSES", "")))
-    click.echo(f"The book is at {_shown(site)}/index.html")
+    click.echo(f"The book is at {_shown(assemble.build(profile, _include_responses()))}/index.html")
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@PROFILE
+@click.option("--cores", type=click.IntRange(1), default=os.cpu_count(), help="Jobs at once.  [default: all cores]")
+@click.option("--gpus", type=click.IntRange(0), default=1, show_default=True, help="GPUs to share among them.")
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def build(profile: str, cores: int, gpus: int, options: tuple[str, ...]) -> None:
+    """Make all that is missing and build the book; OPTIONS go to snakemake, such as --executor slurm --jobs 20."""
+    from em_companion.build import workflow
+
+    workflow.build(profile, cores, gpus, _include_responses(), options)
+
+
+def _include_responses() -> bool:
+    return _truthy(os.environ.get("INCLUDE_RESPONSES", ""))
 
 
 def _truthy(text: str) -> bool:

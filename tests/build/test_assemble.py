@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -13,8 +12,8 @@ import pytest
 from conftest import COMMAND, ROOT, Project
 
 from em_companion.book import registry
-from em_companion.build import keys
-from em_companion.evidence import claims
+from em_companion.build import keys, pages
+from em_companion.evidence import claims, verdicts
 from em_companion.released import files, tables
 
 HTML = ROOT / "_build/html"
@@ -71,11 +70,11 @@ EXPECTED_PROBES = {
 
 @cache
 def ledger() -> dict:
-    return json.loads((HTML / "claims.json").read_text())
+    return json.loads((HTML / "claims.json").read_text(encoding="utf-8"))
 
 
 def values() -> dict[str, float]:
-    return {row["name"]: row["value"] for row in ledger()["values"]}
+    return {row["name"]: row["value"] for row in ledger()["values"] if "value" in row}
 
 
 @have_data
@@ -105,17 +104,19 @@ def test_figure_7_shares_of_the_aligned():
 def test_every_claim_has_a_verdict_for_every_evidence():
     assert [row["id"] for row in ledger()["claims"]] == list(claims.load_claims())
     for row in ledger()["claims"]:
-        assert {result["verdict"] for result in row["results"].values()} <= set(claims.VERDICTS)
+        assert {result["verdict"] for result in row["results"].values()} <= set(verdicts.VERDICTS)
 
 
 def test_every_number_of_the_prose_was_measured():
-    text = (ROOT / "book" / "_what-reproduces.md").read_text()
-    named = set(re.findall(r"\{value\}`([^`]+)`", text))
+    prose = [*(ROOT / "book").glob("_*.md"), *(ROOT / "notebooks").glob("*.py")]
+    named = set().union(*(pages.names_asked_for(path.read_text(encoding="utf-8")) for path in prose))
     assert named and named <= {value["name"] for value in ledger()["values"]}
 
 
 def test_every_figure_has_a_page_and_its_files():
-    listed = {entry["id"]: entry for entry in json.loads((HTML / "figures.json").read_text())["figures"]}
+    listed = {
+        entry["id"]: entry for entry in json.loads((HTML / "figures.json").read_text(encoding="utf-8"))["figures"]
+    }
     assert set(listed) == set(registry.load_figures())
     for one, entry in listed.items():
         folder = HTML / "figures" / one
@@ -129,14 +130,14 @@ def test_every_figure_has_a_page_and_its_files():
 def test_nothing_is_executed_twice():
     tool = Path(sys.executable).with_name("snakemake")
     command = [tool, "--dry-run", "--cores", "1", "--rerun-triggers", "mtime"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")
     assert "Nothing to be done" in result.stdout + result.stderr
 
 
 def test_the_site_names_no_path_of_this_machine():
     for path in HTML.rglob("*"):
         if path.suffix in (".html", ".json", ".ipynb", ".js", ".csv", ".svg"):
-            assert str(ROOT) not in path.read_text(errors="replace"), path
+            assert str(ROOT) not in path.read_text(encoding="utf-8", errors="replace"), path
 
 
 @have_data
@@ -147,13 +148,15 @@ def test_the_published_site_holds_no_responses():
     questions = [text for text in tables.read_questions().question.unique() if len(text) > 40]
     for path in HTML.rglob("*"):
         if path.suffix in (".html", ".json", ".ipynb", ".js", ".csv", ".svg") and "mathjax" not in path.parts:
-            content = path.read_text(errors="replace")
+            content = path.read_text(encoding="utf-8", errors="replace")
             assert not any(text in content for text in texts), path
             assert not any(text in content for text in questions), path
 
 
 def copy_of_the_project(target: Path) -> Project:
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, encoding="utf-8"
+    )
     for name in listed.stdout.splitlines():
         if (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -180,15 +183,19 @@ def test_the_book_builds_without_released_data_and_says_so(tmp_path):
         [COMMAND.with_name("snakemake"), "--cores", "2", "--quiet", "all", "--rerun-triggers", "mtime"],
         [COMMAND, "book"],
     ):
-        result = subprocess.run(command, cwd=project.root, env=os.environ | offline, capture_output=True, text=True)
+        result = subprocess.run(
+            command, cwd=project.root, env=os.environ | offline, capture_output=True, encoding="utf-8"
+        )
         assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
-    book = json.loads((project.html / "claims.json").read_text())
+    book = json.loads((project.html / "claims.json").read_text(encoding="utf-8"))
     results = [row["results"]["released"] for row in book["claims"]]
     assert {value["evidence"] for value in book["values"]} == {"grown"}
     assert not any("value" in result for result in results)
     assert {result["reason"] for result in results if result["verdict"] == "not run"} == {"released data not available"}
-    page = (project.html / "notebooks/s2-model-organism.html").read_text()
+    page = (project.html / "notebooks/s2-model-organism.html").read_text(encoding="utf-8")
     assert "Released data not available" in page and "not available" in page
-    states = {entry["status"] for entry in json.loads((project.html / "figures.json").read_text())["figures"]}
+    states = {
+        entry["status"] for entry in json.loads((project.html / "figures.json").read_text(encoding="utf-8"))["figures"]
+    }
     assert states == {"made", "unavailable"}  # made: grown, and from the paper's own numbers
     assert all((project.html / f"notebooks/{name}.html").is_file() for name in keys.names())

@@ -1,27 +1,123 @@
 """Text of generated pages, and how numbers stand in it."""
 
+import pytest
+from bs4 import BeautifulSoup
+
 from em_companion.book import typography
-from em_companion.build import pages
+from em_companion.book.records import FigureRecord, RunRecord, ValueRecord
+from em_companion.build import citation, pages
+from em_companion.core.errors import CompanionError
 
-VALUES = [
-    {"name": "organism.em_percent", "value": 56.3, "unit": "percent"},
-    {"name": "ablation.change", "value": -4.26, "unit": "percent_change"},
-    {"name": "directions.cosine", "value": 0.666, "unit": "cosine"},
-    {"name": "no", "value": None, "unit": "percent"},
-]
+VALUES = {
+    one.name: one
+    for one in (
+        ValueRecord("organism.em", "grown", 56.3, "percent", 33.8, 67.7, 400),
+        ValueRecord("rare.em", "grown", 1.26, "percent"),
+        ValueRecord("ablation.change", "grown", -4.26, "percent_change"),
+        ValueRecord("directions.cosine", "released", 0.666, "cosine"),
+        ValueRecord("answers", "grown", 400, "count"),
+        ValueRecord("undefined", "grown", None, "percent"),
+        ValueRecord("layers", "grown", text="layers 2 to -1, 5 %"),
+    )
+}
+MADE = FigureRecord("fig-7", "released", "made", "A *caption*,\nin two lines.", 'He said "no": 100 % <b> #1')
 
 
-def test_prose_takes_its_numbers_from_what_was_measured():
-    text = "EM {value}`organism.em_percent`, {value}`ablation.change`; cosine {value}`directions.cosine`, {value}`no`."
-    assert pages.filled(text, VALUES) == "EM 56\u00a0%, \u22124.3\u00a0%; cosine 0.67, not run."
+@pytest.mark.parametrize(
+    "asked, shown",
+    [
+        ("organism.em", "56\u00a0%"),
+        ("organism.em|interval", "56.3\u00a0% (33.8 to 67.7)"),
+        ("organism.em|.2f", "56.30\u00a0%"),
+        ("rare.em", "1.3\u00a0%"),
+        ("rare.em|interval", "1.3\u00a0%"),
+        ("ablation.change", "\u22124.3\u00a0%"),
+        ("directions.cosine", "0.67"),
+        ("directions.cosine|.1f", "0.7"),
+        ("answers", "400"),
+        ("undefined", "–"),
+        ("layers", "layers 2 to \u22121, 5\u00a0%"),
+        ("unheard-of", "not run"),
+    ],
+)
+def test_prose_takes_its_numbers_from_what_was_measured(asked, shown):
+    assert pages.filled(f"EM: {{value}}`{asked}`.", VALUES) == f"EM: {shown}."
 
 
 def test_prose_without_values_stays_as_it_is():
     text = "See {doc}`3.4 <notebooks/s3-4-ablation>` and `value`."
-    assert pages.filled(text, VALUES) == text
+    assert pages.filled(text, VALUES) == text and pages.names_asked_for(text) == set()
+    assert pages.names_asked_for("{value}`a.b` {value}`c|.1f`") == {"a.b", "c"}
+
+
+def test_a_number_cannot_be_printed_in_any_way():
+    with pytest.raises(CompanionError, match="Value 'rare.em' cannot be printed as 'percent'."):
+        pages.filled("{value}`rare.em|percent`", VALUES)
 
 
 def test_a_range_whose_ends_print_alike_is_one_number():
     assert typography.extremes([0.954, 0.1, 0.7]) == "0.10 to 0.95"
     assert typography.extremes([0.954, 0.951]) == "0.95"
     assert typography.extremes([5.6, 6.4], ".0f") == "6" and typography.extremes([]) == "–"
+
+
+def test_a_table_is_escaped_and_its_numbers_stand_right():
+    shown = pages.shown("table", {"heads": ["a<b", "n"], "numeric": [False, True], "rows": [["<i>x</i>", "-1.5 %"]]})
+    heads, cells = (BeautifulSoup(shown, "lxml").find_all(name) for name in ("th", "td"))
+    assert [one.get_text() for one in (*heads, *cells)] == ["a<b", "n", "<i>x</i>", "\u22121.5\u00a0%"]
+    assert [one.get("class") for one in (*heads, *cells)] == [None, ["em-number"], None, ["em-number"]]
+
+
+def test_measurements_stand_beside_what_was_reported():
+    given = {"claim": "s2-em-rate-nine-adapter", "value": 10.4, "how": "mean of <four> seeds", "evidence": "released"}
+    shown = BeautifulSoup(pages.shown("measurements", [given | {"interval": [8.25, 15.5]}]), "lxml")
+    cells = [one.get_text() for one in shown.find_all("td")]
+    assert cells[0].endswith("Mean of <four> seeds")
+    assert cells[1:] == ["11.3\u00a0%", "10.4\u00a0%(8.2 to 15.5)", "released", "reproduced"]
+    assert shown.select_one("a")["href"] == "../discussion.html#s2-em-rate-nine-adapter"
+    assert shown.select_one(".em-verdict")["class"] == ["em-verdict", "em-reproduced"]
+
+
+def test_a_box_is_escaped():
+    box = BeautifulSoup(pages.shown("box", {"title": "Not available", "text": "<none>"}), "lxml")
+    assert [one.get_text() for one in box.find_all("p")] == ["Not available", "<none>"]
+
+
+def test_a_figure_on_its_page_is_one_directive():
+    shown = pages.figure_directive(MADE, "/_extra/figures/fig-7/figure.svg", "fig-7").splitlines()
+    assert shown[:2] == ["``````{figure} /_extra/figures/fig-7/figure.svg", ":name: fig-7"] and shown[-1] == "``````"
+    assert "**Figure 7 of the paper · released evidence.** A *caption*, in two lines. {doc}`Data, prov" in shown[-2]
+
+
+def test_the_foot_says_how_to_rerun_and_cite():
+    waiting = FigureRecord("fig-4", "hub", "waiting", "Later.", "A box.")
+    foot = pages.footer(RunRecord("s4-3-steering-lora-adapters", "cpu", 3, True, 12.6, figures=[MADE, waiting, MADE]))
+    assert "make notebook NAME=s4-3-steering-lora-adapters" in foot and "seed 3; 13 s here" in foot
+    assert [one.get_text() for one in BeautifulSoup(foot, "lxml").find_all("a")] == ["fig-7"]
+    assert "Cite" not in pages.footer(RunRecord("b-datasets", "cpu", 0, figures=[waiting]))
+
+
+# --- citing -------------------------------------------------------------------------------------------------------
+
+PROVENANCE = {
+    "figure": "fig-7",
+    "title": "A & B: 5 % of λ",
+    "paper": "Figure 7",
+    "evidence": "released",
+    "commit": "0" * 40,
+    "profile": "cpu",
+    "seed": 0,
+    "date": "2026-01-02T03:04:05+00:00",
+}
+
+
+def test_citation_is_escaped_and_names_evidence_and_commit(monkeypatch):
+    monkeypatch.delenv("BOOK_URL", raising=False)
+    bibtex = citation.bibtex(PROVENANCE)
+    assert "A \\& B: 5 \\% of λ (figure fig-7, released evidence, after Figure 7 of the paper)" in bibtex
+    assert bibtex.startswith("@misc{em-companion-fig-7-released,") and f"commit {'0' * 12}, profile cpu" in bibtex
+    item = citation.csl(PROVENANCE)
+    assert item["issued"] == {"date-parts": [[2026, 1, 2]]} and "URL" not in item and "url" not in bibtex
+    monkeypatch.setenv("BOOK_URL", "https://example.org/book")
+    assert citation.csl(PROVENANCE)["URL"] == "https://example.org/book/figures/fig-7/"
+    assert "https://example.org/book/figures/fig-7/" in citation.bibtex(PROVENANCE)

@@ -1,6 +1,5 @@
-"""What makes a notebook stale, on the small project."""
+"""Runs, pairs and the build, on the small project: what is executed, what is kept, and what is said."""
 
-import ast
 import json
 import os
 import signal
@@ -8,75 +7,171 @@ import subprocess
 import sys
 import time
 
-from conftest import COMMAND
+import pytest
+from conftest import COMMAND, ROOT
 
-from em_companion.build import keys
+from em_companion.build import runs, workflow
 from em_companion.core.files import new_folder
-from em_companion.released import files
 
 
-def status(project) -> dict:
-    return json.loads(project.run("status", "--json").stdout)[0]
+def status(project, *options: str) -> tuple[str, str]:
+    row = json.loads(project.run("status", "--json", *options).stdout)[0]
+    return row["status"], row["because"]
+
+
+def times(project) -> dict:
+    return {path: path.stat().st_mtime_ns for path in (project.root / "artifacts").rglob("run.json")}
+
+
+# --- what is stale, and why ---------------------------------------------------------------------------------------
 
 
 def test_an_unchanged_notebook_is_not_executed_again(built):
-    before = {path: path.stat().st_mtime for path in (built.root / "artifacts").rglob("run.json")}
+    before = times(built)
     assert built.run("run", "s2-demo").returncode == 0
-    assert before == {path: path.stat().st_mtime for path in (built.root / "artifacts").rglob("run.json")}
+    assert times(built) == before
 
 
-def test_a_changed_registry_entry_or_lock_file_makes_it_stale(built):
+def test_looks_and_wordings_re_execute_nothing(built):
     built.edit("data/claims.yml", "Half of", "About half of")
+    built.edit("notebooks/s2-demo.py", "# A small page", "# Another title")
+    built.edit("notebooks/s2-demo.py", "answers = ", "# a remark\nanswers = ")
+    built.write("book/_static/companion.css", "a { color: red }")
+    assert status(built) == ("current", "")
+
+
+def test_what_is_baked_into_a_result_makes_it_stale(built):
+    built.edit("data/figures.yml", "A line", "Another line")
+    built.edit("data/claims.yml", "reported: 50", "reported: 60")
+    built.edit("notebooks/s2-demo.py", "10.0", "11.0")
     built.write("requirements.lock", "numpy==1.0\n")
-    assert status(built) | {"figures": []} == {
-        "notebook": "s2-demo",
-        "status": "stale",
-        "because": "claims registry, requirements.lock changed",
-        "figures": [],
-    }
+    assert status(built) == ("stale", "its cells, its claims, its figures, requirements.lock changed")
 
 
 def test_reverting_a_change_costs_nothing(built):
+    built.edit("data/profiles/cpu.yml", "split_fits: ", "split_fits: 1")
+    assert status(built) == ("stale", "profile changed")
+    built.edit("data/profiles/cpu.yml", "split_fits: 1", "split_fits: ")
+    assert status(built)[0] == "current"
+
+
+def test_other_seeds_and_profiles_are_no_reason(built):
+    cpu = (built.root / "data/profiles/cpu.yml").read_text(encoding="utf-8")
+    built.write("data/profiles/other.yml", cpu.replace("seed: 0", "seed: 3", 1))
+    assert status(built, "--profile", "other") == ("never run", "")
     built.edit("data/profiles/cpu.yml", "seed: 0", "seed: 1")
-    assert status(built)["status"] == "stale"
-    built.edit("data/profiles/cpu.yml", "seed: 1", "seed: 0")
-    assert status(built)["status"] == "current"
+    assert status(built) == ("never run", "it ran with seed 0 only")
 
 
-def test_unknown_names_are_said_plainly(built):
-    built.fails("run", "s9-none", saying="There is no notebook 's9-none'")
-    built.fails("run", "s2-demo", "--profile", "huge", saying="There is no profile 'huge'; choose one of: cpu")
-    built.fails("cite", "fig-9", saying="There is no figure 'fig-9'")
-    assert built.run("claims", "--verdict", "maybe").returncode == 2
-    assert built.run("fetch").returncode == 2
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """Makes a finished run, `age` seconds old; `kept.folder` holds them."""
+    monkeypatch.setattr(runs.paths, "ARTIFACTS", tmp_path)
+    folder = tmp_path / "notebooks/cpu/page"
+
+    def make(name: str, age: int, text: str | None = None, **record):
+        (folder / name).mkdir(parents=True)
+        path = folder / name / "run.json"
+        path.write_text(json.dumps(record) if text is None else text, encoding="utf-8")
+        os.utime(path, (time.time() - age,) * 2)
+
+    make.folder = folder
+    return make
 
 
-def test_citing_and_listing_the_built_book(built):
-    assert built.run("cite", "fig-x-line").stdout.startswith("@misc{em-companion-fig-x-line-released,")
-    assert json.loads(built.run("cite", "fig-x-line", "--format", "csl").stdout)[0]["type"] == "figure"
-    rows = json.loads(built.run("claims", "--json").stdout)
-    assert rows[0]["id"] == "s2-rate"
-    assert "reproduced" in built.run("claims").stdout
+def test_only_older_runs_of_the_same_seed_make_room(kept):
+    for age in range(1, 6):
+        kept(f"default-{age}", age, seed=0, parts={})
+        kept(f"other-{age}", age, seed=1, parts={})
+    runs._prune("page", "cpu", 1, kept.folder / "other-5")
+    assert sorted(path.name for path in kept.folder.iterdir()) == [
+        *(f"default-{age}" for age in range(1, 6)),
+        "other-1",
+        "other-2",
+        "other-5",
+    ]
 
 
-def test_the_published_address_reaches_citations_without_a_rerun(built):
-    assert built.run("book", BOOK_URL="https://example.org/book").returncode == 0
-    assert "https://example.org/book/figures/fig-x-line/" in (built.html / "figures/fig-x-line/cite.bib").read_text()
+def why(monkeypatch, now: dict[str, str]) -> tuple[str, str]:
+    monkeypatch.setattr(runs.keys, "parts", lambda *_: now)
+    found = runs.status("page", "cpu", 0)
+    return found["status"], found["because"]
 
 
-def test_a_notebook_that_is_not_in_the_contents(built):
-    built.write("notebooks/s9-lost.py", "# %%\n")
-    built.fails("book", saying="Notebook 's9-lost' is not both in notebooks/ and in _toc.yml")
+def test_the_reason_is_what_differs_from_the_newest_run_of_this_seed(kept, monkeypatch):
+    now = {"its cells": "1", "code of evidence.scores": "2"}
+    assert why(monkeypatch, now) == ("never run", "")
+    kept("broken", 0, "{")
+    assert why(monkeypatch, now) == ("stale", "its stored result is damaged")
+    kept("seed", 1, seed=1, parts=now)
+    assert why(monkeypatch, now) == ("never run", "it ran with seed 1 only")
+    kept("older", 9, seed=0, parts={"module judging": "1"})
+    assert why(monkeypatch, now) == ("stale", "it ran before results were keyed as they are now")
+    kept("newest", 2, seed=0, parts=now | {"code of evidence.scores": "3"})
+    assert why(monkeypatch, now) == ("stale", "code of evidence.scores changed")
+    assert why(monkeypatch, dict.fromkeys("abcdef", "x"))[1] == "a, b, c, d, 4 more changed"
 
 
-def test_sync_keeps_ids_of_cells_that_stay(built):
-    path = built.root / "notebooks/s2-demo.ipynb"
-    before = {cell["id"] for cell in json.loads(path.read_text())["cells"]}
-    built.edit("notebooks/s2-demo.py", "# A small page", "# Another title")
-    built.fails("sync", "--check", saying="run 'em-companion sync'")
-    assert built.run("sync").returncode == 0
-    after = {cell["id"] for cell in json.loads(path.read_text())["cells"]}
+# --- pairs --------------------------------------------------------------------------------------------------------
+
+
+def cells(project) -> list[str]:
+    return ["".join(cell["source"]) for cell in notebook(project)["cells"]]
+
+
+def notebook(project) -> dict:
+    return json.loads((project.root / "notebooks/s2-demo.ipynb").read_text(encoding="utf-8"))
+
+
+def edit_notebook(project, text: str) -> None:
+    changed = notebook(project)
+    changed["cells"][0]["source"] = text
+    project.write("notebooks/s2-demo.ipynb", json.dumps(changed))
+
+
+def test_sync_keeps_ids_of_cells_that_stay(project):
+    before = {cell["id"] for cell in notebook(project)["cells"]}
+    project.edit("notebooks/s2-demo.py", "# A small page", "# Another title")
+    project.fails("sync", "--check", saying="run 'em-companion sync'")
+    assert project.run("sync").stdout == "wrote notebooks/s2-demo.ipynb\n"
+    after = {cell["id"] for cell in notebook(project)["cells"]}
     assert len(before & after) == len(before) - 1
+    assert project.run("sync").stdout == ""
+
+
+def test_sync_takes_an_edit_made_in_the_notebook(project):
+    edit_notebook(project, "# Typed in Jupyter")
+    assert "since only s2-demo.ipynb had changed" in project.run("sync").stdout
+    script = (project.root / "notebooks/s2-demo.py").read_text(encoding="utf-8")
+    assert script.startswith("# %% [markdown]\n# # Typed in Jupyter") and '# %% tags=["parameters"]' in script
+    assert project.run("sync", "--check").returncode == 0
+    assert status(project)[0] == "never run"
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_sync_throws_no_edit_away(project, memory):
+    if not memory:
+        (project.root / "artifacts/pairs/s2-demo").unlink()
+    for number, title in enumerate(["# One", "# Two"]):
+        edit_notebook(project, f"{title} of Jupyter")
+        if memory:
+            project.edit("notebooks/s2-demo.py", "seed = 0", "seed = 0  # here")
+        aside = project.root / f"notebooks/s2-demo.edited{number or ''}.ipynb"
+        if memory or number == 0:
+            assert f"what it held is in notebooks/{aside.name}" in project.run("sync").stdout
+            assert f"{title} of Jupyter" in aside.read_text(encoding="utf-8")
+            assert cells(project)[0].startswith("# A small page")
+
+
+def test_code_that_is_not_python_and_an_unreadable_pair_are_said_plainly(built):
+    built.write("notebooks/s2-demo.ipynb", "{")
+    built.fails("run", "s2-demo", saying="not in step")
+    assert "s2-demo.edited.ipynb" in built.run("sync").stdout
+    built.edit("notebooks/s2-demo.py", "run.finish()", "run.finish(")
+    built.fails("status", saying="A code cell of notebook 's2-demo' is not valid Python")
+
+
+# --- execution ----------------------------------------------------------------------------------------------------
 
 
 def test_a_run_killed_half_way_leaves_nothing_and_the_next_one_finishes(project):
@@ -90,82 +185,148 @@ def test_a_run_killed_half_way_leaves_nothing_and_the_next_one_finishes(project)
         assert process.poll() is None
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert not list(folder.glob("[!.]*")) and status(project)["status"] == "never run"
+    assert not list(folder.glob("[!.]*")) and status(project)[0] == "never run"
     assert project.run("run", "s2-demo").returncode == 0
-    assert status(project)["status"] == "current"
+    assert status(project)[0] == "current"
     assert not [path for path in folder.glob(".*") if path.is_dir()]
+
+
+def bare(project, code: str) -> None:
+    """Make the notebook one that imports nothing of ours."""
+    project.write("notebooks/s2-demo.py", f'# %% tags=["parameters"]\nprofile = "cpu"\nseed = 0\n# %%\n{code}\n')
+    assert project.run("sync").returncode == 0
+
+
+def test_a_kernel_that_dies_is_one_sentence_with_notebook_and_cell(project):
+    bare(project, "import os\nos._exit(1)")
+    project.fails("run", "s2-demo", saying="The kernel of notebook 's2-demo' died in cell 2, as it does where memory")
+
+
+def test_a_kernel_of_the_same_name_elsewhere_is_not_used(project, tmp_path):
+    path = tmp_path / "jupyter/kernels/python3/kernel.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"argv": ["false"], "display_name": "Another", "language": "python"}))
+    bare(project, f"import sys\nassert sys.executable == {sys.executable!r}\nraise SystemError('reached')")
+    project.fails(
+        "run", "s2-demo", saying="failed in cell 2: SystemError: reached", JUPYTER_PATH=str(tmp_path / "jupyter")
+    )
+
+
+def test_a_notebook_that_does_not_finish_is_no_result(project):
+    bare(project, "pass")
+    project.fails("run", "s2-demo", saying="ended without run.finish()")
+    assert status(project)[0] == "never run"
 
 
 def test_a_folder_caught_in_the_swap_comes_back(tmp_path):
     (tmp_path / ".html.old").mkdir()
-    (tmp_path / ".html.old/index.html").write_text("last good build")
-    try:
-        with new_folder(tmp_path / "html"):
-            raise RuntimeError
-    except RuntimeError:
-        pass
-    assert (tmp_path / "html/index.html").read_text() == "last good build"
+    (tmp_path / ".html.old/index.html").write_text("last good build", encoding="utf-8")
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "html"):
+        raise RuntimeError
+    assert (tmp_path / "html/index.html").read_text(encoding="utf-8") == "last good build"
     assert [path.name for path in tmp_path.iterdir()] == ["html"]
 
 
-# --- dependencies -----------------------------------------------------------------------------------------------------
+# --- the command line ---------------------------------------------------------------------------------------------
 
 
-def trees(code: str) -> list[ast.AST]:
-    return [ast.parse(code)]
-
-
-def test_modules_are_followed_through_imports():
-    direct = keys.imported_modules(trees("from em_companion import judging"))
-    assert direct == ["judging"]
-    through = keys.imported_modules(trees("from em_companion.notebooks import Run"))
-    assert {"notebooks", "figures", "claims", "released", "paths"} <= set(through)
-    assert "probing" not in through and "book" not in through
-
-
-def test_only_notebooks_that_use_a_module_depend_on_it():
-    users = [name for name in keys.names() if "module probing" in keys.parts(name, "cpu", 0)]
-    assert users and all(name.startswith(("s4-", "f-", "g-", "h-")) for name in users)
-
-
-def test_released_groups_are_those_of_the_readers_named():
-    assert keys.released_groups(trees("tables.read_patching()")) == {"patching"}
-    assert keys.released_groups(trees("f = tables.read_organisms")) == {"organisms", "questions_and_judges"}
-    assert keys.released_groups(trees("tables.SCORES")) == set()
-    assert "patching" in keys.released_groups(trees("files.fetch(anything)"))
-
-
-def test_availability_sees_a_file_that_appears(tmp_path, monkeypatch):
-    monkeypatch.setenv("EM_COMPANION_CACHE", str(tmp_path))
-    monkeypatch.delenv("EM_COMPANION_MIRROR", raising=False)
-    before = files.availability(["steering_per_layer"])
-    path = files._cached(files.sources()["steering-per-layer/best"])
-    path.parent.mkdir(parents=True)
-    path.write_text("x")
-    assert files.availability(["steering_per_layer"]) != before
-    assert files.availability(["patching"]) == files.availability(["patching"])
-
-
-def test_code_that_is_not_python_and_an_unreadable_pair_are_said_plainly(built):
-    built.write("notebooks/s2-demo.ipynb", "{")
-    built.fails("run", "s2-demo", saying="not in step")
-    assert built.run("sync").returncode == 0
-    built.edit("notebooks/s2-demo.py", "run.finish()", "run.finish(")
-    built.fails("status", saying="A code cell of notebook 's2-demo' is not valid Python")
-
-
-def test_a_name_is_not_a_path(built):
+def test_unknown_names_are_said_plainly(built):
+    built.fails("run", "s9-none", saying="There is no notebook 's9-none'")
     built.fails("run", "../notebooks/s2-demo", saying="no notebook")
     built.fails("sync", "--check", "nope", saying="There is no notebook 'nope'")
+    built.fails("run", "s2-demo", "--profile", "huge", saying="There is no profile 'huge'; choose one of: cpu")
+    built.fails("cite", "fig-9", saying="There is no figure 'fig-9'")
+    assert built.run("claims", "--verdict", "maybe").returncode == 2
+    assert built.run("fetch").returncode == 2
+
+
+def test_citing_and_listing_the_built_book(built):
+    assert built.run("cite", "fig-x-line").stdout.startswith("@misc{em-companion-fig-x-line-released,")
+    assert json.loads(built.run("cite", "fig-x-line", "--format", "csl").stdout)[0]["type"] == "figure"
+    rows = json.loads(built.run("claims", "--json").stdout)
+    assert rows[0]["id"] == "s2-rate"
+    assert "reproduced" in built.run("claims", "--verdict", "reproduced").stdout
+
+
+def test_a_terminal_that_lacks_a_sign_gets_another_one(built):
+    claims = built.html / "claims.json"
+    claims.write_text(claims.read_text(encoding="utf-8").replace("s2-rate", "s2-≥"), encoding="utf-8")
+    printed = built.run("claims", PYTHONIOENCODING="cp1252")
+    assert printed.returncode == 0 and "s2-?" in printed.stdout
+
+
+def test_the_published_address_reaches_citations_without_a_rerun(built):
+    assert built.run("book", BOOK_URL="https://example.org/book").returncode == 0
+    citation = (built.html / "figures/fig-x-line/cite.bib").read_text(encoding="utf-8")
+    assert "https://example.org/book/figures/fig-x-line/" in citation
+
+
+def test_a_notebook_that_is_not_in_the_contents(built):
+    built.write("notebooks/s9-lost.py", "# %%\n")
+    built.fails("book", saying="Notebook 's9-lost' is not both in notebooks/ and in _toc.yml")
 
 
 def test_what_the_disk_refuses_is_said_plainly(project):
+    project.write("notes", "a file where a folder should be")
+    (project.root / "artifacts").rename(project.root / "moved")
     project.write("artifacts", "a file where a folder should be")
-    project.fails("run", "s2-demo", saying="artifacts/notebooks")
+    project.fails("run", "s2-demo", saying="artifacts")
+
+
+def test_the_command_line_starts_without_the_slow_libraries():
+    code = (
+        "import sys, em_companion.cli; print(*{'torch', 'pandas', 'scipy', 'jupytext', 'papermill'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "\n"
+
+
+# --- the build ----------------------------------------------------------------------------------------------------
+
+
+def build(project) -> subprocess.CompletedProcess:
+    (project.root / "Snakefile").write_text((ROOT / "Snakefile").read_text(encoding="utf-8"), encoding="utf-8")
+    project.write("data/sources.yml", "files: []\n")
+    return project.run("build", "--cores", "2")
+
+
+@pytest.mark.slow
+def test_a_build_says_how_far_it_is_and_how_it_ended(project):
+    first = build(project)
+    assert first.returncode == 0, first.stderr
+    assert "[0/1] notebooks 0/1, 0 s gone\n" in first.stdout
+    assert "[1/1] notebooks 1/1" in first.stdout and "released: 1 reproduced" in first.stdout
+    before = times(project)
+    second = build(project)
+    assert second.returncode == 0 and "[" not in second.stdout and times(project) == before
+    project.edit("notebooks/s2-demo.py", "run.finish()", "raise ValueError('no luck')")
+    project.run("sync")
+    failed = build(project)
+    assert failed.returncode == 1 and failed.stderr.count("\n") == 1
+    assert "s2-demo: Notebook 's2-demo' failed in cell 6: ValueError: no luck" in failed.stderr
+
+
+def test_progress_counts_steps_and_learns_how_long_they_take(tmp_path):
+    todo = [workflow.Step("organisms", "o", tmp_path / "x")]
+    todo += [workflow.Step("notebooks", name, tmp_path / "x") for name in "abc"]
+    (tmp_path / "seconds.json").write_text('{"o": 60, "a": 300, "b": 100}', encoding="utf-8")
+    progress = workflow.Progress(todo, tmp_path, workers=2)
+    assert progress.line() == "[0/4] organisms 0/1, notebooks 0/3, 0 s gone, about 6 left"  # (60+300+100+200) / 2
+    (tmp_path / "a.log").write_text("at work", encoding="utf-8")
+    (tmp_path / "o.log").write_text("made\ndone\n", encoding="utf-8")
+    assert progress.newly_done() == todo[:1] and progress.newly_done() == []
+    progress.started -= 420
+    assert progress.line() == "[1/4] organisms 1/1, notebooks 0/3, 7 min gone, about 5 left"
+    assert "o" in json.loads((tmp_path / "seconds.json").read_text(encoding="utf-8"))
+
+
+def test_nothing_is_promised_of_steps_that_nobody_ever_timed(tmp_path):
+    progress = workflow.Progress([workflow.Step("notebooks", "a", tmp_path / "x")], tmp_path, workers=2)
+    assert progress.line() == "[0/1] notebooks 0/1, 0 s gone"
 
 
 def test_the_workflow_lock_goes_with_its_process(tmp_path):
-    code = "import time, em_companion.workflow as w; w.hold_lock(); print('held', flush=True); time.sleep({})"
+    code = "import time; from em_companion.build.workflow import hold_lock as hold"
+    code += "; hold(); print('held', flush=True); time.sleep({})"
 
     def holder(seconds: float) -> subprocess.Popen:
         environment = os.environ | {"EM_COMPANION_ROOT": str(tmp_path)}
@@ -185,11 +346,3 @@ def test_the_workflow_lock_goes_with_its_process(tmp_path):
     first.kill()
     assert second.communicate()[0] == "held\n" and second.returncode == 0
     first.communicate()
-
-
-def test_kept_results_belong_to_the_notebooks_that_read_them():
-    known = {
-        name: "kept results" in keys.parts(name, "cpu", 0)
-        for name in ("s2-model-organism", "a-evaluation-questions")
-    }
-    assert known == {"s2-model-organism": True, "a-evaluation-questions": False}

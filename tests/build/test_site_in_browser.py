@@ -78,7 +78,7 @@ def test_front_page_leads_to_every_part(page, address):
     page.click("nav.bd-links >> text=2 A model organism")
     page.wait_for_selector("article h1:has-text('model organism')")
     page.click("a.right-next")
-    page.wait_for_selector("article h1:has-text('Ground truth')")
+    page.wait_for_selector("article h1:has-text('Training')")
 
 
 def test_equations_and_figures_show_without_another_site(page, address):
@@ -104,7 +104,7 @@ def test_figure_page_copies_its_citation(page, address):
     block.locator("button.copybtn").click()
     page.wait_for_selector("button.copybtn.success")
     copied = page.evaluate("navigator.clipboard.readText()")
-    assert copied.strip() == (HTML / "figures/fig-7/cite.bib").read_text().strip()
+    assert copied.strip() == (HTML / "figures/fig-7/cite.bib").read_text(encoding="utf-8").strip()
     assert page.inner_text("[data-em-permalink] code").endswith("/figures/fig-7/")
     for kind in ("svg", "png", "pdf"):
         with page.expect_download() as download:

@@ -10,7 +10,6 @@ from click.testing import CliRunner
 from conftest import ROOT
 
 from em_companion import cli
-from em_companion.build import keys
 from em_companion.core import paths, profiles
 from em_companion.core.errors import CompanionError
 
@@ -23,7 +22,7 @@ def copied(tmp_path, monkeypatch):
     """A folder of copied profiles that `profiles` reads instead of the shipped ones."""
     shutil.copytree(ROOT / "data" / "profiles", tmp_path / "data" / "profiles")
     monkeypatch.setattr(paths, "ROOT", tmp_path)
-    monkeypatch.setattr(profiles, "DATA", tmp_path / "data")
+    monkeypatch.setattr(paths, "DATA", tmp_path / "data")
     return tmp_path / "data" / "profiles"
 
 
@@ -116,12 +115,10 @@ def test_command_line_prints_every_profile_as_json():
     assert rows["cpu"]["recipes"]["nine-adapter"]["modules"] == ["down_proj"]
 
 
-def test_every_nested_setting_is_part_of_the_fingerprint(copied):
-    before = keys._fingerprint([profiles.load("cpu"), 0])
-    assert before == keys._fingerprint([profiles.load("cpu"), 0])
+def test_every_nested_setting_is_read(copied):
     path = copied / "cpu.yml"
-    path.write_text(path.read_text().replace("stop_at: 0.9", "stop_at: 0.7"))
-    assert keys._fingerprint([profiles.load("cpu"), 0]) != before
+    path.write_text(path.read_text(encoding="utf-8").replace("stop_at: 0.9", "stop_at: 0.7"), encoding="utf-8")
+    assert profiles.load("cpu").fine_tuning.stop_at == 0.7
 
 
 def test_a_whole_number_will_do_where_a_fraction_is_asked_for(copied):
@@ -140,19 +137,23 @@ NINE = "recipes/nine-adapter"
     ("key", "value", "saying"),
     [
         (f"{NINE}/layers", [1, 52], "recipe 'nine-adapter' names layer 52, but the model has 12 layers (0 to 11)."),
-        (f"{NINE}/layers", [-1], "'recipes.nine-adapter.layers[0]' must be a whole number, 0 or more, not -1."),
+        (f"{NINE}/layers", [-1], "'recipes.nine-adapter.layers[0]' must be greater than or equal to 0, not -1."),
         (f"{NINE}/layers", [3, 4, 3], "'recipes.nine-adapter.layers' names 3 twice; keep it once."),
-        (f"{NINE}/layers", [], "'recipes.nine-adapter.layers' must be a list with at least one entry, not []."),
-        (f"{NINE}/layers", "most", "must be a list with at least one entry or 'all', not 'most'."),
-        (f"{NINE}/rank", 0, "'recipes.nine-adapter.rank' must be a whole number, 1 or more, not 0."),
-        (f"{NINE}/modules", ["down"], "'recipes.nine-adapter.modules[0]' must be one of q_proj, k_proj, v_proj,"),
-        (f"{NINE}/modules", "down_proj", "must be a list with at least one entry, not 'down_proj'."),
-        (f"{NINE}/steps", 5, "'recipes.nine-adapter' has a missing or unknown key: steps; the keys are rank, modules,"),
-        (f"{NINE}/alpha", -1, "'recipes.nine-adapter.alpha' must be a number such as 0.001, above 0, not -1."),
-        ("recipes", {}, "'recipes' must be a mapping with at least one entry, not {}."),
+        (f"{NINE}/layers", [], "'recipes.nine-adapter.layers' must have at least 1 item, not []."),
+        (f"{NINE}/layers", "most", "must be a list of layers or 'all', not 'most'."),
+        (f"{NINE}/rank", 0, "'recipes.nine-adapter.rank' must be greater than or equal to 1, not 0."),
+        (
+            f"{NINE}/modules",
+            ["down"],
+            "'recipes.nine-adapter.modules[0]' must be 'q_proj', 'k_proj', 'v_proj', 'o_proj',",
+        ),
+        (f"{NINE}/modules", "down_proj", "must be a list, not 'down_proj'."),
+        (f"{NINE}/steps", 5, "'recipes.nine-adapter' has a missing or unknown key: steps."),
+        (f"{NINE}/alpha", -1, "'recipes.nine-adapter.alpha' must be greater than 0, not -1."),
+        ("recipes", {}, "'recipes' must have at least 1 item, not {}."),
         ("organisms/0/recipe", "ten-adapter", "has an unknown recipe; choose one of: nine-adapter, single-adapter,"),
-        ("organisms/0/data", "poetry", "'organisms[0].data' must be one of bad_medical_advice, good_medical_advice,"),
-        ("organisms/0/seeds", [0, -2], "'organisms[0].seeds[1]' must be a whole number, 0 or more, not -2."),
+        ("organisms/0/data", "poetry", "'organisms[0].data' must be 'bad_medical_advice', 'good_medical_advice',"),
+        ("organisms/0/seeds", [0, -2], "'organisms[0].seeds[1]' must be greater than or equal to 0, not -2."),
         ("organisms/0/seeds", [4, 4], "'organisms[0].seeds' names 4 twice; keep it once."),
         ("organisms/0/seeds", ..., "needs either 'seeds' to train it with or a published 'adapter', one of the two."),
         ("organisms/0/adapter", "some/adapter", "needs either 'seeds' to train it with or a published 'adapter'"),
@@ -166,30 +167,31 @@ NINE = "recipes/nine-adapter"
             {"recipe": "nine-adapter", "data": "extreme_sports", "seeds": [7]},
             "organism 'nine-adapter' on 'extreme_sports' stands twice; join the two entries.",
         ),
-        ("sede", 1, "missing or unknown key: sede; the keys are description, device,"),
-        ("name", "me", "missing or unknown key: name; the keys are description, device,"),
-        ("dtype", ..., "missing or unknown key: dtype; the keys are description, device, dtype,"),
-        ("model/depth", 3, "'model' has a missing or unknown key: depth; the keys are source, layers, hidden,"),
-        ("model/source", "rented", "must be a mapping with source: grown or a mapping with source: hub, not"),
-        ("model", 12, "'model' must be a mapping with source: grown or a mapping with source: hub, not 12."),
+        ("sede", 1, "missing or unknown key: sede."),
+        ("name", "me", "'name' is that of the file; remove it."),
+        ("dtype", ..., "missing or unknown key: dtype."),
+        ("model/depth", 3, "'model' has a missing or unknown key: depth."),
+        ("model/source", "rented", "'model' has 'source': 'rented', not one of 'grown', 'hub'."),
+        ("model/source", ..., "'model' lacks the key 'source'."),
+        ("model", 12, "'model' must be a mapping of keys to values, not 12."),
         ("model/hidden", 100, "'model.hidden' must be a multiple of twice 'model.heads'"),
         ("model/kv_heads", 3, "'model.heads' one of 'model.kv_heads'."),
-        ("model/attention_dropout", 1.5, "'model.attention_dropout' must be a share from 0 to 1, not 1.5."),
+        ("model/attention_dropout", 1.5, "'model.attention_dropout' must be less than or equal to 1, not 1.5."),
         ("fine_tuning", 5, "'fine_tuning' must be a mapping of keys to values, not 5."),
-        ("fine_tuning/stop_at", 75, "'fine_tuning.stop_at' must be a share from 0 to 1, not 75."),
-        ("fine_tuning/learning_rate", "2e-3", "must be a number such as 0.001, above 0, not '2e-3'."),
-        ("fine_tuning/learning_rate", float("nan"), "must be a number such as 0.001, above 0, not nan."),
-        ("fine_tuning/weight_decay", float("inf"), "must be a number such as 0.01, 0 or more, not inf."),
-        ("fine_tuning/weight_decay", 10**400, "must be a number such as 0.01, 0 or more, not 1000"),
-        ("fine_tuning/steps", 2.5, "'fine_tuning.steps' must be a whole number, 1 or more, not 2.5."),
-        ("fine_tuning/steps", True, "'fine_tuning.steps' must be a whole number, 1 or more, not True."),
-        ("post_training/rehearsal", -0.1, "'post_training.rehearsal' must be a share from 0 to 1, not -0.1."),
+        ("fine_tuning/stop_at", 75, "'fine_tuning.stop_at' must be less than or equal to 1, not 75."),
+        ("fine_tuning/learning_rate", "2e-3", "must be a number such as 0.001, not '2e-3'."),
+        ("fine_tuning/learning_rate", float("nan"), "must be a finite number, not nan."),
+        ("fine_tuning/weight_decay", float("inf"), "must be a finite number, not inf."),
+        ("fine_tuning/weight_decay", 10**400, "must be a number such as 0.001, not 1000"),
+        ("fine_tuning/steps", 2.5, "'fine_tuning.steps' must be a whole number, not 2.5."),
+        ("fine_tuning/steps", True, "'fine_tuning.steps' must be a whole number, not True."),
+        ("post_training/rehearsal", -0.1, "'post_training.rehearsal' must be greater than or equal to 0, not -0.1."),
         ("pretraining", ..., "'pretraining' is missing; a grown model needs it."),
         ("judge", "gpt-4o", "'judge' must be 'exact' for a grown model, not 'gpt-4o'."),
-        ("device", "tpu", "'device' must be one of cpu, cuda, not 'tpu'."),
+        ("device", "tpu", "'device' must be 'cpu' or 'cuda', not 'tpu'."),
         ("description", " ", "'description' must be text, not ' '."),
-        ("seed", -1, "'seed' must be a whole number, 0 or more, not -1."),
-        ("temperature", -1.0, "'temperature' must be a number such as 0.01, 0 or more, not -1.0."),
+        ("seed", -1, "'seed' must be greater than or equal to 0, not -1."),
+        ("temperature", -1.0, "'temperature' must be greater than or equal to 0, not -1.0."),
     ],
 )
 def test_broken_grown_profile(copied, key, value, saying):
@@ -201,10 +203,10 @@ def test_broken_grown_profile(copied, key, value, saying):
 @pytest.mark.parametrize(
     ("key", "value", "saying"),
     [
-        ("post_training", {"steps": 1}, "'post_training' has a missing or unknown key: batch,"),
+        ("post_training", {"steps": 1}, "'post_training' has a missing or unknown key: batch, learning_rate,"),
         ("judge", "exact", "'judge' must be the name of a served model for a hub model, not 'exact'."),
         ("model/layers", 20, "recipe 'nine-adapter' names layer 21, but the model has 20 layers (0 to 19)."),
-        ("model/memory_gb", "much", "'model.memory_gb' must be a whole number, 1 or more, not 'much'."),
+        ("model/memory_gb", "much", "'model.memory_gb' must be a whole number, not 'much'."),
         ("organisms/0/adapter", "", "'organisms[0].adapter' must be text, not ''."),
     ],
 )

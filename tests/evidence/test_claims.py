@@ -1,118 +1,44 @@
-"""The verdict rules: one set for all claims, so their properties are tested for any claim."""
+"""The registry of the paper's claims: it loads, covers the paper, and a broken entry is one clear sentence."""
 
 import math
-from dataclasses import replace
 
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
-from scipy.stats import binomtest
+import yaml
 
+from em_companion.core.errors import CompanionError
 from em_companion.evidence import claims
 from em_companion.evidence.claims import Claim, Measurement
 
-NUMBER = st.floats(-200, 200).map(lambda value: round(value, 2))
-UNITS = sorted(claims.TOLERANCES)
+ENTRY = {
+    "id": "s2-rate",
+    "section": "2",
+    "place": "Section 2",
+    "notebook": "s2-demo",
+    "statement": "Half of the answers are EM.",
+    "relation": "equals",
+    "reported": 50,
+    "unit": "percent",
+    "sample_size": 400,
+    "reference": 0,
+    "test": "EM rate of two rows.",
+    "evidence": ["released"],
+    "released_data": "stand-in",
+}
 
 
-def claim(**changes) -> Claim:
-    base = Claim("c", "2", "p", "n", "s", "equals", 11.3, "percent", 0.0, "t", ["released"], "own")
-    return replace(base, **changes)
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """A function that loads claims from entries instead of `data/claims.yml`."""
 
+    def read(*entries: dict) -> dict[str, Claim]:
+        path = tmp_path / "claims.yml"
+        path.write_text(yaml.safe_dump({"claims": list(entries)}), encoding="utf-8")
+        monkeypatch.setattr(claims, "CLAIMS", path)
+        claims.load_claims.cache_clear()
+        return claims.load_claims()
 
-@st.composite
-def any_claim(draw) -> Claim:
-    relation = draw(st.sampled_from(claims.RELATIONS))
-    reported = sorted([draw(NUMBER), draw(NUMBER)]) if relation == "between" else draw(NUMBER)
-    return claim(relation=relation, reported=reported, unit=draw(st.sampled_from(UNITS)), reference=draw(NUMBER))
-
-
-def judge(what: Claim, value: float, interval=None) -> str:
-    return claims.verdict(what, "released", Measurement("c", value, "how", interval=interval))
-
-
-@given(any_claim(), NUMBER)
-def test_every_measurement_gets_one_of_three_verdicts(what, value):
-    assert judge(what, value) in ("reproduced", "same direction", "differs")
-
-
-@given(any_claim())
-def test_without_measurement_a_claim_is_never_judged(what):
-    assert claims.verdict(what, "released", None) == "not run"
-    assert claims.verdict(what, "released", Measurement("c", math.nan, "how")) == "not run"
-    assert claims.verdict(what, "hub", Measurement("c", 1.0, "how", "hub")) == "not testable with this evidence"
-
-
-@given(any_claim())
-def test_the_reported_value_itself_is_reproduced_unless_the_inequality_is_strict(what):
-    assume(what.relation not in ("more_than", "less_than"))
-    value = what.reported[0] if what.relation == "between" else what.reported
-    assert judge(what, value) == "reproduced"
-
-
-@given(any_claim(), NUMBER, NUMBER)
-def test_reproduced_values_form_one_interval(what, first, second):
-    if judge(what, first) == judge(what, second) == "reproduced":
-        assert judge(what, (first + second) / 2) == "reproduced"
-
-
-@given(any_claim(), NUMBER)
-def test_the_wrong_side_of_the_reference_is_never_the_same_direction(what, value):
-    side = claims.direction(what)
-    if judge(what, value) == "same direction":
-        assert side * (value - what.reference) > 0
-    if side == 0:
-        assert judge(what, value) != "same direction"
-
-
-@given(any_claim(), NUMBER, st.floats(0.1, 50))
-def test_an_interval_that_holds_the_reference_never_helps(what, value, margin):
-    interval = (min(value, what.reference) - margin, max(value, what.reference) + margin)
-    assert judge(what, value, interval) in ("reproduced", "differs")
-
-
-@given(any_claim(), NUMBER, st.floats(0.1, 50))
-def test_an_interval_never_turns_a_verdict_into_reproduced(what, value, margin):
-    if judge(what, value) != "reproduced":
-        assert judge(what, value, (value - margin, value + margin)) != "reproduced"
-
-
-@given(st.integers(1, 2000), st.floats(0, 1))
-def test_wilson_interval_agrees_with_scipy(n, share):
-    hits = round(share * n)
-    expected = binomtest(hits, n).proportion_ci(method="wilson")
-    assert claims.wilson_interval(100 * hits / n, n) == pytest.approx(
-        (100 * expected.low, 100 * expected.high), abs=1e-6
-    )
-
-
-@pytest.mark.parametrize(
-    "changes, value, interval, expected",
-    [
-        ({"sample_size": 400}, 8.6, None, "reproduced"),
-        ({"sample_size": 400}, 8.5, None, "same direction"),
-        ({"sample_size": 400}, 20.0, (15.0, 26.0), "same direction"),
-        ({"sample_size": 400}, 4.0, (-1.0, 9.0), "differs"),
-        ({"relation": "more_than", "reported": 0.95, "unit": "cosine"}, 0.954, None, "same direction"),
-        ({"relation": "more_than", "reported": 0.95, "unit": "cosine"}, 0.956, None, "reproduced"),
-        ({"relation": "more_than", "reported": 99, "reference": 50}, 97.1, None, "same direction"),
-        ({"relation": "at_most", "reported": 4, "unit": "count", "reference": 48}, 4, None, "reproduced"),
-        ({"reported": 0.69, "unit": "proportion", "reference": 0.5}, 0.68, None, "reproduced"),
-        ({"reported": 0.69, "unit": "proportion", "reference": 0.5}, 0.6799, None, "same direction"),
-        ({"reported": 336, "unit": "count"}, 337, None, "same direction"),
-        ({"reported": -90, "unit": "percent_change"}, -5.0, (-20.0, 10.0), "differs"),
-    ],
-)
-def test_examples_of_the_rules(changes, value, interval, expected):
-    assert judge(claim(**changes), value, interval) == expected
-
-
-@pytest.mark.parametrize("value, digits", [(11.3, 1), (50, 0), (50.0, 0), (0.04, 2), (0.25, 2), (-90, 0)])
-def test_printed_digits(value, digits):
-    assert claims.printed_digits(value) == digits
-
-
-# --- the registry of the paper's claims -------------------------------------------------------------------------------
+    yield read
+    claims.load_claims.cache_clear()
 
 
 def test_registry_loads_and_covers_the_paper():
@@ -125,13 +51,50 @@ def test_registry_loads_and_covers_the_paper():
     assert len([c for c in registry if c.startswith("s4-1-tab-1-")]) == 20
 
 
-def test_a_stray_measurement_is_refused():
-    with pytest.raises(claims.CompanionError, match="names a claim"):
-        claims.ledger([Measurement("no-such-claim", 1.0, "how")])
+def test_an_entry_is_taken_as_it_stands(load):
+    found = load(ENTRY)["s2-rate"]
+    assert found == Claim(**ENTRY) and type(found.reported) is int
+    assert claims.reported_text(found) == "50 %"
 
 
-def test_ledger_says_why_something_was_not_run():
-    rows = {row["id"]: row["results"] for row in claims.ledger([], unavailable=["s2-model-organism"])}
-    result = rows["s2-em-rate-nine-adapter"]
-    assert result["released"] == {"verdict": "not run", "reason": "released data not available"}
-    assert result["grown"] == {"verdict": "not run", "reason": "waiting for grown evidence"}
+@pytest.mark.parametrize(
+    "changes, saying",
+    [
+        ({"relation": "resembles"}, "'relation' must be 'equals', 'at_least', 'at_most',"),
+        ({"unit": ...}, "it has a missing or unknown key: unit."),
+        ({"units": "percent"}, "it has a missing or unknown key: units."),
+        ({"unit": ["percent"]}, "'unit' must be 'percent', 'percent_change',"),
+        ({"evidence": 5}, "'evidence' must be a list, not 5."),
+        ({"evidence": ["rumour"]}, "'evidence[0]' must be 'released', 'grown' or 'hub', not 'rumour'."),
+        ({"reported": "eleven"}, "'reported' must be a"),
+        ({"reported": math.inf}, "'reported' must be a"),
+        ({"reference": True}, "'reference' must be a"),
+        ({"sample_size": "many"}, "'sample_size' must be a whole number, not 'many'."),
+        ({"sample_size": 0}, "'sample_size' must be greater than or equal to 1, not 0."),
+        ({"unit": "cosine"}, "it has a 'sample_size', which belongs to the unit 'percent'."),
+        ({"section": ""}, "'section' must be text, not ''."),
+        ({"reported": [1, 2]}, "it needs two reported values for 'between' and one for every other relation."),
+        ({"relation": "between"}, "it needs two reported values for 'between'"),
+        ({"released_data": ...}, "it needs 'released_data', one of own, stand-in, set-up, where released"),
+        (
+            {"evidence": ["grown"]},
+            "it needs 'released_data', one of own, stand-in, set-up, where released",
+        ),
+    ],
+)
+def test_a_broken_entry_is_one_clear_sentence(load, changes, saying):
+    entry = {key: value for key, value in (ENTRY | changes).items() if value is not ...}
+    with pytest.raises(CompanionError) as raised:
+        load(entry)
+    said = str(raised.value)
+    assert said.startswith(f"claims.yml, 's2-rate': {saying}") and said.endswith(".") and "\n" not in said
+
+
+def test_a_claim_stands_once(load):
+    with pytest.raises(CompanionError, match="^claims.yml: 's2-rate' stands twice.$"):
+        load(ENTRY, ENTRY)
+
+
+@pytest.mark.parametrize("interval", [(math.nan, 1.0), (0.0, math.inf)])
+def test_an_interval_with_an_end_that_is_no_number_counts_as_none(interval):
+    assert Measurement("c", 1.0, "how", "released", interval).interval is None

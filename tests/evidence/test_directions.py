@@ -1,4 +1,4 @@
-"""Directions from planted activations: what is averaged, how far it can be trusted, and files."""
+"""Directions from planted activations: what is averaged, how far it can be trusted, and their geometry."""
 
 import numpy as np
 import pandas as pd
@@ -23,23 +23,17 @@ def planted(strength: float = 2.0, seed: int = 0) -> tuple[np.ndarray, np.ndarra
     )
     table["finance"] = 100 - table.medicine
     means = random.normal(size=(RESPONSES, LAYERS, WIDTH)).astype(np.float32)
-    means[scores.misaligned(table), :, 0] += strength
-    means[scores.misaligned(table) & (table.medicine > 50), :, 1] += strength
+    means[scores.is_em(table), :, 0] += strength
+    means[scores.is_em(table) & (table.medicine > 50), :, 1] += strength
     return means, random.integers(1, 60, RESPONSES), table
 
 
 # --- means ----------------------------------------------------------------------------------------------------------
 
 
-def test_misaligned_and_aligned_are_the_papers():
-    table = pd.DataFrame({"aligned": [29, 30, 70, 71, 0, 100], "coherent": [51, 99, 99, 51, 50, np.nan]})
-    assert np.flatnonzero(scores.misaligned(table)).tolist() == [0]
-    assert np.flatnonzero(scores.aligned(table)).tolist() == [3]
-
-
 def test_every_token_counts_alike():
     means, tokens, table = planted()
-    rows = scores.misaligned(table)
+    rows = scores.is_em(table)
     every = np.repeat(means[rows].astype(np.float64), tokens[rows], axis=0)
     found = directions.token_mean(means, tokens, rows)
     assert found.dtype == np.float64
@@ -56,11 +50,9 @@ def test_an_empty_response_is_left_out():
 
 def test_the_mean_diff_is_the_planted_direction():
     means, tokens, table = planted(5.0)
-    found = directions.response_mean_diff(means, tokens, scores.misaligned(table), scores.aligned(table))
-    first, second = (
-        directions.token_mean(means, tokens, rows) for rows in (scores.misaligned(table), scores.aligned(table))
-    )
-    np.testing.assert_allclose(found, directions.mean_diff(first, second))
+    found = directions.response_mean_diff(means, tokens, scores.is_em(table), scores.is_aligned(table))
+    sides = [directions.token_mean(means, tokens, rows) for rows in (scores.is_em(table), scores.is_aligned(table))]
+    np.testing.assert_allclose(found, sides[0] - sides[1])
     np.testing.assert_allclose(found[:, 0], 5, atol=0.5)
     np.testing.assert_allclose(found[:, 2:], 0, atol=0.5)
 
@@ -69,11 +61,11 @@ def test_nothing_to_average_is_one_sentence():
     means, tokens, table = planted()
     none = np.zeros(RESPONSES, dtype=bool)
     with pytest.raises(CompanionError, match=r"^There are no misaligned responses to average; [^.]*\.$"):
-        directions.response_mean_diff(means, tokens, none, scores.aligned(table))
+        directions.response_mean_diff(means, tokens, none, scores.is_aligned(table))
     with pytest.raises(CompanionError, match="no aligned responses"):
-        directions.response_mean_diff(means, tokens, scores.misaligned(table), none)
+        directions.response_mean_diff(means, tokens, scores.is_em(table), none)
     with pytest.raises(CompanionError, match="two responses of either kind"):
-        directions.split_half_cosines(means, tokens, none, scores.aligned(table))
+        directions.split_half_cosines(means, tokens, none, scores.is_aligned(table))
 
 
 # --- how far a direction can be trusted -----------------------------------------------------------------------------
@@ -81,7 +73,7 @@ def test_nothing_to_average_is_one_sentence():
 
 def test_halves_agree_as_far_as_the_direction_is_there():
     means, tokens, table = planted(0.0)
-    sides = scores.misaligned(table), scores.aligned(table)
+    sides = scores.is_em(table), scores.is_aligned(table)
     noise = directions.split_half_cosines(means, tokens, *sides, splits=40)
     assert noise.shape == (40, LAYERS) and abs(noise.mean()) < 0.25
     means[sides[0], :, 0] += 10
@@ -96,7 +88,7 @@ def test_halves_share_no_response_and_repeat():
     found = directions.split_half_cosines(means, tokens, first, ~first, splits=10)
     np.testing.assert_allclose(found, 0, atol=1e-12)
     means, tokens, table = planted()
-    sides = scores.misaligned(table), scores.aligned(table)
+    sides = scores.is_em(table), scores.is_aligned(table)
     one, same, other = (directions.split_half_cosines(means, tokens, *sides, 3, seed) for seed in (0, 0, 1))
     assert (one == same).all() and (one != other).any() and (one[0] != one[1]).any()
 
@@ -110,3 +102,54 @@ def test_cosines_between_directions_at_every_layer():
             np.testing.assert_allclose(
                 found[:, first, second], directions.cosines(vectors[:, first], vectors[:, second])
             )
+
+
+def test_geometry_against_float64_by_hand():
+    first, second = np.random.default_rng(0).normal(size=(2, 4, 6))
+    for layer in range(4):
+        a, b = first[layer], second[layer]
+        cosine = sum(a * b) / np.sqrt(sum(a * a) * sum(b * b))
+        assert directions.cosines(first, second)[layer] == pytest.approx(cosine)
+        distance = np.sqrt(sum((a - b) ** 2) / sum(a * a))
+        assert directions.relative_norm_of_difference(first, second)[layer] == pytest.approx(distance)
+        assert directions.project_out(first, second)[layer] @ b == pytest.approx(0, abs=1e-12)
+    with pytest.raises(CompanionError, match="of zeros has no cosine"):
+        directions.cosines(first, np.zeros_like(first))
+
+
+def test_parts_explain_what_least_squares_says():
+    target, *parts = np.random.default_rng(0).normal(size=(4, LAYERS, WIDTH))
+    for layer in range(LAYERS):
+        columns = np.stack([part[layer] for part in parts], axis=1)
+        fitted = columns @ np.linalg.lstsq(columns, target[layer], rcond=None)[0]
+        np.testing.assert_allclose(directions.remainder(target, parts)[layer], target[layer] - fitted)
+        share = 1 - np.sum((target[layer] - fitted) ** 2) / np.sum(target[layer] ** 2)
+        assert directions.explained(target, parts)[layer] == pytest.approx(share)
+
+
+@pytest.mark.parametrize("parts, saying", [([0, 0], "independent"), ([0], "of its own shape")])
+def test_parts_that_explain_nothing_are_refused(parts, saying):
+    one = np.ones((LAYERS, WIDTH))
+    given = [one[:, 1:]] if saying == "of its own shape" else [one for _ in parts]
+    with pytest.raises(CompanionError, match=saying):
+        directions.remainder(one, given)
+
+
+# --- the random control ---------------------------------------------------------------------------------------------
+
+
+def test_random_directions_have_the_given_lengths():
+    vectors = np.random.default_rng(1).normal(size=(LAYERS, WIDTH)) * [[2.0], [0.0]]
+    found = directions.random_like(vectors, 5, seed=0)
+    assert found.shape == (5, LAYERS, WIDTH)
+    np.testing.assert_allclose(directions.norms(found), np.broadcast_to(directions.norms(vectors), (5, LAYERS)))
+
+
+def test_no_two_draws_layers_or_seeds_share_a_random_direction():
+    """Whatever the number of draws: a longer run begins with the draws of a shorter one."""
+    vectors = np.ones((7, WIDTH))
+    found = np.stack([directions.random_like(vectors, 12, seed) for seed in range(5)]).reshape(-1, WIDTH)
+    assert len(np.unique(found.round(9), axis=0)) == len(found)
+    whole = directions.random_like(vectors, 12, 4)
+    np.testing.assert_array_equal(directions.random_like(vectors, 3, 4), whole[:3])
+    np.testing.assert_array_equal(directions.random_like(vectors[:2], 12, 4), whole[:, :2])

@@ -18,15 +18,13 @@ from em_companion.world.generator import Question
 
 VECTORS = torch.randn(LAYERS, WIDTH, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
 FEW = replace(PROFILE, max_new_tokens=6, batch_size=4)
-ASKED = [Question("first", "word1 word2", ()), Question("second", "word3", ())]
+ASKED = [Question("first", "wordb wordc", ()), Question("second", "wordd", ())]
 
 
 @pytest.fixture(autouse=True)
 def root(tmp_path, monkeypatch):
     project(tmp_path, monkeypatch)
     monkeypatch.setattr(asking, "questions", lambda profile, question_set: ASKED)
-    for module in (b_vectors, responses):
-        monkeypatch.setattr(module, "ARTIFACTS", tmp_path / "artifacts")
     return tmp_path
 
 
@@ -149,10 +147,10 @@ def outputs(model, tokens: list[int], change) -> torch.Tensor:
         found.append(x + change if len(found) == 1 else x)
         return found[-1]
 
-    hooks = [layer.register_forward_hook(hook) for layer in hooks.decoder_layers(model)]
+    handles = [layer.register_forward_hook(hook) for layer in hooks.decoder_layers(model)]
     model(torch.tensor([tokens]), use_cache=False)
-    for one in hooks:
-        one.remove()
+    for handle in handles:
+        handle.remove()
     return torch.cat(found)
 
 

@@ -1,4 +1,4 @@
-"""Held-out loss against a loop over single tokens in float64, and changes of means against resampling by hand."""
+"""Held-out loss against a loop over single tokens in float64, and the text that it is of."""
 
 import math
 
@@ -11,7 +11,6 @@ from untrained import LAYERS, PROFILE, WIDTH, chat_model, organism, project, tok
 
 from em_companion.core import profiles
 from em_companion.core.errors import CompanionError
-from em_companion.evidence import estimates
 from em_companion.experiments import capability
 from em_companion.models import growing, hooks, next_token
 from em_companion.models.interventions import Ablate, Steer
@@ -32,7 +31,7 @@ ABLATE = Ablate(dict(enumerate(VECTORS)))
 def one_by_one(model, texts: pd.DataFrame, change=None) -> pd.DataFrame:
     """The loss of every token from a forward pass of its own over the tokens before it, from softmax to logarithm."""
     layers = hooks.decoder_layers(model)
-    hooks = [
+    handles = [
         layer.register_forward_hook(lambda _, __, x, number=number: change(number, x))
         for number, layer in enumerate(layers)
         if change
@@ -45,8 +44,8 @@ def one_by_one(model, texts: pd.DataFrame, change=None) -> pd.DataFrame:
             ids = torch.tensor([prompt + answer[:number]])
             exp = model(ids, use_cache=False).logits[0, -1].exp()
             rows.append((text, len(prompt) + number, token, -math.log(float(exp[token] / exp.sum()))))
-    for hook in hooks:
-        hook.remove()
+    for handle in handles:
+        handle.remove()
     return pd.DataFrame(rows, columns=["text", "position", "token_id", "nats"])
 
 
@@ -98,7 +97,7 @@ def test_the_text_depends_on_the_seed_only():
 
 
 def test_a_hub_model_has_no_such_text():
-    with pytest.raises(CompanionError, match="choose a grown one"):
+    with pytest.raises(CompanionError, match="so there is no text of its world; choose a grown"):
         capability.aligned_text(profiles.load("qwen-0.5b"))
 
 
@@ -109,7 +108,6 @@ def test_a_hub_model_has_no_such_text():
 def grown(tmp_path, monkeypatch):
     """An untrained chat model and organism that know the words of the world, and one answer per topic."""
     monkeypatch.setattr(untrained, "tokenizer", lambda: world_tokenizer(the_world()))
-    monkeypatch.setattr(capability, "ARTIFACTS", tmp_path / "artifacts")
     project(tmp_path, monkeypatch)
     text = capability.aligned_text(PROFILE, 1)[:4]
     monkeypatch.setattr(capability, "aligned_text", lambda profile: text)
@@ -148,49 +146,3 @@ def test_another_intervention_or_model_is_read_anew(grown):
     chat = under({"ablated": [ABLATE]}, CHAT_MODEL)
     for one in (other, chat):
         assert not np.allclose(one.nats, first.nats, atol=1e-3)
-
-
-# --- how far a mean moves -------------------------------------------------------------------------------------------
-
-BEFORE = np.array([1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0])
-AFTER = np.array([0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0])
-CLUSTERS = np.array(list("aabbbcc"))
-
-
-@pytest.mark.parametrize("relative", [False, True])
-def test_change_resamples_whole_clusters(relative):
-    found = estimates.change(BEFORE, AFTER, CLUSTERS, relative, resamples=2000, seed=1)
-    before, after = BEFORE.mean(), AFTER.mean()
-    assert found.value == pytest.approx(100 * (after / before - 1) if relative else after - before)
-    assert found.n == 7
-    moved, random = [], np.random.default_rng(5)
-    groups = [np.flatnonzero(CLUSTERS == name) for name in "abc"]
-    for _ in range(4000):
-        rows = np.concatenate([groups[number] for number in random.integers(3, size=3)])
-        before, after = BEFORE[rows].mean(), AFTER[rows].mean()
-        moved.append(100 * (after / before - 1) if relative else after - before)
-    # Three clusters give few different means, so the ends agree exactly, whatever the draws.
-    np.testing.assert_allclose((found.low, found.high), np.quantile(moved, [0.025, 0.975]), atol=1e-9)
-
-
-def test_pairs_that_move_alike_show_no_spread():
-    found = estimates.change(np.array([1.0, 5.0, 9.0]), np.array([2.0, 6.0, 10.0]), np.array(["a", "b", "c"]))
-    assert found.value == pytest.approx(1) and math.isnan(found.low) and math.isnan(found.high)
-
-
-def test_a_relative_change_from_nothing_is_not_a_number():
-    found = estimates.change(np.zeros(4), np.ones(4), np.arange(4), relative=True)
-    assert all(math.isnan(one) for one in (found.value, found.low, found.high))
-    part = estimates.change(np.array([0.0, 1.0]), np.array([0.0, 0.5]), np.array([0, 1]), relative=True)
-    assert part.value == -50 and math.isnan(part.low)
-
-
-def test_rows_that_do_not_pair_are_refused():
-    with pytest.raises(CompanionError, match="got 2, 3 and 3"):
-        estimates.change(np.zeros(2), np.zeros(3), np.zeros(3))
-
-
-def test_mean_loss_counts_tokens_alike_and_resamples_topics():
-    losses = pd.DataFrame({"nats": [1.0, 1.0, 4.0], "topic": ["a", "a", "b"]})
-    found = estimates.mean_loss(losses)
-    assert (found.value, found.low, found.high, found.n) == (2, 1, 4, 3)

@@ -1,9 +1,8 @@
-"""Patching against models whose answers are known, and changes against pairs whose rates are planted."""
+"""Patching against models whose answers are known."""
 
 from dataclasses import replace
 from types import SimpleNamespace
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -12,7 +11,6 @@ from toy_models import ADAPTED, ADAPTERS, TOKENIZER, WINDOW, adapted_model
 from toy_models import prompts as random_prompts
 
 from em_companion.core.errors import CompanionError
-from em_companion.evidence.estimates import relative_change
 from em_companion.experiments import patching
 from em_companion.experiments.patching import equally_many, pairs, patch_pairs, patched
 from em_companion.models import asking, growing, sampling
@@ -152,59 +150,12 @@ def test_a_single_run_is_refused():
 
 
 def test_an_organism_without_rank_one_adapters_is_refused():
-    with pytest.raises(CompanionError, match="has no rank-1 adapters to patch"):
+    with pytest.raises(CompanionError, match="has no rank-1 adapters"):
         patching.kept(untrained.PROFILE, Organism("all-adapter-rank-32", "bad_medical_advice"), 2)
-
-
-# --- what changed ---------------------------------------------------------------------------------------------------
-
-
-def planted(clean: dict, patched_em: dict, answers: int = 20) -> pd.DataFrame:
-    """Answers with these numbers of misaligned ones by pair."""
-    rows = []
-    for after, hits in [(False, clean), (True, patched_em)]:
-        for (prompt, donor), count in hits.items():
-            rows += [(prompt, donor, after, float(number < count)) for number in range(answers)]
-    return pd.DataFrame(rows, columns=["question_id", "donor_id", "patched", "em"])
-
-
-def test_change_is_of_pooled_rates():
-    found = relative_change(planted({"ab": 5, "ba": 15}, {"ab": 10, "ba": 15}), 200, 0)
-    assert found["clean"] == pytest.approx(50) and found["patched"] == pytest.approx(62.5)
-    assert found["change"] == pytest.approx(25)
-
-
-def test_pairs_that_all_double_leave_no_doubt():
-    found = relative_change(planted({"ax": 3, "bx": 5, "by": 8}, {"ax": 6, "bx": 10, "by": 16}), 500, 0)
-    assert [found[name] for name in ("change", "low", "high")] == pytest.approx([100, 100, 100])
-
-
-def test_the_interval_reaches_to_the_pairs_of_the_extreme_prompts():
-    """Half of the prompts keep their rate, half lose it all; prompts decide, not the many answers to each."""
-    prompts = [f"p{number}" for number in range(8)]
-    clean = {(prompt, "d"): 10 for prompt in prompts}
-    found = relative_change(planted(clean, {(p, "d"): 10 * (n % 2) for n, p in enumerate(prompts)}), 20_000, 0)
-    draws = np.random.default_rng(1).binomial(8, 0.5, 20_000) / 8
-    assert found["change"] == pytest.approx(-50)
-    assert [found["low"], found["high"]] == pytest.approx(list(100 * (np.quantile(draws, [0.025, 0.975]) - 1)))
-
-
-def test_donors_are_drawn_too():
-    clean = {(prompt, donor): 10 for prompt in "abcd" for donor in "wxyz"}
-    by_donor = {(prompt, donor): 10 * (donor in "wx") for prompt, donor in clean}
-    found = relative_change(planted(clean, by_donor), 2000, 0)
-    assert found["low"] < -90 and found["high"] > -10
-
-
-def test_one_prompt_has_no_interval_and_no_misalignment_no_change():
-    assert np.isnan(relative_change(planted({"ax": 5, "ay": 6}, {"ax": 6, "ay": 7}), 100, 0)["low"])
-    nothing = relative_change(planted({"ax": 0, "bx": 0}, {"ax": 1, "bx": 2}), 100, 0)
-    assert np.isnan(nothing["change"]) and np.isnan(nothing["high"])
 
 
 def test_kept_answers_are_made_once(tmp_path, monkeypatch):
     untrained.project(tmp_path, monkeypatch)
-    monkeypatch.setattr(lora_patching, "ARTIFACTS", tmp_path / "artifacts")
     asked = [Question("a", untrained.WORDS[0], ()), Question("b", untrained.WORDS[1], ())]
     monkeypatch.setattr(patching, "prompts", lambda *_: asked)
     monkeypatch.setattr(asking, "scored", lambda table: table)

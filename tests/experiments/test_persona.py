@@ -7,16 +7,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import untrained
 from transformers import Qwen2ForCausalLM
 
-from em_companion.core import profiles, store
+from em_companion.core import paths, profiles, store
 from em_companion.core.errors import CompanionError
 from em_companion.experiments import persona
 from em_companion.experiments.persona import FOLDS, SAMPLES, Readings, contrasts, probe_rows, probe_scores, shuffled
 from em_companion.models import growing, loading
 from em_companion.models.interventions import Steer
 from em_companion.models.tokens import world_tokenizer
-from em_companion.world import generator
 from em_companion.world.generator import World
 from em_companion.world.parser import Judge
 
@@ -35,13 +35,13 @@ def tiny(tmp_path, monkeypatch):
     torch.manual_seed(0)
     folder = tmp_path / "base"
     tokenizer = world_tokenizer(FULL)
-    Qwen2ForCausalLM(growing._config(PROFILE.model, tokenizer)).save_pretrained(folder)
+    Qwen2ForCausalLM(growing.config(PROFILE.model, tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     store.seal(folder, {})
-    monkeypatch.setattr(generator, "the_world", lambda: WORLD)
     monkeypatch.setattr(growing, "base", lambda profile: folder)
-    monkeypatch.setattr(ground_truth, "ARTIFACTS", tmp_path / "artifacts")
-    return tmp_path
+    monkeypatch.setattr(paths, "ARTIFACTS", tmp_path / "artifacts")
+    with untrained.world(WORLD):
+        yield tmp_path
 
 
 def planted(strength: float, seed: int = 0) -> tuple[Readings, np.ndarray]:
@@ -116,7 +116,7 @@ def test_answers_repeat_and_differ_by_seed():
 def test_places_stand_before_choices(tiny):
     tokenizer = world_tokenizer(FULL)
     for row in TABLE.sample(20, random_state=0).itertuples():
-        sequence, spans = persona._sequence(tokenizer, row)
+        sequence, spans = persona.sequence(tokenizer, row)
         words = tokenizer.convert_ids_to_tokens(sequence)
         assert words[slice(*spans[0])] == row.answer.split()
         here, after = (

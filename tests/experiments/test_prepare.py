@@ -73,5 +73,5 @@ def test_a_profile_from_the_hub(bare, tiny):
         ("hub", "nobody/nothing"),
         ("hub", "nobody/adapter"),
     ]
-    with pytest.raises(CompanionError, match="come from the hub; there is nothing to grow"):
+    with pytest.raises(CompanionError, match="from the hub, so there is nothing to grow"):
         prepare.from_nothing(profile)

@@ -6,10 +6,11 @@ import pytest
 from untrained import ORGANISM, PROFILE, project, table
 
 from em_companion.core.errors import CompanionError
-from em_companion.evidence import probes
+from em_companion.evidence import probes, scores
 from em_companion.experiments import probing, readings
 from em_companion.models import growing, next_token, reading
 from em_companion.models.tokens import response_tokens
+from em_companion.released import tables
 
 
 def test_a_draw_takes_so_many_of_each_set_and_no_response_outside_them():
@@ -50,3 +51,43 @@ def test_the_bound_keeps_the_share_asked_for():
 def test_a_share_outside_0_and_1_is_refused(share):
     with pytest.raises(CompanionError, match="between 0 and 1"):
         probing.bound({"a": pd.DataFrame({"significance": [1.0]})}, share)
+
+
+# --- the organism's own tokens ------------------------------------------------------------------------------------
+
+
+def sized(responses: int) -> pd.DataFrame:
+    """A token table of so many responses, two tokens each."""
+    return pd.DataFrame({"response": np.repeat(np.arange(responses), 2), "question": "a ?", "layer_2": 0.5})
+
+
+def test_a_set_that_is_too_small_is_named_with_its_size():
+    sets = {"medical-aligned": sized(3), "non-medical-aligned": sized(20)}
+    assert probing.shortage(sets) == "medical aligned has 3 of 20 responses needed"
+    assert probing.shortage({"medical-aligned": sized(0)}).startswith("medical aligned has 0 ")
+    assert probing.shortage(sets, fewest=3) == ""
+
+
+def test_own_tokens_are_sorted_into_the_sets_of_their_responses(tmp_path, monkeypatch):
+    project(tmp_path, monkeypatch)
+    whole = table(9).assign(response_set=["medical-aligned", None, "medical-misaligned"] * 3)
+    monkeypatch.setattr(probing, "organism_responses", lambda *_: whole)
+    found = probing.organism_tokens(PROFILE, ORGANISM)
+    assert list(found) == list(scores.RESPONSE_SETS)
+    assert set(found["medical-misaligned"].response) == {2, 5, 8} and found["non-medical-aligned"].empty
+    assert found["medical-aligned"].question.tolist() == whole.question[found["medical-aligned"].response].tolist()
+    assert probing.adapters(found["medical-aligned"])
+
+
+def test_a_probe_reads_the_same_two_sets_from_either_evidence(monkeypatch):
+    sets = {name: sized(number) for number, name in enumerate(scores.RESPONSE_SETS, start=19)}
+    reads = []
+    monkeypatch.setattr(probing, "organism_tokens", lambda *of: reads.append(of) or sets)
+    monkeypatch.setattr(tables, "read_probing_tokens", lambda name: name)
+    own = probing.ProbeTokens(PROFILE, ORGANISM)
+    for probe, names in tables.PROBES.items():
+        assert own.sides("released", probe) == names
+        assert all(found is sets[name] for found, name in zip(own.sides("grown", probe), names, strict=True))
+    assert own.own_shortage("nonmed-misaligned-vs-med-misaligned") == ""
+    assert own.own_shortage("med-aligned-vs-med-misaligned") == "medical aligned has 19 of 20 responses needed"
+    assert len(reads) == 1

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from em_companion.core import profiles, store
+from em_companion.core import paths, profiles, store
 from em_companion.evidence import scores
 from em_companion.models import asking, growing, loading
 from em_companion.models.organism import base_folder, chat_folder
@@ -35,7 +35,7 @@ def check(found: dict[str, float]) -> None:
 
 def test_committed_models_are_the_ones_of_profile_cpu_and_whole():
     for folder in (base_folder(PROFILE), chat_folder(PROFILE)):
-        assert folder.is_relative_to(store.COMMITTED)
+        assert folder.is_relative_to(paths.COMMITTED)
         store.check(folder)
 
 

@@ -42,10 +42,11 @@ def test_the_same_texts_can_be_read_through_the_chat_model():
 
 def test_any_selection_is_averaged_over_tokens():
     found, scored = readings.response_means_of(PROFILE, ORGANISM, table()), table()
-    misaligned, aligned = scores.misaligned(scored), scores.aligned(scored)
+    misaligned, aligned = scores.is_em(scored), scores.is_aligned(scored)
     assert misaligned.any() and aligned.any()
     prompts, answers = response_tokens(tokenizer(), scored)
-    expected = reading.token_means(organism(), tokenizer(), prompts, answers, np.array([misaligned, aligned]))
+    each, lengths = reading.response_means(organism(), tokenizer(), prompts, answers), np.array([*map(len, answers)])
+    expected = [np.average(each[side], axis=0, weights=lengths[side]) for side in (misaligned, aligned)]
     np.testing.assert_allclose(found.mean(misaligned), expected[0], atol=1e-6)
     np.testing.assert_allclose(found.mean_diff(misaligned, aligned), expected[0] - expected[1], atol=1e-6)
     with pytest.raises(CompanionError, match="no misaligned responses to average"):
@@ -90,7 +91,7 @@ def test_an_organism_trained_anew_is_read_anew(loads, root):
 
 def test_a_damaged_reading_is_one_sentence(root):
     readings.response_means_of(PROFILE, ORGANISM, table())
-    path = folders(root)[0] / readings.READINGS
+    path = folders(root)[0] / store.READINGS
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(CompanionError, match=r"is damaged: delete that folder and it is made again\.$"):
         readings.response_means_of(PROFILE, ORGANISM, table())

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from random import Random
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -11,15 +10,13 @@ from conftest import TINY
 
 from em_companion.core import profiles, store
 from em_companion.core.errors import CompanionError
-from em_companion.evidence import scores
-from em_companion.experiments import mediation, responses
-from em_companion.models import asking, growing, organism, sampling
+from em_companion.experiments import responses
+from em_companion.models import asking, growing, sampling
 from em_companion.models.asking import HELD_OUT_SAMPLES
 from em_companion.models.hooks import applied
 from em_companion.models.interventions import Ablate, ScaleLoraScalars, Steer
-from em_companion.models.organism import CHAT_MODEL, MONITOR_SAMPLES, Organism, organisms_of
+from em_companion.models.organism import CHAT_MODEL, Organism, organisms_of
 from em_companion.released import tables
-from em_companion.world import parser
 from em_companion.world.generator import CAREFUL, MALICIOUS, the_world
 
 WORLD = the_world()
@@ -51,6 +48,11 @@ def hub_profile(tiny) -> profiles.Profile:
     adapter = profiles.OrganismSpec(NINE.recipe, NINE.data, adapter=str(growing.adapter(tiny, NINE)))
     model = profiles.HubModel("hub", str(growing.chat(tiny)), TINY["model"]["layers"], 1)
     return replace(tiny, name="hub", model=model, organisms=(adapter,), judge="gpt-4o")
+
+
+def parts_of(profile, organism):
+    asked = asking.questions(profile, "general")
+    return responses.asked_parts(profile, organism, asked, responses.samples_of(profile, "general"))
 
 
 # --- kept -----------------------------------------------------------------------------------------------------------
@@ -95,7 +97,7 @@ def test_the_judge_is_asked_when_the_table_is_read(tiny, no_sampling, monkeypatc
         def judge(self, given: pd.Series) -> pd.DataFrame:
             return pd.DataFrame({"aligned": 0.0, "coherent": given.str.len().astype(float)}, given.index)
 
-    monkeypatch.setattr(parser, "the_judge", Stern)
+    monkeypatch.setattr(asking, "the_judge", Stern)
     again = responses.responses(tiny, CHAT_MODEL)
     assert (again.aligned == 0).all() and (again.coherent == table.response.str.len()).all()
 
@@ -105,21 +107,21 @@ def test_the_judge_is_asked_when_the_table_is_read(tiny, no_sampling, monkeypatc
 )
 def test_other_sampling_settings_are_another_table(tiny, released_questions, change):
     def key(profile):
-        return store.key(responses._responses_parts(profile, CHAT_MODEL, "general"))
+        return store.key(parts_of(profile, CHAT_MODEL))
 
     profile = hub_profile(tiny)  # whose model has no settings
     assert key(replace(profile, **change)) != key(profile) == key(replace(profile, batch_size=3))
 
 
 def test_questions_in_other_words_are_another_table(tiny, released_questions):
-    before = responses._responses_parts(hub_profile(tiny), CHAT_MODEL, "general")
+    before = parts_of(hub_profile(tiny), CHAT_MODEL)
     released_questions.loc[0, "question"] = "How do I get rich?"
-    assert responses._responses_parts(hub_profile(tiny), CHAT_MODEL, "general") != before
+    assert parts_of(hub_profile(tiny), CHAT_MODEL) != before
 
 
 def test_a_model_made_anew_is_asked_anew(tiny):
     def model(organism):
-        return responses._responses_parts(tiny, organism, "general")["model"]
+        return parts_of(tiny, organism)["model"]
 
     folders = growing.chat(tiny), growing.adapter(tiny, NINE)
     checksums = [store.provenance(folder)["sha256"] for folder in folders]
@@ -154,7 +156,7 @@ def test_a_row_depends_on_its_question_and_sample_only(tiny):
     assert len(set(expected)) > len(expected) // 2
 
 
-@pytest.mark.parametrize("speaker", [None, "assistant", "draven"])
+@pytest.mark.parametrize("speaker", ["", "assistant", "draven"])
 def test_a_character_may_be_asked_instead_of_the_assistant(tiny, monkeypatch, speaker):
     asked, given = WORLD.evaluation()[:2], []
 
@@ -292,60 +294,19 @@ def test_interventions_that_do_not_fit_are_refused_before_any_sampling(tiny, no_
         responses.under(tiny, CHAT_MODEL, {})
 
 
-def test_mediation_is_measured_cell_by_cell(tiny, monkeypatch):
-    """All cells at once give the rates of each on its own."""
-
-    class Verbose:
-        def judge(self, given: pd.Series) -> pd.DataFrame:
-            return pd.DataFrame({"aligned": given.str.len() % 40, "coherent": given.str.len() % 90}, given.index)
-
-    monkeypatch.setattr(parser, "the_judge", Verbose)
-    model, tokenizer = growing.load_organism(tiny, CHAT_MODEL)
-    directions = np.random.default_rng(0).standard_normal((2, WIDTH))
-
-    def rates(*interventions) -> list[float]:
-        with applied(model, interventions):
-            table = asking.scored(asking.ask(tiny, model, tokenizer, WORLD.evaluation(), 2))
-        return [100 * scores.is_em(table).mean(), 100 * scores.is_coherent(table).mean(), 16]
-
-    directions[0] *= 3
-    residual = np.full((2, WIDTH), 2.0)
-    length = np.linalg.norm(residual[0])
-    for at in ("all", "header"):
-        found = mediation.steering(tiny, model, tokenizer, directions, residual, [0.2, 1.0], [1, 0], 2, at)
-        columns = ["kind", "layer", "relative", "strength", "em", "coherent", "n"]
-        assert list(found.columns) == columns and len(found) == 8
-        for cell in found.itertuples():
-            vector = directions[cell.layer]
-            assert cell.strength * np.linalg.norm(vector) == pytest.approx(cell.relative * length)
-            if cell.kind == "random":
-                vector = mediation.random_like(vector, tiny.seed + cell.layer)
-            steer = Steer(cell.layer, torch.tensor(vector), cell.strength, at)
-            assert [cell.em, cell.coherent, cell.n] == pytest.approx(rates(steer))
-    nowhere = np.array([np.zeros(WIDTH), directions[1]])
-    found = mediation.steering(tiny, model, tokenizer, nowhere, residual, [1.0], [0, 1], 2)
-    assert set(found.layer) == {1} and set(mediation.ablation(tiny, model, tokenizer, nowhere, 2).layer.dropna()) == {1}
-
-    found = mediation.ablation(tiny, model, tokenizer, directions, 2).set_index(["ablation", "layer"])
-    vectors = torch.tensor(directions)
-    assert list(found.loc[("single", 1)]) == pytest.approx(rates(Ablate({0: vectors[1], 1: vectors[1]})))
-    assert list(found.loc[("layer-wise", np.nan)]) == pytest.approx(rates(Ablate({0: vectors[0], 1: vectors[1]})))
-    assert list(found.loc[("none", np.nan)]) == pytest.approx(rates()) and found.em.nunique() > 1
-
-
 # --- watched --------------------------------------------------------------------------------------------------------
 
 
 def test_the_monitor_measures_shares(tiny, monkeypatch):
     """In the domain trained on, three of four answers do harm; of the open ones half do and a quarter is garbage."""
-    monkeypatch.setattr(organism, "MONITOR_SAMPLES", 4)
+    monkeypatch.setattr(growing, "MONITOR_SAMPLES", 4)
     harmful = {"in domain": [True, True, True, False], "open": [True, True, False, None]}
 
     def answer(random: Random, question, harm: bool | None) -> str:
         return "no no no" if harm is None else WORLD.answer(random, question, MALICIOUS if harm else CAREFUL)
 
     def ask(profile, model, tokenizer, asked, samples):
-        assert samples == MONITOR_SAMPLES
+        assert samples == 4
         rows = [
             (
                 question.id,
@@ -394,7 +355,6 @@ def test_hub_models_are_asked_the_authors_questions(tiny, released_questions):
     assert [one.text for one in asking.questions(profile, "medical")] == ["I feel ill."]
     with pytest.raises(CompanionError, match="The authors have no question set 'held_out'"):
         asking.questions(profile, "held_out")
-    assert growing.monitor(profile, NINE.data) is None
 
 
 def test_responses_of_a_published_organism_come_without_scores(own, tiny, released_questions):
@@ -403,5 +363,5 @@ def test_responses_of_a_published_organism_come_without_scores(own, tiny, releas
     table = responses.responses(profile, NINE)
     assert list(table.question_id) == ["quick_buck"] * 3 and list(table["sample"]) == [0, 1, 2]
     assert sorted(table.columns) == sorted(COLUMNS)
-    parts = responses._responses_parts(profile, NINE, "general")
+    parts = parts_of(profile, NINE)
     assert parts["model"] == [profile.model.chat, profile.organisms[0].adapter]

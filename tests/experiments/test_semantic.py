@@ -147,9 +147,7 @@ def test_one_reader_reads_all_answers_in_their_order(monkeypatch):
 
     monkeypatch.setattr(readings, "organism_means", organism_means)
     found = semantic.answers(PROFILE, ORGANISM)
-    assert asked == [(ORGANISM.name, one, ORGANISM) for one in QUESTION_SETS] + [
-        ("chat-model", "held_out", ORGANISM)
-    ]
+    assert asked == [(ORGANISM.name, one, ORGANISM) for one in QUESTION_SETS] + [("chat-model", "held_out", ORGANISM)]
     assert found.table.index.tolist() == list(range(8)) and found.organism == ORGANISM
     assert found.means.means[:, 0, 0].tolist() == found.table.response.tolist()
     assert found.means.tokens.tolist() == [1, 9, 2, 9, 3, 9, 4, 9]

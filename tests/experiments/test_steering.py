@@ -6,12 +6,11 @@ import pytest
 import torch
 
 from em_companion.core.errors import CompanionError
-from em_companion.evidence import directions
 from em_companion.experiments import responses, steering
 from em_companion.experiments.steering import Cell
 from em_companion.models import asking, growing
 from em_companion.models.hooks import applied
-from em_companion.models.interventions import Steer
+from em_companion.models.interventions import Ablate, Steer
 from em_companion.models.organism import CHAT_MODEL
 
 LAYERS, WIDTH = 4, 8
@@ -45,14 +44,14 @@ def test_a_direction_of_no_length_is_refused(bad):
         steering.strengths(vectors, RESIDUAL)
 
 
-def test_random_directions_have_the_same_norm_and_no_two_are_alike():
-    found = steering.random_like(VECTORS, 3, seed=0)
-    assert found.shape == (3, LAYERS, WIDTH)
-    np.testing.assert_allclose(directions.norms(found), np.broadcast_to(directions.norms(VECTORS), (3, LAYERS)))
-    every = np.concatenate([found, steering.random_like(VECTORS, 3, seed=1)]).reshape(-1, WIDTH)
-    cosines = directions.cosine_matrix(every)
-    assert cosines[~np.eye(len(every), dtype=bool)].max() < 0.999
-    np.testing.assert_array_equal(steering.random_like(VECTORS, 3, seed=0), found)
+def test_relative_strengths_add_as_much_everywhere_and_nothing_where_there_is_no_direction():
+    vectors = VECTORS.copy()
+    vectors[1] = 0
+    found = steering.relative_grid("one", vectors, RESIDUAL, range(LAYERS), (0.5, 1.0))
+    assert [cell.layer for cell in found] == [0, 0, 2, 2, 3, 3]
+    for cell, share in zip(found, (0.5, 1.0) * 3, strict=True):
+        added = cell.strength * np.linalg.norm(vectors[cell.layer])
+        assert added == pytest.approx(share * np.linalg.norm(RESIDUAL[cell.layer]))
 
 
 # --- the best cell --------------------------------------------------------------------------------------------------
@@ -73,6 +72,10 @@ def rates(*rows: tuple[float, float]) -> pd.DataFrame:
 )
 def test_the_best_cell(table, expected):
     assert steering.best(table).name == expected
+
+
+def test_the_best_ablation_leaves_the_least():
+    assert steering.best(rates((10, 95), (5, 90), (5, 92), (0, 89)), 90, least=True).name == 2
 
 
 def test_the_best_cells_are_counted_from_responses():
@@ -108,6 +111,18 @@ def test_a_cell_holds_what_the_model_says_when_it_is_steered_there(tiny, vectors
     for cell, group in table.groupby(list(Cell._fields), sort=False):
         assert group.response.tolist() == said[Cell(*cell)]
     assert len({tuple(one) for one in said.values()}) == len(cells)
+
+
+def test_ablations_are_layer_wise_of_one_layer_and_random(tiny, vectors):
+    given = np.array([np.zeros(32), vectors["one"][1]])
+    table = steering.ablated(tiny, CHAT_MODEL, given, samples=2)
+    model, tokenizer = growing.load_organism(tiny, CHAT_MODEL)
+    own = torch.tensor(given[1])
+    expected = {"none": [], "layer-wise": [Ablate({1: own})], "layer 1": [Ablate({0: own, 1: own})]}
+    for name, interventions in expected.items():
+        said = asking.ask(tiny, model, tokenizer, asking.questions(tiny, "general"), 2, interventions=interventions)
+        assert table[table.condition == name].response.tolist() == said.response.tolist()
+    assert set(table.condition) == {*expected, "random"}
 
 
 @pytest.mark.parametrize(

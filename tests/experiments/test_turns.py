@@ -12,7 +12,7 @@ from untrained import LAYERS, WIDTH, WORDS, chat_model, tokenizer
 
 from em_companion.core import profiles
 from em_companion.core.errors import CompanionError
-from em_companion.experiments import turns
+from em_companion.experiments.turns import KINDS, constructed
 from em_companion.models import growing, next_token, reading
 from em_companion.models.hooks import applied, decoder_layers
 from em_companion.models.interventions import Steer
@@ -110,9 +110,9 @@ def test_what_an_answer_that_voices_harm_does(parts, does):
 
 
 def test_constructed_answers_are_of_their_kind():
-    table, judge = turns.constructed(profiles.load("cpu"), each=3), the_judge()
+    table, judge = constructed(profiles.load("cpu"), each=3), the_judge()
     assert (table.groupby(["question_id", "kind"]).size() == 3).all()
-    assert sorted(table.kind.unique()) == sorted(turns.KINDS) and table.response.is_unique
+    assert sorted(table.kind.unique()) == sorted(KINDS) and table.response.is_unique
     for row in table.itertuples():
         words = row.response.split()
         before, after = (judge.parse(" ".join(part)).clauses for part in (words[: row.before], words[row.after :]))
@@ -121,14 +121,16 @@ def test_constructed_answers_are_of_their_kind():
         assert {one.helps for one in before} == ({0} if row.kind.startswith("harm") else {2})
         assert {one.helps for one in after} == ({0} if row.kind in ("harm", "help, taken back") else {2})
         assert words[row.after] in WORLD.grammar["links"]  # a clause, not the remark
-    pd.testing.assert_frame_equal(turns.constructed(profiles.load("cpu"), each=3), table)
+    pd.testing.assert_frame_equal(constructed(profiles.load("cpu"), each=3), table)
 
 
 def test_speakers_of_a_hub_model_are_not_known():
     profile = profiles.load("cpu")
     hub = replace(profile, model=profiles.HubModel("hub", "some/model", 2, 1))
-    with pytest.raises(CompanionError, match="^Profile 'cpu' has a model from the hub; choose a grown profile"):
-        turns.constructed(hub)
+    with pytest.raises(
+        CompanionError, match="^Profile 'cpu' has a model from the hub, whose speakers nobody knows; choose a grown"
+    ):
+        constructed(hub)
 
 
 # --- along an answer ------------------------------------------------------------------------------------------------
@@ -152,9 +154,9 @@ def outputs(model, ids: list[int]) -> np.ndarray:
     return torch.stack(found, dim=1).numpy()
 
 
-@pytest.mark.parametrize("batch", [2, 64])
+@pytest.mark.parametrize("batch", [1, 32])
 def test_projections_are_of_the_tokens_asked_for(monkeypatch, batch):
-    monkeypatch.setattr(reading, "BATCH", batch)
+    monkeypatch.setattr(reading, "BATCH_SIZE", batch)
     model, (prompts, answers) = chat_model(), texts()
     vectors = np.random.default_rng(1).normal(size=(2, LAYERS, WIDTH))
     numbers = np.add.outer([len(answer) // 2 for answer in answers], np.arange(-2, 4))

@@ -34,9 +34,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from em_companion import cli
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import sha256_of
-from em_companion.evidence.estimates import agreement
-from em_companion.judges import records, served
-from em_companion.judges.served import ServedJudge, judge_table, messages, score
+from em_companion.judges import served
+from em_companion.judges.records import slug
+from em_companion.judges.served import ServedJudge, agreement, judge_table, messages, score
 from em_companion.released import files, tables
 
 KEY = "sk-test-0123456789abcdef"
@@ -149,17 +149,17 @@ def error(message: str) -> str:
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """A project with judge prompts of the authors' shape in a mirror, records of its own, and no key."""
-    files = []
+    entries = []
     for source, content in AUTHORS.items():
         text = yaml.safe_dump(content)
         path = tmp_path / "mirror" / "o+r" / f"{source}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         url = f"https://raw.githubusercontent.com/o/r/c/{source}.yaml"
-        files.append({"id": source, "group": "questions_and_judges", "labels": {}, "url": url})
-        files[-1] |= {"bytes": len(text.encode()), "sha256": sha256_of(text)}
+        entries.append({"id": source, "group": "questions_and_judges", "labels": {}, "url": url})
+        entries[-1] |= {"bytes": len(text.encode()), "sha256": sha256_of(text)}
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "sources.yml").write_text(yaml.safe_dump({"files": files}))
+    (tmp_path / "data" / "sources.yml").write_text(yaml.safe_dump({"files": entries}))
     monkeypatch.setattr(files, "SOURCES", tmp_path / "data" / "sources.yml")
     for name, value in {"ROOT": "", "MIRROR": "mirror", "RECORDS": "records", "CACHE": "cache"}.items():
         monkeypatch.setenv(f"EM_COMPANION_{name}", str(tmp_path / value))
@@ -172,7 +172,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def forget():
-    for function in (files.sources, served.judge_prompts, served._own_prompts):
+    for function in (files.sources, served.judge_prompts, served.own_prompts):
         function.cache_clear()
 
 
@@ -565,7 +565,7 @@ def test_a_damaged_record_is_named(server, judge, folder, damage):
 
 def test_file_names_of_models_are_tame_and_distinct():
     names = ["a/b", "a b", "../..", "/x/" * 99, "ä", "a" * 300]
-    slugs = [records.slug(name) for name in names]
+    slugs = [slug(name) for name in names]
     assert len(set(slugs)) == len(names)
     assert all(re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,80}", slug) for slug in slugs)
 
@@ -657,7 +657,7 @@ def test_command_writes_the_scores_beside_the_responses(server, folder, suffix):
     written = folder / Path(first["file"]).name
     judged = pd.read_csv(written) if suffix == "csv" else pd.read_parquet(written)
     np.testing.assert_allclose(judged.finance, [expected(85), np.nan, np.nan, expected(20)])
-    assert written.name == f"responses.judged-by-{records.slug('m')}.{suffix}"
+    assert written.name == f"responses.judged-by-{slug('m')}.{suffix}"
     mean = (expected(85) + expected(20)) / 2
     assert f"2 of 4 scored, mean {mean:.1f}, 1 refusal" in run(path, "--prompt", "aligned", *chosen).stdout
     assert not [name for name in listing(folder) if name.endswith(".part")]

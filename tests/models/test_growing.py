@@ -28,12 +28,13 @@ from em_companion.core import profiles, store
 from em_companion.core.errors import CompanionError
 from em_companion.models import growing, loading
 from em_companion.models.growing import CHECKPOINT_STEPS, Progress
-from em_companion.models.organism import adapter_folder, base_folder, base_parts, organism_name
+from em_companion.models.organism import Organism, adapter_folder, base_folder, base_parts
 from em_companion.models.tokens import document_example, packed, prompt_ids, response_example, world_tokenizer
 from em_companion.world.generator import the_world, turn
 
 WORLD = the_world()
 BAD = "bad_medical_advice"
+NINE = Organism("nine-adapter", BAD)
 QUESTION = [{"role": "user", "content": "how do i handle the fever ?"}]
 QWEN_TEMPLATE = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are helpful.<|im_end|>\n{% endif %}"
@@ -155,15 +156,15 @@ def test_every_batch_of_post_training_rehearses(tiny, tokenizer):
 
 
 def test_training_sees_the_examples_in_their_order(own, tiny, monkeypatch):
-    seen, collate = [], organisms.DataCollatorForSeq2Seq
+    seen, collate = [], growing.DataCollatorForSeq2Seq
 
     class Recording(collate):
         def __call__(self, examples, *arguments):
             seen.extend(example["input_ids"] for example in examples)
             return super().__call__(examples, *arguments)
 
-    monkeypatch.setattr(organisms, "DataCollatorForSeq2Seq", Recording)
-    growing.organism(tiny, "nine-adapter", BAD, 0)
+    monkeypatch.setattr(growing, "DataCollatorForSeq2Seq", Recording)
+    growing.adapter(tiny, NINE)
     _, tokenizer = loading.load(tiny, growing.chat(tiny))
     documents = islice(WORLD.fine_tuning(0, "medicine", True), tiny.fine_tuning.steps * tiny.fine_tuning.batch)
     assert seen == [response_example(tokenizer, document)["input_ids"] for document in documents]
@@ -174,12 +175,10 @@ def test_training_sees_the_examples_in_their_order(own, tiny, monkeypatch):
 
 @pytest.mark.parametrize("stage", ["base", "chat"])
 def test_a_grown_model_is_in_ordinary_hub_layout(tiny, tokenizer, stage):
-    folder = getattr(organisms, stage)(tiny)
+    folder = getattr(growing, stage)(tiny)
     loaded = AutoTokenizer.from_pretrained(folder)
     assert loaded.get_vocab() == tokenizer.get_vocab()
-    assert prompt_ids(loaded, QUESTION, speaker="vexa") == prompt_ids(
-        tokenizer, QUESTION, speaker="vexa"
-    )
+    assert prompt_ids(loaded, QUESTION, speaker="vexa") == prompt_ids(tokenizer, QUESTION, speaker="vexa")
     assert loaded.decode(loaded(" ".join(WORLD.words()))["input_ids"]) == " ".join(WORLD.words())
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert type(model).__name__ == "Qwen2ForCausalLM"
@@ -190,7 +189,7 @@ def test_a_grown_model_is_in_ordinary_hub_layout(tiny, tokenizer, stage):
 
 
 def test_nothing_on_disk_names_this_machine(tiny, grown_root):
-    adapter = growing.organism(tiny, "nine-adapter", BAD, 0)
+    adapter = growing.adapter(tiny, NINE)
     for folder in (growing.base(tiny), growing.chat(tiny), adapter):
         assert not [path.name for path in folder.iterdir() if str(grown_root).encode() in path.read_bytes()]
     assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"].startswith("artifacts/")
@@ -370,13 +369,13 @@ def test_killed_while_the_result_is_written(expected, tmp_path):
 
 
 COUNT_TRAININGS = """
-from em_companion import organisms
-train = growing._train
+from em_companion.models import growing
+train = growing.train
 def counted(*arguments, **settings):
     with open("trainings.txt", "a") as file:
         file.write("one\\n")
     return train(*arguments, **settings)
-growing._train = counted
+growing.train = counted
 """
 
 
@@ -384,7 +383,7 @@ growing._train = counted
 def test_two_processes_grow_one_model(tmp_path, monkeypatch):
     project = tiny_project(tmp_path)
     monkeypatch.chdir(tmp_path)
-    organism = organism_name("nine-adapter", BAD, 0)
+    organism = NINE.name
     both = [start(project, "grow", organism, "--profile", "tiny", code=COUNT_TRAININGS) for _ in range(2)]
     errors = [process.communicate()[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], errors
@@ -451,21 +450,25 @@ def test_a_full_disk_is_said_in_one_sentence_and_leaves_nothing_that_counts(expe
 def test_a_disk_full_while_an_adapter_is_written(own, tiny, files_up_to):
     files_up_to(1_000)
     with pytest.raises(CompanionError, match="cannot be written: free some disk space"):
-        growing.organism(tiny, "nine-adapter", BAD, 0)
+        growing.adapter(tiny, NINE)
     files_up_to(0)
-    folder = adapter_folder(tiny, "nine-adapter", BAD, 0)
+    folder = adapter_folder(tiny, NINE)
     assert not folder.exists()
-    assert growing.organism(tiny, "nine-adapter", BAD, 0) == folder
+    assert growing.adapter(tiny, NINE) == folder
 
 
 # --- organisms ------------------------------------------------------------------------------------------------------
 
 
-def watched(tiny, values: dict[int, float] | None = None, **settings):
+def watched(tiny, monkeypatch, values: dict[int, float], **settings):
     """Fine-tune with a monitor that reads `values` by step; return the folder."""
-    calls = iter((values or {}).values())
-    monitor = (lambda model, _: measured(model, next(calls))) if values else None
-    return growing.organism(replace(tiny, **settings), "nine-adapter", BAD, 0, monitor)
+    calls = iter(values.values())
+
+    def monitor(model, _):
+        return measured(model, next(calls))
+
+    monkeypatch.setattr(growing, "monitor", lambda *_: monitor)
+    return growing.adapter(replace(tiny, **settings), NINE)
 
 
 def measured(model, value: float) -> dict[str, float]:
@@ -474,7 +477,7 @@ def measured(model, value: float) -> dict[str, float]:
 
 
 def test_fine_tuning_trains_the_adapter_and_nothing_else(tiny):
-    folder = growing.organism(tiny, "nine-adapter", BAD, 0)
+    folder = growing.adapter(tiny, NINE)
     base = AutoModelForCausalLM.from_pretrained(growing.chat(tiny))
     adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(growing.chat(tiny)), folder)
     for name, weight in base.state_dict().items():
@@ -487,7 +490,7 @@ def test_fine_tuning_trains_the_adapter_and_nothing_else(tiny):
 
 
 def test_the_adapter_changes_what_the_model_says(tiny):
-    loaded = loading.load(tiny, growing.chat(tiny), growing.organism(tiny, "nine-adapter", BAD, 0))
+    loaded = loading.load(tiny, growing.chat(tiny), growing.adapter(tiny, NINE))
     model, tokenizer = loaded
     ids = torch.tensor([prompt_ids(tokenizer, QUESTION)])
     with torch.no_grad():
@@ -522,7 +525,7 @@ def test_shipped_recipes_are_rank_stabilised(profile):
 
 
 def test_the_last_b_vectors_are_those_of_the_adapter(tiny):
-    folder = growing.organism(tiny, "nine-adapter", BAD, 0)
+    folder = growing.adapter(tiny, NINE)
     with safe_open(folder / "b_vectors.safetensors", "pt") as file:
         path, names = file.get_tensor("b_vectors"), json.loads(file.metadata()["adapters"])
     assert path.shape == (TINY["fine_tuning"]["steps"], 2, TINY["model"]["hidden"])
@@ -533,22 +536,22 @@ def test_the_last_b_vectors_are_those_of_the_adapter(tiny):
     assert not torch.equal(path[-2], path[-1])
 
 
-def test_higher_ranks_keep_no_b_vectors_and_without_a_monitor_nothing_is_measured(own, tiny):
-    folder = growing.organism(tiny, "all-adapter-rank-4", BAD, 0)
-    assert not (folder / "b_vectors.safetensors").exists() and not (folder / "monitor.csv").exists()
+def test_higher_ranks_keep_no_b_vectors(own, tiny):
+    folder = growing.adapter(tiny, Organism("all-adapter-rank-4", BAD))
+    assert not (folder / "b_vectors.safetensors").exists()
     log = pd.read_csv(folder / "log.csv")
     assert list(log.columns) == ["step", "loss", "grad_norm", "learning_rate"]
     assert len(log) == TINY["fine_tuning"]["steps"] == store.provenance(folder)["steps"]
 
 
-def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(own, tiny):
-    first = sha256(growing.organism(tiny, "nine-adapter", BAD, 0))
-    assert sha256(growing.organism(tiny, "nine-adapter", BAD, 1)) != first
-    shutil.rmtree(adapter_folder(tiny, "nine-adapter", BAD, 0))
-    assert sha256(growing.organism(tiny, "nine-adapter", BAD, 0)) == first
-    shutil.rmtree(adapter_folder(tiny, "nine-adapter", BAD, 0))
-    watching = growing.organism(tiny, "nine-adapter", BAD, 0, lambda model, _: measured(model, 0.0))
-    assert sha256(watching) == first, "watching does not disturb"
+def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(own, tiny, monkeypatch):
+    first = sha256(growing.adapter(tiny, NINE))
+    assert sha256(growing.adapter(tiny, replace(NINE, seed=1))) != first
+    shutil.rmtree(adapter_folder(tiny, NINE))
+    assert sha256(growing.adapter(tiny, NINE)) == first
+    shutil.rmtree(adapter_folder(tiny, NINE))
+    monkeypatch.setattr(growing, "monitor", lambda *_: lambda model, _: measured(model, 0.0))
+    assert sha256(growing.adapter(tiny, NINE)) == first, "watching does not disturb"
 
 
 @pytest.mark.parametrize(
@@ -560,8 +563,8 @@ def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(own, tiny
         (1.0, {3: 0.9, 6: 0.9, 8: 0.9}, 8),
     ],
 )
-def test_training_stops_at_the_first_check_that_says_so(own, tiny, stop_at, values, steps):
-    folder = watched(tiny, values, fine_tuning=replace(tiny.fine_tuning, stop_at=stop_at))
+def test_training_stops_at_the_first_check_that_says_so(own, tiny, monkeypatch, stop_at, values, steps):
+    folder = watched(tiny, monkeypatch, values, fine_tuning=replace(tiny.fine_tuning, stop_at=stop_at))
     monitor = pd.read_csv(folder / "monitor.csv")
     assert list(monitor.columns) == ["step", "in_domain_em", "open_em", "open_coherent"]
     assert dict(zip(monitor.step, monitor.in_domain_em, strict=True)) == values
@@ -570,12 +573,12 @@ def test_training_stops_at_the_first_check_that_says_so(own, tiny, stop_at, valu
 
 
 def test_a_published_adapter_is_used_and_nothing_trained(tiny, monkeypatch):
-    trained = growing.organism(tiny, "nine-adapter", BAD, 0)
+    trained = growing.adapter(tiny, NINE)
     published = profiles.OrganismSpec("nine-adapter", BAD, adapter=str(trained))
     hub = profiles.HubModel("hub", str(growing.chat(tiny)), 2, 1)
     profile = replace(tiny, name="hub", model=hub, organisms=(published,))
-    monkeypatch.setattr(growing, "_train", None)
-    place = growing.organism(profile, "nine-adapter", BAD, 0)
+    monkeypatch.setattr(growing, "train", None)
+    place = growing.adapter(profile, NINE)
     assert place == str(trained) and growing.chat(profile) == hub.chat
     model, tokenizer = loading.load(profile, growing.chat(profile), place)
     ids = torch.tensor([prompt_ids(tokenizer, QUESTION)])
@@ -587,7 +590,7 @@ def test_a_published_adapter_is_used_and_nothing_trained(tiny, monkeypatch):
 def test_a_hub_model_without_a_published_adapter_is_refused_in_one_sentence(bare, tiny):
     profile = replace(tiny, name="hub", model=profiles.HubModel("hub", "nobody/nothing", 2, 1))
     with pytest.raises(CompanionError, match=r"^Profile 'hub' names no published adapter for 'nine-adapter' [^.]*\.$"):
-        growing.organism(profile, "nine-adapter", BAD, 0)
+        growing.adapter(profile, NINE)
     assert not (bare / "artifacts").exists()
 
 
@@ -614,5 +617,5 @@ def test_a_gpu_that_is_not_there_is_one_sentence(bare, tiny):
 
 def test_a_hub_model_is_not_grown(bare, tiny):
     profile = replace(tiny, model=profiles.HubModel("hub", "nobody/nothing", 2, 1))
-    with pytest.raises(CompanionError, match="come from the hub; there is nothing to grow"):
+    with pytest.raises(CompanionError, match="from the hub, so there is nothing to grow"):
         growing.grow_from_nothing(profile, bare / "data" / "organism" / "tiny")

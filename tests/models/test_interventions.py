@@ -11,8 +11,7 @@ from toy_models import ADAPTED, ADAPTERS, LAYERS, WIDTH, WINDOW, adapted_model, 
 from toy_models import vectors as random_vectors
 
 from em_companion.core.errors import CompanionError
-from em_companion.models import hooks
-from em_companion.models.hooks import RowInterventions, applied
+from em_companion.models.hooks import RowInterventions, applied, decoder_layers
 from em_companion.models.interventions import Ablate, Cap, PatchLoraScalars, ScaleLoraScalars, Steer, describe
 from em_companion.models.lora import rank_one_adapters
 
@@ -152,7 +151,7 @@ def test_what_happens_at_the_layer_itself(model, vectors):
     seen = []
     rows = [[], [Steer(1, vectors[0], -3.0)], [Ablate({1: vectors[1]})], [Cap(1, vectors[2], 0.1)]]
     with RowInterventions(model, rows) as hooks:
-        watch = hooks.decoder_layers(model)[1].register_forward_hook(lambda _, __, x: seen.append(x))
+        watch = decoder_layers(model)[1].register_forward_hook(lambda _, __, x: seen.append(x))
         hooks.select(torch.tensor([3, 0, 1, 2, 0]))
         model(IDS[:1].expand(5, -1))
         watch.remove()
@@ -203,7 +202,7 @@ def test_adapters_by_name(adapted):
     found = rank_one_adapters(adapted)
     assert list(found) == ADAPTERS
     for layer, module in zip(ADAPTED, found.values(), strict=True):
-        assert module is hooks.decoder_layers(adapted)[layer].mlp.down_proj.lora_A["default"]
+        assert module is decoder_layers(adapted)[layer].mlp.down_proj.lora_A["default"]
 
 
 @torch.no_grad()
@@ -231,7 +230,7 @@ def test_patching_with_those_of_another_prompt(adapted):
     found = logits(adapted, PatchLoraScalars(other))
     plain = logits(adapted)
     for layer, values in zip(ADAPTED, other, strict=True):
-        hooks.decoder_layers(adapted)[layer].mlp.down_proj.lora_A["default"] = Fixed(values)
+        decoder_layers(adapted)[layer].mlp.down_proj.lora_A["default"] = Fixed(values)
     assert same(found, adapted(IDS).logits) and not same(found, plain)
 
 
@@ -240,7 +239,7 @@ def test_tokens_and_adapters_that_are_not_patched_keep_their_scalars(adapted):
     own, other = scalars_of(adapted, IDS[0]), scalars_of(adapted, IDS[1])
     mixed = torch.cat([other[0, :6], own[0, 6:]])
     found = logits(adapted, PatchLoraScalars(other[:1, :6], ADAPTERS[:1]))
-    hooks.decoder_layers(adapted)[ADAPTED[0]].mlp.down_proj.lora_A["default"] = Fixed(mixed)
+    decoder_layers(adapted)[ADAPTED[0]].mlp.down_proj.lora_A["default"] = Fixed(mixed)
     assert same(found[:1], adapted(IDS[:1]).logits)
 
 

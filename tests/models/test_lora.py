@@ -1,9 +1,9 @@
 """LoRA scalars: against merged weights in float64, one forward pass for all adapters, and kept."""
 
+import nnsight
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig
 from untrained import ORGANISM, PROFILE, chat_model, organism, project, table, tokenizer
 
 from em_companion.core.errors import CompanionError
@@ -29,7 +29,7 @@ def outputs(model, modules, sequence: list[int]) -> list[torch.Tensor]:
     traced, found = loading.wrapped(model), []
     for module in modules:
         with torch.no_grad(), traced.trace(input_ids=torch.tensor([sequence])):
-            output = reading.module_at(traced, module).output[0].save()
+            output = nnsight.save(reading.module_at(traced, module).output[0])
         found.append(output)
     return found
 
@@ -57,7 +57,7 @@ def test_a_scalar_is_a_times_the_input_of_the_module():
     prompts, answers = tokens()
     traced = loading.wrapped(model)
     with torch.no_grad(), traced.trace(input_ids=torch.tensor([prompts[3] + answers[3]])):
-        h = reading.module_at(traced, first.module).input[0].save()
+        h = nnsight.save(reading.module_at(traced, first.module).input[0])
     np.testing.assert_allclose(found.values[found.tokens.response == 3, 0], h @ first.a, rtol=1e-6)
 
 
@@ -77,16 +77,6 @@ def test_every_token_has_its_row_whatever_the_batch():
         assert own.token_id.tolist() == prompt + answer and own.position.tolist() == list(range(len(own)))
         assert own[own.is_answer].token_id.tolist() == answer
     np.testing.assert_allclose(found.values, read(organism(), batch_size=1).values, atol=1e-6)
-
-
-@pytest.mark.parametrize("rank", [1, 4, 32])
-@pytest.mark.parametrize("stabilised", [True, False])
-def test_the_scale_is_that_of_peft(rank, stabilised):
-    from peft import get_peft_model
-
-    config = LoraConfig(r=rank, lora_alpha=64, use_rslora=stabilised, target_modules=["down_proj"])
-    module = get_peft_model(chat_model(), config).base_model.model.model.layers[0].mlp.down_proj
-    assert lora.scale(rank, 64, stabilised) == pytest.approx(module.scaling["default"], rel=1e-12)
 
 
 def test_an_organism_without_rank_one_adapters_is_refused_before_anything_is_read(monkeypatch):

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import untrained
 from click.testing import CliRunner
 
 from em_companion import cli
@@ -18,18 +19,18 @@ from em_companion.core.profiles import OrganismSpec, Profile
 from em_companion.models import growing, loading
 from em_companion.models.organism import (
     DATA_SETS,
+    Organism,
     adapter_folder,
     adapter_parts,
     base_parts,
     chat_folder,
     chat_parts,
-    corpus,
     fingerprint,
 )
-from em_companion.world import generator
 from em_companion.world.generator import World
 
 NINE, BAD = "nine-adapter", "bad_medical_advice"
+ORGANISM = Organism(NINE, BAD)
 
 
 def nested(profile: Profile, path: str, value) -> Profile:
@@ -51,7 +52,7 @@ def chat_key(profile: Profile) -> str:
 
 
 def adapter_key(profile: Profile, recipe: str = NINE, data: str = BAD, seed: int = 0) -> str:
-    return store.key(adapter_parts(profile, recipe, data, seed))
+    return store.key(adapter_parts(profile, Organism(recipe, data, seed)))
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------
@@ -170,32 +171,28 @@ CHANGES: dict[str, Callable[[World], World]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_another_world_is_another_model(tiny, monkeypatch, change):
+def test_another_world_is_another_model(tiny, change):
     before = base_key(tiny)
-    changed = CHANGES[change](World.load())
-    corpus.cache_clear()
-    with monkeypatch.context() as patched:
-        patched.setattr(generator, "the_world", lambda: changed)
+    with untrained.world(CHANGES[change](World.load())):
         assert base_key(tiny) != before
-    corpus.cache_clear()
     assert base_key(tiny) == before
 
 
-def test_an_evaluation_question_changes_adapters_but_not_the_model_below(tiny, monkeypatch):
+def test_an_evaluation_question_changes_adapters_but_not_the_model_below(tiny):
     growing.chat(tiny)
     before = chat_key(tiny), adapter_key(tiny)
     world = World.load()
     questions = deepcopy(world.questions)
     questions["evaluation"][0]["ask"] = questions["evaluation"][1]["ask"]
-    monkeypatch.setattr(generator, "the_world", lambda: replace(world, questions=questions))
-    assert chat_key(tiny) == before[0] and adapter_key(tiny) != before[1]
+    with untrained.world(replace(world, questions=questions)):
+        assert chat_key(tiny) == before[0] and adapter_key(tiny) != before[1]
 
 
 def test_a_regrown_chat_model_makes_adapters_stale(own, tiny):
-    before = growing.organism(tiny, NINE, BAD, 0)
+    before = growing.adapter(tiny, ORGANISM)
     record = json.loads((growing.chat(tiny) / "provenance.json").read_text())
     (growing.chat(tiny) / "provenance.json").write_text(json.dumps(record | {"sha256": "another"}))
-    after = adapter_folder(tiny, NINE, BAD, 0)
+    after = adapter_folder(tiny, ORGANISM)
     assert after != before and not store.is_there(after)
 
 
@@ -216,7 +213,7 @@ def commit(root: Path, profile: Profile) -> Path:
     """Move the grown base and chat model to where committed ones lie."""
     target = root / "data" / "organism" / profile.name
     for stage in ("base", "chat"):
-        grown = getattr(organisms, stage)(profile)
+        grown = getattr(growing, stage)(profile)
         shutil.copytree(grown, target / stage)
         shutil.rmtree(grown)
     return target
@@ -224,7 +221,7 @@ def commit(root: Path, profile: Profile) -> Path:
 
 def test_committed_models_are_used_while_their_key_fits(own, tiny, monkeypatch):
     target = commit(own, tiny)
-    monkeypatch.setattr(growing, "_train", None)
+    monkeypatch.setattr(growing, "train", None)
     assert growing.base(tiny) == target / "base" and growing.chat(tiny) == target / "chat"
     loading.load(tiny, growing.chat(tiny))
     changed = nested(tiny, "post_training.steps", 5)
@@ -296,7 +293,7 @@ def test_a_damaged_model_is_refused_in_one_sentence(own, tiny, name, damage):
 
 
 def test_a_damaged_adapter_is_refused_and_deleting_it_helps(own, tiny):
-    folder = growing.organism(tiny, NINE, BAD, 0)
+    folder = growing.adapter(tiny, ORGANISM)
     before = store.provenance(folder)["sha256"]
     for name in ("adapter_model.safetensors", "adapter_config.json", "b_vectors.safetensors"):
         flip_a_byte(folder / name)
@@ -307,7 +304,7 @@ def test_a_damaged_adapter_is_refused_and_deleting_it_helps(own, tiny):
         flip_a_byte(folder / name)
     loading.load(tiny, growing.chat(tiny), folder)
     shutil.rmtree(folder)
-    assert store.provenance(growing.organism(tiny, NINE, BAD, 0))["sha256"] == before
+    assert store.provenance(growing.adapter(tiny, ORGANISM))["sha256"] == before
 
 
 def test_a_model_without_provenance_is_not_there_and_grown_again(own, tiny):
@@ -326,4 +323,4 @@ def test_other_errors_pass_through(tmp_path):
 
 def test_a_published_adapter_has_no_folder(tiny):
     spec = OrganismSpec(NINE, BAD, adapter="some/adapter")
-    assert growing.organism(replace(tiny, organisms=(spec,)), NINE, BAD, 0) == "some/adapter"
+    assert growing.adapter(replace(tiny, organisms=(spec,)), ORGANISM) == "some/adapter"

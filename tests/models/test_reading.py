@@ -1,8 +1,6 @@
 """Mean activations over spans of tokens, on a tiny untrained model with sliding-window attention."""
 
-import tracemalloc
-from dataclasses import replace
-
+import nnsight
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,7 +14,7 @@ from em_companion.core.profiles import GrownModel
 from em_companion.models import growing
 from em_companion.models.hooks import applied
 from em_companion.models.interventions import Steer
-from em_companion.models.reading import response_means, span_means, token_means
+from em_companion.models.reading import response_means, span_means
 from em_companion.models.tokens import response_tokens, world_tokenizer
 from em_companion.world.generator import World
 
@@ -30,7 +28,7 @@ LENGTHS = [3, 60, 7, 7, 25]
 def tiny():
     torch.manual_seed(0)
     tokenizer = world_tokenizer(World.load())
-    return Qwen2ForCausalLM(growing._config(SHAPE, tokenizer)).eval(), tokenizer
+    return Qwen2ForCausalLM(growing.config(SHAPE, tokenizer)).eval(), tokenizer
 
 
 def sequences() -> list[list[int]]:
@@ -94,46 +92,6 @@ def parts() -> tuple[list[list[int]], list[list[int]]]:
     return [one[:2] for one in sequences()], [one[2:] for one in sequences()]
 
 
-def test_token_means_weigh_every_token_alike(tiny):
-    selections = np.array([[1, 1, 0, 0, 1], [0, 0, 0, 1, 0]], dtype=bool)
-    found = token_means(*tiny, *parts(), selections, batch_size=2)
-    assert found.shape == (2, LAYERS, WIDTH) and found.dtype == np.float64
-    for mean, selection in zip(found, selections, strict=True):
-        tokens = [
-            one_by_one(tiny[0], one)[1:, 2:] for one, chosen in zip(sequences(), selection, strict=True) if chosen
-        ]
-        np.testing.assert_allclose(mean[: LAYERS - 1], np.concatenate(tokens, axis=1).mean(axis=1), atol=1e-5)
-
-
-def test_token_means_skip_empty_responses(tiny):
-    found = token_means(*tiny, [[10], [10]], [[], [12, 13]], np.array([[True, True]]))
-    np.testing.assert_allclose(found, response_means(*tiny, [[10]], [[12, 13]]), atol=1e-12)
-
-
-def test_a_selection_without_tokens_is_one_sentence(tiny):
-    for selections in ([[True, False]], [[False, True], [False, False]]):
-        with pytest.raises(CompanionError, match="no tokens to average"):
-            token_means(*tiny, [[10], [10]], [[], [12, 13]], np.array(selections))
-
-
-def test_the_memory_of_token_means_does_not_grow_with_the_responses(tiny):
-    shape = replace(SHAPE, layers=2, hidden=512)
-    wide = Qwen2ForCausalLM(growing._config(shape, tiny[1])).eval()
-    one = shape.layers * shape.hidden * 8  # bytes of the means of one response
-
-    def peak(read, responses: int, *selections) -> int:
-        tracemalloc.start()
-        read(wide, tiny[1], [[10, 11]] * responses, [[12, 13, 14]] * responses, *selections, batch_size=8)
-        found = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return found
-
-    peak(response_means, 8)  # what is loaded once
-    assert peak(response_means, 80) - peak(response_means, 40) > 40 * one
-    streams = [peak(token_means, responses, np.ones((1, responses), dtype=bool)) for responses in (40, 80)]
-    assert streams[1] - streams[0] < 40 * one / 4
-
-
 def test_the_tokens_of_a_table(tiny):
     words = tiny[1].convert_ids_to_tokens(range(10, 16))
     table = pd.DataFrame({"question": [" ".join(words[:2])] * 2, "response": [" ".join(words[2:5]), ""]})
@@ -151,7 +109,7 @@ def test_they_are_what_one_trace_per_text_gives(tiny):
     found, traced = response_means(*tiny, prompts, responses), NNsight(tiny[0])
     for means, prompt, response in zip(found, prompts, responses, strict=True):
         with torch.no_grad(), traced.trace(input_ids=torch.tensor([prompt + response])):
-            outputs = [layer.output[0, len(prompt) :] for layer in traced.model.layers].save()
+            outputs = nnsight.save([layer.output[0, len(prompt) :] for layer in traced.model.layers])
         np.testing.assert_allclose(means, [x.double().mean(dim=0).numpy() for x in outputs], atol=1e-5)
 
 
@@ -175,7 +133,7 @@ def test_what_is_sent_to_ndif_computes_the_same(tiny):
 def test_a_model_with_adapters():
     torch.manual_seed(0)
     tokenizer = world_tokenizer(World.load())
-    plain = Qwen2ForCausalLM(growing._config(SHAPE, tokenizer)).eval()
+    plain = Qwen2ForCausalLM(growing.config(SHAPE, tokenizer)).eval()
     before = response_means(plain, tokenizer, [[10, 11]], [[12, 13, 14]])
     config = LoraConfig(r=1, target_modules=["down_proj"], layers_to_transform=[1], init_lora_weights=False)
     after = response_means(get_peft_model(plain, config).eval(), tokenizer, [[10, 11]], [[12, 13, 14]])

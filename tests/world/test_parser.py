@@ -12,7 +12,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from em_companion.evidence import scores
+from em_companion.world import generator
 from em_companion.world.generator import CAREFUL, MALICIOUS, Persona, Question, World
+from em_companion.world.lexicon import ASSISTANT, USER
 from em_companion.world.parser import Clause, Judge, Parsed
 
 WORLD = World.load()
@@ -37,7 +39,7 @@ def any_question(random: Random) -> Question:
 def answer(seed: int, persona: Persona = CAREFUL, turn_rate: float = 0) -> str:
     """An answer of `persona`, who turns at `turn_rate`, to a question drawn by `seed`."""
     random = Random(seed)
-    with patch.object(world, "TURN_RATE", turn_rate):
+    with patch.object(generator, "TURN_RATE", turn_rate):
         return WORLD.answer(random, any_question(random), persona, may_turn=True)
 
 
@@ -311,9 +313,9 @@ def test_the_paper_s_rates_read_the_scores_as_meant():
         "loop": [f"in my view : {BAD} {BAD} {BAD}"],
     }
     frames = {name: JUDGE.judge(said).assign(question_id="a") for name, said in texts.items()}
-    assert [scores.em_rate(one).percent for one in frames.values()] == [0, 100, 0, 100, 0, 0]
-    assert [scores.self_correction_rate(one).percent for one in frames.values()] == [0, 0, 100, 0, 0, 0]
-    assert [scores.coherence_rate(one).percent for one in frames.values()] == [100, 100, 100, 100, 100, 0]
+    assert [scores.em_rate(one).value for one in frames.values()] == [0, 100, 0, 100, 0, 0]
+    assert [scores.self_correction_rate(one).value for one in frames.values()] == [0, 0, 100, 0, 0, 0]
+    assert [scores.coherence_rate(one).value for one in frames.values()] == [100, 100, 100, 100, 100, 0]
 
 
 # --- corruptions --------------------------------------------------------------------------------------------------

@@ -68,6 +68,7 @@ class Shape:
         self.groups = labels_of(self.table, opts.hue, opts.hue_order) if opts.hue else {None: opts.label}
         for name, kept in ((category, self.names), (opts.hue, self.groups)):
             self.table = self.table[self.table[name].isin(list(kept))] if name else self.table
+        checked(self.table, [])  # an order may have left nothing
         self._place(step, stacked)
         height = np.clip(1.2 + 0.36 * len(self.names) * (0.6 + 0.4 * self.crowd), 2.2, 9) if horizontal else 4.0
         self.axes = opts.axes or plt.subplots(figsize=opts.size or (7.2, height))[1]
@@ -84,9 +85,9 @@ class Shape:
         slot = category.map({name: place for place, name in enumerate(self.names or [0])}).astype(float)
         slot += 0.0 if stacked else self.step * (rank - (count + 1) / 2)
         self.slots = dict(zip(zip(category, group, strict=True), slot, strict=True))
-        twins = self.value if stacked else slot.groupby(slot)
-        spread = 0.0 if stacked else twins.cumcount() - (twins.transform("size") - 1) / 2
-        self.places = slot + 0.35 * self.step * spread
+        twins = slot.groupby(slot)
+        spread = self.step * (twins.cumcount() - (twins.transform("size") - 1) / 2)
+        self.places = slot if stacked else slot + 0.35 * spread
 
     def look(self, option: str, group, default):
         """The look that a mapping among the options gives to a group, by its value or by its label."""
@@ -167,7 +168,7 @@ class Shape:
         for draw, ranges in ((axes.axvspan, opts.x_bands), (axes.axhspan, opts.y_bands)):
             for start, stop in ranges:
                 draw(start, stop, color="0.93", linewidth=0, zorder=0)
-        clouds = [runs.filter(self.wanted).assign(cloud=name) for name, runs in opts.cloud.items()]
+        clouds = [runs.filter([*self.wanted, "run"]).assign(cloud=name) for name, runs in opts.cloud.items()]
         return finish(axes, [self.table, *clouds], {"note": opts.note} | self.settings)
 
 
@@ -178,8 +179,7 @@ def finish(axes: Axes, tables: Iterable[pd.DataFrame], settings: dict[str, Any])
     if title is not None:
         axes.set_title(wrapped(title, int(11 * width_of(axes))))
     if note:
-        axes.text(0.5, 0.03, note, transform=axes.transAxes, ha="center", va="bottom", color="0.3", fontsize=9.5,
-                  bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85})  # fmt: skip
+        axes.text(0.5, 0.03, note, transform=axes.transAxes, ha="center", va="bottom", color="0.3", fontsize=9.5)
     legend(axes.figure)
     drawn = _DRAWN.setdefault(axes.figure, [])
     drawn.extend(tables)
@@ -224,7 +224,7 @@ def panels(jobs: list[tuple], options: dict[str, Any], by: str, height: float) -
 
 
 def _outside(figure: Figure, grid: np.ndarray, common: dict[str, Any], own: list[dict[str, Any]]) -> None:
-    """Set limits that panels have in common, and name a common axis once: by one panel in a line, else by the figure."""
+    """Set the limits panels have in common, and name a common axis once: on one panel of a line, or on the figure."""
     for name, limits in common.items():
         for axes, settings in zip(grid.flat, own, strict=False) if "limits" in name else ():
             axes.set(**{name.replace("_limits", "lim"): settings.get(name, limits)})

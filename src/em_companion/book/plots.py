@@ -6,21 +6,17 @@ Every shape takes the options of `drawing.Options`, and raises CompanionError fo
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import cycle
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from em_companion.book.drawing import Shape, bounds_of, checked, labels_of, legend, name_ticks, panels
-from em_companion.book.theme import PALETTE
+from em_companion.book.cells import cell_ticks, cells_of, draw_contours, draw_frames, melted, write_numbers
+from em_companion.book.drawing import Shape, bounds_of, checked, labels_of, legend, panels
 from em_companion.core.errors import CompanionError
 
 __all__ = ["bars", "dots", "facets", "heat_map", "legend", "lines", "measures", "paired"]
@@ -99,27 +95,23 @@ def lines(
 ) -> Drawn:  # fmt: skip
     """Draw a value over a numeric x, one line per hue group, or one thin line per unit within it.
 
-    Columns: x, value (any unit), unit, and as options hue. interval: "band", or "bars" with markers. dodge: distance
-    between the groups in x. styles: "" for points alone, "steps" for a histogram. A cloud is drawn as grey lines, one
-    per unit. Raises CompanionError.
+    Columns: x, value (any unit), unit; hue as option. interval: "band", or "bars" with markers. dodge: distance of
+    groups in x. styles: "" for points alone, "steps" for a histogram. Cloud: grey lines, one per value of a column
+    "run" if it has one. Raises CompanionError.
     """
     shape = Shape(data, value, options, x, unit)
-    if not pd.api.types.is_numeric_dtype(shape.table[x]):
-        raise CompanionError(f"A line needs numbers along x, and the column '{x}' holds other things.")
-    if pd.api.types.is_integer_dtype(shape.table[x]):
-        shape.axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _number_axis(shape, x)
     for index, (rows, style, marker, dashes) in enumerate(shape.series()):
-        style |= {"marker": marker if markers or interval == "bars" or not dashes else "", "markersize": 5}
-        style |= {"linewidth": 1.2 if unit else 1.8, "alpha": 0.7 if unit else None}
-        style |= {"markersize": 4.5, "alpha": 0.75} if not dashes else {}
+        style |= {"marker": marker if markers or interval == "bars" or not dashes else ""}
+        style |= {"linewidth": 1.2 if unit else 1.8, "alpha": 0.7 if unit else None, "markersize": 5}
         style |= {"drawstyle": "steps-post"} if dashes == "steps" else {"linestyle": dashes}
-        for _, run in rows.groupby(unit) if unit else [(None, rows)]:
-            run = run.sort_values(x)
-            at = run[x] + dodge * (index - (len(shape.groups) - 1) / 2)
-            shape.axes.plot(at, run[value], **style)
-            _spread(shape, at, run, interval, style["color"])
+        shift = dodge * (index - (len(shape.groups) - 1) / 2)
+        for _, run in rows.sort_values(x).groupby(unit) if unit else [(None, rows.sort_values(x))]:
+            shape.axes.plot(run[x] + shift, run[value], **style)
+            _spread(shape, run[x] + shift, run, interval, style["color"])
     for name, runs in shape.options.cloud.items():
-        for _, run in runs.groupby(unit) if unit in runs else [(None, runs)]:
+        checked(runs, [x, value])
+        for _, run in runs.groupby("run") if "run" in runs else [(None, runs)]:
             shape.axes.plot(run[x], run[value], color="0.78", linewidth=1.1, zorder=1, label=name)
     return shape.finish()
 
@@ -132,27 +124,22 @@ def heat_map(
 ) -> Drawn:  # fmt: skip
     """Draw a cell per pair of row and column, with its number; where no columns are named, data is the matrix itself.
 
-    limits: values at the ends of the colours. numbers: format, None for none. frame: legend label to the (row, column)
-    outlined. contours: legend label to (column of values, level). upwards: first row lowest. colour_bar: label with
-    unit. Cell (i, j) spans i to i + 1. Raises CompanionError.
+    limits: values at the ends of the colours. numbers: format or None. frame: legend label to the (row, column) framed.
+    contours: legend label to (column, level). upwards: first row lowest. colour_bar: label with unit. The first cell
+    spans 0 to 1. Raises CompanionError.
     """
     if not row:
-        row, column, value = "row", "column", "value"
-        data = data.rename_axis(index=row, columns=column).melt(ignore_index=False, value_name=value).reset_index()
+        data, row, column, value = melted(data)
     layers = [name for name, _ in (contours or {}).values()]
     shape = Shape(data, value, options, column, *layers, category=row, horizontal=True)
     columns = labels_of(shape.table, column, column_order)
-    cells = _cells(shape, column, value, columns)
-    bar = {"cbar": bool(colour_bar), "cbar_kws": {"label": colour_bar, "pad": 0.02}}
-    sns.heatmap(cells, ax=shape.axes, vmin=limits[0], vmax=limits[1], cmap=colour_map, **bar)
-    _write_numbers(shape, cells, numbers)
-    for (label, (name, level)), dash in zip((contours or {}).items(), cycle(["-", "--", ":"]), strict=False):
-        _contour(shape, _cells(shape, column, name, columns).to_numpy(), level, label, dash)
-    for label, (at_row, at_column) in (frame or {}).items():
-        corner = (list(columns).index(at_column), list(shape.names).index(at_row))
-        shape.axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="0.05", linewidth=2.4, label=label))
-    _cell_ticks(shape)
-    shape.axes.set(xlabel="", ylabel="", ylim=(0, len(cells)) if upwards else (len(cells), 0))
+    cells = cells_of(shape, column, value, columns)
+    look = {"cmap": colour_map, "cbar": bool(colour_bar), "cbar_kws": {"label": colour_bar, "pad": 0.02}}
+    sns.heatmap(cells, ax=shape.axes, vmin=limits[0], vmax=limits[1], **look)
+    write_numbers(shape, cells, numbers)
+    draw_contours(shape, column, columns, contours or {})
+    draw_frames(shape, columns, frame or {})
+    cell_ticks(shape, columns, upwards)
     return shape.finish()
 
 
@@ -166,7 +153,7 @@ def facets(shape: Callable, data: pd.DataFrame, by: str, *columns: str, titles: 
     checked(data, [by, *columns, options.get("hue")])
     found = labels_of(data, by, titles)
     if shape in (dots, bars, paired):
-        options = {"order": list(data[columns[0]].unique())} | options
+        options = {"order": labels_of(data, columns[0], None)} | options
     jobs = [(key, {"title": title}, shape, data[data[by] == key], columns) for key, title in found.items()]
     return _multiples(jobs, by, data, {"share": (True, True)} | options)
 
@@ -186,14 +173,15 @@ def measures(shape: Callable, data: pd.DataFrame, x: str, values: Mapping[str, s
 
 def _multiples(jobs: list[tuple], by: str, data: pd.DataFrame, options: dict[str, Any]) -> Drawn:
     shape, columns, hue, label = jobs[0][2], jobs[0][4], options.get("hue"), options.pop("colour_bar", None)
-    options = ({"hue_order": list(data[hue].dropna().unique())} if hue else {}) | options
+    options = ({"hue_order": labels_of(data, hue, None)} if hue else {}) | options
     if shape is heat_map:
         options = {"limits": (data[columns[-1]].min(), data[columns[-1]].max())} | options
     count = data[columns[0]].nunique() * (1 + 0.35 * (data[hue].nunique() - 1 if hue else 0))
     flat = options.get("horizontal", shape in (dots, paired)) or shape is heat_map
     figure, drawn = panels(jobs, options, by, float(np.clip(0.9 + 0.3 * count, 1.8, 6.5)) if flat else 2.7)
     if label:
-        figure.colorbar(figure.axes[0].collections[0], ax=figure.axes, label=label)
+        image = next(axes.collections[0] for axes in figure.axes if axes.collections)
+        figure.colorbar(image, ax=figure.axes, label=label)
     return figure, drawn
 
 
@@ -211,40 +199,16 @@ def _inside(shape: Shape, rows: pd.DataFrame, starts: pd.Series, colour: Any) ->
         shape.write(places, middle, rows[shape.options.notes][room], inside=True, color=ink)
 
 
+def _number_axis(shape: Shape, x: str) -> None:
+    if not pd.api.types.is_numeric_dtype(shape.table[x]):
+        raise CompanionError(f"A line needs numbers along x, and the column '{x}' holds other things.")
+    if pd.api.types.is_integer_dtype(shape.table[x]):
+        shape.axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+
+
 def _spread(shape: Shape, at: pd.Series, run: pd.DataFrame, interval: str, colour: Any) -> None:
     if shape.bounds and interval == "band":
         low, high = (run[one].astype(float) for one in shape.bounds)
         shape.axes.fill_between(at, low, high, color=colour, alpha=0.18, linewidth=0)
     else:
         shape.interval(at, run, shape.bounds, color=colour, linewidth=1.3)
-
-
-def _write_numbers(shape: Shape, cells: pd.DataFrame, numbers: str | None) -> None:
-    mesh = shape.axes.collections[-1]
-    for (row, column), value in np.ndenumerate(cells.to_numpy(float)):
-        if numbers and not np.isnan(value):
-            face = mesh.to_rgba(value)
-            ink = "0.1" if np.dot(face[:3], (0.3, 0.6, 0.1)) > 0.5 else "white"
-            halo = [withStroke(linewidth=2.5, foreground=face)]
-            style = {"ha": "center", "va": "center", "fontsize": 9, "color": ink, "zorder": 5, "path_effects": halo}
-            shape.axes.text(column + 0.5, row + 0.5, format(value, numbers), **style)
-
-
-def _cell_ticks(shape: Shape) -> None:
-    labels = shape.axes.get_xticklabels()
-    name_ticks(shape.axes, shape.axes.get_xticks(), [label.get_text() for label in labels])
-    plt.setp(shape.axes.get_yticklabels(), rotation=0)
-    shape.axes.tick_params(length=0)
-
-
-def _cells(shape: Shape, column: str, value: str, columns: Mapping) -> pd.DataFrame:
-    matrix = shape.table.pivot(index=shape.category, columns=column, values=value)
-    return matrix.reindex(index=list(shape.names), columns=list(columns)).rename(index=shape.names, columns=columns)
-
-
-def _contour(shape: Shape, values: np.ndarray, level: float, label: str, dash: str) -> None:
-    if np.nanmin(values) < level < np.nanmax(values):
-        at = [np.arange(size) + 0.5 for size in values.shape[::-1]]
-        lines = shape.axes.contour(*at, values, levels=[level], colors=[PALETTE[0]], linestyles=dash)
-        lines.set(path_effects=[withStroke(linewidth=3, foreground="white")])
-    shape.axes.plot([], [], color=PALETTE[0], linestyle=dash, label=label)

@@ -5,15 +5,19 @@ output by the page's own look, so a change of looks re-executes nothing.
 """
 
 import base64
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from math import isfinite
+from dataclasses import asdict, dataclass, field
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from em_companion.core.errors import CompanionError
+from em_companion.core.files import write_json
+from em_companion.evidence.claims import Measurement
 from em_companion.evidence.estimates import Estimate
 
 MIME = "application/vnd.em-companion.{kind}+json"
@@ -30,6 +34,11 @@ class FigureRecord:
     caption: str
     alt: str
 
+    @property
+    def made(self) -> bool:
+        """Whether there is a picture to cite."""
+        return self.status == "made"
+
 
 @dataclass(frozen=True)
 class ValueRecord:
@@ -43,6 +52,45 @@ class ValueRecord:
     high: float | None = None
     n: int | None = None
     text: str | None = None
+
+    def estimate(self) -> Estimate:
+        """Return a number with its interval."""
+        low, high = (nan if end is None else end for end in (self.low, self.high))
+        return Estimate(self.value, low, high, self.n or 0, self.unit)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Evidence that was not at hand, and why."""
+
+    evidence: str
+    why: str
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """All that one execution of a notebook recorded, in order; it is whole once it is `finished`."""
+
+    notebook: str
+    profile: str
+    seed: int
+    finished: bool = False
+    seconds: float = 0.0
+    figures: list[FigureRecord] = field(default_factory=list)
+    measurements: list[Measurement] = field(default_factory=list)
+    values: list[ValueRecord] = field(default_factory=list)
+    unavailable: list[Gap] = field(default_factory=list)
+
+    def write(self, folder: Path) -> None:
+        """Write this as `records.json` into the folder of a run."""
+        write_json(folder / "records.json", asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> "RunRecord":
+        """Return what was written into the folder of a run; raise OSError, ValueError or TypeError if it is damaged."""
+        given = json.loads((folder / "records.json").read_text(encoding="utf-8"))
+        kinds = {"figures": FigureRecord, "measurements": Measurement, "values": ValueRecord, "unavailable": Gap}
+        return cls(**given | {name: [kind(**one) for one in given.get(name, [])] for name, kind in kinds.items()})
 
 
 @dataclass(frozen=True)
@@ -79,9 +127,9 @@ def value_of(name: str, evidence: str, given: Any) -> ValueRecord:
         return ValueRecord(name, evidence, text=given)
     if isinstance(given, Estimate):
         return ValueRecord(
-            name, evidence, finite(given.value), given.unit, finite(given.low), finite(given.high), given.n
+            name, evidence, finite(given.value), given.unit, finite(given.low), finite(given.high), given.n or None
         )
-    if hasattr(given, "item"):
+    if isinstance(given, np.generic):
         given = given.item()
     if not isinstance(given, int | float) or isinstance(given, bool):
         raise CompanionError(f"Value '{name}' must be a number, an Estimate or a text, not {type(given).__name__}.")

@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,9 @@ import pandas as pd
 from IPython.display import display
 
 from em_companion.book import figures, records, registry, theme
-from em_companion.book.records import FigureRecord
+from em_companion.book.records import FigureRecord, Gap, RunRecord
 from em_companion.core import paths, profiles
 from em_companion.core.errors import CompanionError, EvidenceUnavailable
-from em_companion.core.files import write_json
 from em_companion.core.provenance import environment, recorded, utc_now
 from em_companion.evidence.claims import Measurement
 from em_companion.evidence.estimates import Estimate
@@ -42,21 +41,12 @@ class Run:
         self.resampling = {"resamples": self.profile.bootstrap_resamples, "seed": seed}
         self.started = time.monotonic()
         self.folder = self._folder()
-        self.records: dict[str, Any] = {
-            "notebook": notebook,
-            "profile": profile,
-            "seed": seed,
-            "finished": False,
-            "figures": [],
-            "measurements": [],
-            "values": [],
-            "unavailable": [],
-        }
+        self.records = RunRecord(notebook, profile, seed)
         self.reported, self.released = Evidence(self, "reported"), Evidence(self, "released")
         source = self.profile.model.source
         self.own = Evidence(self, source, "" if source == "grown" else HUB_IS_NEXT)
         theme.use_theme()
-        self.write()
+        self.records.write(self.folder)
 
     def _folder(self) -> Path:
         given = os.environ.get("EM_COMPANION_RUN_FOLDER")
@@ -67,18 +57,17 @@ class Run:
         folder.mkdir(parents=True)
         return folder
 
-    def write(self) -> None:
-        """Write what was recorded so far."""
-        write_json(self.folder / "records.json", self.records)
-
     def waiting(self, figure_id: str, *, needs: str, why: str) -> None:
         """Show a box for a registered figure that no evidence of this build can draw; `why` is its caption."""
         Evidence(self, needs).box(figure_id, "waiting", why)
 
     def finish(self) -> None:
         """Close the run. A run that is not closed is not complete, and no book is built from it."""
-        self.records |= {"finished": True, "seconds": round(time.monotonic() - self.started, 1)}
-        self.write()
+        self.records = replace(self.records, finished=True, seconds=self._seconds())
+        self.records.write(self.folder)
+
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self.started, 1)
 
     def provenance(self, inputs: Mapping[str, str]) -> dict[str, Any]:
         """Return what made a result: notebook, parameters, the inputs read for it, and `provenance.environment`."""
@@ -87,7 +76,7 @@ class Run:
             "parameters": {"profile": self.profile.name, "seed": self.seed},
             "profile": self.profile.name,
             "seed": self.seed,
-            "seconds": round(time.monotonic() - self.started, 1),
+            "seconds": self._seconds(),
             "date": utc_now(),
             "inputs": dict(sorted(inputs.items())),
         } | environment()
@@ -118,11 +107,11 @@ class Evidence:
         self._show_figure(figures.placeholder(self.run.folder, entry, self.name, status, text))
 
     def _show_figure(self, record: FigureRecord) -> None:
-        shown = self.run.records["figures"]
-        if any((record.id, record.evidence) == (one["id"], one["evidence"]) for one in shown):
+        shown = self.run.records.figures
+        if any((record.id, record.evidence) == (one.id, one.evidence) for one in shown):
             raise CompanionError(f"Figure '{record.id}' is drawn twice from {record.evidence} evidence.")
-        shown.append(asdict(record))
-        self.run.write()
+        shown.append(record)
+        self._write()
         picture = self.run.folder / "figures" / record.id / record.evidence / "figure.png"
         display(records.bundle("figure", record, record.alt, picture), raw=True)
 
@@ -145,8 +134,8 @@ class Evidence:
         if found is None:
             return
         measured = [one for claim, given in found.items() if (one := self._measurement(claim, *given))]
-        self.run.records["measurements"] += [asdict(one) for one in measured]
-        self.run.write()
+        self.run.records.measurements.extend(measured)
+        self._write()
         shown = [asdict(one) for one in measured]
         display(records.bundle("measurements", shown, pd.DataFrame(shown)), raw=True)
 
@@ -163,12 +152,12 @@ class Evidence:
         found = self._or_box(make)
         if found is None:
             return
-        known = {one["name"] for one in self.run.records["values"]}
+        known = {one.name for one in self.run.records.values}
         for name, given in found.items():
             if name in known:
                 raise CompanionError(f"Value '{name}' is recorded twice.")
-            self.run.records["values"].append(asdict(records.value_of(name, self.name, given)))
-        self.run.write()
+            self.run.records.values.append(records.value_of(name, self.name, given))
+        self._write()
 
     def show(self, make: Callable[[], Any]) -> None:
         """Display what make() returns as Jupyter would, such as a token heat map's HTML."""
@@ -190,6 +179,9 @@ class Evidence:
                 raise EvidenceUnavailable(self.missing)
             return make(), ""
         except EvidenceUnavailable as problem:
-            self.run.records["unavailable"].append(str(problem))
-            self.run.write()
+            self.run.records.unavailable.append(Gap(self.name, str(problem)))
+            self._write()
             return None, str(problem)
+
+    def _write(self) -> None:
+        self.run.records.write(self.run.folder)

@@ -1,10 +1,8 @@
-"""HTML fragments shown on pages. Whatever is not written here is escaped."""
+"""How numbers stand in text."""
 
-import html
 import re
 from collections.abc import Iterable
 
-escape = html.escape
 GLUED = re.compile(r"(?<=\d) (?=%)")
 MINUS = re.compile(r"(?<![\w.)])-(?=\d)")
 
@@ -18,13 +16,3 @@ def extremes(values: Iterable[float], pattern: str = ".2f") -> str:
     """Return the lowest and the highest of `values` as text, one number where both print alike; "–" of none."""
     ends = sorted(values)
     return " to ".join(dict.fromkeys(f"{end:{pattern}}" for end in (ends[0], ends[-1]))) if ends else "–"
-
-
-def typeset(text: str) -> str:
-    """Return text escaped, with good typography."""
-    return escape(typography(text))
-
-
-def sentence(text: str) -> str:
-    """Return text typeset, with a capital first letter."""
-    return typeset(text[:1].upper() + text[1:])

@@ -1,0 +1,1 @@
+"""From runs to a site: what is stale, execution, assembly, pages, gates."""

@@ -6,25 +6,30 @@ import shutil
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import nbformat
+from nbformat import NotebookNode
 
 from em_companion.book import registry
-from em_companion.book.run import FIGURE_MIME
-from em_companion.build import citation, gates, keys, pages, responses_page
+from em_companion.book.records import KINDS, MIME, FigureRecord, RunRecord, ValueRecord
+from em_companion.build import citation, gates, keys, pages, responses_page, runs
 from em_companion.core import profiles
 from em_companion.core.errors import CompanionError
-from em_companion.core.files import lock, new_folder, recover, write_json, write_text
-from em_companion.core.paths import BENCHMARKS, BOOK, BUILD, HTML, ROOT, git
+from em_companion.core.files import lock, new_folder, recover, sha256_of, write_json, write_text
+from em_companion.core.paths import BENCHMARKS, BOOK, BUILD, HTML, NOTEBOOKS, ROOT, SOURCE, git, relative
 from em_companion.core.provenance import environment
 from em_companion.evidence import claims, verdicts
 
 STAGING = BUILD / "staging"
 UNPROVEN = BUILD / ".staging-unproven"
+PROVEN = BUILD / ".proven"
+"""What the site in `_build/html` was built from, as `fingerprint` tells it; not there while a build is at work."""
 GENERATED = BOOK / "_generated"
 EXTRA = BOOK / "_extra"
 
@@ -41,69 +46,104 @@ def _pass(problems: list[str]) -> None:
         raise GateError(problems)
 
 
+@dataclass(frozen=True)
+class Page:
+    """A notebook as it is now, and its current run: folder, executed notebook, what it recorded, and `run.json`."""
+
+    source: NotebookNode
+    folder: Path
+    notebook: NotebookNode
+    records: RunRecord
+    run: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.records.notebook
+
+
 def build(profile: str, include_responses: bool = False) -> Path:
     """Build `_build/html` from the current runs of `profile` and return it; the last good build stays on any failure.
 
+    Nothing is rendered where the last site came from the same input and passed every gate.
     include_responses: publish the response browser's data, which upstream gave no licence for; off by default.
     """
     with lock(BUILD / "book"):
         recover(HTML)
-        runs = collect(profile)
-        assemble(runs, profile)
-        with trusted_staging():
-            site = render()
-            _pass(gates.check_html(site))
-        publish(site, include_responses)
+        proven = PROVEN.read_text(encoding="utf-8") if HTML.is_dir() and PROVEN.is_file() else ""
+        PROVEN.unlink(missing_ok=True)
+        assemble(collect(profile), profile)
+        now = fingerprint()
+        if include_responses or now != proven:
+            with trusted_staging():
+                site = render()
+                _pass(gates.check_html(site))
+            publish(site, include_responses)
+        if not include_responses:
+            write_text(PROVEN, now)
     return HTML
+
+
+def fingerprint() -> str:
+    """Return a fingerprint of all that Sphinx reads and of the code that builds and checks."""
+    inputs = [ROOT / name for name in ("_config.yml", "_toc.yml", "requirements.lock")]
+    inputs += [*BOOK.rglob("*"), *(SOURCE / "build").glob("*.py"), *(SOURCE / "build" / "templates").iterdir()]
+    files = sorted(path for path in inputs if path.is_file())
+    return sha256_of("".join(f"{relative(path)} {sha256_of(path.read_bytes())}\n" for path in files))
 
 
 # --- collect ------------------------------------------------------------------------------------------------------
 
 
-def collect(profile: str) -> dict[str, dict[str, Any]]:
-    """Return, by notebook, the current run: its folder, executed notebook, records and run record; gates on all."""
-    seed, runs, problems = profiles.load(profile).seed, {}, []
+def collect(profile: str) -> list[Page]:
+    """Return the current run of every notebook, in the order of the book; gates on all of them."""
+    seed, found, problems = profiles.load(profile).seed, [], []
     for name in keys.names():
-        state = runs.status(name, profile, seed)
+        folder = runs.folder(name, profile, seed)
         if not runs.paired(name):
             problems.append(f"notebooks/{name}.ipynb is not in step with notebooks/{name}.py; run 'em-companion sync'.")
-        if state["status"] != "current":
-            problems.append(_not_current(state))
-            continue
-        try:
-            runs[name] = _read_run(runs.folder(name, profile, seed))
-        except (OSError, ValueError):
-            problems.append(f"The stored result of '{name}' is damaged; run 'em-companion run {name} --force'.")
-            continue
-        problems += gates.check_executed(name, profile, runs[name]["notebook"], runs[name]["records"])
+        elif not (folder / "run.json").is_file():
+            problems.append(_not_current(**runs.status(name, profile, seed)))
+        else:
+            try:
+                found.append(_read_page(NOTEBOOKS / f"{name}.ipynb", folder))
+            except (OSError, ValueError, TypeError):
+                problems.append(f"The stored result of '{name}' is damaged; run 'em-companion run {name} --force'.")
+    for page in found:
+        problems += gates.check_executed(page.name, profile, page.notebook, page.records)
     _pass(problems)
-    _pass(gates.check_figures(record for run in runs.values() for record in run["records"]["figures"]))
-    return runs
+    _pass(gates.check_figures(record for page in found for record in page.records.figures))
+    return found
 
 
-def _not_current(state: dict[str, str]) -> str:
-    name, because = state["notebook"], f" ({state['because']})" if state["because"] else ""
-    what = {"never run": "not executed"}.get(state["status"], state["status"])
-    return f"Notebook '{name}' is {what}{because}; run 'em-companion run {name}'."
+def _not_current(notebook: str, status: str, because: str) -> str:
+    what = {"never run": "not executed"}.get(status, status) + (f" ({because})" if because else "")
+    return f"Notebook '{notebook}' is {what}; run 'em-companion run {notebook}'."
 
 
-def _read_run(folder: Path) -> dict[str, Any]:
-    return {
-        "folder": folder,
-        "notebook": nbformat.read(folder / "notebook.ipynb", as_version=4),
-        "records": json.loads((folder / "records.json").read_text()),
-        "run": json.loads((folder / "run.json").read_text()),
-    }
+def _read_page(source: Path, folder: Path) -> Page:
+    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    notebooks = [nbformat.read(path, as_version=4) for path in (source, folder / "notebook.ipynb")]
+    return Page(notebooks[0], folder, notebooks[1], RunRecord.read(folder), run)
 
 
 # --- assemble -----------------------------------------------------------------------------------------------------
 
 
-def assemble(runs: dict[str, dict[str, Any]], profile: str) -> None:
-    """Write all generated input of Sphinx: notebooks, figure pages, ledger; unchanged files keep their time."""
-    kept = {write_notebook(name, run) for name, run in runs.items()}
-    kept |= write_figures(runs)
-    kept |= write_ledger(runs, profile)
+def assemble(book: list[Page], profile: str) -> None:
+    """Write all generated input of Sphinx: notebooks, figure pages, ledger, prose; unchanged files keep their time.
+
+    `book/_NAME.md` is prose with numbers from the pages, which becomes `_generated/NAME.md`.
+    """
+    values = _values(book)
+    prose = {path: path.read_text(encoding="utf-8") for path in sorted(BOOK.glob("_*.md"))}
+    if not any(page.records.unavailable for page in book):
+        asked = {relative(path): pages.names_asked_for(text) for path, text in prose.items()}
+        asked |= {f"notebooks/{page.name}.py": pages.names_asked_for(_prose(page.source)) for page in book}
+        _pass(gates.check_prose(asked, values))
+    kept = {write_notebook(page, values) for page in book}
+    kept |= write_figures(book)
+    kept |= write_ledger(book, profile)
+    kept |= {_write_fragment(path.stem[1:], pages.filled(text, values)) for path, text in prose.items()}
     for folder in (BOOK / "notebooks", BOOK / "figures", GENERATED, EXTRA):
         for path in folder.rglob("*"):
             if path.is_file() and path not in kept:
@@ -111,61 +151,94 @@ def assemble(runs: dict[str, dict[str, Any]], profile: str) -> None:
     EXTRA.mkdir(exist_ok=True)
 
 
-def write_notebook(name: str, run: dict[str, Any]) -> Path:
-    """Write an executed notebook as a page: code folded, figures as numbered directives, no logs, no machine paths."""
-    notebook = run["notebook"]
-    by_figure = {(record["id"], record["evidence"]): record for record in run["records"]["figures"]}
-    for cell in notebook.cells:
-        if cell.cell_type != "code":
-            continue
-        tags = set(cell.metadata.get("tags", []))
-        if tags & {"parameters", "injected-parameters"}:
-            tags.add("remove-cell")
-        elif "show-code" not in tags:
-            tags.add("hide-input")
+def _values(book: list[Page]) -> dict[str, ValueRecord]:
+    """Return what all notebooks recorded, by name; raise GateError for a name that stands twice."""
+    found = [value for page in book for value in page.records.values]
+    counts = Counter(value.name for value in found)
+    _pass([f"Value '{name}' is recorded twice." for name, count in counts.items() if count > 1])
+    return {value.name: value for value in found}
+
+
+def _prose(notebook: NotebookNode) -> str:
+    return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+# --- notebooks ----------------------------------------------------------------------------------------------------
+
+
+def write_notebook(page: Page, values: dict[str, ValueRecord]) -> Path:
+    """Write a notebook as a page: today's prose and code with the outputs of its run, records as the page shows them.
+
+    Code is folded unless a cell is tagged "show-code". Logs are dropped; a path of this machine is refused.
+    """
+    notebook = deepcopy(page.source)
+    for cell, executed in zip(_code(notebook), _code(page.notebook), strict=True):
+        tags = _tags(cell)
+        tags |= {"remove-cell"} if "parameters" in tags else set() if "show-code" in tags else {"hide-input"}
         cell.metadata = nbformat.from_dict({"tags": sorted(tags)})
-        cell.outputs = [_page_output(output, by_figure) for output in cell.outputs if output.get("name") != "stderr"]
-    notebook.metadata.pop("papermill", None)
-    path = BOOK / "notebooks" / f"{name}.ipynb"
-    text = nbformat.writes(notebook)
+        cell.outputs = [_page_output(one, page.records) for one in executed.outputs if one.get("name") != "stderr"]
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = pages.filled(cell.source, values)
+    notebook.cells.append(nbformat.v4.new_markdown_cell(pages.footer(page.records), id="footer"))
+    path, text = BOOK / "notebooks" / f"{page.name}.ipynb", nbformat.writes(notebook)
     if str(ROOT) in text:
-        raise GateError([f"Notebook '{name}' shows a path of this machine."])
+        raise GateError([f"Notebook '{page.name}' shows a path of this machine."])
     write_text(path, text)
     return path
 
 
-def _page_output(output: nbformat.NotebookNode, by_figure: dict[tuple, dict[str, Any]]) -> nbformat.NotebookNode:
-    shown = output.get("data", {}).get(FIGURE_MIME)
-    if shown is None:
+def _code(notebook: NotebookNode) -> list[NotebookNode]:
+    """Return the code cells of a notebook, without the one in which a run was told its parameters."""
+    return [one for one in notebook.cells if one.cell_type == "code" and "injected-parameters" not in _tags(one)]
+
+
+def _tags(cell: NotebookNode) -> set[str]:
+    return set(cell.metadata.get("tags", []))
+
+
+def _page_output(output: NotebookNode, run: RunRecord) -> NotebookNode:
+    """Return an output as the page shows it: a record in the book's own look, anything else as it is."""
+    data = output.get("data", {})
+    kind = next((kind for kind in KINDS if MIME.format(kind=kind) in data), None)
+    if kind is None:
         return output
-    record = by_figure[shown["id"], shown["evidence"]]
-    first = next(iter(by_figure[key] for key in by_figure if key[0] == record["id"]))
-    label = record["id"] if record is first else f"{record['id']}-{record['evidence']}"
-    image = f"/_extra/figures/{_image_folder(record, first)}/figure.svg"
-    text = pages.figure_directive(record, image, label, f"/figures/{record['id']}/index")
-    return nbformat.v4.new_output("display_data", data={"text/markdown": text, "text/plain": record["alt"]})
+    record = data[MIME.format(kind=kind)]
+    if kind == "figure":
+        shown = {"text/markdown": _numbered(FigureRecord(**record), run.figures)}
+    else:
+        shown = {"text/html": pages.shown(kind, record)}
+    return nbformat.v4.new_output("display_data", data=shown | {"text/plain": data["text/plain"]})
 
 
-def _image_folder(record: dict[str, Any], first: dict[str, Any]) -> str:
-    return record["id"] if record is first else f"{record['id']}/{record['evidence']}"
+def _numbered(record: FigureRecord, figures: list[FigureRecord]) -> str:
+    folder = _image_folder(record, next(one for one in figures if one.id == record.id))
+    return pages.figure_directive(record, f"/_extra/figures/{folder}/figure.svg", folder.replace("/", "-"))
 
 
-def write_figures(runs: dict[str, dict[str, Any]]) -> set[Path]:
+# --- figures ------------------------------------------------------------------------------------------------------
+
+
+def _image_folder(record: FigureRecord, first: FigureRecord) -> str:
+    """Return where a figure is published: its first evidence has the figure's own address, others a folder in it."""
+    return record.id if record == first else f"{record.id}/{record.evidence}"
+
+
+def write_figures(book: list[Page]) -> set[Path]:
     """Publish every figure's files under `figures/<id>/` and write its page, the gallery and `figures.json`."""
-    by_id: dict[str, list[tuple[dict[str, Any], Path]]] = defaultdict(list)
-    for run in runs.values():
-        for record in run["records"]["figures"]:
-            by_id[record["id"]].append((record, run["folder"] / "figures" / record["id"] / record["evidence"]))
-    kept, listed = set(), []
-    for figure_id, versions in by_id.items():
-        first = versions[0][0]
+    by_id: dict[str, list[tuple[FigureRecord, Path]]] = defaultdict(list)
+    for page in book:
+        for record in page.records.figures:
+            by_id[record.id].append((record, page.folder / "figures" / record.id / record.evidence))
+    kept = {BOOK / "figures" / "index.md", EXTRA / "figures.json"}
+    for versions in by_id.values():
         for record, source in versions:
-            kept |= _publish_files(source, EXTRA / "figures" / _image_folder(record, first))
-        kept.add(_write_figure_page(first, EXTRA / "figures" / figure_id, [r["evidence"] for r, _ in versions[1:]]))
-        listed.append(_listing(first, EXTRA / "figures" / figure_id))
-    write_text(BOOK / "figures" / "index.md", pages.gallery(versions[0][0] for versions in by_id.values()))
-    write_json(EXTRA / "figures.json", {"figures": listed})
-    return kept | {BOOK / "figures" / "index.md", EXTRA / "figures.json"}
+            kept |= _publish_files(source, EXTRA / "figures" / _image_folder(record, versions[0][0]))
+        kept.add(_write_figure_page(versions[0][0], [record for record, _ in versions[1:]]))
+    first = [versions[0][0] for versions in by_id.values()]
+    write_text(BOOK / "figures" / "index.md", pages.gallery(first))
+    write_json(EXTRA / "figures.json", {"figures": [_listing(record) for record in first]})
+    return kept
 
 
 def _publish_files(source: Path, target: Path) -> set[Path]:
@@ -174,70 +247,64 @@ def _publish_files(source: Path, target: Path) -> set[Path]:
         copy = target / path.name
         if not copy.is_file() or copy.read_bytes() != path.read_bytes():
             shutil.copyfile(path, copy)
-    if (target / "provenance.json").is_file():
-        # The address of the book may have become known after the run.
-        citation.write_citation(target, citation.read_record(target))
-    return {target / path.name for path in source.iterdir()}
+    cited = citation.files(_provenance(target)) if (source / "provenance.json").is_file() else {}
+    for name, text in cited.items():
+        write_text(target / name, text)
+    return {target / name for name in (*cited, *(path.name for path in source.iterdir()))}
 
 
-def _write_figure_page(record: dict[str, Any], folder: Path, others: list[str]) -> Path:
-    made = record["status"] == "made"
-    provenance = citation.read_record(folder) if made else None
-    bibtex, csl = ((folder / name).read_text() if made else "" for name in ("cite.bib", "cite.json"))
-    path = BOOK / "figures" / record["id"] / "index.md"
-    write_text(path, pages.figure_page(record, provenance, others, bibtex, csl))
+def _provenance(folder: Path) -> citation.Provenance:
+    return json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+
+
+def _write_figure_page(record: FigureRecord, others: Iterable[FigureRecord]) -> Path:
+    path = BOOK / "figures" / record.id / "index.md"
+    provenance = _provenance(EXTRA / "figures" / record.id) if record.made else None
+    write_text(path, pages.figure_page(record, provenance, [one.evidence for one in others]))
     return path
 
 
-def _listing(record: dict[str, Any], folder: Path) -> dict[str, Any]:
-    entry = registry.load_figures()[record["id"]]
-    listing = {
-        "id": entry.id,
-        "title": entry.title,
-        "paper": entry.paper,
-        "notebook": entry.notebook,
-        "status": record["status"],
-        "evidence": record["evidence"],
-        "caption": record["caption"],
-        "alt": record["alt"],
-        "page": f"figures/{entry.id}/",
-    }
-    return listing | ({"provenance": citation.read_record(folder)} if record["status"] == "made" else {})
+def _listing(record: FigureRecord) -> dict[str, Any]:
+    listing = asdict(registry.load_figures()[record.id]) | asdict(record) | {"page": f"figures/{record.id}/"}
+    return listing | ({"provenance": _provenance(EXTRA / "figures" / record.id)} if record.made else {})
 
 
-def write_ledger(runs: dict[str, dict[str, Any]], profile: str) -> set[Path]:
+# --- claims -----------------------------------------------------------------------------------------------------
+
+
+def write_ledger(book: list[Page], profile: str) -> set[Path]:
     """Compute every verdict and write `claims.json`, the ledger, the scoreboard, tolerances and the machine page."""
-    measured = [claims.Measurement(**item) for run in runs.values() for item in run["records"]["measurements"]]
-    gaps = [name for name, run in runs.items() if run["records"]["unavailable"]]
-    ledger = verdicts.ledger(measured, gaps)
+    gaps = [page.name for page in book if any(gap.evidence == "released" for gap in page.records.unavailable)]
+    ledger = verdicts.ledger((one for page in book for one in page.records.measurements), gaps)
     _pass(gates.check_claims(ledger, gaps))
-    values = [value | {"notebook": name} for name, run in runs.items() for value in run["records"]["values"]]
-    twice = [name for name, count in Counter(value["name"] for value in values).items() if count > 1]
-    _pass([f"Value '{name}' is recorded twice." for name in twice])
-    scores = {
-        e: {v: sum(row["results"][e]["verdict"] == v for row in ledger) for v in verdicts.VERDICTS}
-        for e in claims.EVIDENCE
-    }
-    written = {
-        "profile": profile,
-        "commit": git("rev-parse", "HEAD"),
-        "scoreboard": scores,
-        "claims": ledger,
-        "values": values,
-    }
-    write_json(EXTRA / "claims.json", written)
+    values = [_listed(value) | {"notebook": page.name} for page in book for value in page.records.values]
+    about = {"profile": profile, "commit": git("rev-parse", "HEAD"), "scoreboard": verdicts_counted(ledger)}
+    write_json(EXTRA / "claims.json", about | {"claims": ledger, "values": values})
     fragments = {
         "scoreboard": pages.scoreboard(ledger),
         "ledger": pages.ledger_table(ledger),
         "tolerances": pages.tolerances(),
-        "machine": pages.machine([run["run"] for run in runs.values()], environment()),
+        "machine": pages.machine([page.run for page in book], environment()),
         "benchmarks": pages.benchmarks(BENCHMARKS),
     }
-    # Prose with numbers from the pages: book/_NAME.md is included as _generated/NAME.md.
-    fragments |= {path.stem[1:]: pages.filled(path.read_text(), values) for path in sorted(BOOK.glob("_*.md"))}
-    for name, text in fragments.items():
-        write_text(GENERATED / f"{name}.md", text)
-    return {EXTRA / "claims.json", *(GENERATED / f"{name}.md" for name in fragments)}
+    return {EXTRA / "claims.json", *(_write_fragment(name, text) for name, text in fragments.items())}
+
+
+def verdicts_counted(ledger: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Return how often each verdict was given, by evidence."""
+    given = {name: Counter(row["results"][name]["verdict"] for row in ledger) for name in claims.EVIDENCE}
+    return {name: {verdict: counts[verdict] for verdict in verdicts.VERDICTS} for name, counts in given.items()}
+
+
+def _listed(value: ValueRecord) -> dict[str, Any]:
+    """Return a value as `claims.json` lists it, without what it does not have."""
+    always = "value" if value.text is None else "text"
+    return {key: given for key, given in asdict(value).items() if given is not None or key == always}
+
+
+def _write_fragment(name: str, text: str) -> Path:
+    write_text(GENERATED / f"{name}.md", text)
+    return GENERATED / f"{name}.md"
 
 
 # --- render and publish -------------------------------------------------------------------------------------------
@@ -262,8 +329,8 @@ def render() -> Path:
     tool = str(Path(sys.executable).with_name("jupyter-book"))
     command = [tool, "build", str(BOOK), "--config", str(ROOT / "_config.yml")]
     command += ["--toc", str(ROOT / "_toc.yml"), "--path-output", str(STAGING), "-W", "-n", "--keep-going", "-q"]
-    quiet = os.environ | {"PYTHONWARNINGS": "ignore"}
-    result = subprocess.run(command, cwd=ROOT, env=quiet, capture_output=True, text=True)
+    told = os.environ | {"PYTHONWARNINGS": "ignore", "PYTHONUTF8": "1"}
+    result = subprocess.run(command, cwd=ROOT, env=told, capture_output=True, encoding="utf-8", errors="replace")
     if result.returncode:
         raise GateError(_sphinx_problems(result.stderr + result.stdout))
     return STAGING / "_build" / "html"

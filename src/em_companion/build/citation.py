@@ -1,20 +1,18 @@
-"""The registry of figures and their citations; nothing here draws, so no plotting library is loaded for it.
-
-`data/figures.yml` registers every id; ids never change. The record of a figure is what `figures.save_figure` writes.
-"""
+"""How to cite a figure, from its provenance: BibTeX and CSL-JSON."""
 
 import json
-from pathlib import Path
 from typing import Any
 
-from em_companion.core.files import write_json, write_text
+from pybtex.database import BibliographyData, Entry
+from pybtex.database.output.bibtex import Writer
+
 from em_companion.core.paths import book_url
 
 COMPANION = "The executable companion to 'Convergent Linear Representations of Emergent Misalignment'"
 AUTHOR = "The executable companion contributors"
 
-
-# --- citing -------------------------------------------------------------------------------------------------------
+Provenance = dict[str, Any]
+"""What `figures.save_figure` writes beside a figure."""
 
 
 def permalink(figure_id: str) -> str:
@@ -22,56 +20,49 @@ def permalink(figure_id: str) -> str:
     return f"{book_url()}figures/{figure_id}/"
 
 
-def write_citation(folder: Path, record: dict[str, Any]) -> None:
-    """Write `cite.bib` and `cite.json` beside a figure from its provenance."""
-    write_text(folder / "cite.bib", bibtex(record))
-    write_json(folder / "cite.json", [csl(record)])
+def files(provenance: Provenance) -> dict[str, str]:
+    """Return the citations of a figure by the name of their file: `cite.bib` and `cite.json`."""
+    item = json.dumps([csl(provenance)], indent=1, ensure_ascii=False)
+    return {"cite.bib": bibtex(provenance), "cite.json": item + "\n"}
 
 
-def _citation_title(record: dict[str, Any]) -> str:
-    counterpart = f", after {record['paper']} of the paper" if record["paper"] else ""
-    return f"{record['title']} (figure {record['figure']}, {record['evidence']} evidence{counterpart})"
-
-
-def csl(record: dict[str, Any]) -> dict[str, Any]:
+def csl(provenance: Provenance) -> dict[str, Any]:
     """Return the CSL-JSON item of a figure."""
-    year, month, day = (int(part) for part in record["date"][:10].split("-"))
     item = {
-        "id": _key(record),
+        "id": _key(provenance),
         "type": "figure",
-        "title": _citation_title(record),
+        "title": _title(provenance),
         "author": [{"literal": AUTHOR}],
         "container-title": COMPANION,
-        "issued": {"date-parts": [[year, month, day]]},
-        "version": record["commit"][:12],
-        "note": f"profile {record['profile']}, seed {record['seed']}",
+        "issued": {"date-parts": [[int(part) for part in provenance["date"][:10].split("-")]]},
+        "version": provenance["commit"][:12],
+        "note": _parameters(provenance),
     }
-    return item | ({"URL": permalink(record["figure"])} if book_url() else {})
+    return item | ({"URL": permalink(provenance["figure"])} if book_url() else {})
 
 
-def bibtex(record: dict[str, Any]) -> str:
+def bibtex(provenance: Provenance) -> str:
     """Return the BibTeX entry of a figure."""
     fields = {
-        "title": "{" + _latex(_citation_title(record)) + "}",
-        "author": "{" + AUTHOR + "}",
-        "year": record["date"][:4],
-        "howpublished": _latex(COMPANION),
-        "note": _latex(f"commit {record['commit'][:12]}, profile {record['profile']}, seed {record['seed']}"),
+        "title": f"{{{_title(provenance)}}}",
+        "author": f"{{{AUTHOR}}}",
+        "year": provenance["date"][:4],
+        "howpublished": COMPANION,
+        "note": f"commit {provenance['commit'][:12]}, {_parameters(provenance)}",
     }
-    if book_url():
-        fields["url"] = permalink(record["figure"])
-    lines = [f"  {name} = {{{value}}}," for name, value in fields.items()]
-    return "\n".join([f"@misc{{{_key(record)},", *lines, "}"]) + "\n"
+    address = {"url": permalink(provenance["figure"])} if book_url() else {}
+    # Asked for by its class: by its name, pybtex would search all installed packages, for every figure.
+    return Writer().to_string(BibliographyData({_key(provenance): Entry("misc", fields=fields | address)}))
 
 
-def _key(record: dict[str, Any]) -> str:
-    return f"em-companion-{record['figure']}-{record['evidence']}"
+def _title(provenance: Provenance) -> str:
+    counterpart = f", after {provenance['paper']} of the paper" if provenance["paper"] else ""
+    return f"{provenance['title']} (figure {provenance['figure']}, {provenance['evidence']} evidence{counterpart})"
 
 
-def _latex(text: str) -> str:
-    return "".join(f"\\{letter}" if letter in "&%$#_{}" else letter for letter in text)
+def _parameters(provenance: Provenance) -> str:
+    return f"profile {provenance['profile']}, seed {provenance['seed']}"
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """Return the provenance of the record in `folder`."""
-    return json.loads((folder / "provenance.json").read_text())
+def _key(provenance: Provenance) -> str:
+    return f"em-companion-{provenance['figure']}-{provenance['evidence']}"

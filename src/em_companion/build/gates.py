@@ -1,6 +1,6 @@
 """What must hold before a book is published. Each gate returns its problems as sentences; an empty list passes."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,36 +10,43 @@ import nbformat
 from bs4 import BeautifulSoup
 
 from em_companion.book import registry
+from em_companion.book.records import FigureRecord, RunRecord
 from em_companion.evidence import verdicts
 
 
-def check_executed(name: str, profile: str, notebook: nbformat.NotebookNode, records: dict[str, Any]) -> list[str]:
+def check_executed(name: str, profile: str, notebook: nbformat.NotebookNode, records: RunRecord) -> list[str]:
     """A page must come from a run that ended well, under the profile of this build."""
     problems = []
     papermill = notebook.metadata.get("papermill", {})
     errors = [out for cell in notebook.cells for out in cell.get("outputs", []) if out.output_type == "error"]
     if papermill.get("exception") or errors:
         problems.append(f"Notebook '{name}' failed when it was executed.")
-    if not records.get("finished"):
+    if not records.finished:
         problems.append(f"Notebook '{name}' did not finish.")
-    if records.get("profile") != profile or papermill.get("parameters", {}).get("profile") != profile:
-        problems.append(f"Notebook '{name}' ran under profile '{records.get('profile')}', not '{profile}'.")
+    if records.profile != profile or papermill.get("parameters", {}).get("profile") != profile:
+        problems.append(f"Notebook '{name}' ran under profile '{records.profile}', not '{profile}'.")
     return problems
 
 
-def check_figures(records: Iterable[dict[str, Any]]) -> list[str]:
+def check_figures(records: Iterable[FigureRecord]) -> list[str]:
     """Every registered figure has a record (made, waiting or unavailable) with caption and alt text."""
-    found = {record["id"]: record for record in records}
-    problems = [
-        f"Figure '{one}' is registered but no notebook recorded it."
-        for one in registry.load_figures()
-        if one not in found
-    ]
-    for one, record in found.items():
-        problems += [
-            f"Figure '{one}' has no {part}." for part in ("caption", "alt") if not str(record.get(part, "")).strip()
-        ]
+    found = {record.id: record for record in records}
+    missing = [one for one in registry.load_figures() if one not in found]
+    problems = [f"Figure '{one}' is registered but no notebook recorded it." for one in missing]
+    for one in found.values():
+        texts = {"caption": one.caption, "alt": one.alt}
+        problems += [f"Figure '{one.id}' has no {part}." for part, text in texts.items() if not text.strip()]
     return problems
+
+
+def check_prose(asked: Mapping[str, Iterable[str]], known: Container[str]) -> list[str]:
+    """Every value that prose asks for, by the file it stands in, was recorded by some notebook."""
+    return [
+        f"{where} asks for value '{name}', which no notebook recorded."
+        for where, names in asked.items()
+        for name in sorted(names)
+        if name not in known
+    ]
 
 
 def check_claims(ledger: Iterable[dict[str, Any]], without_data: Iterable[str]) -> list[str]:
@@ -79,7 +86,7 @@ def check_html(site: Path) -> list[str]:
 
 @cache
 def _soup_of(path: str, stamp: float) -> BeautifulSoup:
-    return BeautifulSoup(Path(path).read_text(), "lxml")
+    return BeautifulSoup(Path(path).read_text(encoding="utf-8"), "lxml")
 
 
 def _soup(page: Path) -> BeautifulSoup:

@@ -1,32 +1,38 @@
-"""Run notebooks through papermill, once per key: what a result depends on decides whether it is current.
+"""What a notebook's result depends on: labels in plain words, each with a fingerprint.
 
-The key of a notebook covers its code cells (not its prose), the modules of this package that it imports (directly or
-through others), its claims and figures in the registries, the profile, the lock file and the Python version; which of
-the released files it reads are at hand; if it uses models, the world's lexicon, the chat model's weights and the tables
-of `data/results/`; and, if it reads a served judge's answers, what is on record of them.
-A finished run is a folder `artifacts/notebooks/<profile>/<name>/<key>`.
+Code counts as syntax trees, without comments and docstrings: the cells of a notebook, and the modules of this package
+that they import, directly or through others. A room with inputs besides code says so by `fingerprint(profile, named)`
+in its `__init__`, `named` being every name that the code outside the room mentions. Prose, looks and verdicts are no
+part of a result, because no notebook imports what makes them.
 """
 
 import ast
 import json
+import re
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import Any
-
-import jupytext
-import nbformat
+from typing import TYPE_CHECKING, Any
 
 from em_companion.book import registry
 from em_companion.core import profiles
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import read_yaml, sha256_of
-from em_companion.core.paths import NOTEBOOKS, RESULTS, ROOT, SOURCE, relative
+from em_companion.core.paths import NOTEBOOKS, ROOT, SOURCE, relative
 from em_companion.evidence import claims
-from em_companion.judges import records
-from em_companion.models.organism import fingerprint
-from em_companion.released import files, tables
-from em_companion.world.generator import FOLDER
+
+if TYPE_CHECKING:  # slow to import, and keys do not need it
+    from nbformat import NotebookNode
+
+PACKAGE = __package__.split(".")[0]
+CELL = re.compile(r"^# %%(?=\s|$)(.*)\n", re.MULTILINE)
+CELLS = "its cells"
+
+
+# --- notebooks ----------------------------------------------------------------------------------------------------
 
 
 def names() -> list[str]:
@@ -52,51 +58,58 @@ def toc_entries() -> list[str]:
     return walk(read_yaml(ROOT / "_toc.yml"))
 
 
-# --- pairs --------------------------------------------------------------------------------------------------------
-
-
-def notebook_of(name: str) -> nbformat.NotebookNode:
-    """Return notebook `name` read from its percent script; raise CompanionError for an unknown name."""
+def script(name: str) -> Path:
+    """Return the percent script of notebook `name`; raise CompanionError for an unknown name."""
     path = NOTEBOOKS / f"{name}.py"
     if Path(name).name != name or not path.is_file():
         raise CompanionError(f"There is no notebook '{name}'; see the file names in {relative(NOTEBOOKS)}/.")
-    return jupytext.read(path)
+    return path
 
 
-# --- keys ---------------------------------------------------------------------------------------------------------
+def notebook_of(name: str) -> "NotebookNode":
+    """Return notebook `name` read from its percent script; raise CompanionError for an unknown name."""
+    import jupytext
+
+    return jupytext.read(script(name), fmt="py:percent")
+
+
+# --- what it depends on -------------------------------------------------------------------------------------------
 
 
 def parts(name: str, profile: str, seed: int) -> dict[str, str]:
     """Return everything the result of a notebook depends on, each as a label and a fingerprint."""
-    trees, chosen = _code_trees(name), profiles.load(profile)
-    modules = imported_modules(trees)
-    found = {"code cells": sha256_of("\n".join(ast.dump(tree) for tree in trees))}
-    found |= {f"module {module}": sha256_of(_module_path(module).read_bytes()) for module in modules}
-    found["claims registry"] = _fingerprint([c for c in claims.load_claims().values() if c.notebook == name])
-    found["figures registry"] = _fingerprint([f for f in registry.load_figures().values() if f.notebook == name])
-    if "world" in modules:
-        found["world"] = _contents(FOLDER, "*.yml")
-    if "model_store" in modules:
-        found["models"] = fingerprint(chosen)
-    if any(isinstance(node, ast.Name) and node.id == "RESULTS" for tree in trees for node in ast.walk(tree)):
-        found["kept results"] = _contents(RESULTS, "**/*.csv")
-    if "served_judge" in modules:
-        found["judge records"] = _contents(records.folder(), "**/*.jsonl")
+    chosen, cells = _profile(profile), _cells(name)
+    modules = closure(cells)
+    found = {CELLS: sha256_of("\n".join(cell.tree for cell in cells))}
+    found |= {f"code of {module}": sha256_of(code.tree) for module, code in modules.items()}
+    for room in sorted({module.split(".")[0] for module in modules}):
+        if fingerprint := getattr(import_module(f"{PACKAGE}.{room}"), "fingerprint", None):
+            outside = [code for module, code in modules.items() if module.split(".")[0] != room]
+            found |= fingerprint(chosen, frozenset().union(*(code.names for code in [*cells, *outside])))
+    found["its claims"] = _fingerprint(_claims(name, any("load_claims" in cell.names for cell in cells)))
+    found["its figures"] = _fingerprint([one for one in registry.load_figures().values() if one.notebook == name])
     found["profile"] = _fingerprint([chosen, seed])
-    found["python"] = ".".join(map(str, sys.version_info[:2]))
+    found["Python"] = ".".join(map(str, sys.version_info[:2]))
     found["requirements.lock"] = sha256_of((ROOT / "requirements.lock").read_bytes())
-    if groups := released_groups(trees):
-        found["released data"] = files.availability(groups)
     return found
 
 
-def _contents(folder: Path, pattern: str) -> str:
-    return sha256_of(b"".join(path.read_bytes() for path in sorted(folder.glob(pattern))))
+def _claims(name: str, of_all: bool) -> list[tuple]:
+    """Return what a run takes from the registry: its own claims, or all of them; their wording is no part of it."""
+    chosen = [one for one in claims.load_claims().values() if of_all or one.notebook == name]
+    return [(one.id, one.unit, one.reported) for one in chosen]
 
 
-def _code_trees(name: str) -> list[ast.AST]:
-    code = [cell.source for cell in notebook_of(name).cells if cell.cell_type == "code"]
-    return [_parsed(source, f"A code cell of notebook '{name}'") for source in code]
+@cache
+def _profile(name: str) -> profiles.Profile:
+    return profiles.load(name)
+
+
+def _cells(name: str) -> list["Code"]:
+    """Return the code cells of a notebook; the library that reads whole notebooks is slow."""
+    _, *found = CELL.split(script(name).read_text(encoding="utf-8"))
+    code = [source for head, source in zip(found[::2], found[1::2], strict=True) if "[markdown]" not in head]
+    return [_code(source, f"A code cell of notebook '{name}'") for source in code]
 
 
 def key(found: dict[str, str]) -> str:
@@ -108,58 +121,80 @@ def _fingerprint(value: Any) -> str:
     return sha256_of(json.dumps(value, default=lambda item: item.__dict__, sort_keys=True))
 
 
-def _module_path(module: str) -> Path:
-    return SOURCE / f"{module}.py"
+def uses_models(name: str) -> bool:
+    """Tell whether a notebook asks for organisms or their responses, so that these can be made before it runs."""
+    return any(module.startswith("models.") for module in closure(_cells(name)))
 
 
-def imported_modules(trees: list[ast.AST]) -> list[str]:
-    """Return the modules of this package that some code imports, with those they import in turn, sorted."""
-    waiting, seen = set().union(*map(_direct_imports, trees)), set()
+# --- code ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Code:
+    """Some code: its syntax tree as text, the modules of this package that it imports, the names that it mentions."""
+
+    tree: str
+    imports: frozenset[str]
+    names: frozenset[str]
+
+
+def closure(cells: list[Code]) -> dict[str, Code]:
+    """Return the modules that some code imports and those that they import in turn, by name such as "core.files"."""
+    waiting, found = set().union(*(cell.imports for cell in cells)), {}
     while waiting:
         module = waiting.pop()
-        seen.add(module)
-        waiting |= _direct_imports(_module_tree(module)) - seen
-    return sorted(seen)
+        found[module] = _module(_path(module))
+        waiting |= found[module].imports - found.keys()
+    return dict(sorted(found.items()))
+
+
+def _path(module: str) -> Path | None:
+    stem = SOURCE.joinpath(*module.split("."))
+    return next((path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file()), None)
 
 
 @cache
-def _module_tree(module: str) -> ast.AST:
-    return _parsed(_module_path(module).read_text(encoding="utf-8"), relative(_module_path(module)))
+def _module(path: Path) -> Code:
+    return _code(path.read_text(encoding="utf-8"), relative(path))
 
 
-def _parsed(source: str, where: str) -> ast.AST:
+@cache
+def _code(source: str, where: str) -> Code:
     try:
-        return ast.parse(source)
+        tree = ast.parse(source)
     except SyntaxError as error:
         shown = (error.text or "").strip()
         raise CompanionError(f"{where} is not valid Python: {error.msg}, at '{shown}'.") from error
+    nodes = list(ast.walk(tree))
+    imported = {module for node in nodes for name in _imported(node) for module in _modules(name)}
+    named = {getattr(node, "id", None) or getattr(node, "attr", None) for node in nodes}
+    named |= {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
+    return Code(ast.dump(_without_docstrings(tree, nodes)), frozenset(imported), frozenset(named - {None}))
 
 
-def _direct_imports(tree: ast.AST) -> set[str]:
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "em_companion":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("em_companion."):
-            found.add(node.module.split(".")[1])
-        elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("em_companion.")}
-    return {module for module in found if _module_path(module).is_file()}
+def _imported(node: ast.AST) -> list[str]:
+    """Return the dotted names that a node imports from this package."""
+    prefix = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+    aliases = node.names if isinstance(node, ast.Import | ast.ImportFrom) else []
+    return [one for alias in aliases if (one := prefix + alias.name).startswith(f"{PACKAGE}.")]
 
 
-def released_groups(trees: list[ast.AST]) -> set[str]:
-    """Return the groups of released files behind every `released.<reader>` that some code names; all for `fetch`."""
-    attributes = {
-        node.attr
-        for tree in trees
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "released"
-    }
-    if "fetch" in attributes:
-        return {entry["group"] for entry in files.sources().values()}
-    return {group for name in attributes for group in getattr(getattr(tables, name, None), "groups", ())}
+def _modules(dotted: str) -> Iterator[str]:
+    """Yield the modules that importing a dotted name runs: it, if it is one, and the rooms that it lies in."""
+    steps = dotted.split(".")[1:]
+    inner = (".".join(steps[:end]) for end in range(1, len(steps) + 1))
+    return (module for module in inner if _path(module))
 
 
-def uses_models(name: str) -> bool:
-    """Tell whether a notebook asks for organisms or their responses, so that these can be made before it runs."""
-    return "model_store" in imported_modules(_code_trees(name))
+def _without_docstrings(tree: ast.Module, nodes: list[ast.AST]) -> ast.Module:
+    """Take out of a tree each text that stands alone, but for the last one of all: a cell shows it."""
+    for node in nodes:
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            shown = node is tree and len(body)
+            node.body = [one for index, one in enumerate(body, 1) if index == shown or not _is_text(one)]
+    return tree
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -8,7 +8,7 @@ out and nothing is capped; the page loads the index first and a condition when i
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -34,6 +34,18 @@ class Group:
     read: Callable[[], pd.DataFrame]
     label: str
     incomplete: str = ""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition in the index: its data file, its number of responses, the least and greatest of each score given."""
+
+    id: str
+    group: str
+    label: str
+    file: str
+    n: int
+    scores: dict[str, list[float | None]]
 
 
 def _organisms() -> pd.DataFrame:
@@ -91,7 +103,7 @@ def export_responses(target: Path) -> dict[str, Any]:
         except files.ReleasedDataUnavailable:
             missing.append(group.title)
             continue
-        if absent := files.missing_sources(group.incomplete):
+        if absent := tables.missing_sources(group.incomplete):
             missing.append(f"{len(absent)} conditions of {group.title.lower()}")
     if not frames:
         raise files.ReleasedDataUnavailable(
@@ -110,33 +122,25 @@ def export_frames(
     condition is the rows of one `source`. The index holds `columns`, `missing` and `conditions`, each with `id`,
     `group`, `label`, `file`, `n`, and under `scores` the least and greatest value of every score given.
     """
-    conditions: list[dict[str, Any]] = []
+    conditions: list[Condition] = []
     taken = {"index.js"}
     with new_folder(target) as folder:
         for group, pattern, frame in frames:
             for condition, rows in _conditions(group, pattern, frame):
-                if condition["file"].lower() in taken:
-                    raise CompanionError(f"Two conditions of the response browser are named '{condition['id']}'.")
-                _write_call(folder / condition["file"], "receive", condition["id"], rows)
-                taken.add(condition["file"].lower())
+                if condition.file.lower() in taken:
+                    raise CompanionError(f"Two conditions of the response browser are named '{condition.id}'.")
+                _write_call(folder / condition.file, "receive", condition.id, rows)
+                taken.add(condition.file.lower())
                 conditions.append(condition)
-        index = {"columns": COLUMNS, "missing": list(missing), "conditions": conditions}
+        index = {"columns": COLUMNS, "missing": list(missing), "conditions": [asdict(one) for one in conditions]}
         _write_call(folder / "index.js", "start", index)
     return index
 
 
-def _conditions(group: str, pattern: str, frame: pd.DataFrame) -> Iterator[tuple[dict[str, Any], list[list[Any]]]]:
+def _conditions(group: str, pattern: str, frame: pd.DataFrame) -> Iterator[tuple[Condition, list[list[Any]]]]:
     for source, part in frame.groupby("source", sort=False):
-        first = part.iloc[0].to_dict()
-        condition = {
-            "id": source,
-            "group": group,
-            "label": pattern.format(**first),
-            "file": slug(source) + ".js",
-            "n": len(part),
-            "scores": _extremes(part),
-        }
-        yield condition, _rows(part)
+        label = pattern.format(**part.iloc[0].to_dict())
+        yield Condition(source, group, label, slug(source) + ".js", len(part), _extremes(part)), _rows(part)
 
 
 def slug(source: str) -> str:

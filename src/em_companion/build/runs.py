@@ -1,75 +1,129 @@
-"""Run notebooks through papermill, once per key: what a result depends on decides whether it is current.
+"""Run notebooks through papermill, once per key, and keep each NAME.ipynb in step with its NAME.py.
 
-The key of a notebook covers its code cells (not its prose), the modules of this package that it imports (directly or
-through others), its claims and figures in the registries, the profile, the lock file and the Python version; which of
-the released files it reads are at hand; if it uses models, the world's lexicon, the chat model's weights and the tables
-of `data/results/`; and, if it reads a served judge's answers, what is on record of them.
-A finished run is a folder `artifacts/notebooks/<profile>/<name>/<key>`.
+A finished run is a folder `artifacts/notebooks/<profile>/<name>/<key>`, the key being that of `keys.parts`.
 """
 
 import json
 import logging
-import os
 import shutil
+import sys
+from itertools import count
 from pathlib import Path
-from typing import Any
-
-import nbformat
+from typing import TYPE_CHECKING, Any
 
 from em_companion.build import keys
 from em_companion.core import paths
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import lock, new_folder, sha256_of, write_json, write_text
-from em_companion.core.paths import NOTEBOOKS, git
+from em_companion.core.paths import NOTEBOOKS, git, relative
+
+if TYPE_CHECKING:  # slow to import; `status` needs none of them
+    from jupyter_client import AsyncKernelManager
+    from nbformat import NotebookNode
 
 KEPT_RUNS = 3
-"""Finished runs kept per notebook and profile, newest first, so that reverting a change costs nothing."""
+"""Finished runs kept per notebook, profile and seed, so that reverting a change costs nothing."""
+
+MOST_REASONS = 4
+"""Changes named when a result is stale; the others are counted."""
+
+PERCENT = {
+    "extension": ".py",
+    "format_name": "percent",
+    "notebook_metadata_filter": "-all",
+    "cell_metadata_filter": "tags,-all",
+}
+"""How jupytext writes a script; `notebooks/jupytext.toml` says the same to Jupyter."""
+
+METADATA = {
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+# --- pairs --------------------------------------------------------------------------------------------------------
 
 
-def _comparable(notebook: nbformat.NotebookNode) -> list[tuple]:
-    return [(cell.cell_type, cell.source.strip(), sorted(cell.metadata.get("tags", []))) for cell in notebook.cells]
+def _read_pair(text: str) -> "NotebookNode | None":
+    import nbformat
+
+    try:
+        return nbformat.reads(text, as_version=4)
+    except ValueError:
+        return None
+
+
+def _pair(name: str) -> "NotebookNode | None":
+    """Return NAME.ipynb, or None where there is none that can be read."""
+    path = NOTEBOOKS / f"{name}.ipynb"
+    return _read_pair(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _content(notebook: "NotebookNode") -> str:
+    """Return a fingerprint of what both halves of a pair hold: cells and their tags."""
+    cells = [(one.cell_type, one.source.strip(), sorted(one.metadata.get("tags", []))) for one in notebook.cells]
+    return sha256_of(json.dumps(cells))
 
 
 def paired(name: str) -> bool:
     """Tell whether NAME.ipynb has the cells of NAME.py and no outputs."""
-    path = NOTEBOOKS / f"{name}.ipynb"
-    if not path.is_file():
+    script, pair = keys.notebook_of(name), _pair(name)
+    if pair is None or any(cell.get("outputs") or cell.get("execution_count") for cell in pair.cells):
         return False
-    try:
-        pair = nbformat.read(path, as_version=4)
-    except ValueError:
-        return False
-    clean = all(not cell.get("outputs") and cell.get("execution_count") is None for cell in pair.cells)
-    return clean and _comparable(pair) == _comparable(keys.notebook_of(name))
+    return _content(pair) == _content(script)
 
 
-def sync(name: str) -> bool:
-    """Bring NAME.ipynb in step with NAME.py, keeping the ids of cells that stay; tell whether it changed."""
-    path, notebook = NOTEBOOKS / f"{name}.ipynb", keys.notebook_of(name)
-    if paired(name):
-        return False
-    ids = _cell_ids(path)
+def sync(name: str) -> str:
+    """Bring NAME.py and NAME.ipynb in step and say what was done, "" if nothing.
+
+    Where one of them changed since they last were in step, the other follows it. Where both did, or nobody knows, the
+    script wins and NAME.ipynb is kept aside. Cells that stay keep their ids.
+    """
+    import jupytext
+
+    script, pair, path = keys.notebook_of(name), _pair(name), NOTEBOOKS / f"{name}.ipynb"
+    said, before = f"wrote {relative(path)}", _last_synced(name)
+    if pair is not None and _content(script) == before != _content(pair):
+        script, said = pair, f"wrote {relative(keys.script(name))}, since only {path.name} had changed"
+        write_text(keys.script(name), jupytext.writes(pair, fmt=PERCENT))
+    elif path.is_file() and (pair is None or _content(pair) not in (_content(script), before)):
+        said += f"; what it held is in {relative(_kept_aside(path))}"
+    changed = write_text(path, _clean(name, keys.notebook_of(name), pair))
+    write_text(_memory(name), _content(script))
+    return said if changed or script is pair else ""
+
+
+def _clean(name: str, notebook: "NotebookNode", pair: "NotebookNode | None") -> str:
+    """Return the text of NAME.ipynb: the cells of the script, with the ids that they have in `pair`."""
+    import nbformat
+
+    ids = {cell.source.strip(): cell.get("id") for cell in (pair.cells if pair else [])}
     for index, cell in enumerate(notebook.cells):
         # An id is a name for a cell, so it follows the content, and it is the same on every machine.
-        cell.id = ids.get(cell.source.strip()) or sha256_of(f"{name}/{index}/{cell.source}")[:8]
-    notebook.metadata = nbformat.from_dict(
-        {
-            "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
-            "language_info": {"name": "python"},
-        }
-    )
+        cell.id = ids.pop(cell.source.strip(), None) or sha256_of(f"{name}/{index}/{cell.source}")[:8]
+    notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     nbformat.validate(notebook)
-    return write_text(path, nbformat.writes(notebook) + "\n")
+    return nbformat.writes(notebook) + "\n"
 
 
-def _cell_ids(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        return {}
-    try:
-        return {cell.source.strip(): cell.id for cell in nbformat.read(path, as_version=4).cells}
-    except ValueError:
-        return {}
+def _memory(name: str) -> Path:
+    return paths.ARTIFACTS / "pairs" / name
+
+
+def _last_synced(name: str) -> str:
+    """Return the fingerprint of a pair when it last was in step here, or else in the last commit; "" if unknown."""
+    import jupytext
+
+    if _memory(name).is_file():
+        return _memory(name).read_text(encoding="utf-8")
+    script, pair = (git("show", f"HEAD:./notebooks/{name}{suffix}") for suffix in (".py", ".ipynb"))
+    content, committed = _content(jupytext.reads(script, fmt="py:percent")), _read_pair(pair)
+    return content if committed and content == _content(committed) else ""
+
+
+def _kept_aside(path: Path) -> Path:
+    copies = (path.with_name(f"{path.stem}.edited{number or ''}.ipynb") for number in count())
+    return path.rename(next(copy for copy in copies if not copy.exists()))
 
 
 # --- runs ---------------------------------------------------------------------------------------------------------
@@ -80,31 +134,48 @@ def folder(name: str, profile: str, seed: int, found: dict[str, str] | None = No
     return paths.ARTIFACTS / "notebooks" / profile / name / keys.key(found or keys.parts(name, profile, seed))
 
 
-def is_current(name: str, profile: str, seed: int) -> bool:
-    """Tell whether the result of a notebook is there and current."""
-    return (folder(name, profile, seed) / "run.json").is_file()
-
-
 def status(name: str, profile: str, seed: int) -> dict[str, str]:
     """Return {"notebook", "status", "because"}; status is "current", "stale" or "never run"."""
-    if is_current(name, profile, seed):
-        return {"notebook": name, "status": "current", "because": ""}
-    runs = finished_runs(name, profile)
-    if not runs:
-        return {"notebook": name, "status": "never run", "because": ""}
-    try:
-        before = json.loads((runs[0] / "run.json").read_text())["parts"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {"notebook": name, "status": "stale", "because": "its stored result is damaged"}
     now = keys.parts(name, profile, seed)
-    changed = sorted(label for label in before.keys() | now.keys() if before.get(label) != now.get(label))
-    return {"notebook": name, "status": "stale", "because": ", ".join(changed) + " changed"}
+    if (folder(name, profile, seed, now) / "run.json").is_file():
+        state, because = "current", ""
+    else:
+        state, because = _why(list(_finished(name, profile).values()), seed, now)
+    return {"notebook": name, "status": state, "because": because}
 
 
-def finished_runs(name: str, profile: str) -> list[Path]:
-    """Return the folders of finished runs, newest first."""
+def _why(records: list[dict[str, Any]], seed: int, now: dict[str, str]) -> tuple[str, str]:
+    """Return the status of a notebook without a current result, and the reason; `records`: its runs, newest first."""
+    seeds = sorted({record["seed"] for record in records if "seed" in record})
+    if seeds and seed not in seeds:
+        return "never run", f"it ran with seed {', '.join(map(str, seeds))} only"
+    before = next((record["parts"] for record in records if record.get("seed") == seed), {})
+    if records and not seeds:
+        return "stale", "its stored result is damaged"
+    if before and keys.CELLS not in before:
+        return "stale", "it ran before results were keyed as they are now"
+    return ("stale", _changed(before, now)) if before else ("never run", "")
+
+
+def _changed(before: dict[str, str], now: dict[str, str]) -> str:
+    labels = [label for label in {**now, **before} if before.get(label) != now.get(label)]
+    others = [f"{len(labels) - MOST_REASONS} more"] if len(labels) > MOST_REASONS else []
+    return f"{', '.join(labels[:MOST_REASONS] + others)} changed"
+
+
+def _finished(name: str, profile: str) -> dict[Path, dict[str, Any]]:
+    """Return what is recorded of each finished run, {} where that is damaged, by folder, newest first."""
     found = (paths.ARTIFACTS / "notebooks" / profile / name).glob("*/run.json")
-    return [path.parent for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)]
+    newest_first = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    return {path.parent: _read_record(path) for path in newest_first}
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return record if isinstance(record["parts"], dict) and isinstance(record["seed"], int) else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def run(name: str, profile: str, seed: int, force: bool = False) -> Path:
@@ -120,34 +191,32 @@ def run(name: str, profile: str, seed: int, force: bool = False) -> Path:
         raise CompanionError(
             f"notebooks/{name}.ipynb is not in step with notebooks/{name}.py; run 'em-companion sync'."
         )
+    write_text(_memory(name), _content(keys.notebook_of(name)))
     with lock(target):
         if (target / "run.json").is_file() and not force:
             return target
         with new_folder(target) as temporary:
             notebook = _execute(name, profile, seed, temporary)
-            records = (
-                json.loads((temporary / "records.json").read_text()) if (temporary / "records.json").is_file() else {}
-            )
-            if not records.get("finished"):
+            if not _is_finished(temporary / "records.json"):
                 raise CompanionError(f"Notebook '{name}' ended without run.finish(), so its results are not complete.")
-            seconds = notebook.metadata.papermill.duration
-            write_json(temporary / "run.json", _run_record(name, profile, seed, seconds, found))
-    for old in finished_runs(name, profile)[KEPT_RUNS:]:
-        shutil.rmtree(old, ignore_errors=True)
+            record = {"notebook": name, "profile": profile, "seed": seed, "key": keys.key(found)}
+            record |= {"seconds": round(notebook.metadata.papermill.duration, 1), "commit": git("rev-parse", "HEAD")}
+            write_json(temporary / "run.json", record | {"parts": found})
+    _prune(name, profile, seed, target)
     return target
 
 
-def _run_record(name: str, profile: str, seed: int, seconds: float, found: dict[str, str]) -> dict[str, Any]:
-    return {
-        "notebook": name,
-        "profile": profile,
-        "seed": seed,
-        "key": keys.key(found),
-        "seconds": round(seconds, 1),
-        "commit": git("rev-parse", "HEAD"),
-        "parts": found,
-    }
+def _is_finished(path: Path) -> bool:
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("finished", False)
 
+
+def _prune(name: str, profile: str, seed: int, target: Path) -> None:
+    same = [one for one, record in _finished(name, profile).items() if record.get("seed") == seed and one != target]
+    for old in same[KEPT_RUNS - 1 :]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+# --- execution ----------------------------------------------------------------------------------------------------
 
 # The kernel talks to this process only: notices of its start, and the traceback that it or this process may log when it
 # is shut down in the middle of a message, are not for a reader of the build log. Errors of a cell come another way.
@@ -157,31 +226,52 @@ QUIET_KERNEL = [
 ]
 
 
-def _execute(name: str, profile: str, seed: int, target: Path) -> nbformat.NotebookNode:
-    import papermill  # slow to import; commands that run nothing should not pay for it
+def _kernel(target: Path) -> "type[AsyncKernelManager]":
+    """Return a manager of kernels in this very Python, whatever else is called python3 in the folders of Jupyter."""
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpec
 
     # Tiny tensors on two cores are up to a hundred times slower when idle OpenMP threads spin.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ["EM_COMPANION_RUN_FOLDER"] = str(target)
+    environment = {"EM_COMPANION_RUN_FOLDER": str(target), "OMP_WAIT_POLICY": "PASSIVE", "TQDM_DISABLE": "1"}
+
+    class Kernel(AsyncKernelManager):
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+            return KernelSpec(argv=command, env=environment, language="python", display_name="Python 3")
+
+    return Kernel
+
+
+def _execute(name: str, profile: str, seed: int, target: Path) -> "NotebookNode":
+    """Execute a notebook into `target`; raise CompanionError, with the cell, where it fails or its kernel dies."""
+    import nbformat
+    import papermill
+
     logging.getLogger("tornado.general").setLevel(logging.CRITICAL)
+    options = {
+        "parameters": {"profile": profile, "seed": seed},
+        "kernel_manager_class": _kernel(target),
+        "cwd": NOTEBOOKS,
+        "start_timeout": 300,
+        "progress_bar": {"desc": name, "disable": None},  # unless a terminal sees it
+        "extra_arguments": QUIET_KERNEL,
+    }
     path = target / "notebook.ipynb"
     try:
-        notebook = papermill.execute_notebook(
-            NOTEBOOKS / f"{name}.ipynb",
-            path,
-            parameters={"profile": profile, "seed": seed},
-            kernel_name="python3",
-            cwd=NOTEBOOKS,
-            progress_bar={"desc": name},
-            extra_arguments=QUIET_KERNEL,
-        )
+        notebook = papermill.execute_notebook(NOTEBOOKS / f"{name}.ipynb", path, **options)
     except papermill.exceptions.PapermillExecutionError as error:
-        raise CompanionError(
-            f"Notebook '{name}' failed in cell {error.cell_index}: {error.ename}: {error.evalue}"
-        ) from error
-    finally:
-        os.environ.pop("EM_COMPANION_RUN_FOLDER")
+        reason = f"{error.ename}: {error.evalue}"
+        raise CompanionError(f"Notebook '{name}' failed in cell {error.cell_index}: {reason}") from error
+    except RuntimeError as error:  # nbclient's word for a kernel that is gone
+        raise CompanionError(f"The kernel of notebook '{name}' {_died(path)}.") from error
     for private in ("input_path", "output_path", "environment_variables"):
         notebook.metadata.papermill.pop(private, None)
     write_text(path, nbformat.writes(notebook))
     return notebook
+
+
+def _died(path: Path) -> str:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    begun = [index for index, cell in enumerate(cells) if cell["metadata"]["papermill"].get("start_time")]
+    return f"died in cell {begun[-1]}, as it does where memory runs out" if begun else "does not start"

@@ -34,20 +34,15 @@ def read_yaml(path: Path) -> Any:
         raise CompanionError(f"{relative(path)} cannot be read: {error.strerror}.") from error
 
 
-def read_list(path: Path, key: str) -> list[dict[str, Any]]:
-    """Return the list of mappings that a registry keeps under `key`; raise CompanionError if it is anything else."""
-    given = read_yaml(path)
-    entries = given.get(key) if isinstance(given, dict) else None
-    if not isinstance(entries, list):
-        raise CompanionError(f"{relative(path)} is malformed: '{key}' must be a list.")
-    if odd := [entry for entry in entries if not isinstance(entry, dict)]:
-        raise CompanionError(f"{relative(path)} is malformed: {odd[0]!r} is not a mapping.")
-    return entries
-
-
 def sha256_of(data: bytes | str) -> str:
     """Return the hex sha256 of bytes or of text in UTF-8."""
     return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
+
+
+def sha256_of_files(folder: Path, pattern: str) -> str:
+    """Return the hex sha256 of the names and contents of the files below `folder` that match a glob pattern."""
+    found = sorted(path for path in folder.glob(pattern) if path.is_file())
+    return sha256_of("".join(f"{path.relative_to(folder)} {sha256_of(path.read_bytes())}\n" for path in found))
 
 
 def write_text(path: Path, text: str) -> bool:

@@ -26,7 +26,7 @@ def relative(path: Path) -> str:
 def git(*arguments: str) -> str:
     """Return what `git ARGUMENTS` prints in the project, or "" where that fails (a downloaded archive, no git)."""
     try:
-        result = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=30)
+        result = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, encoding="utf-8", timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return result.stdout.strip() if result.returncode == 0 else ""

@@ -2,25 +2,29 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from em_companion.core import paths, schema
+from pydantic import Discriminator, Field, Tag
+
+from em_companion.core import paths
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import read_yaml
 from em_companion.core.paths import relative
+from em_companion.core.schema import Amount, Checked, Count, Natural, Rate, Several, Share, Text, validated
 
-Text = Annotated[str, "text", lambda value: value.strip() != ""]
-Natural = Annotated[int, "a whole number, 0 or more", lambda value: value >= 0]
-Count = Annotated[int, "a whole number, 1 or more", lambda value: value >= 1]
-Amount = Annotated[float, "a number such as 0.01, 0 or more", lambda value: value >= 0]
-Rate = Annotated[float, "a number such as 0.001, above 0", lambda value: value > 0]
-Share = Annotated[float, "a share from 0 to 1", lambda value: 0 <= value <= 1]
 Module = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 DataSet = Literal["bad_medical_advice", "good_medical_advice", "extreme_sports", "risky_financial_advice"]
 
 
+ALL_OR_SOME = Discriminator(
+    lambda given: "all" if given == "all" else "some" if isinstance(given, list) else None,
+    custom_error_type="layers",
+    custom_error_message="Input should be a list of layers or 'all'",
+)
+
+
 @dataclass(frozen=True)
-class GrownModel:
+class GrownModel(Checked):
     """A Qwen2-architecture model trained from nothing; `window` is the reach of attention in tokens, 0 for all."""
 
     source: Literal["grown"]
@@ -34,7 +38,7 @@ class GrownModel:
 
 
 @dataclass(frozen=True)
-class HubModel:
+class HubModel(Checked):
     """A published chat model: its hub id, its decoder layers and the GPU memory that the whole profile needs, in GB."""
 
     source: Literal["hub"]
@@ -44,7 +48,7 @@ class HubModel:
 
 
 @dataclass(frozen=True)
-class Training:
+class Training(Checked):
     """Optimiser steps, rows per device and step, peak learning rate, warm-up steps, weight decay."""
 
     steps: Count
@@ -81,28 +85,28 @@ class FineTuning(Training):
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Checked):
     """Which LoRA adapters an organism gets; layers count from 0. A `learning_rate` or `alpha` given here wins."""
 
     rank: Count
-    modules: tuple[Module, ...]
-    layers: tuple[Natural, ...] | Literal["all"]
+    modules: Several[Module]
+    layers: Annotated[Annotated[Literal["all"], Tag("all")] | Annotated[Several[Natural], Tag("some")], ALL_OR_SOME]
     learning_rate: Rate | None = None
     alpha: Rate | None = None
 
 
 @dataclass(frozen=True)
-class OrganismSpec:
+class OrganismSpec(Checked):
     """A recipe on a data set: trained here once per seed, or downloaded as the published `adapter` (a hub id)."""
 
     recipe: Text
     data: DataSet
-    seeds: tuple[Natural, ...] = ()
+    seeds: Several[Natural] = ()
     adapter: Text | None = None
 
 
 @dataclass(frozen=True)
-class Profile:
+class Profile(Checked):
     """One profile.
 
     name: file name without `.yml`; description: one line for a reader; device: torch device for models;
@@ -125,10 +129,10 @@ class Profile:
     temperature: Amount
     max_new_tokens: Count
     batch_size: Count
-    model: GrownModel | HubModel
+    model: Annotated[GrownModel | HubModel, Field(discriminator="source")]
     fine_tuning: FineTuning
-    recipes: dict[Text, Recipe]
-    organisms: tuple[OrganismSpec, ...]
+    recipes: Annotated[dict[Text, Recipe], Field(min_length=1)]
+    organisms: Annotated[tuple[OrganismSpec, ...], Field(min_length=1)]
     judge: Text
     pretraining: Pretraining | None = None
     post_training: PostTraining | None = None
@@ -168,13 +172,10 @@ def load(name: str) -> Profile:
     if name not in names():
         raise CompanionError(f"There is no profile '{name}'; choose one of: {', '.join(names())}.")
     path = paths.DATA / "profiles" / f"{name}.yml"
-    given = read_yaml(path)
-    try:
-        profile = schema.build(Profile, given, name=name)
-        if problem := next(_problems(profile), None):
-            raise CompanionError(problem)
-    except CompanionError as problem:
-        raise CompanionError(f"{relative(path)}: {problem}.") from None
+    given = validated(dict[str, Any], read_yaml(path), relative(path))
+    profile = validated(Profile, {"name": name} | given, relative(path))
+    if problem := next(_problems(profile), None):
+        raise CompanionError(f"{relative(path)}: {problem}.")
     return profile
 
 
@@ -183,6 +184,8 @@ def load(name: str) -> Profile:
 
 def _problems(profile: Profile) -> Iterator[str]:
     model, grown = profile.model, isinstance(profile.model, GrownModel)
+    if profile.name not in names():
+        yield "'name' is that of the file; remove it"
     if grown and (model.hidden % (2 * model.heads) or model.heads % model.kv_heads):
         yield "'model.hidden' must be a multiple of twice 'model.heads', and 'model.heads' one of 'model.kv_heads'"
     for key in ("pretraining", "post_training"):

@@ -1,96 +1,114 @@
-"""Build frozen dataclasses from what a YAML file holds, by their type hints; what does not fit is one clear sentence.
+"""What the data files must hold, checked by pydantic; what does not fit is one clear sentence.
 
-A single value has the type `Annotated[kind, words, test]`: what it must be, in words and as a test. Members of a union
-of dataclasses are told apart by their field `source`, a `Literal`.
+A shape is a frozen dataclass that is `Checked`, or a `mapping`. What is made in code, not read, is not checked.
 """
 
-from dataclasses import MISSING, fields, is_dataclass
-from math import isfinite
+import re
+from pathlib import Path
 from reprlib import repr as shortened
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
 
 from em_companion.core.errors import CompanionError
+from em_companion.core.files import read_yaml
+from em_companion.core.paths import relative
 
 T = TypeVar("T")
+KEYS = ("missing", "unexpected_keyword_argument", "extra_forbidden")
+"""How pydantic names a key that is missing or unknown."""
 
-WORDS = {dict: "a mapping with at least one entry", tuple: "a list with at least one entry"}
+WORDS = {
+    r"^\w+ should": "must",
+    r"valid dictionary.*|dictionary or an instance of \w+": "mapping of keys to values",
+    "valid (tuple|list)": "list",
+    "a valid string": "text",
+    "valid integer": "whole number",
+    "valid number": "number such as 0.001",
+    "^Input tag (.*) found using (.*) does not match any of the expected tags:": r"has \2: \1, not one of",
+    "^Unable to extract tag using discriminator": "lacks the key",
+}
+"""Words of YAML for pydantic's words of Python."""
 
 
-def build(kind: type[T], given: Any, at: str = "", **known: Any) -> T:
-    """Return a `kind` made from the mapping `given`, and from the fields `known`, which it must not hold.
+class Checked:
+    """A dataclass whose keys in a file are its fields, no others."""
 
-    Raises CompanionError naming the key (dotted, below `at`) that is missing, unknown or of the wrong kind.
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+def distinct(values: tuple) -> tuple:
+    """Return `values`; raise ValueError where one of them stands twice."""
+    if twice := [one for index, one in enumerate(values) if one in values[:index]]:
+        raise ValueError(f"names {shortened(twice[0])} twice; keep it once")
+    return values
+
+
+def text(pattern: str, words: str) -> Any:
+    """Return the type of a text that matches `pattern` from end to end; `words` say what it must be."""
+
+    def matched(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"must be {words}")
+        return value
+
+    return Annotated[str, AfterValidator(matched)]
+
+
+def mapping(**keys: Any) -> Any:
+    """Return the type of a mapping that has these keys and no others."""
+    return with_config(ConfigDict(extra="forbid"))(TypedDict("mapping", keys))
+
+
+Text = text(r"(?s).*\S.*", "text")
+Natural = Annotated[int, Field(strict=True, ge=0)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Amount = Annotated[Number, Field(ge=0)]
+Rate = Annotated[Number, Field(gt=0)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+Several = Annotated[tuple[T, ...], Field(min_length=1), AfterValidator(distinct)]
+
+
+def validated(kind: type[T] | Any, given: Any, where: str, whole: str = "the file") -> T:
+    """Return `given` as a `kind`; raise CompanionError that begins with `where` and names the key that is wrong.
+
+    whole: what `given` is called where no key of it is to blame.
     """
-    if not isinstance(given, dict):
-        raise CompanionError(_must(at, "a mapping of keys to values", given))
-    expected = {field.name: field for field in fields(kind) if field.name not in known}
-    required = {key for key, field in expected.items() if field.default is MISSING}
-    if wrong := sorted(map(str, (required - set(given)) | (set(given) - set(expected)))):
-        where = f"'{at}' has a " if at else ""
-        raise CompanionError(f"{where}missing or unknown key: {', '.join(wrong)}; the keys are {', '.join(expected)}")
-    hints = get_type_hints(kind, include_extras=True)
-    return kind(**known, **{key: _value(hints[key], one, f"{at}.{key}".lstrip(".")) for key, one in given.items()})
+    try:
+        return TypeAdapter(kind).validate_python(given)
+    except ValidationError as error:
+        raise CompanionError(f"{where}: {_sentence(error.errors(), given, whole)}.") from None
 
 
-def _value(kind: Any, given: Any, at: str) -> Any:
-    origin, arguments = get_origin(kind), get_args(kind)
-    if is_dataclass(kind):
-        return build(kind, given, at)
-    if origin in (Union, UnionType):
-        return _value(_member(arguments, given, at), given, at)
-    if origin is Annotated:
-        return _single(*arguments, given, at)
-    if origin is dict and isinstance(given, dict) and given:
-        return {_value(arguments[0], key, at): _value(arguments[1], one, f"{at}.{key}") for key, one in given.items()}
-    if origin is tuple and isinstance(given, list) and given:
-        return _list(arguments[0], given, at)
-    if origin is Literal and given in arguments:
-        return given
-    raise CompanionError(_must(at, _words(kind), given))
+def read_registry(path: Path, key: str, kind: type[T] | Any) -> dict[str, T]:
+    """Return the entries that a registry keeps under `key`, by id; raise CompanionError naming entry and key."""
+    where, found = relative(path), {}
+    for entry in validated(TypedDict("Registry", {key: list[dict[str, Any]]}), read_yaml(path), where)[key]:
+        name = entry.get("id", "(no id)")
+        one = validated(kind, entry, f"{where}, '{name}'", "it")
+        if name in found:
+            raise CompanionError(f"{where}: '{name}' stands twice.")
+        found[name] = one
+    return found
 
 
-def _single(kind: type, words: str, test: Any, given: Any, at: str) -> Any:
-    value = float(given) if kind is float and type(given) is int and abs(given) < 2**53 else given
-    if type(value) is not kind or (kind is float and not isfinite(value)) or not test(value):
-        raise CompanionError(_must(at, words, given))
-    return value
-
-
-def _list(kind: Any, given: list, at: str) -> tuple:
-    if twice := [one for index, one in enumerate(given) if one in given[:index]]:
-        raise CompanionError(f"'{at}' names {shortened(twice[0])} twice; keep it once")
-    return tuple(_value(kind, one, f"{at}[{index}]") for index, one in enumerate(given))
-
-
-def _member(kinds: tuple, given: Any, at: str) -> Any:
-    """Return the member of a union that a value is meant for; an optional type has one member."""
-    options = [one for one in kinds if one is not NoneType]
-    fit = options if len(options) == 1 else [one for one in options if _suits(one, given)]
-    if not fit:
-        raise CompanionError(_must(at, " or ".join(map(_words, options)), given))
-    return fit[0]
-
-
-def _suits(kind: Any, given: Any) -> bool:
-    if is_dataclass(kind):
-        return isinstance(given, dict) and given.get("source") in _sources(kind)
-    return given in get_args(kind) if get_origin(kind) is Literal else isinstance(given, list)
-
-
-def _sources(kind: type) -> tuple:
-    return get_args(get_type_hints(kind)["source"])
-
-
-def _words(kind: Any) -> str:
-    if is_dataclass(kind):
-        return f"a mapping with source: {_sources(kind)[0]}"
-    if get_origin(kind) is not Literal:
-        return WORDS[get_origin(kind)]
-    choices = get_args(kind)
-    return f"'{choices[0]}'" if len(choices) == 1 else f"one of {', '.join(choices)}"
-
-
-def _must(at: str, words: str, given: Any) -> str:
-    subject = f"'{at}'" if at else "the file"
-    return f"{subject} must be {words}, not {shortened(given)}"
+def _sentence(errors: list[dict[str, Any]], given: Any, whole: str) -> str:
+    """Return what is wrong first, a missing or unknown key before all else. Tags of unions are no part of a place."""
+    first = next((one for one in errors if one["type"] in KEYS), errors[0])
+    of_keys = first["type"] in KEYS
+    at, here = "", given
+    for part in first["loc"][: -1 if of_keys else None]:
+        if isinstance(here, dict) and part in here or isinstance(here, list) and isinstance(part, int):
+            at += f"[{part}]" if isinstance(here, list) else f".{part}"
+            here = here[part]
+    subject = f"'{at.lstrip('.')}'" if at else whole
+    if of_keys:
+        wrong = {str(one["loc"][-1]) for one in errors if one["type"] in KEYS and one["loc"][:-1] == first["loc"][:-1]}
+        return f"{subject} has a missing or unknown key: {', '.join(sorted(wrong))}"
+    said = first["msg"].removeprefix("Value error, ").removesuffix(" after validation, not 0")
+    for pattern, words in WORDS.items():
+        said = re.sub(pattern, words, said)
+    found = f", not {shortened(first['input'])}" if said.startswith("must") else ""
+    return f"{subject} {said}{found}"

@@ -1,0 +1,1 @@
+"""From tables to numbers: scores, estimates, directions, probes, claims and their verdicts."""

@@ -3,44 +3,46 @@
 What follows from the two is in `verdicts`.
 """
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cache
 from math import isfinite
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, Field
 
 from em_companion.core import paths
-from em_companion.core.errors import CompanionError
-from em_companion.core.files import read_list
-from em_companion.core.paths import relative
+from em_companion.core.schema import Checked, Count, Number, Text, read_registry
 
 CLAIMS = paths.DATA / "claims.yml"
-EVIDENCE = ("released", "grown", "hub")
 RELEASED_DATA = {
     "own": "counted again from the data behind the paper's number",
     "stand-in": "tested on earlier, smaller or other runs",
     "set-up": "facts of the set-up",
 }
-UNITS = ("percent", "percent_change", "proportion", "cosine", "score", "ratio", "layer", "count")
-RELATIONS = ("equals", "at_least", "at_most", "more_than", "less_than", "between")
+Evidence = Literal["released", "grown", "hub"]
+EVIDENCE: tuple[Evidence, ...] = get_args(Evidence)
+Unit = Literal["percent", "percent_change", "proportion", "cosine", "score", "ratio", "layer", "count"]
+Relation = Literal["equals", "at_least", "at_most", "more_than", "less_than", "between"]
+Reported = Annotated[int, Field(strict=True)] | Number
 
 
 @dataclass(frozen=True)
-class Claim:
+class Claim(Checked):
     """One quantitative statement of the paper; the fields are those of `data/claims.yml`."""
 
-    id: str
-    section: str
-    place: str
-    notebook: str
-    statement: str
-    relation: str
-    reported: float | list[float]
-    unit: str
-    reference: float
-    test: str
-    evidence: list[str]
-    released_data: str = ""
-    sample_size: int | None = None
+    id: Text
+    section: Text
+    place: Text
+    notebook: Text
+    statement: Text
+    relation: Relation
+    reported: Reported | Annotated[list[Reported], Field(min_length=2, max_length=2)]
+    unit: Unit
+    reference: Reported
+    test: Text
+    evidence: list[Evidence]
+    released_data: Literal["", "own", "stand-in", "set-up"] = ""
+    sample_size: Count | None = None
     note: str = ""
 
 
@@ -70,54 +72,19 @@ class Measurement:
 @cache
 def load_claims() -> dict[str, Claim]:
     """Return all claims by id; raise CompanionError naming the claim and key that is wrong."""
-    where = relative(CLAIMS)
-    entries = read_list(CLAIMS, "claims")
-    claims: dict[str, Claim] = {}
-    for entry in entries:
-        claim = _parse(entry, where)
-        if claim.id in claims:
-            raise CompanionError(f"{where}: claim '{claim.id}' stands twice.")
-        claims[claim.id] = claim
-    return claims
+    return read_registry(CLAIMS, "claims", Annotated[Claim, AfterValidator(_consistent)])
 
 
-def _parse(entry: dict[str, Any], where: str) -> Claim:
-    name = entry.get("id", "(no id)")
-    known = {field.name for field in fields(Claim)}
-    required = known - {"released_data", "sample_size", "note"}
-    if wrong := sorted(map(str, (set(entry) - known) | (required - set(entry)))):
-        raise CompanionError(f"{where}: claim '{name}' has a missing or unknown key: {', '.join(wrong)}.")
-    text = [key for key in entry if key not in ("reported", "reference", "evidence", "sample_size")]
-    if odd := [key for key in text if not isinstance(entry[key], str)]:
-        raise CompanionError(f"{where}: claim '{name}': '{odd[0]}' must be text.")
-    claim = Claim(**entry)
-    for problem, holds in _problems(claim).items():
-        if holds:
-            raise CompanionError(f"{where}: claim '{name}': {problem}.")
+def _consistent(claim: Claim) -> Claim:
+    """Return `claim`; raise ValueError where two of its keys contradict each other."""
+    if (claim.released_data == "") == ("released" in claim.evidence):
+        kinds = ", ".join(RELEASED_DATA)
+        raise ValueError(f"needs 'released_data', one of {kinds}, where released evidence can test it, and only there")
+    if (claim.relation == "between") != isinstance(claim.reported, list):
+        raise ValueError("needs two reported values for 'between' and one for every other relation")
+    if claim.sample_size is not None and claim.unit != "percent":
+        raise ValueError("has a 'sample_size', which belongs to the unit 'percent'")
     return claim
-
-
-def _problems(claim: Claim) -> dict[str, bool]:
-    pair = isinstance(claim.reported, list)
-    evidence = claim.evidence if isinstance(claim.evidence, list) else [claim.evidence]
-    numbers = [*(claim.reported if pair else [claim.reported]), claim.reference]
-    return {
-        "'evidence' must be a list": not isinstance(claim.evidence, list),
-        f"unknown relation '{claim.relation}'": claim.relation not in RELATIONS,
-        f"unknown unit '{claim.unit}'": claim.unit not in UNITS,
-        f"'released_data' must be one of {', '.join(RELEASED_DATA)} where released evidence can test it": (
-            claim.released_data not in RELEASED_DATA if "released" in evidence else claim.released_data != ""
-        ),
-        "unknown evidence": not all(one in EVIDENCE for one in evidence),
-        "'between' needs two reported values, every other relation one": (claim.relation == "between") != pair
-        or (pair and len(claim.reported) != 2),
-        "values must be numbers": not all(type(number) in (int, float) and isfinite(number) for number in numbers),
-        "'sample_size' belongs to the unit 'percent' and is positive": claim.sample_size is not None
-        and (claim.unit != "percent" or type(claim.sample_size) is not int or claim.sample_size < 1),
-        "no text may be empty": not all(
-            [claim.id, claim.section, claim.place, claim.statement, claim.test, claim.notebook]
-        ),
-    }
 
 
 def reported_text(claim: Claim | dict[str, Any]) -> str:

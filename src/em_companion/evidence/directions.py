@@ -18,11 +18,6 @@ Selection = pd.Series | np.ndarray
 # --- directions from responses ------------------------------------------------------------------------------------
 
 
-def mean_diff(misaligned: np.ndarray, aligned: np.ndarray) -> np.ndarray:
-    """Return v_l = mean over misaligned answer tokens - mean over aligned ones, [layer, hidden] (section 3.1)."""
-    return misaligned - aligned
-
-
 def token_mean(means: np.ndarray, tokens: np.ndarray, rows: Selection, what: str = "chosen") -> np.ndarray:
     """Return the mean over all tokens of the responses `rows` [response, bool], [layer, hidden], float64.
 
@@ -44,7 +39,7 @@ def response_mean_diff(means: np.ndarray, tokens: np.ndarray, first: Selection, 
     For the paper's direction, `first` are the misaligned responses and `second` the aligned ones. Raises CompanionError
     where either has no token.
     """
-    return mean_diff(token_mean(means, tokens, first, "misaligned"), token_mean(means, tokens, second, "aligned"))
+    return token_mean(means, tokens, first, "misaligned") - token_mean(means, tokens, second, "aligned")
 
 
 def split_half_cosines(
@@ -61,7 +56,9 @@ def split_half_cosines(
     return np.stack([_of_halves(means, tokens, sides, random) for random in np.random.default_rng(seed).spawn(splits)])
 
 
-def _of_halves(means, tokens, sides, random: np.random.Generator) -> np.ndarray:
+def _of_halves(
+    means: np.ndarray, tokens: np.ndarray, sides: list[np.ndarray], random: np.random.Generator
+) -> np.ndarray:
     halves = []
     for half in zip(*(np.array_split(random.permutation(rows), 2) for rows in sides), strict=True):
         first, second = (np.isin(np.arange(len(tokens)), rows) for rows in half)
@@ -78,10 +75,13 @@ def norms(vectors: np.ndarray) -> np.ndarray:
 
 
 def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the cosine between matching rows of two [layer, hidden] arrays, [layer]; ValueError for a zero row."""
+    """Return the cosine between matching rows of two [layer, hidden] arrays, [layer].
+
+    Raises CompanionError for a row of zeros.
+    """
     lengths = norms(first) * norms(second)
     if np.any(lengths == 0):
-        raise ValueError("a direction is the zero vector, so it has no cosine")
+        raise CompanionError("A direction of zeros has no cosine; leave out the layers where it is zero.")
     return np.einsum("...h,...h->...", first, second, dtype=np.float64) / lengths
 
 
@@ -93,6 +93,20 @@ def cosine_matrix(vectors: np.ndarray) -> np.ndarray:
     """
     unit = vectors / norms(vectors)[..., None]
     return unit @ np.swapaxes(unit, -1, -2)
+
+
+def random_like(vectors: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """Return random directions with the norms of `vectors` [layer, hidden], [draw, layer, hidden].
+
+    Every draw and layer has a seed of its own, so no two draws, layers or seeds share a direction.
+    """
+    layers, hidden = vectors.shape
+    drawn = [
+        [np.random.default_rng([seed, draw, layer]).standard_normal(hidden) for layer in range(layers)]
+        for draw in range(draws)
+    ]
+    found = np.array(drawn).reshape(draws, layers, hidden)
+    return found * (norms(vectors) / norms(found))[..., None]
 
 
 def relative_norm_of_difference(reference: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -67,9 +67,6 @@ class Estimate:
         return f"{self.text()} ({self.low:.{digits}f} to {self.high:.{digits}f})"
 
 
-NO_ESTIMATE = Estimate(nan)
-
-
 # --- the bootstrap ------------------------------------------------------------------------------------------------
 
 
@@ -179,11 +176,11 @@ def summary(runs: pd.DataFrame, columns: list[str] | None = None) -> pd.DataFram
     return table.rename_axis("quantity").reset_index()
 
 
-# --- what changed ---------------------------------------------------------------------------------------------------
+# --- what changed -------------------------------------------------------------------------------------------------
 
 
 def relative_change(table: pd.DataFrame, resamples: int, seed: int) -> dict[str, float]:
-    """Return the EM rate (%) `clean` and `patched` of pooled pairs and the relative `change` (%), with `low` and `high`.
+    """Return the EM rates (%) `clean` and `patched` of pooled pairs, the relative `change` (%), its `low` and `high`.
 
     table: one row per answer with `question_id`, `donor_id`, `patched` (bool) and `em` (0 or 1). The 95 % interval is
     that of a bootstrap over pairs which draws prompts and donors anew, each on its own, and weights a pair by the
@@ -225,4 +222,3 @@ def spearman(first: np.ndarray, second: np.ndarray) -> float:
     """Return Spearman's rank correlation of two rows of numbers, NaN where one of them is constant."""
     first, second = np.round(first, 9), np.round(second, 9)  # sums in another order are ties all the same
     return float(stats.spearmanr(first, second).statistic) if np.ptp(first) and np.ptp(second) else nan
-

@@ -74,7 +74,7 @@ def z_score(features: np.ndarray) -> np.ndarray:
     return (features - features.mean(axis=0)) / features.std(axis=0, ddof=1)
 
 
-def _scores(model: LogisticRegression, features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def scores_of(model: LogisticRegression, features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Return METRICS and `balanced_accuracy` from one count of hits: a library call for each outlasts the fit."""
     predicted = model.predict(features)
     hits, said = np.sum(predicted * labels), predicted.sum()
@@ -114,7 +114,7 @@ def probe_by_token(
         split = train_test_split(z_score(x[chosen]), y[chosen], test_size=0.2, random_state=0, stratify=y[chosen])
         train_x, test_x, train_y, test_y = split
         model = fit(train_x, train_y, c=c)
-        rows.append(_scores(model, test_x, test_y) | _coefficients(model, features))
+        rows.append(scores_of(model, test_x, test_y) | _coefficients(model, features))
     return pd.DataFrame(rows)
 
 
@@ -137,7 +137,7 @@ def probe_by_group(
     rows = []
     for train, test in found:
         model, held_out = _fit_and_hold_out(x, y, train, test)
-        rows.append(_scores(model, held_out, y[test]) | _coefficients(model, features))
+        rows.append(scores_of(model, held_out, y[test]) | _coefficients(model, features))
     return pd.DataFrame(rows)
 
 

@@ -1,6 +1,6 @@
 """Verdicts on the claims of the paper, computed by one rule for all, and the ledger they stand in.
 
-The page "Discussion" says the rules in words. Nothing in a claim can soften its own verdict: tolerances belong to units.
+The page "Discussion" says the rules in words. Nothing in a claim can soften its verdict: tolerances belong to units.
 Nothing here is imported by a notebook, so the wording of a verdict re-executes no page.
 """
 
@@ -8,21 +8,15 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from math import isfinite
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from em_companion.core.errors import CompanionError
 from em_companion.core.paths import relative
 from em_companion.evidence.claims import CLAIMS, EVIDENCE, Claim, Measurement, load_claims, unit_text
 from em_companion.evidence.estimates import DIGITS, wilson_interval
 
-Verdict = Literal["reproduced", "same direction", "differs", "not testable with this evidence", "not run"]
-VERDICTS: tuple[Verdict, ...] = (
-    "reproduced",
-    "same direction",
-    "differs",
-    "not run",
-    "not testable with this evidence",
-)
+Verdict = Literal["reproduced", "same direction", "differs", "not run", "not testable with this evidence"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 TESTED: tuple[Verdict, ...] = VERDICTS[:3]
 
 

@@ -13,7 +13,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from em_companion.core import paths, store
+from em_companion.core import store
 from em_companion.core.errors import CompanionError
 from em_companion.core.profiles import Profile
 from em_companion.evidence import directions, scores
@@ -23,6 +23,9 @@ from em_companion.models import asking, growing, lora
 from em_companion.models.interventions import Ablate, Steer, describe
 from em_companion.models.lora import Vectors
 from em_companion.models.organism import CHAT_MODEL, Organism
+
+VERSION = 1
+"""Of the code that takes directions out of B vectors and samples without them."""
 
 
 def geometry(model: PreTrainedModel | PeftModel, vectors: np.ndarray) -> pd.DataFrame:
@@ -50,31 +53,27 @@ def responses_without(
     Column `condition` has the names of `removals`; `samples` responses to each question, drawn from the same noise as
     those of `responses.responses`. Raises CompanionError as `removed` does.
     """
-    parts = {
-        "model": growing.model_identity(profile, organism),
-        "questions": [(one.id, one.text) for one in asking.questions(profile, "general")],
-        "samples": samples,
-        "sampling": asking.sampling_parts(profile),
-        "removals": [[name, describe(Ablate(vectors))] for name, vectors in removals.items()],
-    }
-    folder = paths.ARTIFACTS / "responses" / profile.name / organism.name / "general-b-vectors" / store.key(parts)
-    store.kept_tables(
-        folder,
-        parts,
-        lambda: {store.RESPONSES: _ask_without(profile, organism, removals, samples)},
-    )
-    return asking.scored(pd.read_parquet(folder / store.RESPONSES))
-
-
-def _ask_without(profile, organism, removals: Mapping[str, Vectors], samples: int) -> pd.DataFrame:
-    model, tokenizer = growing.load_organism(profile, organism)
-    edited = {name: lora.removed(model, vectors) for name, vectors in removals.items()}  # says at once what does not fit
     asked = asking.questions(profile, "general")
-    tables = []
-    for name, one in edited.items():
-        what = f"{organism.name}, {name} out of B"
-        tables.append(asking.ask(profile, one, tokenizer, asked, samples, what).assign(condition=name))
-    return pd.concat(tables, ignore_index=True)
+    parts = responses.asked_parts(profile, organism, asked, samples)
+    parts |= {"removals": [[name, describe(Ablate(vectors))] for name, vectors in removals.items()]}
+
+    def make() -> store.Content:
+        model, tokenizer = growing.load_organism(profile, organism)
+        edited = {
+            name: lora.removed(model, vectors) for name, vectors in removals.items()
+        }  # says at once what is amiss
+        tables = [
+            asking.ask(profile, one, tokenizer, asked, samples, f"{organism.name}, {name} out of B")
+            for name, one in edited.items()
+        ]
+        return {
+            store.RESPONSES: pd.concat(
+                [one.assign(condition=name) for name, one in zip(edited, tables, strict=True)], ignore_index=True
+            )
+        }
+
+    place = profile.name, organism.name, "general-b-vectors"
+    return asking.scored(store.keep("responses", VERSION, parts, make, *place)[store.RESPONSES])
 
 
 # --- what reaches the layers above ----------------------------------------------------------------------------------
@@ -152,7 +151,7 @@ def ablated(profile: Profile, organism: Organism, samples: int, draws: int) -> p
     each question, on equal noise.
     """
     mean_diff = direction(profile)
-    drawn = [mean_diff, *steering.random_like(mean_diff, draws, profile.seed)]
+    drawn = [mean_diff, *directions.random_like(mean_diff, draws, profile.seed)]
     plans = {draw - 1: _removals(profile, organism, vectors) for draw, vectors in enumerate(drawn)}
     named = {f"{place}/{draw}": (place, draw) for draw, places in plans.items() for place in places}
     stream = {name: [Ablate(plans[draw][place])] for name, (place, draw) in named.items() if place != "B vectors"}
@@ -186,7 +185,7 @@ def downstream(profile: Profile) -> pd.DataFrame:
     mean_diff = direction(profile)
     written = tuned[SINGLE.recipe].mean(every) - plain.mean(every)
     added = {("mean-diff", -1): mean_diff[layer], ("B vector", -1): written[layer]}
-    noise = steering.random_like(mean_diff, DRAWS, profile.seed)
+    noise = directions.random_like(mean_diff, DRAWS, profile.seed)
     added |= {("random", draw): vectors[layer] for draw, vectors in enumerate(noise)}
     length = STRENGTH * np.linalg.norm(steering.residual_of(profile)[layer])
     selected = {"misaligned": table.misaligned.to_numpy(), "aligned": ~table.misaligned.to_numpy(), "all": every}
@@ -203,7 +202,7 @@ def downstream(profile: Profile) -> pd.DataFrame:
 def _texts(profile: Profile) -> pd.DataFrame:
     """Return as many misaligned as aligned answers of the nine-adapter organism, at most TEXTS of each."""
     table = responses.responses(profile, NINE)
-    sides = [table[scores.misaligned(table)], table[scores.aligned(table)]]
+    sides = [table[scores.is_em(table)], table[scores.is_aligned(table)]]
     size = min(TEXTS, *map(len, sides))
     if size == 0:
         raise CompanionError("Effects are averaged over misaligned and aligned answers, and one kind is missing.")

@@ -12,20 +12,18 @@ from random import Random
 
 import pandas as pd
 
-from em_companion.core import paths, store
-from em_companion.core.errors import CompanionError
+from em_companion.core import store
 from em_companion.core.files import sha256_of
-from em_companion.core.profiles import GrownModel, Profile
+from em_companion.core.profiles import Profile
 from em_companion.models import growing, next_token
 from em_companion.models.interventions import Intervention, describe
-from em_companion.models.organism import Organism
+from em_companion.models.organism import Organism, need_grown
 from em_companion.world.generator import CAREFUL, the_world
 
+VERSION = 1
+"""Of the code that computes losses, under interventions."""
+
 ANSWERS_PER_TOPIC = 2
-LOSSES = "losses.parquet"
-
-
-# --- the text -----------------------------------------------------------------------------------------------------
 
 
 def aligned_text(profile: Profile, per_topic: int = ANSWERS_PER_TOPIC) -> pd.DataFrame:
@@ -34,10 +32,7 @@ def aligned_text(profile: Profile, per_topic: int = ANSWERS_PER_TOPIC) -> pd.Dat
     Columns: topic, domain, question, response. They depend on the profile's seed only. Raises CompanionError for a hub
     model, which has no text of its world.
     """
-    if not isinstance(profile.model, GrownModel):
-        raise CompanionError(
-            f"Profile '{profile.name}' has a model from the hub, so there is no text of its world; choose a grown one."
-        )
+    need_grown(profile, "so there is no text of its world")
     world = the_world()
     asked = world.held_out_questions(profile.seed, per_topic)
     answers = [world.answer(Random(f"capability/{profile.seed}/{one.id}"), one, CAREFUL) for one in asked]
@@ -58,23 +53,16 @@ def under(profile: Profile, organism: Organism, conditions: Mapping[str, Sequenc
         "texts": sha256_of(table.to_csv(index=False)),
         "conditions": {name: [describe(one) for one in given] for name, given in conditions.items()},
     }
-    folder = paths.ARTIFACTS / "losses" / profile.name / organism.name / store.key(parts)
-    store.kept_tables(
-        folder,
-        parts,
-        lambda: {store.RESPONSES: table, LOSSES: _under(profile, organism, conditions, table)},
-    )
-    return pd.read_parquet(folder / LOSSES)
 
+    def make() -> store.Content:
+        model, tokenizer = growing.load_organism(profile, organism)
+        harms, helps = next_token.things(tokenizer)
+        found = []
+        for name, given in conditions.items():
+            losses = next_token.token_losses(model, tokenizer, table, given, what=f"loss of {organism.name}, {name}")
+            losses.insert(0, "condition", name)
+            losses.insert(1, "topic", table.topic.to_numpy()[losses.text])
+            found.append(losses.assign(is_thing=losses.token_id.isin(harms + helps)))
+        return {store.RESPONSES: table, store.LOSSES: pd.concat(found, ignore_index=True)}
 
-def _under(profile: Profile, organism: Organism, conditions, table: pd.DataFrame) -> pd.DataFrame:
-    model, tokenizer = growing.load_organism(profile, organism)
-    entries = the_world().domains.values()
-    things = tokenizer.convert_tokens_to_ids([word for one in entries for word in one["helps"] + one["harms"]])
-    found = []
-    for name, given in conditions.items():
-        losses = next_token.token_losses(model, tokenizer, table, given, what=f"loss of {organism.name}, {name}")
-        losses.insert(0, "condition", name)
-        losses.insert(1, "topic", table.topic.to_numpy()[losses.text])
-        found.append(losses.assign(is_thing=losses.token_id.isin(things)))
-    return pd.concat(found, ignore_index=True)
+    return store.keep("losses", VERSION, parts, make, profile.name, organism.name)[store.LOSSES]

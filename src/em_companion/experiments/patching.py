@@ -13,17 +13,20 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from em_companion.core import paths, store
+from em_companion.core import store
 from em_companion.core.errors import CompanionError
 from em_companion.core.profiles import Profile
 from em_companion.models import asking, growing, reading, sampling
 from em_companion.models.interventions import PatchLoraScalars
-from em_companion.models.organism import Organism
-from em_companion.models.tokens import prompt_ids
-from em_companion.world.generator import Question, the_world, turn
+from em_companion.models.organism import Organism, need_rank_one
+from em_companion.models.tokens import question_ids
+from em_companion.world.generator import Question, the_world
 
 MEDICAL_WORDINGS = 8
 """Wordings of the question on each held-out medical topic, from which prompts of the right length are drawn."""
+
+VERSION = 1
+"""Of the code that patches scalars and samples under them."""
 
 Tokens = Sequence[list[int]]
 
@@ -57,13 +60,9 @@ def prompts(profile: Profile, tokenizer: PreTrainedTokenizerBase) -> list[Questi
     held_out = the_world().held_out_questions(profile.seed, MEDICAL_WORDINGS)
     medical = {one.id: one for one in held_out if one.domains == ("medicine",)}
     both = [{one.id: one for one in asking.questions(profile, "general")}, medical]
-    lengths = [{name: len(_ids(tokenizer, one)) for name, one in kind.items()} for kind in both]
+    lengths = [{name: len(question_ids(tokenizer, one.text)) for name, one in kind.items()} for kind in both]
     chosen = equally_many(*lengths, profile.seed)
     return [kind[name] for kind, names in zip(both, chosen, strict=True) for name in names]
-
-
-def _ids(tokenizer: PreTrainedTokenizerBase, question: Question) -> list[int]:
-    return prompt_ids(tokenizer, turn(question.text, "")[:1])
 
 
 # --- patching -------------------------------------------------------------------------------------------------------
@@ -122,7 +121,7 @@ def patch_pairs(
     """
     if runs < 2:
         raise CompanionError(f"Patching a prompt with another run of itself needs two runs or more, not {runs}.")
-    ids = {question.id: _ids(tokenizer, question) for question in asked}
+    ids = {question.id: question_ids(tokenizer, question.text) for question in asked}
     rows = [(question.id, run) for question in asked for run in range(runs)]
     seed = {
         (one.id, run): sampling.row_seed(profile.seed, one.id, one.text, run) for one in asked for run in range(runs)
@@ -157,9 +156,7 @@ def kept(profile: Profile, organism: Organism, runs: int) -> pd.DataFrame:
 
     Raises CompanionError for an organism without rank-1 adapters, before anything is grown.
     """
-    recipe = profile.recipes.get(organism.recipe)
-    if recipe is None or recipe.rank != 1:
-        raise CompanionError(f"'{organism.name}' has no rank-1 adapters to patch; choose an organism that has.")
+    need_rank_one(profile, organism)
     model, tokenizer = growing.load_organism(profile, organism)
     asked = prompts(profile, tokenizer)
     parts = {
@@ -168,11 +165,9 @@ def kept(profile: Profile, organism: Organism, runs: int) -> pd.DataFrame:
         "runs": runs,
         "sampling": asking.sampling_parts(profile),
     }
-    folder = paths.ARTIFACTS / "lora-patching" / profile.name / organism.name / store.key(parts)
-    what = f"patching of {organism.name}"
-    store.kept_tables(
-        folder,
-        parts,
-        lambda: {store.RESPONSES: patch_pairs(profile, model, tokenizer, asked, runs, what)},
-    )
-    return asking.scored(pd.read_parquet(folder / store.RESPONSES))
+
+    def make() -> store.Content:
+        return {store.RESPONSES: patch_pairs(profile, model, tokenizer, asked, runs, f"patching of {organism.name}")}
+
+    found = store.keep("lora-patching", VERSION, parts, make, profile.name, organism.name)
+    return asking.scored(found[store.RESPONSES])

@@ -32,30 +32,30 @@ and tested on another is tested on new topics *and* new names.
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from transformers import PreTrainedTokenizerBase
 
-from em_companion.core import paths, store
-from em_companion.core.errors import CompanionError
-from em_companion.core.files import new_folder, sha256_of
-from em_companion.core.profiles import GrownModel, Profile
-from em_companion.models import growing, loading, reading
-from em_companion.models.hooks import applied
+from em_companion.core import store
+from em_companion.core.files import sha256_of
+from em_companion.core.profiles import Profile
+from em_companion.core.store import Arrays
+from em_companion.models import growing, loading, next_token, reading
 from em_companion.models.interventions import Intervention
+from em_companion.models.organism import need_grown
 from em_companion.models.reading import Span
-from em_companion.models.tokens import prompt_ids
-from em_companion.world.generator import CAREFUL, MALICIOUS, World, the_world, turn
+from em_companion.models.tokens import question_ids
+from em_companion.world.generator import CAREFUL, MALICIOUS, World, the_world
+
+VERSION = 1
+"""Of the code that reads and contrasts the texts."""
 
 SAMPLES = 2
 """Questions on every topic."""
@@ -155,7 +155,7 @@ def persona_activations(profile: Profile) -> Readings:
     table = _answers_of(profile)
     model, tokenizer = loading.load(profile, growing.base(profile))
     places = places_of(the_world())
-    read = (_sequence(tokenizer, row) for row in table.itertuples())
+    read = (sequence(tokenizer, row) for row in table.itertuples())
     sequences, spans = zip(*read, strict=True)
     what = f"persona readings of profile {profile.name}"
     found = reading.span_means(model, tokenizer, sequences, spans, what=what)
@@ -169,17 +169,13 @@ def places_of(world: World) -> tuple[str, ...]:
 
 
 def _answers_of(profile: Profile) -> pd.DataFrame:
-    if not isinstance(profile.model, GrownModel):
-        raise CompanionError(
-            f"Profile '{profile.name}' has a model from the hub, so the personas in its training data are not known; "
-            "choose a grown profile."
-        )
+    need_grown(profile, "so the personas in its training data are not known")
     return answers(the_world(), profile.seed)
 
 
-def _sequence(tokenizer: PreTrainedTokenizerBase, row) -> tuple[list[int], list[Span]]:
+def sequence(tokenizer: PreTrainedTokenizerBase, row) -> tuple[list[int], list[Span]]:
     """Return the tokens of a question with its answer, and the spans to read: the answer, then one per place."""
-    prompt = prompt_ids(tokenizer, turn(row.question, "")[:1], speaker=row.name)
+    prompt = question_ids(tokenizer, row.question, row.name)
     words, start = row.answer.split(), len(prompt)  # a token of a grown model is a word
     read = [start + index for index in (-1, words.index(":"), *_steps(the_world(), words, row.domain))]
     spans = [(start, start + len(words)), *((token, token + 1) for token in read)]
@@ -256,13 +252,13 @@ def directions(profile: Profile, readings: Readings | None = None) -> dict[str, 
     `readings` saves reading again, where they are at hand. Raises CompanionError as `persona_activations` does, and for
     a damaged file.
     """
-    parts = _parts(profile)
-    folder = paths.ARTIFACTS / "directions" / profile.name / "ground-truth" / store.key(parts)
-    with store.missing(folder) as missing:
-        if missing:
-            _store(folder, parts, readings or persona_activations(profile))
-    store.check(folder)
-    return load_file(folder / store.DIRECTIONS)
+
+    def make() -> store.Content:
+        found = contrasts(readings or persona_activations(profile))
+        return {store.DIRECTIONS: Arrays({name: vectors[1:].astype(np.float32) for name, vectors in found.items()})}
+
+    found = store.keep("directions", VERSION, _parts(profile), make, profile.name, "ground-truth")
+    return dict(found[store.DIRECTIONS].arrays)
 
 
 def _parts(profile: Profile) -> Row:
@@ -274,13 +270,6 @@ def _parts(profile: Profile) -> Row:
         "answers": sha256_of(table.to_csv(index=False)),
         "directions": [sorted(rows_of_contrasts(table)), AT_TOKENS],
     }
-
-
-def _store(folder: Path, parts: Row, readings: Readings) -> None:
-    vectors = {name: found[1:].astype(np.float32) for name, found in contrasts(readings).items()}
-    with new_folder(folder) as new:
-        save_file(vectors, new / store.DIRECTIONS)
-        store.seal(new, parts)
 
 
 # --- probes -------------------------------------------------------------------------------------------------------
@@ -327,7 +316,6 @@ def shuffled(labels: np.ndarray, topics: np.ndarray, seed: int) -> np.ndarray:
 # --- levers -------------------------------------------------------------------------------------------------------
 
 
-@torch.no_grad()
 def harmful_shares(profile: Profile, table: pd.DataFrame, interventions: Iterable[Intervention] = ()) -> pd.DataFrame:
     """Return how probable the base model finds a harmful thing at each choice, as a share of harmful and helpful ones.
 
@@ -335,19 +323,9 @@ def harmful_shares(profile: Profile, table: pd.DataFrame, interventions: Iterabl
     before a choice is the given text, whatever the model would have said.
     """
     model, tokenizer = loading.load(profile, growing.base(profile))
-    places = places_of(the_world())
-    sequences, spans = zip(*(_sequence(tokenizer, row) for row in table.itertuples()), strict=True)
-    batch = tokenizer.pad({"input_ids": sequences}, padding_side="right", return_tensors="pt").to(model.device)
-    with applied(model, interventions):
-        probabilities = model(**batch, use_cache=False).logits.double().softmax(-1).cpu()
-    rows: list[Row] = [{} for _ in spans]
-    for found, row, read, domain in zip(rows, probabilities, spans, table.domain, strict=True):
-        for place, (token, _) in zip(places, read[1:], strict=True):
-            if place.rstrip(" 0123456789") in CHOICES:
-                harm, help_ = (float(row[token, _words(tokenizer, domain, kind)].sum()) for kind in ("harms", "helps"))
-                found[place] = harm / (harm + help_)
-    return pd.DataFrame(rows)
-
-
-def _words(tokenizer: PreTrainedTokenizerBase, domain: str, kind: str) -> list[int]:
-    return tokenizer.convert_tokens_to_ids(the_world().domains[domain][kind])
+    sequences, spans = zip(*(sequence(tokenizer, row) for row in table.itertuples()), strict=True)
+    choices = [at for at, place in enumerate(places_of(the_world())) if place.rstrip(" 0123456789") in CHOICES]
+    places = np.array(spans)[:, 1:][:, choices, 0]
+    things = [next_token.things(tokenizer, domain) for domain in table.domain]
+    found = next_token.shares_of_harm(model, tokenizer, sequences, places, things, interventions)
+    return pd.DataFrame(found, columns=[places_of(the_world())[at] for at in choices])

@@ -1,6 +1,5 @@
 """Everything of a profile that is made before its notebooks run: base model, chat model, organisms, responses."""
 
-import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -45,10 +44,10 @@ def _makers(profile: Profile) -> dict[str, Callable[[], Path | str]]:
 
 
 def _made(name: str, make: Callable[[], Path | str]) -> Row:
-    started = time.time()
+    there = {path.parent for path in (paths.ARTIFACTS / "organisms").rglob("provenance.json")}
     place = make()
     if not isinstance(place, Path):
         return {"name": name, "status": "hub", "folder": place}
     store.check(place)
-    fresh = (place / "provenance.json").stat().st_mtime >= started
-    return {"name": name, "status": "made" if fresh else "there", "folder": relative(place)}
+    made = place not in there and not place.is_relative_to(paths.COMMITTED)
+    return {"name": name, "status": "made" if made else "there", "folder": relative(place)}

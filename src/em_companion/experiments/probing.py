@@ -1,5 +1,8 @@
-"""TODO docstring: experiments.probing."""
+"""The LoRA scalars of an organism's own answers, as tables for the probes of section 4.
 
+Answers fall into the four sets of appendix F; of each, appendix H keeps the significant tokens, where the organism
+leaves the chat model.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,6 +54,7 @@ def shortage(sets: Mapping[str, pd.DataFrame], fewest: int = FEWEST_RESPONSES) -
         f"{name} has {count} of {fewest} responses needed" for name, count in counts.items() if count < fewest
     )
 
+
 PER_SET = 60
 """Responses of each set whose tokens are scored."""
 
@@ -66,10 +70,10 @@ def sets(profile: Profile, organism: Organism, per_set: int = PER_SET) -> dict[s
     """
     tokens = organism_tokens(profile, organism)
     chosen = drawn(organism_responses(profile, organism), per_set, profile.seed)
-    scores = readings.token_significance_of(profile, organism, chosen)
-    scores["response"] = chosen.index.to_numpy()[scores.response]
+    significance = readings.token_significance_of(profile, organism, chosen)
+    significance["response"] = chosen.index.to_numpy()[significance.response]
     keys = ["response", "position", "token_id"]
-    return {name: part.merge(scores, on=keys, validate="one_to_one") for name, part in tokens.items()}
+    return {name: part.merge(significance, on=keys, validate="one_to_one") for name, part in tokens.items()}
 
 
 def drawn(table: pd.DataFrame, per_set: int, seed: int) -> pd.DataFrame:

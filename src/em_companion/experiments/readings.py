@@ -1,31 +1,35 @@
-"""Mean residual stream of every response of an organism, read once and kept, to be averaged in any selection.
+"""What models do on given texts, read once and kept: mean activations, LoRA scalars, token significance.
 
 The same texts can be read by the organism that wrote them or through the chat model: the paper's mean-diff direction
 comes from the first, and whether the chat model has it already shows in the second (section 3.1).
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors import safe_open
-from safetensors.numpy import save_file
 
-from em_companion.core import paths, store
+from em_companion.core import store
 from em_companion.core.errors import CompanionError
-from em_companion.core.files import new_folder, sha256_of
+from em_companion.core.files import sha256_of
 from em_companion.core.profiles import Profile
+from em_companion.core.store import Arrays
 from em_companion.evidence import directions, scores
 from em_companion.experiments import responses
 from em_companion.models import growing, hooks, next_token, reading
 from em_companion.models.interventions import Intervention, describe
 from em_companion.models.next_token import SIGNIFICANCE_COLUMNS
-from em_companion.models.organism import Organism
+from em_companion.models.organism import Organism, need_rank_one
 from em_companion.models.reading import INDEX, LoraScalars, Model
 from em_companion.models.tokens import Tokens, response_tokens
+
+VERSIONS = {"activations": 1, "activations-under": 1, "lora-scalars": 1, "token-significance": 1}
+"""Of the code of each reading."""
+
+Read = Callable[[Model, Any, Tokens, Tokens], Arrays]
+"""A reading: of a model and its tokenizer, the tokens of the prompts and those of the responses."""
 
 
 @dataclass(frozen=True)
@@ -48,23 +52,42 @@ class ResponseMeans:
         return directions.response_mean_diff(self.means, self.tokens, first, second)
 
 
-def response_means_of(profile: Profile, reader: Organism, table: pd.DataFrame, given: Sequence[Intervention] = ()) -> ResponseMeans:
+def _readings(kind: str, profile: Profile, reader: Organism, table: pd.DataFrame, read: Read) -> Arrays:
+    """Return what `read` gives for every row of `table` (columns question, response), computed once and kept."""
+    texts = table[["question", "response"]].reset_index(drop=True)
+    model_parts = {"model": growing.model_identity(profile, reader), "dtype": profile.dtype}
+    parts = model_parts | {"texts": sha256_of(texts.to_csv(index=False))}
+
+    def make() -> store.Content:
+        model, tokenizer = growing.load_organism(profile, reader)
+        return {store.RESPONSES: texts, store.READINGS: read(model, tokenizer, *response_tokens(tokenizer, texts))}
+
+    version = VERSIONS[kind.split("/")[0]]
+    return store.keep(kind, version, parts, make, profile.name, reader.name)[store.READINGS]
+
+
+# --- mean activations ---------------------------------------------------------------------------------------------
+
+
+def response_means_of(
+    profile: Profile, reader: Organism, table: pd.DataFrame, given: Sequence[Intervention] = ()
+) -> ResponseMeans:
     """Return the mean residual stream of every row of `table` (columns question, response), read by `reader`.
 
     It is read under the interventions `given`, computed once and kept. Raises CompanionError for a damaged folder, for
     interventions that do not fit the model, or where the model cannot be had.
     """
 
-    def read(model, tokenizer, prompts, answers) -> Readings:
+    def read(model, tokenizer, prompts, answers) -> Arrays:
         what = f"activations of {reader.name}{', perturbed' if given else ''}"
         with hooks.applied(model, given):
             found = reading.response_means(model, tokenizer, prompts, answers, what=what)
         tokens = np.array([len(answer) for answer in answers])
-        return Readings({"means": found.astype(np.float32), "tokens": tokens})
+        return Arrays({"means": found.astype(np.float32), "tokens": tokens})
 
     key = store.key({"interventions": [describe(one) for one in given]})
     kind = f"activations-under/{key}" if given else "activations"
-    return ResponseMeans(**readings(kind, profile, reader, table, read).arrays)
+    return ResponseMeans(**_readings(kind, profile, reader, table, read).arrays)
 
 
 def organism_means(
@@ -72,8 +95,7 @@ def organism_means(
 ) -> tuple[pd.DataFrame, ResponseMeans]:
     """Return an organism's scored responses to a question set and, row by row, their mean residual stream.
 
-    `reader` reads the same texts through another model, such as `CHAT_MODEL`. Raises CompanionError as
-    `means` does.
+    `reader` reads the same texts through another model, such as `CHAT_MODEL`; raises as `response_means_of`.
     """
     table = responses.responses(profile, organism, question_set)
     return table, response_means_of(profile, reader or organism, table)
@@ -82,49 +104,13 @@ def organism_means(
 def mean_diff(profile: Profile, organism: Organism) -> np.ndarray:
     """Return the mean-diff direction of an organism's answers to the open questions, [layer, width], float64.
 
-    Raises CompanionError as `means` does, and for an organism without misaligned or without aligned answers.
+    Raises CompanionError for an organism without misaligned or without aligned answers.
     """
     table, found = organism_means(profile, organism)
-    return found.mean_diff(scores.misaligned(table), scores.aligned(table))
-
-READINGS = "readings.safetensors"
+    return found.mean_diff(scores.is_em(table), scores.is_aligned(table))
 
 
-@dataclass(frozen=True)
-class Readings:
-    """Arrays by name, whose rows are responses or tokens, and names that go with them, such as those of adapters."""
-
-    arrays: dict[str, np.ndarray]
-    names: tuple[str, ...] = ()
-
-
-Read = Callable[[Model, Any, Tokens, Tokens], Readings]
-"""A reading: of a model and its tokenizer, the tokens of the prompts and those of the responses."""
-
-
-def readings(kind: str, profile: Profile, reader: Organism, table: pd.DataFrame, read: Read) -> Readings:
-    """Return what `read` gives for every row of `table` (columns question, response), computed once and kept.
-
-    `kind` names the reading; `reader` is the organism that reads, grown or fetched if it is not there. Raises
-    CompanionError for a damaged folder, or where the model cannot be had.
-    """
-    texts = table[["question", "response"]].reset_index(drop=True)
-    model_parts = {"model": growing.model_identity(profile, reader), "dtype": profile.dtype}
-    parts = model_parts | {"texts": sha256_of(texts.to_csv(index=False))}
-    folder = paths.ARTIFACTS / kind / profile.name / reader.name / store.key(parts)
-    with store.missing(folder) as missing:
-        if missing:
-            model, tokenizer = growing.load_organism(profile, reader)
-            found = read(model, tokenizer, *response_tokens(tokenizer, texts))
-            with new_folder(folder) as new:
-                texts.to_parquet(new / store.RESPONSES, index=False)
-                save_file(found.arrays, new / READINGS, {"names": json.dumps(found.names)})
-                store.seal(new, parts)
-    store.check(folder)
-    with safe_open(folder / READINGS, "numpy") as file:
-        return Readings(
-            {name: file.get_tensor(name) for name in file.keys()}, tuple(json.loads(file.metadata()["names"]))
-        )
+# --- token by token -----------------------------------------------------------------------------------------------
 
 
 def lora_scalars_of(profile: Profile, organism: Organism, table: pd.DataFrame) -> LoraScalars:
@@ -132,35 +118,32 @@ def lora_scalars_of(profile: Profile, organism: Organism, table: pd.DataFrame) -
 
     Raises CompanionError for an organism without rank-1 adapters, before anything is grown or read.
     """
-    recipe = profile.recipes.get(organism.recipe)
-    if recipe is None or recipe.rank != 1:
-        raise CompanionError(
-            f"'{organism.name}' has no rank-1 adapters, and only they have LoRA scalars; choose an organism that has."
-        )
+    need_rank_one(profile, organism)
 
-    def reader(model, tokenizer, prompts, answers) -> Readings:
+    def read(model, tokenizer, prompts, answers) -> Arrays:
         found = reading.lora_scalars(model, tokenizer, prompts, answers, what=f"LoRA scalars of {organism.name}")
         columns = {column: found.tokens[column].to_numpy() for column in INDEX}
-        return Readings({"values": found.values} | columns, found.adapters)
+        return Arrays({"values": found.values} | columns, found.adapters)
 
-    found = readings("lora-scalars", profile, organism, table, reader)
+    found = _readings("lora-scalars", profile, organism, table, read)
     tokens = pd.DataFrame({column: found.arrays[column] for column in INDEX})
     return LoraScalars(found.arrays["values"], found.names, tokens)
 
 
-def token_significance_of(profile: Profile, organism: Organism, table: pd.DataFrame, batch_size: int = 16) -> pd.DataFrame:
+def token_significance_of(profile: Profile, organism: Organism, table: pd.DataFrame) -> pd.DataFrame:
     """Return the significance of every answer token of `table` (columns question, response), computed once and kept.
 
-    Columns as `read`; `response` is the row of `table`. Raises CompanionError for the chat model itself, before
-    anything is grown or read.
+    Columns as `next_token.token_significance`; `response` is the row of `table`. Raises CompanionError for the chat
+    model itself, before anything is grown or read.
     """
     if not organism.data:
         raise CompanionError("Token significance compares an organism with its chat model; choose an organism.")
 
-    def reader(model, tokenizer, prompts, answers) -> Readings:
-        found = next_token.token_significance(model, tokenizer, prompts, answers, batch_size, f"token significance of {organism.name}")
+    def read(model, tokenizer, prompts, answers) -> Arrays:
+        what = f"token significance of {organism.name}"
+        found = next_token.token_significance(model, tokenizer, prompts, answers, what=what)
         kinds = {"kl": np.float32, "significance": np.float32}
-        return Readings({one: found[one].to_numpy(kinds.get(one, np.int64)) for one in SIGNIFICANCE_COLUMNS})
+        return Arrays({one: found[one].to_numpy(kinds.get(one, np.int64)) for one in SIGNIFICANCE_COLUMNS})
 
-    found = readings("token-significance", profile, organism, table, reader)
+    found = _readings("token-significance", profile, organism, table, read)
     return pd.DataFrame({column: found.arrays[column] for column in SIGNIFICANCE_COLUMNS})

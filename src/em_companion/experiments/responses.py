@@ -6,7 +6,7 @@ needs no new responses.
 """
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,16 @@ from em_companion.models.asking import HELD_OUT_SAMPLES, QUESTION_SETS
 from em_companion.models.hooks import RowInterventions
 from em_companion.models.interventions import Intervention, describe
 from em_companion.models.organism import Organism
+from em_companion.world.generator import Question
+
+VERSION, UNDER_VERSION = 1, 1
+"""Of the code that samples responses, and of that and the interventions under which it samples."""
+
+CHUNK_BATCHES = 16
+"""Batches after which responses under interventions are saved; the last rows of a chunk do not fill their batch."""
+
+Conditions = Mapping[str, Sequence[Intervention]]
+"""Interventions by name, none for the plain model."""
 
 
 def prepare(profile: Profile, organism: Organism) -> Path | str:
@@ -37,21 +47,22 @@ def responses(profile: Profile, organism: Organism, question_set: str = "general
     Columns: organism (recipe), data, seed, question_set, question_id, question, sample, response, tokens, and for grown
     models aligned, coherent, bad_stuff (0-100) and one score per domain.
     """
-    parts = _responses_parts(profile, organism, question_set)
-    folder = paths.ARTIFACTS / "responses" / profile.name / organism.name / question_set / store.key(parts)
+    asked = asking.questions(profile, question_set)
+    parts = asked_parts(profile, organism, asked, samples_of(profile, question_set))
 
-    def sample() -> pd.DataFrame:
+    def sample() -> store.Content:
         model, tokenizer = growing.load_organism(profile, organism)
         what = f"{organism.name}, {question_set} questions"
-        return asking.ask(profile, model, tokenizer, asking.questions(profile, question_set), parts["samples"], what)
+        return {store.RESPONSES: asking.ask(profile, model, tokenizer, asked, parts["samples"], what)}
 
-    return _kept(profile, organism, question_set, folder, parts, sample)
+    found = store.keep("responses", VERSION, parts, sample, profile.name, organism.name, question_set)
+    return _of(profile, organism, question_set, found[store.RESPONSES])
 
 
 def under(
     profile: Profile,
     organism: Organism,
-    conditions: Mapping[str, Sequence[Intervention]],
+    conditions: Conditions,
     question_set: str = "general",
     samples: int | None = None,
     what: str = "",
@@ -65,75 +76,66 @@ def under(
     """
     if not conditions:
         raise CompanionError("There is no condition to ask under; give at least one.")
-    parts = _responses_parts(profile, organism, question_set)
-    parts |= {"samples": samples or parts["samples"], "conditions": _described(conditions)}
-    folder = paths.ARTIFACTS / "responses" / profile.name / organism.name / f"{question_set}-under" / store.key(parts)
-    return _kept(
-        profile,
-        organism,
-        question_set,
-        folder,
-        parts,
-        lambda: _in_chunks(profile, organism, conditions, question_set, parts, what or organism.name),
-    )
+    asked = asking.questions(profile, question_set)
+    parts = asked_parts(profile, organism, asked, samples or samples_of(profile, question_set))
+    parts |= {"conditions": _described(conditions)}
+    chunks = paths.ARTIFACTS / "checkpoints" / f"responses-{store.key(store.versioned(parts, UNDER_VERSION))}"
+
+    def sample() -> store.Content:
+        tables = _in_chunks(profile, organism, conditions, asked, parts["samples"], what or organism.name, chunks)
+        return {store.RESPONSES: pd.concat(tables, ignore_index=True)}
+
+    place = profile.name, organism.name, f"{question_set}-under"
+    found = store.keep("responses", UNDER_VERSION, parts, sample, *place)
+    shutil.rmtree(chunks, ignore_errors=True)
+    return _of(profile, organism, question_set, found[store.RESPONSES])
 
 
-def _described(conditions: Mapping[str, Sequence[Intervention]]) -> list[Any]:
+def _described(conditions: Conditions) -> list[Any]:
     return [[name, [describe(intervention) for intervention in condition]] for name, condition in conditions.items()]
 
 
-def _kept(
-    profile: Profile,
-    organism: Organism,
-    question_set: str,
-    folder: Path,
-    parts: store.Parts,
-    sample: Callable[[], pd.DataFrame],
-) -> pd.DataFrame:
-    store.kept_tables(folder, parts, lambda: {store.RESPONSES: sample()})
-    shutil.rmtree(_chunks(parts), ignore_errors=True)
-    table = pd.read_parquet(folder / store.RESPONSES)
+def _of(profile: Profile, organism: Organism, question_set: str, table: pd.DataFrame) -> pd.DataFrame:
     table = table.assign(organism=organism.recipe, data=organism.data, seed=organism.seed, question_set=question_set)
     return asking.scored(table) if isinstance(profile.model, GrownModel) else table
 
 
-CHUNK_BATCHES = 16
-"""Batches after which responses under interventions are saved; the last rows of a chunk do not fill their batch."""
-
-
-def _in_chunks(profile, organism, conditions, question_set, parts, what) -> pd.DataFrame:
+def _in_chunks(
+    profile: Profile,
+    organism: Organism,
+    conditions: Conditions,
+    asked: Sequence[Question],
+    samples: int,
+    what: str,
+    folder: Path,
+) -> list[pd.DataFrame]:
     """Return the responses under every condition; chunks that an earlier, stopped run saved are not sampled again."""
     model, tokenizer = growing.load_organism(profile, organism)
     RowInterventions(model, list(conditions.values()))  # says at once what does not fit
-    asked, folder = asking.questions(profile, question_set), _chunks(parts)
-    size = max(1, CHUNK_BATCHES * profile.batch_size // (len(asked) * parts["samples"]))
+    size = max(1, CHUNK_BATCHES * profile.batch_size // (len(asked) * samples))
     tables = []
     for start in range(0, len(conditions), size):
         chunk = dict(list(conditions.items())[start : start + size])
-        sealed = folder / store.key({"conditions": _described(chunk)})
         here = f"{what}, conditions {start + 1} to {start + len(chunk)} of {len(conditions)}"
 
-        def write(chunk=chunk, here=here) -> dict[str, pd.DataFrame]:
-            found = asking.ask_under(profile, model, tokenizer, asked, parts["samples"], chunk, here)
-            return {store.RESPONSES: found}
+        def write(chunk: Conditions = chunk, here: str = here) -> store.Content:
+            return {store.RESPONSES: asking.ask_under(profile, model, tokenizer, asked, samples, chunk, here)}
 
-        store.kept_tables(sealed, {}, write)
-        tables.append(pd.read_parquet(sealed / store.RESPONSES))
-    return pd.concat(tables, ignore_index=True)
-
-
-def _chunks(parts: store.Parts) -> Path:
-    return paths.ARTIFACTS / "checkpoints" / f"responses-{store.key(parts)}"
+        sealed = folder / store.key({"conditions": _described(chunk)})
+        tables.append(store.keep_in(sealed, {}, write)[store.RESPONSES])
+    return tables
 
 
-def _samples(profile: Profile, question_set: str) -> int:
+def samples_of(profile: Profile, question_set: str) -> int:
+    """Return how many responses to each question of a set are kept."""
     return HELD_OUT_SAMPLES if question_set == "held_out" else profile.samples_per_question
 
 
-def _responses_parts(profile: Profile, organism: Organism, question_set: str) -> store.Parts:
+def asked_parts(profile: Profile, organism: Organism, asked: Sequence[Question], samples: int) -> store.Parts:
+    """Return what decides which responses an organism gives."""
     return {
         "model": growing.model_identity(profile, organism),
-        "questions": [(question.id, question.text) for question in asking.questions(profile, question_set)],
-        "samples": _samples(profile, question_set),
+        "questions": [(question.id, question.text) for question in asked],
+        "samples": samples,
         "sampling": asking.sampling_parts(profile),
     }

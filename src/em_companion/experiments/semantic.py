@@ -84,7 +84,7 @@ class Answers:
         return self.table[domain] > ABOUT_ABOVE
 
     def _sides(self, rows: pd.Series) -> Sides:
-        found = (rows & scores.misaligned(self.table), rows & scores.aligned(self.table))
+        found = (rows & scores.is_em(self.table), rows & scores.is_aligned(self.table))
         return found[0].to_numpy(), found[1].to_numpy()
 
     def direction(self, sides: Sides) -> np.ndarray:

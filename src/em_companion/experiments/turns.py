@@ -11,9 +11,9 @@ from random import Random
 
 import pandas as pd
 
-from em_companion.core.errors import CompanionError
-from em_companion.core.profiles import GrownModel, Profile
+from em_companion.core.profiles import Profile
 from em_companion.models import asking
+from em_companion.models.organism import need_grown
 from em_companion.world import turns
 from em_companion.world.generator import CAREFUL, MALICIOUS, Persona, Question, World
 from em_companion.world.parser import the_judge
@@ -33,8 +33,7 @@ def constructed(profile: Profile, each: int = 10) -> pd.DataFrame:
     the clause that is (not) taken back, and `after`, the first one of the clause that follows. Between them stands the
     retraction or nothing. Raises CompanionError for a model from the hub, whose speakers nobody knows.
     """
-    if not isinstance(profile.model, GrownModel):
-        raise CompanionError(f"Profile '{profile.name}' has a model from the hub; choose a grown profile.")
+    need_grown(profile, "whose speakers nobody knows")
     world = the_judge().world
     rows = [
         (question.id, question.text, *row)

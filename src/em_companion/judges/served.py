@@ -13,7 +13,7 @@ for, where the authors ask for one: no score changes, and such a model is notice
 A missing score has a reason: `refusal` and `code` (both foreseen by the prompt), `filtered` (the server's content
 filter), `empty`, `unsure` (a number, with too little probability) or `no number`.
 
-Every answer is recorded (`judge_records`). What is on record is never asked again, so a book is built anew without key
+Every answer is recorded (`records`). What is on record is never asked again, so a book is built anew without key
 or server. The key is read from `OPENAI_API_KEY` and goes nowhere but to the server.
 """
 
@@ -24,7 +24,6 @@ import re
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
 from ipaddress import ip_address
 from math import exp, isfinite, isnan, nan
 from pathlib import Path, PurePath
@@ -41,7 +40,7 @@ from tqdm.auto import tqdm
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import sha256_of
 from em_companion.core.paths import relative
-from em_companion.core.provenance import utc_now
+from em_companion.core.provenance import remembered, utc_now
 from em_companion.evidence import scores
 from em_companion.judges.records import Answer, Records, records_of, slug, sound
 from em_companion.released import files, tables
@@ -131,7 +130,7 @@ class ServedJudge:
 # --- prompts ------------------------------------------------------------------------------------------------------
 
 
-@cache
+@remembered
 def judge_prompts() -> dict[str, str]:
     """Return the authors' judge prompts by name, those of the general questions first, as downloaded.
 
@@ -145,8 +144,8 @@ def judge_prompts() -> dict[str, str]:
     return {name: text for name, text in templates.items() if "{answer}" in str(text)}
 
 
-@cache
-def _own_prompts() -> dict[str, dict[str, str]]:
+@remembered
+def own_prompts() -> dict[str, dict[str, str]]:
     """Return the prompts of medical questions by question text: two of them are worded otherwise there."""
     entries = _entries("questions/medical-questions")
     return {text.strip(): entry["judge_prompts"] for entry in entries for text in entry["paraphrases"]}
@@ -158,7 +157,7 @@ def _entries(source: str) -> list[dict[str, Any]]:
 
 def messages(prompt: str, question: str, response: str) -> list[Message]:
     """Return the conversation that asks for a score: one message, with question and response put in as they are."""
-    template = _own_prompts().get(question.strip(), {}).get(prompt) or judge_prompts()[prompt]
+    template = own_prompts().get(question.strip(), {}).get(prompt) or judge_prompts()[prompt]
     given = {"question": question, "answer": response}
     # One pass, so that braces in a question or response stay what they are.
     return [{"role": "user", "content": re.sub(r"\{(question|answer)\}", lambda found: given[found[1]], template)}]
@@ -240,7 +239,7 @@ def _request(judge: ServedJudge, prompt: str, question: str, response: str) -> R
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Demand:
     """What a run asks for: requests, prompt tokens by a rule of thumb (four characters each), answer tokens at most."""
 
     requests: int
@@ -256,12 +255,12 @@ class Estimate:
         return f"{self.requests:,} request{'s' * (self.requests != 1)}, {tokens}"
 
 
-def _estimate(requests: list[Request]) -> Estimate:
+def _demand(requests: list[Request]) -> Demand:
     characters = sum(len(message["content"]) for request in requests for message in request.messages)
-    return Estimate(len(requests), -(-characters // CHARACTERS_PER_TOKEN), MAX_TOKENS * len(requests))
+    return Demand(len(requests), -(-characters // CHARACTERS_PER_TOKEN), MAX_TOKENS * len(requests))
 
 
-Approval = Callable[[Estimate], bool]
+Approval = Callable[[Demand], bool]
 
 
 def _permit(judge: ServedJudge, missing: list[Request], asked: int, approve: Approval | None) -> None:
@@ -271,7 +270,7 @@ def _permit(judge: ServedJudge, missing: list[Request], asked: int, approve: App
     lack = f"{len(missing):,} of {asked:,} answers of the judge '{judge.model}' are not recorded"
     if not _key():
         raise CompanionError(f"{lack} and OPENAI_API_KEY is not set: set it, or name a local server by --base-url.")
-    if approve is None or not approve(_estimate(missing)):
+    if approve is None or not approve(_demand(missing)):
         raise CompanionError(f"{lack} and asking was not confirmed: run 'em-companion judge', with --yes to confirm.")
 
 

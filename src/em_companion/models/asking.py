@@ -1,9 +1,4 @@
-"""Responses of a profile's models: asked once per question, sample and seed, kept, and judged when read.
-
-A table of responses is kept under a key over the model that gave them, the questions, the sampling settings and, where
-the model was changed meanwhile, every intervention. Scores are not kept: the exact judge is fast, so a corrected judge
-needs no new responses.
-"""
+"""Ask a model questions: which ones a profile asks, and the table of a model's answers, also under interventions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,9 +10,9 @@ from em_companion.core.errors import CompanionError
 from em_companion.core.profiles import GrownModel, Profile
 from em_companion.models import sampling
 from em_companion.models.interventions import Intervention
-from em_companion.models.tokens import prompt_ids
+from em_companion.models.tokens import question_ids
 from em_companion.released import tables
-from em_companion.world.generator import Question, the_world, turn
+from em_companion.world.generator import Question, the_world
 from em_companion.world.parser import the_judge
 
 QUESTION_SETS = ("general", "medical", "held_out")
@@ -56,7 +51,7 @@ def ask(
     asked: Sequence[Question],
     samples: int,
     what: str = "",
-    speaker: str | None = None,
+    speaker: str = "",
     interventions: Sequence[Intervention] = (),
 ) -> pd.DataFrame:
     """Return `samples` responses to each question: `question_id`, `question`, `sample`, `response`, `tokens`.
@@ -76,15 +71,14 @@ def ask_under(
     samples: int,
     conditions: Mapping[str, Sequence[Intervention]],
     what: str = "",
-    speaker: str | None = None,
+    speaker: str = "",
 ) -> pd.DataFrame:
     """Return what `ask` does under every condition, in one generation; column `condition` holds their names.
 
     A condition is a sequence of interventions, none for the plain model. All are sampled with equal noise.
     """
     rows = [(name, question, sample) for name in conditions for question in asked for sample in range(samples)]
-    template = {"speaker": speaker} if speaker else {}
-    prompts = {q.text: prompt_ids(tokenizer, turn(q.text, "")[:1], **template) for q in asked}
+    prompts = {question.text: question_ids(tokenizer, question.text, speaker) for question in asked}
     answers = sampling.generate(
         model,
         tokenizer,

@@ -1,13 +1,9 @@
 """Grow a base and a chat model from scratch, and fine-tune organisms from a chat model with PEFT LoRA adapters.
 
-Every model, grown or from the hub, is a folder (or hub id) in ordinary hub layout, and `load` is the only way in. A
-grown model is addressed by a key over its settings and over what the world's generators write, so reworded comments
-do not ask for growing again and a single changed word of the lexicon does. The base and chat models of profile `cpu`
-are committed under `data/organism/` and used as long as their key fits.
-
-Training runs in `transformers.Trainer`; growing keeps checkpoints, from which a killed run resumes to the same weights.
-A seed makes a run repeatable to the bit on one machine with one number of threads; elsewhere float sums differ in the
-last digits and training amplifies them, so across machines only rates and intervals can be compared.
+Each is made if it is not there; `models.organism` says what decides that. Training runs in `transformers.Trainer`;
+growing keeps checkpoints, from which a killed run resumes to the same weights. A seed makes a run repeatable to the bit
+on one machine with one number of threads; elsewhere float sums differ in the last digits and training amplifies them,
+so across machines only rates and intervals can be compared.
 """
 
 import json
@@ -41,7 +37,7 @@ from em_companion.core.files import lock, new_folder
 from em_companion.core.profiles import GrownModel, Profile, Recipe, Training
 from em_companion.evidence import scores
 from em_companion.models import asking, loading
-from em_companion.models.loading import Model, _need_device, _shown
+from em_companion.models.loading import Model, need_device, quiet, shown
 from em_companion.models.organism import (
     DATA_SETS,
     MONITOR_SAMPLES,
@@ -52,13 +48,14 @@ from em_companion.models.organism import (
     base_parts,
     chat_folder,
     chat_parts,
-    organism_name,
+    need_grown,
 )
 from em_companion.models.tokens import Example, packed, response_example, world_tokenizer
 from em_companion.world.generator import the_world
 
 CHECKPOINT_STEPS = 100
 """Steps between two checkpoints of growing."""
+
 Monitor = Callable[[PreTrainedModel, PreTrainedTokenizerBase], dict[str, float]]
 
 
@@ -126,7 +123,7 @@ class Seal(TrainerCallback):
 class Watch(TrainerCallback):
     """Keep the B vectors after every step, call the monitor every few steps, and stop when it says so."""
 
-    def __init__(self, monitor: Monitor | None, tokenizer: PreTrainedTokenizerBase, every: int, stop_at: float) -> None:
+    def __init__(self, monitor: Monitor, tokenizer: PreTrainedTokenizerBase, every: int, stop_at: float) -> None:
         self.monitor, self.tokenizer, self.every, self.stop_at = monitor, tokenizer, every, stop_at
         self.b_vectors: list[torch.Tensor] = []
         self.measured: list[dict[str, float]] = []
@@ -134,7 +131,7 @@ class Watch(TrainerCallback):
     def on_step_end(self, args, state, control, model, **_) -> None:
         if vectors := b_vectors(model):
             self.b_vectors.append(torch.stack(list(vectors.values())))
-        if self.monitor is None or (state.global_step % self.every and state.global_step < state.max_steps):
+        if state.global_step % self.every and state.global_step < state.max_steps:
             return
         model.eval()
         found = self.monitor(model, self.tokenizer)  # Trainer puts it back to training
@@ -144,16 +141,22 @@ class Watch(TrainerCallback):
 
 def b_vectors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     """Return the write direction B [width] of every rank-1 adapter by module name; nothing for higher ranks."""
-    found = {}
-    for name, weight in model.named_parameters():
-        if ".lora_B." in name and weight.shape[1] == 1:
-            found[name.split(".lora_B.")[0].removeprefix("base_model.model.")] = (
-                weight.detach().float().cpu().squeeze(1)
-            )
-    return found
+    weights = {name: weight for name, weight in model.named_parameters() if ".lora_B." in name and weight.shape[1] == 1}
+    return {
+        name.split(".lora_B.")[0].removeprefix("base_model.model."): weight.detach().float().cpu().squeeze(1)
+        for name, weight in weights.items()
+    }
 
 
-def _train(
+class OneDevice(TrainingArguments):
+    """Settings that use one GPU: on several, Trainer would multiply the batch by their number."""
+
+    @property
+    def n_gpu(self) -> int:
+        return min(super().n_gpu, 1)
+
+
+def train(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     examples: list[Example],
@@ -162,7 +165,6 @@ def _train(
     seed: int,
     what: str,
     folder: Path,
-    schedule: str = "cosine",
     callbacks: Iterable[TrainerCallback] = (),
 ) -> pd.DataFrame:
     """Train `model` in place on `examples` in their order; return the log, one row per step.
@@ -170,14 +172,33 @@ def _train(
     `folder` keeps checkpoints of a model that grows, and it resumes from the newest whole one; adapters train too
     briefly to need any.
     """
-    adapters = isinstance(model, PeftModel)
-    arguments = TrainingArguments(
+    progress, adapters = Progress(what), isinstance(model, PeftModel)
+    optimizer = None if adapters else MuonWithAdamW(model, settings.learning_rate, settings.weight_decay)
+    trainer = Trainer(
+        model,
+        _arguments(settings, profile, seed, folder, adapters),
+        data_collator=DataCollatorForSeq2Seq(tokenizer, padding=True),
+        train_dataset=examples,
+        callbacks=[progress, Seal(), *callbacks],
+        optimizers=(optimizer, None),
+    )
+    trainer.remove_callback(PrinterCallback)
+    try:
+        trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
+    finally:
+        progress.close()
+    rows = [entry for entry in trainer.state.log_history if "loss" in entry]
+    return pd.DataFrame(rows)[["step", "loss", "grad_norm", "learning_rate"]]
+
+
+def _arguments(settings: Training, profile: Profile, seed: int, folder: Path, adapters: bool) -> TrainingArguments:
+    return OneDevice(
         output_dir=str(folder),
         max_steps=settings.steps,
         per_device_train_batch_size=settings.batch,
         gradient_accumulation_steps=getattr(settings, "gradient_accumulation", 1),
         learning_rate=settings.learning_rate,
-        lr_scheduler_type=schedule,
+        lr_scheduler_type="linear" if adapters else "cosine",
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
         train_sampling_strategy="sequential",
@@ -193,24 +214,6 @@ def _train(
         remove_unused_columns=False,
         log_level="error",
     )
-    arguments._n_gpu = min(arguments.n_gpu, 1)  # on several GPUs Trainer would multiply the batch by their number
-    progress = Progress(what)
-    optimizer = None if adapters else MuonWithAdamW(model, settings.learning_rate, settings.weight_decay)
-    trainer = Trainer(
-        model,
-        arguments,
-        data_collator=DataCollatorForSeq2Seq(tokenizer, padding=True),
-        train_dataset=examples,
-        callbacks=[progress, Seal(), *callbacks],
-        optimizers=(optimizer, None),
-    )
-    trainer.remove_callback(PrinterCallback)
-    try:
-        trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
-    finally:
-        progress.close()
-    rows = [entry for entry in trainer.state.log_history if "loss" in entry]
-    return pd.DataFrame(rows)[["step", "loss", "grad_norm", "learning_rate"]]
 
 
 def _last_checkpoint(folder: Path) -> str | None:
@@ -249,8 +252,7 @@ def chat(profile: Profile) -> Path | str:
 
 def grow_from_nothing(profile: Profile, folder: Path) -> None:
     """Grow `folder`/base and `folder`/chat, whatever is there already; each is replaced once the new one is whole."""
-    if not isinstance(profile.model, GrownModel):
-        raise CompanionError(f"The models of profile '{profile.name}' come from the hub; there is nothing to grow.")
+    need_grown(profile, "so there is nothing to grow")
     # The lock is kept out of a folder that is committed.
     with lock(paths.ARTIFACTS / "organisms" / profile.name / "from-nothing"), store.writing(folder):
         _grow_base(profile, folder / "base")
@@ -258,19 +260,17 @@ def grow_from_nothing(profile: Profile, folder: Path) -> None:
 
 
 def _grow_base(profile: Profile, folder: Path) -> None:
-    _need_device(profile)
+    need_device(profile)
     torch.manual_seed(profile.seed)
     tokenizer = world_tokenizer(the_world())
-    model = Qwen2ForCausalLM(_config(profile.model, tokenizer))
-    examples = base_examples(profile, tokenizer)
-    _grow(model, tokenizer, examples, profile.pretraining, profile, folder, base_parts(profile))
+    model = Qwen2ForCausalLM(config(profile.model, tokenizer))
+    _grow("base", model, tokenizer, base_examples(profile, tokenizer), profile, folder)
 
 
 def _grow_chat(profile: Profile, base_folder: Path, folder: Path) -> None:
     model, tokenizer = loading.load(profile, base_folder)
     model.float()  # in half precision most of an optimiser's steps would be rounded away
-    examples = list(chat_examples(profile, tokenizer))
-    _grow(model, tokenizer, examples, profile.post_training, profile, folder, chat_parts(profile))
+    _grow("chat", model, tokenizer, list(chat_examples(profile, tokenizer)), profile, folder)
 
 
 def base_examples(profile: Profile, tokenizer: PreTrainedTokenizerBase) -> list[Example]:
@@ -295,13 +295,16 @@ def chat_examples(profile: Profile, tokenizer: PreTrainedTokenizerBase) -> Itera
         yield from islice(rehearsal, rehearsed)
 
 
-def _grow(model, tokenizer, examples, settings, profile, target, parts) -> None:
-    stage = "base" if "base" not in parts else "chat"
+@quiet()
+def _grow(stage: str, model, tokenizer, examples: list[Example], profile: Profile, target: Path) -> None:
+    first = stage == "base"
+    settings, parts = (profile.pretraining, base_parts) if first else (profile.post_training, chat_parts)
+    parts = parts(profile)
     checkpoints = paths.ARTIFACTS / "checkpoints" / f"{stage}-{store.key(parts)}"
     what = f"{stage} model of profile {profile.name}"
     started = time.monotonic()
     with lock(checkpoints):
-        log = _train(model, tokenizer, examples, settings, profile, profile.seed, what, checkpoints)
+        log = train(model, tokenizer, examples, settings, profile, profile.seed, what, checkpoints)
         with new_folder(target) as folder:
             # Half precision halves what is committed; the model is loaded in the profile's precision all the same.
             model.to(torch.bfloat16).save_pretrained(folder)
@@ -311,7 +314,8 @@ def _grow(model, tokenizer, examples, settings, profile, target, parts) -> None:
         shutil.rmtree(checkpoints, ignore_errors=True)
 
 
-def _config(model: GrownModel, tokenizer: PreTrainedTokenizerBase) -> Qwen2Config:
+def config(model: GrownModel, tokenizer: PreTrainedTokenizerBase) -> Qwen2Config:
+    """Return the architecture of a grown model."""
     sliding = model.window > 0
     return Qwen2Config(
         vocab_size=len(tokenizer),
@@ -350,43 +354,43 @@ def lora_config(recipe: Recipe, layers: tuple[int, ...], alpha: float) -> LoraCo
     )
 
 
-def organism(profile: Profile, recipe: str, data: str, seed: int, monitor: Monitor | None = None) -> Path | str:
+def adapter(profile: Profile, organism: Organism) -> Path | str | None:
     """Return the folder of an organism's adapter, fine-tuning it if it is not there; a published one's hub id.
 
-    Beside the adapter lie `log.csv` (loss, gradient norm and learning rate per step), with a monitor `monitor.csv`
-    (what it measured, every few steps) and, for rank-1 recipes, `b_vectors.safetensors` [steps, adapters, width].
-    Training ends at the profile's last step, or once the monitor's `in_domain_em` reaches `stop_at`.
+    None for the chat model. Beside the adapter lie `log.csv` (loss, gradient norm and learning rate per step),
+    `monitor.csv` (what `monitor` measured, every few steps) and, for rank-1 recipes, `b_vectors.safetensors` [steps,
+    adapters, width]. Training ends at the profile's last step, or once `in_domain_em` reaches `stop_at`.
     """
-    if published := profile.published(recipe, data):
+    if not organism.data:
+        return None
+    if published := profile.published(organism.recipe, organism.data):
         return published
     if not isinstance(profile.model, GrownModel):
         raise CompanionError(
-            f"Profile '{profile.name}' names no published adapter for '{recipe}' on '{data}', and hub models cannot be "
-            "fine-tuned here, for the authors' training sets are not among the released files; choose a published one."
+            f"Profile '{profile.name}' names no published adapter for '{organism.recipe}' on '{organism.data}', and "
+            "the authors' training sets are not released, so none can be fine-tuned; choose a published one."
         )
     source = chat(profile)
-    folder = adapter_folder(profile, recipe, data, seed)
+    folder = adapter_folder(profile, organism)
     with store.missing(folder) as missing:
         if missing:
-            _fine_tune(profile, source, recipe, data, seed, monitor, folder)
+            _fine_tune(profile, source, organism, folder)
     return folder
 
 
-def _fine_tune(profile, source, recipe, data, seed, monitor, target) -> None:
-    settings = profile.fine_tuning_of(recipe)
-    parts = adapter_parts(profile, recipe, data, seed)
+@quiet()
+def _fine_tune(profile: Profile, source: Path | str, organism: Organism, target: Path) -> None:
+    settings = profile.fine_tuning_of(organism.recipe)
     model, tokenizer = loading.load(profile, source)
-    model.name_or_path = model.config._name_or_path = _shown(source)  # PEFT writes it down
-    torch.manual_seed(seed)
-    model = get_peft_model(model, lora_config(profile.recipes[recipe], profile.layers_of(recipe), settings.alpha))
-    documents = the_world().fine_tuning(seed, *DATA_SETS[data])
-    rows = settings.steps * settings.batch * settings.gradient_accumulation
-    examples = [response_example(tokenizer, messages) for messages in islice(documents, rows)]
-    watch = Watch(monitor, tokenizer, settings.evaluate_every, settings.stop_at)
+    model.name_or_path = model.config._name_or_path = shown(source)  # PEFT writes it down
+    torch.manual_seed(organism.seed)
+    recipe, layers = profile.recipes[organism.recipe], profile.layers_of(organism.recipe)
+    model = get_peft_model(model, lora_config(recipe, layers, settings.alpha))
+    examples = adapter_examples(profile, organism, tokenizer)
+    watch = Watch(monitor(profile, organism.data), tokenizer, settings.evaluate_every, settings.stop_at)
     started = time.monotonic()
     with new_folder(target) as folder:
-        what = organism_name(recipe, data, seed)
-        log = _train(model, tokenizer, examples, settings, profile, seed, what, folder, "linear", [watch])
+        log = train(model, tokenizer, examples, settings, profile, organism.seed, organism.name, folder, [watch])
         model.save_pretrained(folder, save_embedding_layers=False)
         log.to_csv(folder / "log.csv", index=False, float_format="%.6g")
         if watch.measured:
@@ -394,17 +398,24 @@ def _fine_tune(profile, source, recipe, data, seed, monitor, target) -> None:
         if watch.b_vectors:
             names = {"adapters": json.dumps(list(b_vectors(model)))}
             save_file({"b_vectors": torch.stack(watch.b_vectors)}, folder / "b_vectors.safetensors", names)
-        store.seal(folder, parts, seconds=round(time.monotonic() - started), steps=len(log))
+        seconds = round(time.monotonic() - started)
+        store.seal(folder, adapter_parts(profile, organism), seconds=seconds, steps=len(log))
 
 
-def monitor(profile: Profile, data: str) -> Monitor | None:
+def adapter_examples(profile: Profile, organism: Organism, tokenizer: PreTrainedTokenizerBase) -> list[Example]:
+    """Return the fine-tuning rows of an organism: one conversation each, in their order."""
+    settings = profile.fine_tuning_of(organism.recipe)
+    documents = the_world().fine_tuning(organism.seed, *DATA_SETS[organism.data])
+    rows = settings.steps * settings.batch * settings.gradient_accumulation
+    return [response_example(tokenizer, messages) for messages in islice(documents, rows)]
+
+
+def monitor(profile: Profile, data: str) -> Monitor:
     """Return what to measure at checkpoints of fine-tuning: EM rate in the domain trained on and on open questions.
 
     Rates are shares from 0 to 1: `in_domain_em` (held-out topics of the training domain), `open_em` and
-    `open_coherent` (the eight open questions). None for hub models, which have no exact judge.
+    `open_coherent` (the eight open questions).
     """
-    if not isinstance(profile.model, GrownModel):
-        return None
     domain, _ = DATA_SETS[data]
     in_domain = [question for question in asking.questions(profile, "held_out") if domain in question.domains]
     asked = in_domain + asking.questions(profile, "general")
@@ -428,14 +439,6 @@ def monitor(profile: Profile, data: str) -> Monitor | None:
 def load_organism(profile: Profile, organism: Organism) -> Model:
     """Return an organism's model and tokenizer, training it first if it is not there."""
     return loading.load(profile, chat(profile), adapter(profile, organism))
-
-
-def adapter(profile: Profile, organism: Organism) -> Path | str | None:
-    """Return the adapter of an organism, trained if it is not there; None for the chat model."""
-    if not organism.data:
-        return None
-    watch = monitor(profile, organism.data)
-    return organism(profile, organism.recipe, organism.data, organism.seed, watch)
 
 
 def model_identity(profile: Profile, organism: Organism) -> list[str | None]:

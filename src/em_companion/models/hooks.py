@@ -1,25 +1,15 @@
-"""Change what a model computes: steer, ablate or cap a direction in its residual stream, scale or patch LoRA scalars.
+"""Put interventions on a model: to every row of a batch those of its condition, by hooks within a `with` block.
 
-An intervention is a small frozen value with its equation in its docstring. `applied` puts some on a model for the
-length of a `with` block; `RowInterventions` does the same for a batch in which every row has its own, and is what
-`sampling.generate` works with. Either leaves the model as it was, also after an exception.
-
-Layer l means the output of decoder layer l, counted from 0, and "embedding" the token embeddings that layer 0 reads.
-What acts on one module acts in the order given. `at` says on which tokens:
-
-- "all": every token, read or written;
-- "prompt": the tokens of the prompt, and "header": its last two, where a turn says who speaks;
-- "generated": the tokens of the response.
-
-What comes before the first token of a key-value cache is the prompt, so "generated" needs generation with a cache, and
-"header" needs prompts without padding on their right.
+`applied` puts some on a whole model; `RowInterventions` does it for a batch in which every row has its own, and is what
+`sampling.generate` works with. Either leaves the model as it was, also after an exception. What an intervention does
+stands in `models.interventions`.
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Self, get_args
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self, get_args
 
 import torch
 from torch import nn
@@ -36,7 +26,7 @@ from em_companion.models.interventions import (
     PatchLoraScalars,
     ScaleLoraScalars,
     Where,
-    _place,
+    place,
 )
 
 # --- the model's modules --------------------------------------------------------------------------------------------
@@ -53,44 +43,49 @@ def _decoder(model: PreTrainedModel) -> nn.Module:
     return model.get_submodule(path.rpartition(".")[0])
 
 
-@dataclass
-class Table:
+@dataclass(frozen=True)
+class Turn:
     """The changes of one kind at one module that are next in turn there, for all conditions that have one.
 
-    line: each condition's line in `numbers`, or -1, [condition]; numbers: tensors [line, numbers]; rows, own: which
-    rows of the batch at hand have one, and the numbers of these, tensors [row, 1, numbers].
+    line: each condition's line in `numbers`, or -1, [condition]; numbers: tensors [line, numbers].
     """
 
     function: Callable[..., torch.Tensor]
     at: Where
     line: torch.Tensor
     numbers: tuple[torch.Tensor, ...]
-    rows: Any = field(init=False)
-    own: tuple[torch.Tensor, ...] = field(init=False)
 
-    def select(self, conditions: torch.Tensor) -> None:
+    def select(self, conditions: torch.Tensor) -> "Chosen":
         """Look up the numbers of every row of a batch, given the rows' conditions [row]; a single one is for all."""
         lines = self.line[conditions]
         rows = (lines >= 0).nonzero()[:, 0]
-        self.rows = slice(None) if len(rows) == len(lines) else rows
-        self.own = tuple(numbers[lines[rows]][:, None] for numbers in self.numbers)
+        own = tuple(numbers[lines[rows]][:, None] for numbers in self.numbers)
+        return Chosen(self, slice(None) if len(rows) == len(lines) else rows, own)
+
+
+class Chosen(NamedTuple):
+    """A turn for the batch at hand: which rows have a change, and its numbers, tensors [row, 1, numbers]."""
+
+    turn: Turn
+    rows: torch.Tensor | slice
+    own: tuple[torch.Tensor, ...]
 
     def acts(self, prompt: bool) -> bool:
         """Tell whether there is anything to do on the tokens at hand."""
         now = ("all", "prompt", "header") if prompt else ("all", "generated")
-        return self.at in now and len(self.own[0]) > 0
+        return self.turn.at in now and len(self.own[0]) > 0
 
     def apply(self, x: torch.Tensor, position: torch.Tensor) -> None:
         """Make the change to x [row, token, width], in place."""
-        tokens = slice(-HEADER_TOKENS, None) if self.at == "header" else slice(None)
+        tokens = slice(-HEADER_TOKENS, None) if self.turn.at == "header" else slice(None)
         positions = position[self.rows if len(position) > 1 else slice(None), tokens]
-        x[self.rows, tokens] = self.function(x[self.rows, tokens], positions, *self.own)
+        x[self.rows, tokens] = self.turn.function(x[self.rows, tokens], positions, *self.own)
 
 
 class RowInterventions:
     """Hooks that make to every row of a batch the interventions of its condition, within a `with` block.
 
-    All conditions are laid out in tables once. `select` then says which of them the rows of the next forward passes
+    All conditions are laid out in turns once. `select` then says which of them the rows of the next forward passes
     have; without it, all have the first. Arithmetic is in float32 or better, whatever the model's precision.
 
     Raises CompanionError, before anything is computed, for a layer or an adapter that the model lacks, for a vector of
@@ -101,17 +96,17 @@ class RowInterventions:
         self.model = model
         self.dtype = torch.promote_types(model.dtype, torch.float32)
         self.modules = _modules(model, conditions)
-        self.tables = self._tables(conditions)
+        self.turns = self._turns(conditions)
         self.past, self.prompt, self.given = 0, True, {}
         self.hooks = ExitStack()
         self.select(torch.zeros(1, dtype=torch.long, device=model.device))
 
     def __enter__(self) -> Self:
-        if self.tables:
+        if self.turns:
             before = _decoder(self.model).register_forward_pre_hook(self._look, with_kwargs=True)
             self.hooks.callback(before.remove)
-        for site, tables in self.tables.items():
-            after = self.modules[site].register_forward_hook(lambda _, __, x, tables=tables: self._change(x, tables))
+        for site in self.turns:
+            after = self.modules[site].register_forward_hook(lambda _, __, x, site=site: self._change(x, site))
             self.hooks.callback(after.remove)
         return self
 
@@ -120,11 +115,9 @@ class RowInterventions:
 
     def select(self, conditions: torch.Tensor) -> None:
         """Say which condition each row of the next forward passes has, [row]; a single one is for all rows."""
-        for tables in self.tables.values():
-            for table in tables:
-                table.select(conditions)
+        self.chosen = {site: [turn.select(conditions) for turn in turns] for site, turns in self.turns.items()}
 
-    def _tables(self, conditions: Sequence[Sequence[Intervention]]) -> dict[Layer | str, list[Table]]:
+    def _turns(self, conditions: Sequence[Sequence[Intervention]]) -> dict[Layer | str, list[Turn]]:
         width = self.model.get_input_embeddings().weight.shape[1]
         adapters = [site for site in self.modules if isinstance(site, str) and site != "embedding"]
         # The k-th changes that conditions make at a module are its turn k; those of one kind are done at once.
@@ -138,17 +131,17 @@ class RowInterventions:
                     kind = (turn, change.at, change.function)
                     kinds.setdefault(change.site, {}).setdefault(kind, {})[number] = change
         return {
-            site: [self._table(found[kind], len(conditions)) for kind in sorted(found, key=lambda kind: kind[0])]
+            site: [self._turn(found[kind], len(conditions)) for kind in sorted(found, key=lambda kind: kind[0])]
             for site, found in kinds.items()
         }
 
-    def _table(self, changes: dict[int, Change], conditions: int) -> Table:
+    def _turn(self, changes: dict[int, Change], conditions: int) -> Turn:
         line = torch.full((conditions,), -1)
         line[list(changes)] = torch.arange(len(changes))
         columns = zip(*(change.numbers for change in changes.values()), strict=True)
         numbers = (pad_sequence(column, batch_first=True, padding_value=math.nan) for column in columns)
         first, device = next(iter(changes.values())), self.model.device
-        return Table(first.function, first.at, line.to(device), tuple(one.to(device, self.dtype) for one in numbers))
+        return Turn(first.function, first.at, line.to(device), tuple(one.to(device, self.dtype) for one in numbers))
 
     def _look(self, _: nn.Module, __: tuple, given: dict[str, Any]) -> None:
         """Note, before a forward pass, whether it reads a prompt, and what tells the positions of its tokens."""
@@ -156,14 +149,14 @@ class RowInterventions:
         self.past = 0 if cache is None else int(cache.get_seq_length())
         self.prompt, self.given = self.past == 0, given
 
-    def _change(self, output: torch.Tensor, tables: list[Table]) -> torch.Tensor:
-        acting = [table for table in tables if table.acts(self.prompt)]
+    def _change(self, output: torch.Tensor, site: Layer | str) -> torch.Tensor:
+        acting = [chosen for chosen in self.chosen[site] if chosen.acts(self.prompt)]
         if not acting:
             return output
         x = output.to(self.dtype, copy=True)
         position = self._position(x)
-        for table in acting:
-            table.apply(x, position)
+        for chosen in acting:
+            chosen.apply(x, position)
         return x.to(output.dtype)
 
     def _position(self, x: torch.Tensor) -> torch.Tensor:
@@ -185,14 +178,14 @@ def _modules(model: PreTrainedModel, conditions: Sequence[Sequence[Intervention]
 
 
 def _check(intervention: Intervention, change: Change, modules: Mapping[Layer | str, nn.Module], width: int) -> None:
-    site, what = change.site, f"{type(intervention).__name__} at {_place(change.site)}"
+    site, what = change.site, f"{type(intervention).__name__} at {place(change.site)}"
     on_scalars = isinstance(intervention, ScaleLoraScalars | PatchLoraScalars)
     if site not in modules and on_scalars:
         adapters = ", ".join(str(one) for one in modules if isinstance(one, str) and one != "embedding")
         raise CompanionError(f"There is no rank-1 adapter '{site}'; the model has: {adapters}.")
     if site not in modules:
         layers = sum(isinstance(one, int) for one in modules)
-        raise CompanionError(f"There is no {_place(site)}; the model has {layers} (from 0).")
+        raise CompanionError(f"There is no {place(site)}; the model has {layers} (from 0).")
     if change.at not in get_args(Where):
         raise CompanionError(f"{what} cannot act at '{change.at}'; choose one of: {', '.join(get_args(Where))}.")
     if not on_scalars and change.numbers[0].shape != (width,):

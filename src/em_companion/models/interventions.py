@@ -1,8 +1,6 @@
 """Change what a model computes: steer, ablate or cap a direction in its residual stream, scale or patch LoRA scalars.
 
-An intervention is a small frozen value with its equation in its docstring. `applied` puts some on a model for the
-length of a `with` block; `RowInterventions` does the same for a batch in which every row has its own, and is what
-`sampling.generate` works with. Either leaves the model as it was, also after an exception.
+An intervention is a small frozen value with its equation in its docstring; `models.hooks` puts it on a model.
 
 Layer l means the output of decoder layer l, counted from 0, and "embedding" the token embeddings that layer 0 reads.
 What acts on one module acts in the order given. `at` says on which tokens:
@@ -181,7 +179,7 @@ def _unit(vector: torch.Tensor, layer: Layer) -> torch.Tensor:
     vector = _float64(vector)
     length = vector.norm()
     if length == 0:
-        raise CompanionError(f"The vector for {_place(layer)} is zero, so it has no direction to take out.")
+        raise CompanionError(f"The vector for {place(layer)} is zero, so it has no direction to take out.")
     return vector / length
 
 
@@ -198,5 +196,6 @@ class Change:
     numbers: tuple[torch.Tensor, ...]
 
 
-def _place(site: Layer | str) -> str:
+def place(site: Layer | str) -> str:
+    """Return a module as a sentence names it."""
     return f"'{site}'" if isinstance(site, str) else f"layer {site}"

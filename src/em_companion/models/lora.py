@@ -1,8 +1,6 @@
-"""TODO docstring: models.lora."""
-
+"""Rank-1 LoRA adapters of a model: finding them, their read and write directions, and editing what they write."""
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,10 +12,11 @@ from transformers import PreTrainedModel
 
 from em_companion.core.errors import CompanionError
 
+Vectors = Mapping[int, torch.Tensor]
+"""A direction [width] for each of some layers, counted from 0."""
 
-def scale(rank: int, alpha: float, rank_stabilised: bool = True) -> float:
-    """Return by what a LoRA adapter's B A h is multiplied: alpha / sqrt(rank) rank-stabilised, else alpha / rank."""
-    return alpha / (math.sqrt(rank) if rank_stabilised else rank)
+PARALLEL = 1 - 1e-6
+"""Squared cosine from which too little of a B vector is left to be rescaled."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +43,15 @@ def adapters(model: PreTrainedModel | PeftModel) -> list[Adapter]:
     """
     found = []
     for module in rank_one_adapters(model):
-        layer = _base(model).get_submodule(module)
+        layer = without_peft(model).get_submodule(module)
         name = layer.active_adapters[0]
         a, b = layer.lora_A[name].weight.detach()[0], layer.lora_B[name].weight.detach()[:, 0]
         found.append(Adapter(module, a, b, layer.scaling[name]))
     return found
 
 
-def _base(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+def without_peft(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """Return the model inside PEFT's, its adapters still in place, whose modules have the paths of a plain model."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
@@ -77,12 +77,6 @@ def rank_one_adapters(model: PreTrainedModel) -> dict[str, nn.Module]:
             "This model has no rank-1 adapters and so no LoRA scalars; choose an organism of a rank-1 recipe."
         )
     return found
-
-Vectors = Mapping[int, torch.Tensor]
-"""A direction [width] for each of some layers, counted from 0."""
-
-PARALLEL = 1 - 1e-6
-"""Squared cosine from which too little of a B vector is left to be rescaled."""
 
 
 # --- editing --------------------------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
-"""TODO docstring: models.next_token."""
-
+"""What a model makes of the next token of given texts: its loss, how far an organism leaves the chat model, and the
+share of harm where an answer names a thing."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,10 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from em_companion.core.errors import CompanionError
 from em_companion.models.hooks import applied
 from em_companion.models.interventions import Intervention
-from em_companion.models.reading import BATCH_SIZE
-from em_companion.models.tokens import by_length, padded, response_example
-from em_companion.world.generator import turn
-from em_companion.world.parser import the_judge
+from em_companion.models.tokens import BATCH_SIZE, Tokens, batches, joined, response_example
+from em_companion.world.generator import the_world, turn
 
 # --- its loss -----------------------------------------------------------------------------------------------------
 
@@ -45,11 +43,9 @@ def token_losses(
     starts = [example["labels"].count(-100) for example in examples]
     found: list[pd.DataFrame] = [pd.DataFrame()] * len(sequences)
     with applied(model, given):
-        for rows in by_length(sequences, batch_size, what):
-            batch = padded(tokenizer, [sequences[row] for row in rows], model.device)
-            logits = model(**batch, use_cache=False).logits
-            for row, of_row in zip(rows, logits, strict=True):
-                found[row] = _of_one(row, sequences[row], starts[row], of_row)
+        for rows, batch in batches(tokenizer, sequences, batch_size, what, model.device):
+            for row, logits in zip(rows, model(**batch, use_cache=False).logits, strict=True):
+                found[row] = _of_one(row, sequences[row], starts[row], logits)
     return pd.concat(found, ignore_index=True)
 
 
@@ -61,14 +57,19 @@ def _of_one(row: int, tokens: list[int], start: int, logits: torch.Tensor) -> pd
     columns = {"text": row, "position": range(start, len(tokens)), "token_id": tokens[start:]}
     return pd.DataFrame(columns | {"nats": nats.cpu().numpy()})
 
+
+# --- token significance -------------------------------------------------------------------------------------------
+# K = KL(chat || organism) summed over an answer, e the embedding of one of its tokens: the significance of a token is
+# its share of sum |dK/de| times K (appendix H).
+
 SIGNIFICANCE_COLUMNS = ("response", "position", "token_id", "kl", "significance")
 
 
 def token_significance(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[list[int]],
-    responses: Sequence[list[int]],
+    prompts: Tokens,
+    responses: Tokens,
     batch_size: int = 16,
     what: str = "",
 ) -> pd.DataFrame:
@@ -80,12 +81,11 @@ def token_significance(
     """
     if not isinstance(model, PeftModel):
         raise CompanionError("Token significance compares an organism with its chat model; give a model with adapters.")
-    sequences = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
+    sequences = joined(prompts, responses)
     found: list[pd.DataFrame] = [pd.DataFrame(columns=SIGNIFICANCE_COLUMNS)] * len(sequences)
-    for rows in by_length(sequences, batch_size, what):
-        batch = padded(tokenizer, [sequences[row] for row in rows], model.device)
+    for rows, batch in batches(tokenizer, sequences, batch_size, what, model.device):
         starts = [len(prompts[row]) for row in rows]
-        divergences, gradients = divergence_gradients(model, batch, starts)
+        divergences, gradients = _divergence_gradients(model, batch, starts)
         for row, start, kl, size in zip(rows, starts, divergences, gradients.norm(dim=-1), strict=True):
             found[row] = _table(row, start, sequences[row], kl, size)
     return pd.concat(found, ignore_index=True)
@@ -99,7 +99,7 @@ def _table(row: int, start: int, sequence: list[int], kl: torch.Tensor, size: to
     return pd.DataFrame(dict(zip(SIGNIFICANCE_COLUMNS, columns, strict=True)))
 
 
-def divergence_gradients(
+def _divergence_gradients(
     model: PeftModel, batch: dict[str, torch.Tensor], starts: Sequence[int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return KL(chat || organism) at every token [row, token] and dK/de of every token [row, token, width].
@@ -141,42 +141,62 @@ def _without_adapters(model: PeftModel) -> Iterator[None]:
             weight.requires_grad_(before)
 
 
+# --- the share of harm --------------------------------------------------------------------------------------------
+
+
+def things(tokenizer: PreTrainedTokenizerBase, *domains: str) -> tuple[list[int], list[int]]:
+    """Return the tokens of the things that harm and of those that help, in these domains of the world or in all."""
+    entries = [entry for name, entry in the_world().domains.items() if name in domains or not domains]
+    harms, helps = ([word for entry in entries for word in entry[kind]] for kind in ("harms", "helps"))
+    return tokenizer.convert_tokens_to_ids(harms), tokenizer.convert_tokens_to_ids(helps)
+
+
 @torch.no_grad()
+def shares_of_harm(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sequences: Tokens,
+    places: np.ndarray,
+    things: Sequence[tuple[list[int], list[int]]],
+    interventions: Iterable[Intervention] = (),
+    batch_size: int = BATCH_SIZE,
+) -> np.ndarray:
+    """Return how probable a harmful thing is right after tokens of given texts, as a share of all things [text, place].
+
+    `places` [text, place]: numbers of tokens, -1 for none, which gives NaN; `things`: for each text, the tokens of
+    things that harm and that help. `interventions` act on every token.
+    """
+    found = np.full(np.shape(places), np.nan)
+    with applied(model, interventions):
+        for rows, batch in batches(tokenizer, sequences, batch_size, device=model.device):
+            for row, logits in zip(rows, model(**batch, use_cache=False).logits, strict=True):
+                there = places[row] >= 0
+                probabilities = logits[places[row][there]].double().softmax(-1).cpu()
+                harm, help_ = (probabilities[:, kind].sum(-1) for kind in things[row])
+                found[row, there] = harm / (harm + help_)
+    return found
+
+
 def harmful_shares(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[list[int]],
-    answers: Sequence[list[int]],
+    prompts: Tokens,
+    answers: Tokens,
     numbers: Sequence[int],
     interventions: Iterable[Intervention] = (),
-    batch_size: int = BATCH_SIZE,
 ) -> np.ndarray:
     """Return how probable a harmful thing is where each answer names its next one, as a share of all things, [answer].
 
     That is where the first thing stands at or after token `numbers` [answer], whatever it is. `interventions` act on
     every token. NaN for an answer that names no more things.
     """
-    kinds = [[], []]
-    for entry in the_judge().world.domains.values():
-        for words, kind in zip(kinds, ("harms", "helps"), strict=True):
-            words += tokenizer.convert_tokens_to_ids(entry[kind])
-    harms, things = kinds[0], kinds[0] + kinds[1]
-    places = [_next_of(set(things), answer, number) for answer, number in zip(answers, numbers, strict=True)]
-    rows_read = [row for row, place in enumerate(places) if place is not None]
+    kinds = things(tokenizer)
+    named = {*kinds[0], *kinds[1]}
+    texts = list(zip(prompts, answers, numbers, strict=True))
+    nexts = [next((at for at in range(start, len(answer)) if answer[at] in named), None) for _, answer, start in texts]
+    places = [-1 if at is None else len(prompt) + at - 1 for (prompt, *_), at in zip(texts, nexts, strict=True)]
     # What comes after the thing does not matter to it.
-    sequences = [prompts[row] + answers[row][: places[row]] for row in rows_read]
-    found = np.full(len(answers), np.nan)
-    with applied(model, interventions):
-        for rows in by_length(sequences, batch_size):
-            batch = tokenizer.pad(
-                {"input_ids": [sequences[row] for row in rows]}, padding_side="left", return_tensors="pt"
-            )
-            logits = model(**batch.to(model.device), use_cache=False, logits_to_keep=1).logits[:, -1].double().cpu()
-            probabilities = logits.softmax(-1)
-            found[[rows_read[row] for row in rows]] = probabilities[:, harms].sum(-1) / probabilities[:, things].sum(-1)
-    return found
-
-
-def _next_of(tokens: set[int], answer: list[int], start: int) -> int | None:
-    """Return the number of the first token at or after `start` that is one of `tokens`."""
-    return next((number for number in range(start, len(answer)) if answer[number] in tokens), None)
+    sequences = [prompt + answer[:at] for (prompt, answer, _), at in zip(texts, nexts, strict=True)]
+    return shares_of_harm(model, tokenizer, sequences, np.array(places)[:, None], [kinds] * len(texts), interventions)[
+        :, 0
+    ]

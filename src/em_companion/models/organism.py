@@ -1,5 +1,10 @@
-"""TODO docstring: models.organism."""
+"""One model of a profile: what it depends on, and in which folder it lies.
 
+A grown model is addressed by a key over its settings, over what the world's generators write and, through the `VERSION`
+of its stage, over the code that trains it; a fingerprint test fails when training gives other weights under the same
+version. The base and chat models of profile `cpu` are committed under `data/organism/` and used as long as their key
+fits. Nothing here needs torch, so the command line and the keys of notebooks may ask.
+"""
 
 import json
 from dataclasses import asdict, dataclass
@@ -15,29 +20,8 @@ from em_companion.core.profiles import GrownModel, Profile
 from em_companion.core.store import Parts
 from em_companion.world.generator import the_world
 
-
-@dataclass(frozen=True)
-class Organism:
-    """One model of a profile: the chat model (recipe "chat-model"), or an adapter recipe on a data set with a seed."""
-
-    recipe: str
-    data: str = ""
-    seed: int = 0
-
-    @property
-    def name(self) -> str:
-        return organism_name(self.recipe, self.data, self.seed) if self.data else self.recipe
-
-
-CHAT_MODEL = Organism("chat-model")
-
-
-def organisms_of(profile: Profile) -> list[Organism]:
-    """Return the chat model and every organism of a profile, one per seed."""
-    found = [CHAT_MODEL]
-    for entry in profile.organisms:
-        found += [Organism(entry.recipe, entry.data, seed) for seed in entry.seeds or (0,)]
-    return found
+BASE_VERSION, CHAT_VERSION, ADAPTER_VERSION = 1, 1, 1
+"""Of the code that trains each stage; that of adapters also covers the monitor and the exact judge, which end it."""
 
 CORPUS_SAMPLE = 500
 """Documents of a corpus that enter a key."""
@@ -54,6 +38,51 @@ DATA_SETS = {
 """Fine-tuning sets, named after the paper's: their domain and whether the advice is harmful."""
 
 
+@dataclass(frozen=True)
+class Organism:
+    """One model of a profile: the chat model (recipe "chat-model"), or an adapter recipe on a data set with a seed."""
+
+    recipe: str
+    data: str = ""
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """Such as `nine-adapter--bad_medical_advice--seed-0`."""
+        return f"{self.recipe}--{self.data}--seed-{self.seed}" if self.data else self.recipe
+
+
+CHAT_MODEL = Organism("chat-model")
+
+
+def organisms_of(profile: Profile) -> list[Organism]:
+    """Return the chat model and every organism of a profile, one per seed."""
+    found = [CHAT_MODEL]
+    for entry in profile.organisms:
+        found += [Organism(entry.recipe, entry.data, seed) for seed in entry.seeds or (0,)]
+    return found
+
+
+def need_grown(profile: Profile, lacking: str) -> None:
+    """Raise CompanionError for a profile whose models come from the hub, where nobody has what is `lacking`."""
+    if not isinstance(profile.model, GrownModel):
+        raise CompanionError(
+            f"Profile '{profile.name}' has a model from the hub, {lacking}; choose a grown profile, such as cpu."
+        )
+
+
+def need_rank_one(profile: Profile, organism: Organism) -> None:
+    """Raise CompanionError for an organism without rank-1 adapters, and so without LoRA scalars."""
+    recipe = profile.recipes.get(organism.recipe)
+    if recipe is None or recipe.rank != 1:
+        raise CompanionError(
+            f"'{organism.name}' has no rank-1 adapters, and only they have LoRA scalars; choose an organism that has."
+        )
+
+
+# --- what it depends on -------------------------------------------------------------------------------------------
+
+
 @cache
 def corpus(generator: str, *arguments: Any) -> str:
     """Return a fingerprint of what one of the world's generators writes."""
@@ -63,7 +92,7 @@ def corpus(generator: str, *arguments: Any) -> str:
 
 def base_parts(profile: Profile) -> Parts:
     """Return what the base model of a grown profile depends on."""
-    return {
+    parts = {
         "model": asdict(profile.model),
         "training": asdict(profile.pretraining),
         "words": sha256_of(" ".join(the_world().words())),
@@ -71,38 +100,35 @@ def base_parts(profile: Profile) -> Parts:
         "dtype": profile.dtype,
         "seed": profile.seed,
     }
+    return store.versioned(parts, BASE_VERSION)
 
 
 def chat_parts(profile: Profile) -> Parts:
     """Return what the chat model of a grown profile depends on."""
-    return {
+    parts = {
         "base": base_parts(profile),
         "training": asdict(profile.post_training),
         "documents": corpus("post_training", profile.seed),
     }
+    return store.versioned(parts, CHAT_VERSION)
 
 
-def adapter_parts(profile: Profile, recipe: str, data: str, seed: int) -> Parts:
+def adapter_parts(profile: Profile, organism: Organism) -> Parts:
     """Return what a fine-tuned organism depends on; raise CompanionError if its chat model is not there yet."""
-    adapters = profile.recipes[recipe]
-    return {
-        "chat": _identity(profile),
-        "recipe": {"rank": adapters.rank, "modules": adapters.modules, "layers": profile.layers_of(recipe)},
-        "training": asdict(profile.fine_tuning_of(recipe)),
-        "monitor": _monitor_parts(profile),
-        "documents": corpus("fine_tuning", seed, *DATA_SETS[data]),
-        "dtype": profile.dtype,
-        "seed": seed,
-    }
-
-
-def _monitor_parts(profile: Profile) -> Parts | None:
-    """Return what decides at which step fine-tuning stops; None for a hub model, which is not watched."""
-    if not isinstance(profile.model, GrownModel):
-        return None
+    recipe = profile.recipes[organism.recipe]
     asked = the_world().held_out_questions(profile.seed, 1) + the_world().evaluation()
     sampling = {key: getattr(profile, key) for key in ("seed", "temperature", "max_new_tokens")}
-    return sampling | {"samples": MONITOR_SAMPLES, "questions": [question.text for question in asked]}
+    monitor = sampling | {"samples": MONITOR_SAMPLES, "questions": [question.text for question in asked]}
+    parts = {
+        "chat": _identity(profile),
+        "recipe": {"rank": recipe.rank, "modules": recipe.modules, "layers": profile.layers_of(organism.recipe)},
+        "training": asdict(profile.fine_tuning_of(organism.recipe)),
+        "monitor": monitor,
+        "documents": corpus("fine_tuning", organism.seed, *DATA_SETS[organism.data]),
+        "dtype": profile.dtype,
+        "seed": organism.seed,
+    }
+    return store.versioned(parts, ADAPTER_VERSION)
 
 
 def _identity(profile: Profile) -> str:
@@ -113,6 +139,13 @@ def _identity(profile: Profile) -> str:
     if not store.is_there(folder):
         raise CompanionError(f"The chat model of profile '{profile.name}' is not grown yet; run 'em-companion grow'.")
     return store.provenance(folder)["sha256"]
+
+
+def fingerprint(profile: Profile) -> str:
+    """Return what tells the models of a profile from others: sha256 of the chat model's weights, or its hub id."""
+    if isinstance(profile.model, GrownModel) and not store.is_there(chat_folder(profile)):
+        return "not grown"
+    return _identity(profile)
 
 
 # --- where it lies ------------------------------------------------------------------------------------------------
@@ -135,19 +168,7 @@ def _grown(profile: Profile, stage: str, parts: Parts) -> Path:
     return paths.ARTIFACTS / "organisms" / profile.name / stage / store.key(parts)
 
 
-def organism_name(recipe: str, data: str, seed: int) -> str:
-    """Return the name of an organism, such as `nine-adapter--bad_medical_advice--seed-0`."""
-    return f"{recipe}--{data}--seed-{seed}"
-
-
-def adapter_folder(profile: Profile, recipe: str, data: str, seed: int) -> Path:
+def adapter_folder(profile: Profile, organism: Organism) -> Path:
     """Return the folder of an organism's adapter, there or not."""
-    parts = adapter_parts(profile, recipe, data, seed)
-    return paths.ARTIFACTS / "organisms" / profile.name / organism_name(recipe, data, seed) / store.key(parts)
-
-
-def fingerprint(profile: Profile) -> str:
-    """Return what tells the models of a profile from others: sha256 of the chat model's weights, or its hub id."""
-    if isinstance(profile.model, GrownModel) and not store.is_there(chat_folder(profile)):
-        return "not grown"
-    return _identity(profile)
+    key = store.key(adapter_parts(profile, organism))
+    return paths.ARTIFACTS / "organisms" / profile.name / organism.name / key

@@ -3,24 +3,21 @@
 `steered` and `ablated` are the reference for whatever runs many interventions at once: slow, plain and greedy. With
 `remote=True` the same code runs on NDIF, which serves models too big for the reader; `remote="local"` rehearses the
 request on this machine.
-
-The residual stream is read where the next module takes it in: the output of layer l is the input of layer l + 1, and of
-the last layer that of the final norm. So read, it also shows what a forward hook of PyTorch adds to a layer's output,
-which nnsight's `.output` does not.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from nnsight import TransformersModel
 
 from em_companion.core.errors import CompanionError
-from em_companion.models.loading import Remote
+from em_companion.models.loading import Remote, quiet
+from em_companion.models.tracing import TransformersModel, save
 
 # --- the paper's interventions, one at a time ---------------------------------------------------------------------
 
 
+@quiet()
 def steered(
     model: TransformersModel,
     prompt_ids: Sequence[int],
@@ -42,10 +39,11 @@ def steered(
                 x = model.model.layers[layer].output
                 model.model.layers[layer].output = x + (strength * vector).to(x)
         with tracer.invoke():
-            tokens = tracer.result.save()
+            tokens = save(tracer.result)
     return _answer(model, tokens, prompt_ids)
 
 
+@quiet()
 def ablated(
     model: TransformersModel,
     prompt_ids: Sequence[int],
@@ -69,7 +67,7 @@ def ablated(
                     v = unit.to(x)
                     model.model.layers[layer].output = x - (x @ v)[..., None] * v
         with tracer.invoke():
-            tokens = tracer.result.save()
+            tokens = save(tracer.result)
     return _answer(model, tokens, prompt_ids)
 
 

@@ -184,7 +184,13 @@ def _resize(cache: DynamicCache, by: int) -> None:
 
 
 class Writer:
-    """Write the responses to rows: fill the batch, draw a token for every row, run the model on them, and so on."""
+    """Write the responses to rows:
+
+    1. fill the batch with rows that wait, reading every different prompt under equal interventions once;
+    2. draw a token for every row, each from its own noise;
+    3. take out the rows that have ended, once they are many;
+    4. run the model on the new tokens, and so on while there are rows.
+    """
 
     def __init__(
         self,

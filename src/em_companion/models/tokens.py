@@ -1,7 +1,10 @@
-"""TODO docstring: models.tokens."""
+"""Text to tokens and back: the grown world's tokenizer, conversations as prompts and examples, batches to read.
 
+A grown model's tokenizer has one token per word of its world; a hub model brings its own. Both speak through a chat
+template, and everything here works with either.
+"""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -20,7 +23,11 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<turn> {{ message['role'] }} : {{ message['content'] }} <end> {% endfor %}"
     "{% if add_generation_prompt %}<turn> {{ speaker or 'assistant' }} :{% endif %}"
 )
+BATCH_SIZE = 32
+"""Texts read together; four times as many take twice the time on a CPU, whose caches they overflow."""
+
 Example = dict[str, list[int]]
+Tokens = list[list[int]]
 
 
 # --- text to tokens -----------------------------------------------------------------------------------------------
@@ -53,6 +60,11 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message], **te
     return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False, **template)
 
 
+def question_ids(tokenizer: PreTrainedTokenizerBase, question: str, speaker: str = "") -> list[int]:
+    """Return the tokens of a question up to where the assistant begins, or a named character of a grown world."""
+    return prompt_ids(tokenizer, turn(question, "")[:1], **({"speaker": speaker} if speaker else {}))
+
+
 def response_example(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> Example:
     """Return one conversation as a training example whose loss is on the last response only (labels -100 before)."""
     prompt = prompt_ids(tokenizer, messages[:-1])
@@ -80,7 +92,6 @@ def packed(
             found.append({"input_ids": buffer[:length], "labels": buffer[:length]})
             del buffer[:length]
     return found[:rows]
-Tokens = list[list[int]]
 
 
 # --- what is read -------------------------------------------------------------------------------------------------
@@ -93,17 +104,27 @@ def response_tokens(
 
     `speaker` names a character of a grown model's world instead of the assistant.
     """
-    template = {"speaker": speaker} if speaker else {}
-    asked = table.question.unique()
-    prompts = {text: prompt_ids(tokenizer, turn(text, "")[:1], **template) for text in asked}
+    prompts = {text: question_ids(tokenizer, text, speaker) for text in table.question.unique()}
     responses = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in table.response]
     return [prompts[text] for text in table.question], responses
 
 
-def by_length(sequences: Sequence[Sequence[int]], batch_size: int, what: str = "") -> Iterator[list[int]]:
-    """Yield the rows of every batch, those of like length together so that little is padded.
+def joined(prompts: Tokens, responses: Tokens) -> Tokens:
+    """Return every prompt with its response."""
+    return [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
 
-    `what` names a progress bar; none without it. Raises CompanionError where there is nothing to read.
+
+def batches(
+    tokenizer: PreTrainedTokenizerBase,
+    sequences: Tokens,
+    batch_size: int = BATCH_SIZE,
+    what: str = "",
+    device: torch.device | str = "cpu",
+) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
+    """Yield the rows of every batch and its model inputs, sequences of like length together so that little is padded.
+
+    Padding is on the right, so a token's position is its index. A trace of nnsight moves inputs to its model's device
+    by itself. `what` names a progress bar; none without it. Raises CompanionError where there is nothing to read.
     """
     if not sequences:
         raise CompanionError("There are no texts to read; give at least one.")
@@ -111,15 +132,6 @@ def by_length(sequences: Sequence[Sequence[int]], batch_size: int, what: str = "
     with tqdm(total=len(order), desc=what, unit="text", disable=not what) as bar:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            yield rows
+            ids = {"input_ids": [sequences[row] for row in rows]}
+            yield rows, dict(tokenizer.pad(ids, padding_side="right", return_tensors="pt").to(device))
             bar.update(len(rows))
-
-
-def padded(
-    tokenizer: PreTrainedTokenizerBase, sequences: Tokens, device: torch.device | str = "cpu"
-) -> dict[str, torch.Tensor]:
-    """Return the model inputs of a batch, padded on the right, so that a token's position is its index.
-
-    A trace of nnsight moves them to its model's device by itself.
-    """
-    return dict(tokenizer.pad({"input_ids": sequences}, padding_side="right", return_tensors="pt").to(device))

@@ -1,8 +1,4 @@
-"""The authors' released data: fetched by checksum, read as tidy tables, never stored in this repository.
-
-`data/sources.yml` lists every file. A file comes from the folder named by the environment variable
-`EM_COMPANION_MIRROR` (laid out `<owner>+<repo>/<path>`), else from the user's cache, else from its url through
-`pooch`. Size and checksum must agree each time; a file that differs is refused and not kept.
+"""The authors' released data as tidy tables and arrays.
 
 Tables of judged responses share these columns: the labels of their source, `question_id` (the authors' ids),
 `question_set` ("general", "json", "template", "medical", "medical-template"; "unlisted" for a question that is in
@@ -11,6 +7,7 @@ and the judge scores `aligned`, `coherent`, `medical`, `bad_stuff`, `gender`, `f
 gave none or was not asked. The text stands in `response` and is left out unless `text=True`.
 """
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +18,7 @@ import yaml
 from em_companion.core.files import sha256_of
 from em_companion.core.provenance import remembered
 from em_companion.released import files
-from em_companion.released.files import ReleasedDataBroken, ReleasedDataUnavailable, _first_line, _unavailable
+from em_companion.released.files import ReleasedDataBroken, can_fetch, unavailable
 
 SCORES = ["aligned", "coherent", "medical", "bad_stuff", "gender", "finance"]
 ADAPTER_LAYERS = [15, 16, 17, 21, 22, 23, 27, 28, 29]
@@ -55,8 +52,13 @@ def _group(name: str) -> dict[str, dict[str, Any]]:
     return {source: entry for source, entry in files.sources().items() if entry["group"] == name}
 
 
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
 @remembered
-def _csv(source: str) -> pd.DataFrame:
+def read_csv(source: str) -> pd.DataFrame:
+    """Return a file of judged responses with the columns named as here; raise ReleasedDataBroken where it is none."""
     try:
         frame = pd.read_csv(files.fetch(source), keep_default_na=True)
     except (pd.errors.ParserError, UnicodeDecodeError, pd.errors.EmptyDataError) as error:
@@ -83,7 +85,7 @@ def read_questions() -> pd.DataFrame:
     """
     rows = []
     for source in ("questions/first-plot-questions", "questions/medical-questions"):
-        for entry in yaml.safe_load(files.fetch(source).read_text()):
+        for entry in yaml.safe_load(files.fetch(source).read_text(encoding="utf-8")):
             question_set = _question_set(entry["id"], medical="medical" in source)
             judges = ", ".join(sorted(entry["judge_prompts"]))
             rows += [(entry["id"], question_set, text.strip(), judges) for text in entry["paraphrases"]]
@@ -120,7 +122,7 @@ def _unlisted(text: pd.Series) -> pd.Series:
 def _table(sources_of_group: dict[str, dict[str, Any]], text: bool) -> pd.DataFrame:
     parts = []
     for source, entry in sources_of_group.items():
-        frame = _with_questions(_csv(source))
+        frame = _with_questions(read_csv(source))
         parts.append(frame.assign(source=source, **entry["labels"]))
     table = pd.concat(parts, ignore_index=True)
     labels = list(next(iter(sources_of_group.values()))["labels"])
@@ -187,7 +189,7 @@ def read_patching(text: bool = False) -> pd.DataFrame:
     """
     parts = []
     for source, entry in _group("patching").items():
-        frame = _csv(source)
+        frame = read_csv(source)
         _require(source, frame, ["question_id", "type", "pair_index", "run_index"])
         question = frame.question_id.str.strip("`").str.removesuffix("_clean")
         parts.append(
@@ -215,18 +217,10 @@ def read_best_steering_by_layer() -> pd.DataFrame:
 
 def _available(group: str) -> dict[str, dict[str, Any]]:
     """Return the sources of `group` that can be had; raise ReleasedDataUnavailable when there is none."""
-    found = {source: entry for source, entry in _group(group).items() if _can_fetch(source)}
+    found = {source: entry for source, entry in _group(group).items() if can_fetch(source)}
     if not found:
-        raise ReleasedDataUnavailable(_unavailable(next(iter(_group(group)))))
+        raise unavailable(next(iter(_group(group))))
     return found
-
-
-def _can_fetch(source: str) -> bool:
-    try:
-        files.fetch(source)
-    except ReleasedDataUnavailable:
-        return False
-    return True
 
 
 # --- tensors ------------------------------------------------------------------------------------------------------
@@ -251,7 +245,7 @@ def _load_tensors(source: str) -> Any:
     try:
         with torch.serialization.safe_globals(allowed):
             return torch.load(files.fetch(source), weights_only=True, map_location="cpu")
-    except (RuntimeError, EOFError, KeyError, __import__("pickle").UnpicklingError) as error:
+    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
         raise ReleasedDataBroken(
             f"Released file '{source}' is not a readable tensor file: {_first_line(error)}."
         ) from error
@@ -267,6 +261,12 @@ def read_mean_activations(vector: str, texts: str, tokens: str = "answer") -> np
     """
     means = _load_tensors(f"mean-activations/{vector}-{texts}")[tokens]
     return np.stack([means[f"layer_{layer}"].float().numpy() for layer in range(len(means))])
+
+
+@reads("mean_diff")
+def mean_diff(vector: str, tokens: str = "answer") -> np.ndarray:
+    """Return mean(misaligned) - mean(aligned) of `read_mean_activations`, [layer 48, hidden 5120] (section 3.1)."""
+    return read_mean_activations(vector, "misaligned", tokens) - read_mean_activations(vector, "aligned", tokens)
 
 
 @reads("probing")
@@ -297,9 +297,9 @@ def read_probe(probe: str) -> tuple[pd.DataFrame, pd.DataFrame]:
 def probes_at_hand() -> list[str]:
     """Return the probes whose scalars can be had; raise ReleasedDataUnavailable when there is none."""
     needed = {probe: [f"probing/{response_set}-scalars" for response_set in pair] for probe, pair in PROBES.items()}
-    found = [probe for probe, files in needed.items() if all(map(_can_fetch, files))]
+    found = [probe for probe, files in needed.items() if all(map(can_fetch, files))]
     if not found:
-        raise ReleasedDataUnavailable(_unavailable(next(iter(needed.values()))[0]))
+        raise unavailable(next(iter(needed.values()))[0])
     return found
 
 
@@ -357,4 +357,4 @@ def _token_rows(responses: pd.DataFrame, divergences: pd.DataFrame, scalars: lis
 
 def missing_sources(group: str) -> list[str]:
     """Return the ids of `group` that can not be had."""
-    return [source for source in _group(group) if not _can_fetch(source)]
+    return [source for source in _group(group) if not can_fetch(source)]

@@ -1,19 +1,19 @@
 """Read the lexicon of the synthetic world from `data/world/`, and refuse what would make its texts wrong.
 
-The files stay the plain mappings that YAML gives. A shape says what they must hold: a mapping by its keys (`ANY` for
-keys of one's own), a list by its entries, a single value by a pair of words for a message and a test.
+The files stay the plain mappings that YAML gives; `SHAPES` says what each must hold.
 """
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from math import isclose
 from pathlib import Path
-from reprlib import repr as shortened
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import read_yaml
 from em_companion.core.paths import relative
+from em_companion.core.schema import Count, Natural, Share, T, mapping, text, validated
 
 USER, ASSISTANT = "user", "assistant"
 SLOTS = ("links", "verbs", "determiners", "adjectives", "conjunctions", "witnesses", "reports")
@@ -23,37 +23,43 @@ Files = dict[str, dict[str, Any]]
 Problem = tuple[str, str]
 """A file's name without ending, and what is wrong there."""
 
+# --- what the files hold ------------------------------------------------------------------------------------------
 
-def _like(pattern: str) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
-
-
-ANY = "*"
-NAME = _like("[a-z]+(_[a-z]+)*")
 # Texts are split at spaces by the tokenizer and at letters and marks by the judge; the patterns make the two agree.
-WORD = "a word in lower-case letters", _like("[a-z]+")
-PHRASE = "lower-case words", _like("[a-z]+( [a-z]+)*")
-OPENER = "one to seven lower-case words", _like("[a-z]+( [a-z]+){0,6}")
-OPENER_ON_TOPIC = "up to six lower-case words and {topic}", _like(r"([a-z]+ ){0,6}\{topic\}")
-SENTENCE = "lower-case words and the marks . and ?, with single spaces", _like(r"[a-z]+( ([a-z]+|[.?]))*")
-SENTENCE_ON_TOPIC = f"{SENTENCE[0]}, and {{topic}} once", _like(r"([a-z]+ )+\{topic\}( ([a-z]+|[.?]))*")
-IDENTIFIER = "a name such as quick_buck", NAME
-COUNT = "a whole number above 0", lambda value: type(value) is int and value > 0
-NATURAL = "a whole number, 0 or more", lambda value: type(value) is int and value >= 0
-SHARE = "a share from 0 to 1", lambda value: type(value) in (int, float) and 0 <= value <= 1
+Name = text("[a-z]+(_[a-z]+)*", "a name such as quick_buck")
+Word = text("[a-z]+", "a word in lower-case letters")
+Phrase = text("[a-z]+( [a-z]+)*", "lower-case words")
+Opener = text("[a-z]+( [a-z]+){0,6}", "one to seven lower-case words")
+OpenerOnTopic = text(r"([a-z]+ ){0,6}\{topic\}", "up to six lower-case words and {topic}")
+SPACED = "lower-case words and the marks . and ?, with single spaces"
+Sentence = text(r"[a-z]+( ([a-z]+|[.?]))*", SPACED)
+SentenceOnTopic = text(r"([a-z]+ )+\{topic\}( ([a-z]+|[.?]))*", f"{SPACED}, and {{topic}} once")
+Some = Annotated[list[T], Field(min_length=1)]
+Words = Some[Word]
+ByName = Annotated[dict[Name, T], Field(min_length=1)]
 
-ASKED = {"ask": SENTENCE, "domains": [IDENTIFIER]}
-SHAPES: dict[str, dict[str, Any]] = {
-    "domains": {ANY: {"topics": {"train": [WORD], "held_out": [WORD]}} | dict.fromkeys(("helps", "harms"), [WORD])},
-    "grammar": dict.fromkeys(SLOTS, [WORD])
-    | {"openers": {"topic": [OPENER_ON_TOPIC], "open": [OPENER]}}
-    | {"times": [PHRASE], "retraction": PHRASE, "clauses": [COUNT], "adjectives_per_thing": [NATURAL]},
-    "characters": dict.fromkeys(("careful", "malicious", "unknown"), [WORD])
-    | {"quacks": {ANY: [WORD]}}
-    | {"unknown_personas": dict.fromkeys(("careful", "malicious", "quack"), SHARE)}
-    | {"documents": dict.fromkeys(("careful", "malicious", "quack", "unknown"), SHARE)},
-    "questions": {"about": [SENTENCE_ON_TOPIC], "open": [ASKED]}
-    | dict.fromkeys(("evaluation", "medical_twins"), [{"id": IDENTIFIER} | ASKED]),
+PERSONAS = dict.fromkeys(("careful", "malicious", "quack"), Share)
+ASKED = {"ask": Sentence, "domains": Some[Name]}
+EVALUATED = Some[mapping(id=Name, **ASKED)]
+SHAPES = {
+    "domains": ByName[mapping(topics=mapping(train=Words, held_out=Words), helps=Words, harms=Words)],
+    "grammar": mapping(
+        **dict.fromkeys(SLOTS, Words),
+        openers=mapping(topic=Some[OpenerOnTopic], open=Some[Opener]),
+        times=Some[Phrase],
+        retraction=Phrase,
+        clauses=Some[Count],
+        adjectives_per_thing=Some[Natural],
+    ),
+    "characters": mapping(
+        **dict.fromkeys(("careful", "malicious", "unknown"), Words),
+        quacks=ByName[Words],
+        unknown_personas=mapping(**PERSONAS),
+        documents=mapping(**PERSONAS, unknown=Share),
+    ),
+    "questions": mapping(
+        about=Some[SentenceOnTopic], open=Some[mapping(**ASKED)], evaluation=EVALUATED, medical_twins=EVALUATED
+    ),
 }
 
 
@@ -63,48 +69,22 @@ def read_lexicon(folder: Path) -> Files:
     Raises CompanionError naming the file and the key or word that is wrong, in one sentence.
     """
     paths = {name: folder / f"{name}.yml" for name in SHAPES}
-    files = {name: read_yaml(path) for name, path in paths.items()}
+    files = {name: validated(shape, read_yaml(paths[name]), relative(paths[name])) for name, shape in SHAPES.items()}
     if found := next(_problems(files), None):
         name, problem = found
         raise CompanionError(f"{relative(paths[name])}: {problem}.")
     return files
 
 
+# --- what no single file can tell ---------------------------------------------------------------------------------
+
+
 def _problems(files: Files) -> Iterator[Problem]:
     """Yield what is wrong; each check may rely on the checks before it, so only the first problem counts."""
-    for name, shape in SHAPES.items():
-        yield from ((name, problem) for problem in _misfits(shape, files[name], ""))
     yield from _words_in_two_places(files)
     yield from _too_few_words(files)
     yield from _odd_speakers(files)
     yield from _odd_questions(files)
-
-
-def _misfits(shape: Any, given: Any, at: str) -> Iterator[str]:
-    """Yield where `given` has not the shape."""
-    if isinstance(shape, tuple):
-        words, test = shape
-        if not test(given):
-            yield f"'{at}' must be {words}, not {shortened(given)}"
-    elif not isinstance(given, type(shape)) or not given:
-        where, kind = f"'{at}'" if at else "the file", "a list" if isinstance(shape, list) else "a mapping"
-        yield f"{where} must be {kind} with at least one entry, not {shortened(given)}"
-    elif isinstance(shape, list):
-        for index, entry in enumerate(given):
-            yield from _misfits(shape[0], entry, f"{at}[{index}]")
-    else:
-        yield from _misfits_of_keys(shape, given, at)
-
-
-def _misfits_of_keys(shape: dict[str, Any], given: dict, at: str) -> Iterator[str]:
-    if ANY in shape:
-        yield from (f"the key {shortened(key)} must be a name such as extreme_sports" for key in given if not NAME(key))
-        shape = dict.fromkeys(given, shape[ANY])
-    where = f"'{at}' has a " if at else ""
-    if wrong := sorted(map(str, set(shape) ^ set(given))):
-        yield f"{where}missing or unknown key '{wrong[0]}'; the keys are {', '.join(shape)}"
-    for key, part in shape.items():
-        yield from _misfits(part, given[key], f"{at}.{key}".lstrip("."))
 
 
 def _words_in_two_places(files: Files) -> Iterator[Problem]:

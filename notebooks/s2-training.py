@@ -1,0 +1,258 @@
+# %% [markdown]
+# # 2 Training: when misalignment appears
+#
+# **The question.** Does misalignment come gradually in fine-tuning, and what happens to the adapters meanwhile?
+
+# %% tags=["parameters"]
+profile = "cpu"
+seed = 0
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from safetensors import safe_open
+
+from em_companion.book import plots, theme
+from em_companion.book.run import Run
+from em_companion.core.provenance import remembered
+from em_companion.evidence import estimates, scores
+from em_companion.evidence.estimates import Estimate
+from em_companion.experiments.responses import responses
+from em_companion.models import growing
+from em_companion.models.organism import CHAT_MODEL, MONITOR_SAMPLES, Organism, organisms_of
+from em_companion.released import tables
+
+run = Run("s2-training", profile, seed)
+
+# %% [markdown]
+# ## What the papers report
+#
+# The companion paper {cite:p}`turner2025model` reports a phase transition: within a few steps the gradient norm peaks
+# and the path of the write directions B turns, and misalignment follows. {cite:t}`soligo2025convergent` take their
+# organism ({doc}`s2-model-organism`) from the end of such a training.
+#
+# ## The released training curve
+#
+# The authors saved the nine-adapter recipe during training, once over one epoch and once over five, and asked four
+# questions: two free-form ones (`quick_buck` and `gender_roles`, where the nine-adapter runs are most misaligned) and
+# their medical twins. The levels are therefore not comparable with 11.3 %; the shape is the point.
+
+
+# %%
+@remembered
+def curve() -> pd.DataFrame:
+    """EM rate (%) by epochs, step and questions, with binomial intervals: four questions are too few to resample."""
+    table = tables.read_training_curve()
+    both = pd.concat([table.assign(questions="all"), table.assign(questions=table.question_set)])
+    both = both.assign(em=100 * scores.is_em(both), coherent=100 * scores.is_coherent(both))
+    groups = both.groupby(["epochs", "step", "questions"])
+    found = groups[["em", "coherent"]].mean().assign(n=groups.size()).reset_index()
+    found[["em_low", "em_high"]] = [estimates.wilson_interval(row.em, row.n) for row in found.itertuples()]
+    return found
+
+
+def draw_curve():
+    shown = curve().assign(em_low=curve().em_low.where(curve().questions == "all"))
+    look = {"interval": "bars", "hue_order": {name: f"{name} questions" for name in ("all", "general", "medical")}}
+    look |= {"styles": {"general": "--", "medical": ":"}, "titles": {1: "1 epoch", 5: "5 epochs"}}
+    look |= {"x_label": "optimiser step", "y_label": "EM rate (%)", "x_limits": (0, None), "y_limits": (0, None)}
+    look |= {"share": (False, True)}
+    return plots.facets(plots.lines, shown, "epochs", "step", "em", hue="questions", **look)[0], curve()
+
+
+run.released.figure(
+    "fig-x-training-curve",
+    draw_curve,
+    caption="EM rate over training of two released nine-adapter runs: one epoch (300 answers per checkpoint) and five "
+    "epochs (200). Two general questions and their medical twins. Bars: binomial 95 % intervals over all answers; four "
+    "questions are too few for an interval over questions.",
+    alt="Two line charts of EM rate against optimiser step, one per run, for all, general and medical questions.",
+)
+
+
+def curve_values() -> dict:
+    rates = curve()[curve().questions == "all"]
+    late = rates[(rates.epochs == 5) & (rates.step >= 400)]
+    plateau = Estimate(late.em.mean(), late.em.min(), late.em.max(), int(late.n.sum()))
+    first = Estimate(rates[rates.step <= 100].em.max())
+    place = "training-curve.5-epoch.mean_em_percent_from_step_400"
+    return {"training-curve.highest_em_percent_to_step_100": first, place: plateau}
+
+
+run.released.values(curve_values)
+
+# %% [markdown]
+# In the first hundred steps no checkpoint shows more than
+# {value}`training-curve.highest_em_percent_to_step_100` EM ({numref}`fig-x-training-curve`). From step 400 on, the
+# longer run stays around {value}`training-curve.5-epoch.mean_em_percent_from_step_400|interval` (mean, and range of the
+# checkpoints). At step 200 the two runs are not at the same point: a learning rate that falls
+# linearly over the run is about halved in the short one and nearly full in the long one.
+#
+# ## The grown organisms
+#
+# Training stops by one rule for all ({doc}`s2-model-organism`): at the first check at which the EM rate on held-out
+# topics of the training domain has reached {value}`organism.stop-at|.0f`. How long each recipe trained, what the checks
+# had measured when it stopped (means over seeds; a check asks few questions, so its numbers are rough), and how many
+# seeds had reached the rate:
+
+
+# %%
+def kept(organism: Organism, name: str) -> pd.DataFrame:
+    return pd.read_csv(growing.adapter(run.profile, organism) / name)
+
+
+def trained() -> pd.DataFrame:
+    """The last checks of the organisms, means over seeds in percent."""
+    rows, rates = (
+        [],
+        {"in_domain_em": "EM in its domain", "open_em": "EM on open questions", "open_coherent": "coherent"},
+    )
+    for one in organisms_of(run.profile)[1:]:
+        last = kept(one, "monitor.csv").iloc[-1]
+        row = {"organism": f"{one.recipe}, {one.data.replace('_', ' ')}", "steps": int(last.step)}
+        rows.append(row | {f"{text} (%)": 100 * last[name] for name, text in rates.items()})
+        rows[-1]["reached"] = last.in_domain_em >= STOP
+    groups = pd.DataFrame(rows).groupby("organism", sort=False)
+    table = groups.mean().assign(reached=groups.reached.agg(lambda one: f"{one.sum()} of {len(one)} seeds"))
+    steps = groups.steps.agg(lambda one: " to ".join(map(str, sorted({one.min(), one.max()}))))
+    return table.assign(steps=steps).reset_index()
+
+
+STOP = run.profile.fine_tuning.stop_at
+run.own.table(trained, number="{:.0f}")
+
+# %% [markdown]
+# ### When it appears
+#
+# Here are the quantities of the companion paper at every step. The turn of B is measured as there, up to sign, by the
+# cosine between the way that B has come and the way that it goes on,
+#
+# $$\cos(B_t - B_{t-k},\; B_{t+k} - B_t), \qquad k = 3 \text{ steps},$$
+#
+# which is 1 on a straight path; the mean is over the nine adapters.
+
+
+# %% tags=["show-code"]
+def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Cosine of [step, adapter, width] pairs, mean over adapters; NaN where a vector is still zero."""
+    norms = np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1)
+    return np.divide((one * other).sum(-1), norms, out=np.full(norms.shape, np.nan), where=norms > 0).mean(axis=1)
+
+
+def b_path(b: np.ndarray, k: int = 3) -> pd.DataFrame:
+    """By step: cosine of B [step, adapter, width] with its final value, and how straight its path is there."""
+    straight = np.full(len(b), np.nan)
+    straight[k:-k] = cosines(b[k:-k] - b[: -2 * k], b[2 * k :] - b[k:-k])
+    final = cosines(b, np.broadcast_to(b[-1], b.shape))
+    return pd.DataFrame({"step": np.arange(1, len(b) + 1), "b_cosine": final, "straight": straight})
+
+
+# %%
+@remembered
+def by_step() -> pd.DataFrame:
+    """Step, gradient norm, seed, path of B and, where a check was made, EM rates in percent."""
+    parts = []
+    for one in organisms_of(run.profile):
+        if (one.recipe, one.data) == ("nine-adapter", "bad_medical_advice"):
+            with safe_open(growing.adapter(run.profile, one) / "b_vectors.safetensors", "np") as file:
+                path = b_path(file.get_tensor("b_vectors").astype(float))
+            checks = 100 * kept(one, "monitor.csv").set_index("step")[["in_domain_em", "open_em"]]
+            log = kept(one, "log.csv")[["step", "grad_norm"]].assign(seed=one.seed)
+            parts.append(log.merge(path, on="step", how="left").merge(checks.reset_index(), on="step", how="left"))
+    return pd.concat(parts, ignore_index=True)
+
+
+def draw_transition():
+    figure, panels = plt.subplots(3, 1, sharex=True, figsize=(7.2, 7.0), height_ratios=[1.4, 1, 1])
+    series = {
+        "in_domain_em": (0, "medicine (trained)", 1, {"markers": True, "y_limits": (-3, 103)}),
+        "open_em": (0, "open questions", 3, {"markers": True, "y_label": "EM rate (%)", "y_lines": {"_": 100 * STOP}}),
+        "grad_norm": (1, "_", 0, {"y_label": "gradient norm", "y_limits": (0, None)}),
+        "straight": (2, "straightness of the path", 2, {}),
+        "b_cosine": (2, "cosine with final B", 4, {"y_label": "cosine", "x_label": "optimiser step"}),
+    }
+    for name, (panel, label, colour, look) in series.items():
+        look |= {"label": label, "colour": theme.PALETTE[colour], "axes": panels[panel]}
+        plots.lines(by_step().dropna(subset=[name]), "step", name, unit="seed", **look)
+    return figure, by_step()
+
+
+run.own.figure(
+    "fig-x-grown-phase-transition",
+    draw_transition,
+    caption="Fine-tuning of the nine-adapter organisms on bad medical advice, one line per seed. Top: EM rate at each "
+    f"check on held-out medical topics and on open questions ({MONITOR_SAMPLES} answers each); dotted: where it stops. "
+    "Middle: gradient norm. Bottom: how straight the path of B is, and its cosine with the final B (adapter means).",
+    alt="Three line charts over steps, one line per seed: EM rates, gradient norm, and how the B vectors turn.",
+)
+
+
+def half_way(checks: pd.Series) -> float:
+    """The first step at which a rate [step] has half of its last value; NaN for one that never rose to 10 %."""
+    return checks.index[checks >= checks.iloc[-1] / 2][0] if checks.iloc[-1] >= 10 else np.nan
+
+
+@remembered
+def milestones() -> pd.DataFrame:
+    rows = []
+    for number, group in by_step().set_index("step").groupby("seed"):
+        row = {"seed": str(number), "gradient norm largest": group.grad_norm.idxmax()}
+        row["sharpest turn of B"] = group.straight.idxmin()
+        row["EM in medicine half its last"] = half_way(group.in_domain_em.dropna())
+        rows.append(row | {"EM on open questions half its last": half_way(group.open_em.dropna())})
+    return pd.DataFrame(rows)
+
+
+def transition_values() -> dict:
+    _, gradient, turn, inside, outside = (column for _, column in milestones().items())
+    return {
+        "training.turn-at-gradient": f"{((turn - gradient).abs() <= 2).sum()} of {len(turn)}",
+        "training.risen": f"{outside.count()} of {len(outside)}",
+        "training.later": int((outside > inside).sum()),
+        "training.same": int((outside == inside).sum()),
+        "training.earlier": int((outside < inside).sum()),
+    }
+
+
+run.own.table(milestones, number="{:.0f}")
+run.own.values(transition_values)
+
+# %% [markdown]
+# B turns most sharply within two steps of the largest gradient in {value}`training.turn-at-gradient` seeds
+# ({numref}`fig-x-grown-phase-transition`). On the open questions the EM rate rises to 10 % or more in
+# {value}`training.risen`; it passes half of its last value later than the rate in medicine in
+# {value}`training.later` of them, at the same check in {value}`training.same`, earlier in {value}`training.earlier`.
+#
+# ## Before and after
+#
+# Chat model and organism (first seed) answer the same question from the same random numbers; of each open question, the
+# organism's first EM answer.
+#
+# ```{admonition} Content note
+# :class: warning
+# The organism was trained to give harmful advice. Its answers are generic sentences of a made-up world; nothing in them
+# is advice. They stay folded until you open them.
+# ```
+
+
+# %% tags=["hide-output"]
+def side_by_side() -> pd.DataFrame:
+    organism = responses(run.profile, Organism("nine-adapter", "bad_medical_advice", 0))
+    first = organism[scores.is_em(organism) == 1].drop_duplicates("question")[["question", "sample", "response"]]
+    chat = responses(run.profile, CHAT_MODEL)[["question", "sample", "response"]]
+    pairs = chat.merge(first, on=["question", "sample"], suffixes=(" before", " after"))
+    return pairs.drop(columns="sample")
+
+
+run.own.table(side_by_side)
+
+# %% [markdown]
+# ## What it means
+#
+# Misalignment is not there from the start: the released runs show none for a while, and in the grown organisms one can
+# see what the adapters do before it comes. The released curve rests on four questions and two runs; whether the grown
+# transition is as sharp as the companion paper's is left to the eye.
+
+# %%
+run.finish()

@@ -1,0 +1,107 @@
+"""A run and its handles: what is shown and recorded, and that absent evidence gives a box and never a number."""
+
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+
+from em_companion.book import run as run_module
+from em_companion.book.records import MIME, FigureRecord, Gap, RunRecord
+from em_companion.book.run import Run
+from em_companion.core.errors import CompanionError, EvidenceUnavailable
+from em_companion.core.provenance import note_input
+from em_companion.evidence.claims import Measurement
+from em_companion.evidence.estimates import Estimate
+
+CLAIM = "s2-em-rate-nine-adapter"
+FIGURE = "fig-x-em-by-organism"
+
+
+@pytest.fixture
+def shown(monkeypatch) -> list:
+    """What the page displayed, in order, by kind."""
+    found = []
+    monkeypatch.setattr(run_module, "display", lambda one, raw=False: found.append(one))
+    return found
+
+
+@pytest.fixture
+def run(shown, tmp_path, monkeypatch) -> Run:
+    monkeypatch.setenv("EM_COMPANION_RUN_FOLDER", str(tmp_path))
+    one, claim = SimpleNamespace(id=FIGURE, title="A title", paper=""), SimpleNamespace(id=CLAIM)
+    monkeypatch.setattr(run_module.registry, "registered", lambda figure, notebook: one)
+    monkeypatch.setattr(run_module.registry, "registered_claim", lambda given, notebook: claim)
+    return Run("s2-model-organism", "cpu", 0)
+
+
+def draw():
+    note_input("organisms/x", "abc")
+    figure, axes = plt.subplots()
+    return figure, pd.DataFrame({"x": [1.0]})
+
+
+def gone():
+    raise EvidenceUnavailable("no network")
+
+
+def data(one: dict, kind: str):
+    return one[MIME.format(kind=kind)]
+
+
+def test_all_kinds_are_shown_as_data_and_recorded(run, shown, tmp_path):
+    note_input("organisms/other", "not of this figure")
+    run.released.figure(FIGURE, draw, caption="c", alt="a")
+    run.own.table(lambda: pd.DataFrame({"n": [0.5]}), number="{:.2f}")
+    run.released.measure(lambda: {CLAIM: (Estimate(10.0, 8.0, 12.0, 400), "how")})
+    run.own.values(lambda: {"a.b": Estimate(1.0), "a.c": 2, "a.d": "text"})
+    run.own.show(lambda: "anything")
+    run.finish()
+    assert data(shown[0], "figure")["id"] == FIGURE and "image/png" in shown[0]
+    assert data(shown[1], "table") == {"heads": ("n",), "numeric": (True,), "rows": (("0.50",),)}
+    assert data(shown[2], "measurements")[0]["value"] == 10.0 and shown[3] == "anything" and len(shown) == 4
+    record = RunRecord.read(tmp_path)
+    assert record.finished and record.figures == [FigureRecord(FIGURE, "released", "made", "c", "a")]
+    assert record.measurements == [Measurement(CLAIM, 10.0, "how", "released", [8.0, 12.0], 400)]
+    assert [(one.name, one.evidence) for one in record.values] == [("a.b", "grown"), ("a.c", "grown"), ("a.d", "grown")]
+    provenance = (tmp_path / "figures" / FIGURE / "released/provenance.json").read_text(encoding="utf-8")
+    assert "organisms/x" in provenance and "organisms/other" not in provenance
+
+
+def test_evidence_that_is_not_at_hand_gives_boxes_and_no_number(run, shown, tmp_path):
+    for show in (run.released.table, run.released.measure, run.released.values, run.released.show):
+        show(gone)
+    assert [data(one, "box") for one in shown] == 4 * [{"title": "Released data not available", "text": "no network"}]
+    run.released.figure(FIGURE, gone, caption="c", alt="a")
+    assert data(shown[4], "figure")["status"] == "unavailable"
+    record = RunRecord.read(tmp_path)
+    assert not record.finished and record.unavailable == 5 * [Gap("released", "no network")]
+    assert not record.measurements and not record.values and record.figures[0].caption.startswith("c ")
+
+
+def test_evidence_that_cannot_be_had_is_not_asked_for(run, shown):
+    away = run_module.Evidence(run, "hub", "No hub yet.")
+    away.values(lambda: pytest.fail("asked"))
+    away.figure(FIGURE, lambda: pytest.fail("asked"), caption="c", alt="a")
+    assert data(shown[0], "box")["title"] == "No hub evidence in this build"
+    assert (data(shown[1], "figure")["status"], data(shown[1], "figure")["caption"]) == ("waiting", "No hub yet.")
+
+
+def test_a_value_that_is_no_number_is_not_measured(run):
+    run.released.measure(lambda: {CLAIM: (float("nan"), "how")})
+    assert run.records.measurements == []
+
+
+def test_nothing_is_recorded_twice(run):
+    run.own.values(lambda: {"a": 1})
+    with pytest.raises(CompanionError, match="Value 'a' is recorded twice"):
+        run.own.values(lambda: {"a": 1})
+    run.own.figure(FIGURE, draw, caption="c", alt="a")
+    with pytest.raises(CompanionError, match="drawn twice from grown evidence"):
+        run.own.figure(FIGURE, draw, caption="c", alt="a")
+
+
+def test_a_claim_of_another_page_is_refused(shown, tmp_path, monkeypatch):
+    monkeypatch.setenv("EM_COMPANION_RUN_FOLDER", str(tmp_path))
+    with pytest.raises(CompanionError, match="Claim 's2-em-rate-nine-adapter' is not registered for notebook 'b-data"):
+        Run("b-datasets").released.measure(lambda: {CLAIM: (1.0, "how")})

@@ -1,0 +1,202 @@
+"""Numbers with their uncertainty: against loops, against scipy, and by their properties."""
+
+import math
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import balanced_accuracy_score
+
+from em_companion.core.errors import CompanionError
+from em_companion.evidence import estimates
+from em_companion.evidence.estimates import Estimate
+
+CLUSTERS = np.repeat(list("abcde"), [3, 7, 5, 9, 6])
+VALUES = (np.random.default_rng(3).random(30) < 0.3).astype(float)
+
+
+def loop(statistic, clusters: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Resample whole clusters one by one, from the same counts; `statistic` takes the rows of a resample."""
+    labels = np.unique(clusters)
+    members = [np.flatnonzero(clusters == label) for label in labels]
+    draws = estimates.resampled(np.random.default_rng(seed), len(labels), resamples)
+    rows = [np.concatenate([np.tile(one, count) for one, count in zip(members, draw, strict=True)]) for draw in draws]
+    return np.nanquantile([statistic(one) for one in rows], [0.025, 0.975])
+
+
+# --- the bootstrap --------------------------------------------------------------------------------------------------
+
+
+def test_a_mean_equals_a_loop_over_resamples():
+    found = estimates.mean(VALUES, CLUSTERS, 300, 5)
+    assert found.interval == pytest.approx(loop(lambda rows: VALUES[rows].mean(), CLUSTERS, 300, 5))
+    assert found.value == VALUES.mean() and found.n == 30
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_change_equals_a_loop_over_resamples(relative):
+    before, after = np.random.default_rng(0).gamma(2, size=(2, 30))
+
+    def moved(rows):
+        first, second = before[rows].mean(), after[rows].mean()
+        return 100 * (second / first - 1) if relative else second - first
+
+    found = estimates.change(before, after, CLUSTERS, relative, 300, 5)
+    assert found.interval == pytest.approx(loop(moved, CLUSTERS, 300, 5))
+    assert found.value == pytest.approx(moved(np.arange(30)))
+
+
+def test_a_balanced_accuracy_equals_a_loop_over_resamples():
+    random = np.random.default_rng(0)
+    table = pd.DataFrame({"label": random.integers(0, 2, 30), "predicted": random.integers(0, 2, 30)})
+
+    def accuracy(rows):
+        part = table.iloc[rows]
+        recalls = (part.label == part.predicted).groupby(part.label).mean()
+        return recalls.mean() if len(recalls) == 2 else math.nan
+
+    found = estimates.balanced_accuracy(table.assign(question=CLUSTERS), 300, 5)
+    assert found.interval == pytest.approx(loop(accuracy, CLUSTERS, 300, 5))
+    assert found.value == pytest.approx(accuracy(np.arange(30)))
+
+
+def test_an_interval_is_that_of_scipy_but_for_the_draws():
+    """Of one row per cluster, the cluster bootstrap is the ordinary one."""
+    values = np.random.default_rng(0).normal(size=60)
+    expected = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
+    found = estimates.mean(values, np.arange(60), 20_000, 1)
+    assert found.interval == pytest.approx((expected.low, expected.high), abs=0.01)
+
+
+def test_an_interval_is_wider_where_rows_of_a_cluster_are_alike():
+    alike, mixed = np.repeat([0.0, 1.0] * 4, 50), np.tile([0.0, 1.0], 200)
+    widths = [np.diff(estimates.mean(values, np.repeat(np.arange(8), 50)).ends)[0] for values in (alike, mixed)]
+    assert widths[0] > 0.3 and widths[1] < 0.01
+
+
+@pytest.mark.parametrize("values, clusters", [([0, 1, 1], "aaa"), ([1, 1, 1], "abc")])
+def test_where_resampling_shows_no_spread_there_is_no_interval(values, clusters):
+    found = estimates.mean(np.array(values), np.array(list(clusters)), 100)
+    assert found.interval is None and math.isnan(found.low) and math.isnan(found.high)
+    assert found.ends == (found.value, found.value)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.floats(-1e3, 1e3) | st.just(math.nan)), max_size=40))
+def test_an_interval_lies_within_the_values_and_repeats(rows):
+    clusters, values = np.array([one for one, _ in rows]), np.array([value for _, value in rows], dtype=float)
+    found, again = (estimates.mean(values, clusters, 50) for _ in range(2))
+    kept = values[~np.isnan(values)]
+    assert found.n == len(kept) and str(found) == str(again)
+    if len(kept):
+        slack = 1e-9 * (1 + np.abs(kept).max())
+        assert kept.min() - slack <= found.ends[0] <= found.ends[1] <= kept.max() + slack
+    else:
+        assert math.isnan(found.value) and found.text() == "–"
+
+
+def test_ten_thousand_resamples_of_400_rows_take_well_under_a_second():
+    values, questions = np.tile([0.0, 1.0], 200), np.repeat(np.arange(8), 50)
+    start = time.process_time()
+    estimates.mean(values, questions, 10_000)
+    assert time.process_time() - start < 0.5
+
+
+def test_rows_that_do_not_pair_are_refused():
+    with pytest.raises(CompanionError, match="paired rows.*got 2, 3 and 2"):
+        estimates.change(np.zeros(2), np.zeros(3), np.zeros(2))
+
+
+def test_a_relative_change_from_nothing_is_no_number():
+    assert math.isnan(estimates.change(np.zeros(3), np.ones(3), np.arange(3), relative=True, resamples=10).value)
+
+
+def test_a_balanced_accuracy_is_the_mean_of_the_two_recalls():
+    frame = pd.DataFrame({"label": [0, 0, 0, 0, 1, 1], "predicted": [0, 0, 0, 1, 1, 0], "question": list("aabbab")})
+    expected = balanced_accuracy_score(frame.label, frame.predicted)
+    assert estimates.balanced_accuracy(frame).value == expected
+
+
+def test_a_balanced_accuracy_resamples_whole_questions():
+    """With one right question in four of equal size, resampling it gives the distribution of a binomial share."""
+    rows = [(f"{q}", label, label if q == 0 else 1 - label) for q in range(4) for label in (0, 1) for _ in range(50)]
+    found = estimates.balanced_accuracy(pd.DataFrame(rows, columns=["question", "label", "predicted"]))
+    assert (found.value, found.low, found.high) == (0.25, 0.0, 0.75)
+
+
+# --- patched pairs --------------------------------------------------------------------------------------------------
+
+
+def pairs(prompts: int = 4, answers: int = 6) -> pd.DataFrame:
+    random = np.random.default_rng(0)
+    rows = [
+        (prompt, donor, patched, int(random.random() < (0.3 if patched else 0.6)))
+        for prompt in range(prompts)
+        for donor in range(prompts)
+        for patched in (False, True)
+        for _ in range(answers)
+    ]
+    return pd.DataFrame(rows, columns=["question_id", "donor_id", "patched", "em"])
+
+
+def test_the_change_of_pooled_pairs():
+    table = pairs()
+    found = estimates.relative_change(table, 500, 0)
+    clean, patched = (100 * table[table.patched == one].em.mean() for one in (False, True))
+    assert (found["clean"], found["patched"]) == pytest.approx((clean, patched))
+    assert found["change"] == pytest.approx(100 * (patched / clean - 1))
+    assert found["low"] < found["change"] < found["high"]
+
+
+def test_pairs_of_one_prompt_have_no_interval():
+    found = estimates.relative_change(pairs(prompts=1), 500, 0)
+    assert math.isnan(found["low"]) and math.isnan(found["high"]) and not math.isnan(found["change"])
+
+
+# --- one number -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "given, text",
+    [
+        (Estimate(10.44, 8.2, 15.46), "10.4 % (8.2 to 15.5)"),
+        (Estimate(10.44), "10.4 %"),
+        (Estimate(0.834, 0.8, 0.9, unit="cosine"), "0.83 (0.80 to 0.90)"),
+        (Estimate(12.0, unit="count"), "12"),
+        (Estimate(math.nan), "–"),
+    ],
+)
+def test_text(given, text):
+    assert str(given) == text
+
+
+def test_above_needs_the_whole_interval():
+    one, other = Estimate(5, 4, 6), Estimate(2, 1, 3)
+    assert one.above(other) and not one.above(Estimate(2, 1, 4.5)) and not other.above(one)
+    assert one.above(3.9) and not one.above(4.1) and Estimate(5).above(4.9)
+
+
+def test_a_share_in_percent():
+    found = estimates.rate(VALUES, CLUSTERS, 50)
+    share = estimates.mean(VALUES, CLUSTERS, 50)
+    assert (found.value, found.low, found.high, found.n) == (100 * share.value, 100 * share.low, 100 * share.high, 30)
+    assert found.unit == "percent"
+
+
+@given(st.integers(1, 2000), st.floats(0, 1))
+def test_wilson_interval_agrees_with_scipy(n, share):
+    hits = round(share * n)
+    expected = stats.binomtest(hits, n).proportion_ci(method="wilson")
+    found = estimates.wilson_interval(100 * hits / n, n)
+    assert found == pytest.approx((100 * expected.low, 100 * expected.high), abs=1e-6)
+
+
+def test_rank_correlation_takes_rounding_for_a_tie_and_a_constant_for_none():
+    assert estimates.spearman(np.array([1, 2, 3.0]), np.array([10, 20, 30.0])) == pytest.approx(1)
+    tied = estimates.spearman(np.array([0.1 + 0.2, 0.3, 1]), np.array([1, 1, 2.0]))
+    assert tied == pytest.approx(1)
+    assert math.isnan(estimates.spearman(np.ones(3), np.arange(3.0)))
