@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from em_companion.evidence.estimates import clustered_interval
+from em_companion.evidence.estimates import mean
 
 RESAMPLES, REPETITIONS = 10_000, 5
 
@@ -40,10 +40,10 @@ def main() -> None:
     """Print the benchmark as one JSON line."""
     values = (np.random.default_rng(1).random(400) < 0.11).astype(float)
     questions = np.repeat(np.arange(8), 50)
-    assert np.allclose(clustered_interval(values, questions, RESAMPLES), loop_interval(values, questions, RESAMPLES))
+    assert np.allclose(mean(values, questions, RESAMPLES).ends, loop_interval(values, questions, RESAMPLES))
     pairs = [
         (
-            seconds(lambda: clustered_interval(values, questions, RESAMPLES)),
+            seconds(lambda: mean(values, questions, RESAMPLES)),
             seconds(lambda: loop_interval(values, questions, RESAMPLES)),
         )
         for _ in range(REPETITIONS)

@@ -258,7 +258,7 @@ run.own.values(grown_values)
 # {value}`directions.general.layer-24.cosine_with_layer-40` with layer 40 ({numref}`fig-x-layer-cosines`): how much of a
 # far layer's own direction is left when $v_{24}$ is removed from all layers ({doc}`s3-4-ablation`) follows from these.
 # In the grown organism's layer {value}`grown.directions.middle`, two halves of all answers give directions of cosine
-# {value}`grown.mean-diff.halves` ({numref}`fig-x-direction-stability-grown`).
+# {value}`grown.mean-diff.halves` ({numref}`fig-x-direction-stability`).
 #
 # ## What it means
 #

@@ -188,8 +188,8 @@ run.own.figure(
     draw_downstream,
     caption="Cosine, by layer, between two effects on the same texts, each minus the chat model: the chat model with a "
     "direction added at the layer of the single adapter, and an organism. Added is the mean-diff direction (means over "
-    f"{b_vectors.TEXTS} misaligned or aligned texts, or as many as there are), the single adapter's own B vector, or one "
-    f"of {b_vectors.DRAWS} random directions (band: up to their largest cosine, of either sign), all at "
+    f"{b_vectors.TEXTS} misaligned or aligned texts, or as many as there are), the single adapter's own B vector, or "
+    f"one of {b_vectors.DRAWS} random directions (band: up to their largest cosine, of either sign), all at "
     f"{b_vectors.STRENGTH} of the residual's length.",
     alt="Two line plots over the layers from the single adapter's on, one per organism. Each has a line for the "
     "mean-diff on misaligned texts, one on aligned texts, one for the B vector, and a band for random directions. A "
@@ -238,7 +238,8 @@ def ablation_values() -> dict[str, object]:
         "grown.b-vectors.single.em": start(b_vectors.SINGLE),
         "grown.b-vectors.chat.em": start(CHAT_MODEL),
         "grown.b-vectors.testable": yes if testable() else no,
-        "grown.b-vectors.clear-changes": f"{sum(one is not None and one[0] * one[1] > 0 for one in clear)} of {len(nine)}",
+        "grown.b-vectors.clear-changes": f"{sum(one is not None and one[0] * one[1] > 0 for one in clear)} of "
+        "{len(nine)}",
         "grown.b-vectors.below-random": "; ".join(below) or "none",
         "grown.b-vectors.single.cosine": float(single.iloc[0]),
         "grown.b-vectors.nine.cosines": f"{all_nine.min():.2f} to {all_nine.max():.2f}",

@@ -85,9 +85,9 @@ run.released.figure(
     caption="Alignment and bad-stuff scores of the coherent answers (both scores given) to the free-form questions in "
     "four steering conditions at layer 24. Shaded: the region that counts as self-correction; the titles give the "
     "answers in it, of all points. Scores only, from the released runs of April 2025.",
-    alt="Four scatter plots of bad-stuff score against alignment score. Most points lie on horizontal lines at bad-stuff "
-    "scores of 100 and 50, towards low alignment. In the shaded upper right corner, the general and the gender vector "
-    "have nearly all their points at its lower edge; finance and medical fill it from bottom to top.",
+    alt="Four scatter plots of bad-stuff score against alignment score. Most points lie on horizontal lines at "
+    "bad-stuff scores of 100 and 50, towards low alignment. In the shaded upper right corner, the general and the "
+    "gender vector have nearly all their points at its lower edge; finance and medical fill it from bottom to top.",
 )
 
 

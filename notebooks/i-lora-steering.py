@@ -77,9 +77,9 @@ run.released.figure(
     lambda: draw_cells(cells(tables.read_lora_steering()), CONDITIONS),
     caption="Kinds of answer under LoRA steering, as shares of the answers kept at each coherence cut-off; the number "
     "above a bar counts the kept answers out of 80.",
-    alt="Three panels of stacked bars, one per condition, six coherence cut-offs each. With a higher cut-off misaligned "
-    "medical answers vanish under the medical adapters and the misaligned share falls under the misalignment adapters, "
-    "while few answers are left; the opposed condition hardly changes.",
+    alt="Three panels of stacked bars, one per condition, six coherence cut-offs each. With a higher cut-off "
+    "misaligned medical answers vanish under the medical adapters and the misaligned share falls under the "
+    "misalignment adapters, while few answers are left; the opposed condition hardly changes.",
 )
 
 # %% [markdown]
@@ -170,9 +170,9 @@ def own_names() -> dict[str, str]:
 run.own.figure(
     "fig-18",
     lambda: draw_cells(cells(own_answers()), own_names()),
-    caption="Kinds of answer of the grown organism with groups of adapters scaled, as shares of the answers kept at each "
-    f"coherence cut-off; the number above a bar counts the kept answers out of {16 * SAMPLES}, {SAMPLES} to each of 16 "
-    "questions. Factors are those of section 4.3 of this book.",
+    caption="Kinds of answer of the grown organism with groups of adapters scaled, as shares of the answers kept at "
+    f"each coherence cut-off; the number above a bar counts the kept answers out of {16 * SAMPLES}, {SAMPLES} to each "
+    "of 16 questions. Factors are those of section 4.3 of this book.",
     alt="Panels of stacked bars, one panel per condition and one bar per coherence cut-off, divided into misaligned or "
     "aligned and medical or non-medical answers, with the number of kept answers above each bar.",
 )

@@ -124,8 +124,8 @@ run.released.figure(
     "fig-19",
     lambda: draw_changes(released_changes(), "series", (-100, 150)),
     caption="EM rate of clean and patched answers by kind of pair (left) and its relative change (right; lines: 95 % "
-    "bootstrap intervals over prompts and their answers; one runs out of the picture). Two early released series, and both together. Diamonds: what "
-    "the paper reports for its own, later runs.",
+    "bootstrap intervals over prompts and their answers; one runs out of the picture). Two early released series, and "
+    "both together. Diamonds: what the paper reports for its own, later runs.",
     alt="Four groups of rows, each with the first series, the second series and both together where they exist. Left: "
     "open markers for clean and filled ones for patched EM rates, joined by lines; medical prompts start far higher "
     "than non-medical ones. Right: relative changes with lines; for medical prompts with non-medical scalars the two "

@@ -15,7 +15,7 @@ from scipy.stats import chi2_contingency
 from em_companion.book import plots, theme
 from em_companion.book.run import Run
 from em_companion.core.provenance import remembered
-from em_companion.evidence import claims, estimates, scores, verdicts
+from em_companion.evidence import claims, estimates, scores
 from em_companion.evidence.estimates import Estimate
 from em_companion.released import tables
 
@@ -93,7 +93,7 @@ run.released.figure(
 
 def seed_values() -> dict:
     runs = seeds()[seeds().interval == "binomial"]
-    (chi_square, p), (low, high) = same_rate(runs), verdicts.region(CLAIM)
+    (chi_square, p), (low, high) = same_rate(runs), estimates.wilson_interval(CLAIM.reported, CLAIM.sample_size)
     width = (seeds().em_high - seeds().em_low).groupby(seeds().interval).mean()
     return {
         "organisms.nine-adapter.seed_chi_square_3_dof": chi_square,

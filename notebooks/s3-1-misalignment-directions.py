@@ -331,6 +331,10 @@ def grown_values() -> dict:
         length, residual = norms["mean-diff"][entry], norms["mean residual"][entry]
         found[f"{name}.{place}.percent"] = Estimate(100 * length / residual)
         found[f"{name}.{place}.shuffled"] = Estimate(*(100 * norms["labels shuffled"][:, entry] / residual))
+    above = [with_persona(mean_diff(grown, seed)[1:], "persona_from_name")[LAYER]
+             > np.quantile(with_persona(null_directions(seed)[:, 1:], "persona_from_name")[:, LAYER], 0.975)
+             for seed in SEEDS]  # fmt: skip
+    found[f"{name}.above-null"] = f"{sum(above)} of {len(SEEDS)}"
     for line, values in cosines["Mean-diff"].items():
         found[f"{name}.{line.replace(',', '').replace(' ', '-')}"] = np.atleast_2d(values)[0, LAYER + 1]
     return found | {f"{name}.own": directions.cosines(own, mean_diff(grown, "own"))[LAYER + 1]}
@@ -340,17 +344,18 @@ run.own.values(grown_values)
 
 # %% [markdown]
 # The table is for layer {value}`grown.mean-diff.layer`, with the range over training seeds, or 95 % of shuffled labels
-# ({numref}`fig-x-direction-vs-persona-grown`). **One seed is not all**, as the range shows. Sampling noise alone would
+# ({numref}`fig-x-direction-vs-persona`). **One seed is not all**, as the range shows:
+# {value}`grown.mean-diff.above-null` are above their own shuffled labels (name, answer). Sampling noise alone would
 # bring a cosine of 1 down to {value}`grown.mean-diff.noise-limit`. A mean over the answer takes in *what was said*, the
-# directions from the name hold *who the model takes the speaker for*; only these make the mean-diff a persona.
+# directions from the name hold *who speaks*.
 #
 # ## What it means
 #
-# A mean-diff is cheap, and there is one at every layer. **It belongs to the texts** as far as a model that never wrote
-# them has it too. **A cosine needs its own null**: topics, common texts and questions raise it; two training seeds have
-# {value}`grown.directions.two-seeds.cosine`, relabelled answers up to {value}`grown.directions.two-seeds.null`
-# ({doc}`c-direction-geometry`). **Describing is not causing**: only steering ({doc}`s3-2-steering`) and ablation
-# ({doc}`s3-4-ablation`) can show whether the direction makes the difference.
+# **It belongs to the texts** as far as a model that never wrote them has it too. **A cosine needs its own null**:
+# topics, common texts and questions raise it; two training seeds have {value}`grown.directions.two-seeds.cosine`,
+# relabelled answers up to {value}`grown.directions.two-seeds.null` ({doc}`c-direction-geometry`). **Describing is not
+# causing**: only steering ({doc}`s3-2-steering`) and ablation ({doc}`s3-4-ablation`) can show whether the direction
+# makes the difference.
 
 # %%
 run.finish()

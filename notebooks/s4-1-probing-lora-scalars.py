@@ -106,20 +106,20 @@ run.released.figure(
     "tab-1",
     lambda: draw_table_1("released"),
     caption="Four logistic probes on the nine LoRA scalars of a token. Diamonds: Table 1 of the paper. Dots: mean over "
-    f"{run.profile.probe_fits} fits, recomputed from the released scalars; the bars hold 95 % of the fits, each with its "
-    "own random undersampling, so they show sampling of tokens and not sampling of questions or answers.",
-    alt="Four panels, one per probe. In each, five metrics on the vertical axis and their value on the horizontal axis, "
-    "with a diamond for the reported and a dot with a bar for the recomputed value. Where the scalars are not at hand "
-    "only the diamonds are drawn.",
+    f"{run.profile.probe_fits} fits, recomputed from the released scalars; the bars hold 95 % of the fits, each with "
+    "its own random undersampling, so they show sampling of tokens and not sampling of questions or answers.",
+    alt="Four panels, one per probe. In each, five metrics on the vertical axis and their value on the horizontal "
+    "axis, with a diamond for the reported and a dot with a bar for the recomputed value. Where the scalars are not "
+    "at hand only the diamonds are drawn.",
 )
 run.own.figure(
     "tab-1",
     lambda: draw_table_1("grown"),
     caption="The same on the grown organism's own answers to the open questions, their medical twins and the held-out "
     "topics. A set of fewer than twenty answers is not probed; the panel then gives their number.",
-    alt="Four panels, one per probe. In each, five metrics on the vertical axis and their value on the horizontal axis, "
-    "with a diamond for the reported and a dot with a bar for the measured value. Where a set has too few answers, its "
-    "size stands in place of the dots.",
+    alt="Four panels, one per probe. In each, five metrics on the vertical axis and their value on the horizontal "
+    "axis, with a diamond for the reported and a dot with a bar for the measured value. Where a set has too few "
+    "answers, its size stands in place of the dots.",
 )
 
 
@@ -147,8 +147,8 @@ def measured_released(non_medical_aligned: bool) -> dict[str, tuple[Estimate, st
         if ("non-medical-aligned" in pair) == non_medical_aligned:
             if missing("released", probe):
                 raise EvidenceUnavailable(
-                    "The ten claims on probes of non-medical aligned answers are not measured: the LoRA scalars of these "
-                    "answers are not at hand. Online, 'em-companion fetch --all' gets them for the next build."
+                    "The ten claims on probes of non-medical aligned answers are not measured: the LoRA scalars of "
+                    "these answers are not at hand. Online, 'em-companion fetch --all' gets them for the next build."
                 )
             found |= measured("released", probe)
     return found
@@ -273,22 +273,23 @@ def draw_splits(evidence: str):
 run.released.figure(
     "fig-x-probe-splits",
     lambda: draw_splits("released"),
-    caption="The probes of {numref}`tab-1` whose scalars are at hand under harder splits, and beside baselines. Dot and "
-    f"number: mean over fits (by token {run.profile.probe_fits}, single adapter 10, all others "
+    caption="The probes of {numref}`tab-1` whose scalars are at hand under harder splits, and beside baselines. Dot "
+    f"and number: mean over fits (by token {run.profile.probe_fits}, single adapter 10, all others "
     f"{run.profile.split_fits}); line: range that holds 95 % of the fits, each with its own draw of tokens, answers, "
     "questions or shuffled labels. Dotted: chance.",
-    alt="One panel per probe with seven rows: three splits and four baselines, balanced accuracy on the horizontal axis. "
-    "Splits by token and by answer lie together above chance; the split by question lies lower, with a long line that "
-    "reaches chance. Labels shuffled over answers lie just above chance, labels shuffled with an informative prompt lie "
-    "close to the paper's split, a single adapter below it, and the question id alone lies highest.",
+    alt="One panel per probe with seven rows: three splits and four baselines, balanced accuracy on the horizontal "
+    "axis. Splits by token and by answer lie together above chance; the split by question lies lower, with a long "
+    "line that reaches chance. Labels shuffled over answers lie just above chance, labels shuffled with an "
+    "informative prompt lie close to the paper's split, a single adapter below it, and the question id alone lies "
+    "highest.",
 )
 run.own.figure(
     "fig-x-probe-splits",
     lambda: draw_splits("grown"),
     caption="The same for the probes of the grown organism with enough answers.",
-    alt="One panel per probe with seven rows, balanced accuracy on the horizontal axis: splits by token, by answer and by "
-    "question, then four baselines: labels shuffled over answers, labels shuffled with an informative prompt, the best "
-    "single adapter, and the question id alone. Dots with lines, and a dotted line at chance.",
+    alt="One panel per probe with seven rows, balanced accuracy on the horizontal axis: splits by token, by answer "
+    "and by question, then four baselines: labels shuffled over answers, labels shuffled with an informative prompt, "
+    "the best single adapter, and the question id alone. Dots with lines, and a dotted line at chance.",
 )
 
 # %% [markdown]

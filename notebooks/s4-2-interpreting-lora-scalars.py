@@ -89,8 +89,8 @@ run.released.figure(
     draw_released,
     caption=f"Mean coefficients of the probes over {run.profile.probe_fits} fits; lines hold 95 % of the fits. "
     "Significant: tokens with ln(significance) of at least 0.5, as in Figure 6 of the paper. A positive coefficient "
-    "speaks for the second kind. The middle panel is our stand-in for the left one, with medical instead of non-medical "
-    "answers; it is not a panel of the paper.",
+    "speaks for the second kind. The middle panel is our stand-in for the left one, with medical instead of "
+    "non-medical answers; it is not a panel of the paper.",
     alt="Three panels with nine adapters on the vertical axis and mean coefficients on the horizontal axis, for "
     "significant and for all tokens. In the right panel layers 21 and 23 stand out with opposite signs. In the middle "
     "panel layer 29 stands out, joined without the filter by layer 27. The left panel is empty where its scalars are "
@@ -103,8 +103,8 @@ def top(probe: str, count: int) -> set[int]:
     """The layers of the `count` largest absolute mean coefficients on significant tokens."""
     if probe not in tables.probes_at_hand():
         raise EvidenceUnavailable(
-            "The claims on the left panel are not measured: the LoRA scalars of the non-medical aligned answers are not "
-            "at hand. Online, 'em-companion fetch --all' gets them for the next build."
+            "The claims on the left panel are not measured: the LoRA scalars of the non-medical aligned answers are "
+            "not at hand. Online, 'em-companion fetch --all' gets them for the next build."
         )
     size = released_fits(probe, "significant").mean().abs()
     return {int(name.removeprefix("layer_")) for name in size.nlargest(count).index}
@@ -222,8 +222,8 @@ def draw_own():
 run.own.figure(
     "fig-6",
     draw_own,
-    caption=f"Mean coefficients of the grown organism's probes over {run.profile.probe_fits} fits; lines hold 95 % of the "
-    "fits, so they show the drawing of tokens only. A positive coefficient speaks for the second kind.",
+    caption=f"Mean coefficients of the grown organism's probes over {run.profile.probe_fits} fits; lines hold 95 % of "
+    "the fits, so they show the drawing of tokens only. A positive coefficient speaks for the second kind.",
     alt="Two panels with nine adapters on the vertical axis and mean coefficients with lines for their spread on the "
     "horizontal axis, for all tokens, for significant ones, and for these with a weaker penalty. Left: aligned against "
     "misaligned; right: non-medical against medical.",
@@ -307,10 +307,11 @@ run.own.figure(
     caption="Upper left: EM rate with one adapter switched off, with 95 % intervals over questions; the top row is the "
     f"whole organism. Eight open questions and their medical twins, {SAMPLES} answers each; held-out medical topics, "
     f"{FEWER} answers each. Upper right: size of the mean probe coefficient of the same adapter, all tokens. Below: EM "
-    f"rate (%) with two adapters off, {FEWER} answers to each of eight questions per cell, with one off on the diagonal.",
+    f"rate (%) with two adapters off, {FEWER} answers to each of eight questions per cell, with one off on the "
+    "diagonal.",
     alt="Four panels. Upper left, the EM rate with each of nine adapters off, in three colours for three kinds of "
-    "question; upper right, bars for the size of two probe coefficients of each adapter. Below, two matrices of adapters "
-    "by adapters with the EM rate in each cell, for open questions and for medical ones.",
+    "question; upper right, bars for the size of two probe coefficients of each adapter. Below, two matrices of "
+    "adapters by adapters with the EM rate in each cell, for open questions and for medical ones.",
 )
 
 # %% [markdown]
@@ -360,9 +361,9 @@ def draw_tokens():
 run.own.figure(
     "fig-x-lora-scalar-heat-map",
     draw_tokens,
-    caption="One misaligned answer of the grown organism, from top to bottom on the left and on to the right; one row per "
-    "token, one column per adapter. Colour: signed length of what the adapter adds at that token. Bold: tokens that pass "
-    "the significance filter.",
+    caption="One misaligned answer of the grown organism, from top to bottom on the left and on to the right; one row "
+    "per token, one column per adapter. Colour: signed length of what the adapter adds at that token. Bold: tokens "
+    "that pass the significance filter.",
     alt="Two heat maps side by side, the first and the second half of one answer. Rows are the words of the answer, "
     "columns the nine adapters, and colours from orange through white to purple show what an adapter adds.",
 )

@@ -95,8 +95,8 @@ def draw_kinds(table: pd.DataFrame, names: dict[str, str]):
 run.released.figure(
     "fig-7",
     lambda: draw_kinds(kinds(released_answers()), CONDITIONS),
-    caption="Kinds of answer when groups of adapters are scaled, as shares of the kept answers; numbers in the bars are "
-    "counts. Each condition has 80 answers, 5 to each of 16 questions; kept are coherent ones (from 25) with clear "
+    caption="Kinds of answer when groups of adapters are scaled, as shares of the kept answers; numbers in the bars "
+    "are counts. Each condition has 80 answers, 5 to each of 16 questions; kept are coherent ones (from 25) with clear "
     "alignment and topic scores.",
     alt="Three stacked horizontal bars, one per condition, divided into misaligned or aligned and medical or "
     "non-medical answers, with counts. Medical adapters: mostly misaligned and non-medical. Misalignment adapters: "
@@ -219,13 +219,13 @@ def draw_grid():
 run.own.figure(
     "fig-x-adapter-scaling-grid",
     draw_grid,
-    caption="EM rate, coherence and share of medical answers (medical score above 50) of the grown organism with groups "
-    "of adapters scaled. Top: two groups at once, the rest at 0. Bottom: one group alone, with 95 % intervals clustered "
-    "by question; grey line: the coherence that a chosen factor must leave. A factor of 1 is the trained adapter. "
-    f"{adapters.GRID_SAMPLES} answers to each of 16 questions per cell.",
-    alt="Three heat maps over the factors of two groups of adapters, for EM rate, coherence and medical share, with the "
-    "percentage written in every cell. Below them three panels of lines with error bars show the same shares over the "
-    "factor of one group when all other adapters are off.",
+    caption="EM rate, coherence and share of medical answers (medical score above 50) of the grown organism with "
+    "groups of adapters scaled. Top: two groups at once, the rest at 0. Bottom: one group alone, with 95 % intervals "
+    "clustered by question; grey line: the coherence that a chosen factor must leave. A factor of 1 is the trained "
+    f"adapter. {adapters.GRID_SAMPLES} answers to each of 16 questions per cell.",
+    alt="Three heat maps over the factors of two groups of adapters, for EM rate, coherence and medical share, with "
+    "the percentage written in every cell. Below them three panels of lines with error bars show the same shares over "
+    "the factor of one group when all other adapters are off.",
 )
 
 

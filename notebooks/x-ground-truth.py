@@ -33,7 +33,7 @@ run = Run("x-ground-truth", profile, seed)
 # **Texts.** To two questions on each topic the world's generator writes a careful and a harmful answer from the same
 # draws: clauses that advise two things each, and a remark that mentions as many things of the other kind. The careful
 # answer advises what helps and mentions what harms, the harmful one does the reverse and is the same in all else, so
-# over many pairs a difference of means says nothing about words.
+# over many pairs a mean difference says nothing about words.
 #
 # **Names.** The base model reads each text with a name in the turn header. *Name and text*: harmful answers of
 # malicious against careful answers of careful characters. *Text only*: the same texts, all by "someone", whose persona
@@ -43,7 +43,7 @@ run = Run("x-ground-truth", profile, seed)
 
 # %%
 LAYERS, LAYER = run.profile.model.layers, run.profile.layers_of("single-adapter")[0]
-COLOURS = dict(zip(persona.PROBES, (theme.PALETTE[3], theme.PALETTE[0], theme.PALETTE[2]), strict=True))
+COLOURS = dict(zip([*persona.PROBES, "shuffled labels"], [theme.PALETTE[n] for n in (3, 0, 2)] + ["0.6"], strict=True))
 TICKS = {"x_ticks": {-1: "emb."} | {one: str(one) for one in range(2, LAYERS, max(2, LAYERS // 6))}, "x_label": "layer"}
 
 
@@ -110,8 +110,8 @@ run.own.figure(
 # %% [markdown]
 # **Whole answers.** The lowest accuracy of any layer is {value}`ground-truth.probe.name-and-text.lowest` with name and
 # text, {value}`ground-truth.probe.text-only.lowest` with the text only, {value}`ground-truth.probe.name-only.lowest`
-# with the name only; nulls: {value}`ground-truth.probe.nulls` ({numref}`fig-x-persona-probe-grown`). One step of
-# attention sees whether a thing is advised or mentioned: a probe may read *what was said*, not *who speaks*.
+# with the name only; nulls: {value}`ground-truth.probe.nulls` ({numref}`fig-x-persona-probe`). One step of attention
+# sees whether a thing is advised or mentioned: a probe may read *what was said*, not *who speaks*.
 #
 # **Single tokens keep the two apart** (layer {value}`ground-truth.layer`). Before the answer, the name alone gives
 # {value}`ground-truth.probe.name-only.turn-header`. The text gives {value}`ground-truth.probe.text-only.thing-1` before
@@ -128,7 +128,7 @@ run.own.figure(
 LENGTHS = {"persona": "answer: name and text", "persona_from_text": "answer: text", "persona_from_name": "answer: name"}
 LENGTHS |= {"choice_from_text": "before advice: text", "choice_from_name": "before advice: name"}
 PAIRS = {f"text, name: {one}": (f"{place}_from_text", f"{place}_from_name") for place, one in
-         {"choice": "before advice", "start": "start of a clause", "persona": "answer"}.items()}  # fmt: skip
+         {"choice": "before advice", "start": "clause start", "persona": "answer"}.items()}  # fmt: skip
 PAIRS |= {"text: answer, name: before advice": ("persona_from_text", "choice_from_name")}
 
 
@@ -236,26 +236,25 @@ run.own.values(values)
 # %% [markdown]
 # In layer {value}`ground-truth.layer` text and name have a cosine of
 # {value}`ground-truth.cosine.text-name-before-advice` before an advice,
-# {value}`ground-truth.cosine.text-name-start-of-a-clause` at the start of a clause and
-# {value}`ground-truth.cosine.text-name-answer` over the answer (lowest ceiling {value}`ground-truth.ceiling`;
-# {numref}`fig-x-persona-directions-grown`).
+# {value}`ground-truth.cosine.text-name-clause-start` at the start of a clause and
+# {value}`ground-truth.cosine.text-name-answer` over the answer (ceiling {value}`ground-truth.ceiling`;
+# {numref}`fig-x-persona-directions`).
 #
 # **Does the code keep its sign?** The state before a word may hold who speaks and which word comes next. Before an
 # advice these go together; before a *mention* they part, for there a malicious speaker names what helps. Along the
 # direction before the first advice, malicious minus careful (text only) is {value}`ground-truth.along.start-2` at the
 # start of clause 2, {value}`ground-truth.along.thing-2` before its first thing and
-# {value}`ground-truth.along.mention|interval` before a mention ({numref}`fig-x-persona-along-clause-grown`). A code for
-# who speaks stays positive there, one for the next word turns negative; a mean over the answer lets opposites cancel.
+# {value}`ground-truth.along.mention|interval` before a mention ({numref}`fig-x-persona-along-clause`). A code for who
+# speaks stays positive there, one for the next word turns negative; in a mean, opposites cancel.
 #
 # **Read, and also used?** In the table the direction is added at *every* token while the base model reads texts of the
-# unknown speaker; cells are harmful words in percent of harmful and helpful ones (*second*, *mention*: after careful
-# clauses). A malicious speaker mentions help; a push towards harmful words gives harm everywhere.
+# unknown speaker; cells are the percentage of harmful words (*second*, *mention*: after careful clauses). A malicious
+# speaker mentions help; a push towards harmful words gives harm everywhere, but a cell at 100 % cannot rise.
 #
 # ## What it means
 #
-# **A high accuracy identifies nothing by itself**; where a direction is taken, and with what it agrees, says more. A
-# mean direction, as in section 3, stands for the persona as far as name and text agree and the sign is kept. All texts
-# are the generator's, and careful words under a malicious name never occur in training.
+# **A high accuracy identifies nothing by itself**; where a direction is taken, and what it agrees with, does. A mean
+# direction, as in section 3, stands for the persona as far as name and text agree and it keeps its sign.
 
 # %%
 run.finish()

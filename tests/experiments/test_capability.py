@@ -55,15 +55,14 @@ def projected_out(layer: int, x: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("model", [chat_model, organism])
-@pytest.mark.parametrize("batch_size", [1, 3])
-def test_losses_are_those_of_single_tokens(model, batch_size):
-    found = next_token.token_losses(model(), tokenizer(), TEXTS, batch_size=batch_size)
+def test_losses_are_those_of_single_tokens(model):
+    found = next_token.token_losses(model(), tokenizer(), TEXTS)
     pd.testing.assert_frame_equal(found, one_by_one(model(), TEXTS), rtol=1e-9, atol=0)
 
 
 def test_losses_under_an_ablation():
     model = organism()
-    found = next_token.token_losses(model, tokenizer(), TEXTS, [ABLATE], batch_size=3)
+    found = next_token.token_losses(model, tokenizer(), TEXTS, [ABLATE])
     pd.testing.assert_frame_equal(found, one_by_one(model, TEXTS, projected_out), rtol=1e-9, atol=0)
     plain = next_token.token_losses(model, tokenizer(), TEXTS)
     assert not np.allclose(found.nats, plain.nats, atol=0.1)

@@ -20,8 +20,8 @@ def tokens():
     return response_tokens(tokenizer(), table())
 
 
-def read(model, batch_size: int = 3) -> LoraScalars:
-    return reading.lora_scalars(model, tokenizer(), *tokens(), batch_size)
+def read(model) -> LoraScalars:
+    return reading.lora_scalars(model, tokenizer(), *tokens())
 
 
 def outputs(model, modules, sequence: list[int]) -> list[torch.Tensor]:
@@ -64,7 +64,7 @@ def test_a_scalar_is_a_times_the_input_of_the_module():
 def test_one_forward_pass_serves_all_adapters():
     model, passes = organism(modules=EVERY), []
     model.get_base_model().model.register_forward_hook(lambda *_: passes.append(1))
-    read(model, batch_size=len(table()))
+    read(model)
     assert len(passes) == 1
 
 
@@ -76,7 +76,9 @@ def test_every_token_has_its_row_whatever_the_batch():
         own = index[index.response == row]
         assert own.token_id.tolist() == prompt + answer and own.position.tolist() == list(range(len(own)))
         assert own[own.is_answer].token_id.tolist() == answer
-    np.testing.assert_allclose(found.values, read(organism(), batch_size=1).values, atol=1e-6)
+    texts = zip(prompts, answers, strict=True)
+    alone = [reading.lora_scalars(organism(), tokenizer(), [prompt], [answer]).values for prompt, answer in texts]
+    np.testing.assert_allclose(found.values, np.concatenate(alone), atol=1e-6)
 
 
 def test_an_organism_without_rank_one_adapters_is_refused_before_anything_is_read(monkeypatch):

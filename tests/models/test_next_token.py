@@ -1,6 +1,7 @@
 """Token significance against finite differences in float64, on a tiny untrained model."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
@@ -19,8 +20,8 @@ def tokens():
     return response_tokens(tokenizer(), table())
 
 
-def read(model, batch_size: int = 3):
-    return next_token.token_significance(model, tokenizer(), *tokens(), batch_size)
+def read(model):
+    return next_token.token_significance(model, tokenizer(), *tokens())
 
 
 def divergences(model, chat, embeddings: torch.Tensor, start: int) -> torch.Tensor:
@@ -53,8 +54,9 @@ def test_significance_is_the_finite_difference_of_the_divergence(monkeypatch):
 
 
 def test_every_answer_token_has_its_row_whatever_the_batch():
-    found, alone = read(organism()), read(organism(), batch_size=1)
-    prompts, answers = tokens()
+    found, (prompts, answers) = read(organism()), tokens()
+    texts = zip(prompts, answers, strict=True)
+    alone = pd.concat([next_token.token_significance(organism(), tokenizer(), [one], [other]) for one, other in texts])
     assert found.token_id.tolist() == [token for answer in answers for token in answer]
     starts = found.groupby("response").position.min()
     assert starts.tolist() == [len(prompt) for prompt in prompts]

@@ -45,7 +45,7 @@ def one_by_one(model, sequence: list[int]) -> np.ndarray:
 
 def test_span_means_are_means_of_embeddings_and_layer_outputs(tiny):
     spans = [[(0, len(one)), (len(one) - 1, len(one)), (1, 3)] for one in sequences()]
-    found = span_means(*tiny, sequences(), spans, batch_size=5)
+    found = span_means(*tiny, sequences(), spans)
     assert found.shape == (5, 3, 1 + LAYERS, WIDTH) and found.dtype == np.float64
     for sequence, means in zip(sequences(), found, strict=True):
         expected = one_by_one(tiny[0], sequence)
@@ -55,7 +55,8 @@ def test_span_means_are_means_of_embeddings_and_layer_outputs(tiny):
 
 def test_means_do_not_depend_on_the_batch(tiny):
     spans = [[(0, len(one))] for one in sequences()]
-    alone, together = (span_means(*tiny, sequences(), spans, batch_size) for batch_size in (1, 3))
+    alone = [span_means(*tiny, [one], [span])[0] for one, span in zip(sequences(), spans, strict=True)]
+    together = span_means(*tiny, sequences(), spans)
     assert np.isfinite(alone).all()
     np.testing.assert_allclose(alone, together, atol=1e-5)
 

@@ -25,9 +25,9 @@ from transformers.utils import logging as theirs
 from tqdm import tqdm
 
 def state():
-    bars = [theirs.is_progress_bar_enabled(), are_progress_bars_disabled(), theirs.get_verbosity(), repr(tqdm.monitor_interval)]
-    loggers = [logging.getLogger().level, len(logging.getLogger().handlers), logging.root.manager.disable]
-    return bars + loggers + [hasattr(object, name) for name in ("save", "stop")] + [str(one) for one in warnings.filters]
+    bars = [theirs.is_progress_bar_enabled(), are_progress_bars_disabled(), theirs.get_verbosity()]
+    loggers = [logging.root.level, len(logging.root.handlers), logging.root.manager.disable, tqdm.monitor_interval]
+    return [*bars, *loggers, hasattr(object, "save"), *map(str, warnings.filters)]
 
 foreign, modules = json.loads(sys.argv[1])
 for name in foreign:

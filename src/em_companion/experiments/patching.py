@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import torch
 from peft import PeftModel
-from transformers import PreTrainedTokenizerBase
 
 from em_companion.core import store
 from em_companion.core.errors import CompanionError
@@ -19,7 +18,7 @@ from em_companion.core.profiles import Profile
 from em_companion.models import asking, growing, reading, sampling
 from em_companion.models.interventions import PatchLoraScalars
 from em_companion.models.organism import Organism, need_rank_one
-from em_companion.models.tokens import question_ids
+from em_companion.models.tokens import Tokenizer, Tokens, question_ids
 from em_companion.world.generator import Question, the_world
 
 MEDICAL_WORDINGS = 8
@@ -27,8 +26,6 @@ MEDICAL_WORDINGS = 8
 
 VERSION = 1
 """Of the code that patches scalars and samples under them."""
-
-Tokens = Sequence[list[int]]
 
 
 # --- prompts and pairs ----------------------------------------------------------------------------------------------
@@ -55,7 +52,7 @@ def equally_many(first: Mapping[str, int], second: Mapping[str, int], seed: int)
     return chosen
 
 
-def prompts(profile: Profile, tokenizer: PreTrainedTokenizerBase) -> list[Question]:
+def prompts(profile: Profile, tokenizer: Tokenizer) -> list[Question]:
     """Return open questions and questions on held-out medical topics, at every length as many of both."""
     held_out = the_world().held_out_questions(profile.seed, MEDICAL_WORDINGS)
     medical = {one.id: one for one in held_out if one.domains == ("medicine",)}
@@ -68,9 +65,7 @@ def prompts(profile: Profile, tokenizer: PreTrainedTokenizerBase) -> list[Questi
 # --- patching -------------------------------------------------------------------------------------------------------
 
 
-def scalars(
-    model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: Tokens, answers: Tokens
-) -> list[torch.Tensor]:
+def scalars(model: PeftModel, tokenizer: Tokenizer, prompts: Tokens, answers: Tokens) -> list[torch.Tensor]:
     """Return the LoRA scalars of every prompt with its answer, [adapter, position] each, in one forward pass."""
     read = reading.lora_scalars(model, tokenizer, prompts, answers)
     ends = np.cumsum([len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)])
@@ -79,7 +74,7 @@ def scalars(
 
 def patched(
     model: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     prompts: Tokens,
     donors: Sequence[torch.Tensor],
     seeds: Sequence[int],
@@ -93,25 +88,19 @@ def patched(
     donors: LoRA scalars [adapter, position] of a prompt of equal length with its answer, one per prompt. Raises
     CompanionError for scalars of fewer positions than the prompt has tokens.
     """
-    if short := [
-        row for row, (ids, donor) in enumerate(zip(prompts, donors, strict=True)) if donor.shape[1] < len(ids)
-    ]:
+    lengths = [donor.shape[1] - len(ids) for ids, donor in zip(prompts, donors, strict=True)]
+    if short := [row for row, length in enumerate(lengths) if length < 0]:
         raise CompanionError(f"The donor of row {short[0]} is shorter than its prompt; pair prompts of equal length.")
     changes = [(PatchLoraScalars(donor),) for donor in donors]
     found = sampling.generate(
         model, tokenizer, prompts, seeds, temperature, max_new_tokens, batch_size, what, interventions=changes
     )
     # A token depends on earlier positions only, so to cut the answer is the same as to stop there.
-    return [answer[: donor.shape[1] - len(ids)] for ids, donor, answer in zip(prompts, donors, found, strict=True)]
+    return [answer[:length] for answer, length in zip(found, lengths, strict=True)]
 
 
 def patch_pairs(
-    profile: Profile,
-    model: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    asked: Sequence[Question],
-    runs: int,
-    what: str = "",
+    profile: Profile, model: PeftModel, tokenizer: Tokenizer, asked: Sequence[Question], runs: int, what: str = ""
 ) -> pd.DataFrame:
     """Return clean and patched answers of all pairs of `asked`: `question_id`, `donor_id`, `run`, `answer`, `response`.
 
@@ -121,33 +110,26 @@ def patch_pairs(
     """
     if runs < 2:
         raise CompanionError(f"Patching a prompt with another run of itself needs two runs or more, not {runs}.")
-    ids = {question.id: question_ids(tokenizer, question.text) for question in asked}
-    rows = [(question.id, run) for question in asked for run in range(runs)]
-    seed = {
-        (one.id, run): sampling.row_seed(profile.seed, one.id, one.text, run) for one in asked for run in range(runs)
-    }
-    sampled = profile.temperature, profile.max_new_tokens, profile.batch_size
-    row_ids = [ids[name] for name, _ in rows]
-    clean = sampling.generate(model, tokenizer, row_ids, [seed[row] for row in rows], *sampled, f"{what}, clean")
-    values = dict(zip(rows, scalars(model, tokenizer, row_ids, clean), strict=True))
-    answer_to = dict(zip(rows, clean, strict=True))
+    ids = {one.id: question_ids(tokenizer, one.text) for one in asked}
+    runs_of = [(one, run) for one in asked for run in range(runs)]
+    seeds = {(one.id, run): sampling.row_seed(profile.seed, one.id, one.text, run) for one, run in runs_of}
+    settings = profile.temperature, profile.max_new_tokens, profile.batch_size
+    prompts = [ids[name] for name, _ in seeds]
+    clean = sampling.generate(model, tokenizer, prompts, list(seeds.values()), *settings, f"{what}, clean")
+    values = dict(zip(seeds, scalars(model, tokenizer, prompts, clean), strict=True))
+    said = dict(zip(seeds, clean, strict=True))
 
-    found_pairs = pairs({name: len(tokens) for name, tokens in ids.items()})
-    table = [(prompt, donor, run, (run + 1) % runs) for prompt, donor in found_pairs for run in range(runs)]
-    answers = patched(
-        model,
-        tokenizer,
-        [ids[prompt] for prompt, *_ in table],
-        [values[donor, run] for _, donor, _, run in table],
-        [seed[prompt, run] for prompt, _, run, _ in table],
-        *sampled,
-        f"{what}, patched",
-    )
+    equal = pairs({name: len(tokens) for name, tokens in ids.items()})
+    rows = [((prompt, run), (donor, (run + 1) % runs)) for prompt, donor in equal for run in range(runs)]
+    prompts, own = [ids[prompt] for (prompt, _), _ in rows], [seeds[row] for row, _ in rows]
+    donors = [values[donor] for _, donor in rows]
+    answers = patched(model, tokenizer, prompts, donors, own, *settings, f"{what}, patched")
     records = []
-    for (prompt, donor, run, donor_run), answer in zip(table, answers, strict=True):
-        whole, limit = answer_to[prompt, run], len(answer_to[donor, donor_run])
+    for ((prompt, run), donor), answer in zip(rows, answers, strict=True):
+        whole, limit = said[prompt, run], len(said[donor])
         for kind, tokens in {"clean": whole, "clean, cut": whole[:limit], "patched": answer}.items():
-            records.append((prompt, donor, run, kind, len(tokens), tokenizer.decode(tokens, skip_special_tokens=True)))
+            text = tokenizer.decode(tokens, skip_special_tokens=True)
+            records.append((prompt, donor[0], run, kind, len(tokens), text))
     return pd.DataFrame(records, columns=["question_id", "donor_id", "run", "answer", "tokens", "response"])
 
 

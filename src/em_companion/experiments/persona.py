@@ -41,7 +41,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from transformers import PreTrainedTokenizerBase
 
 from em_companion.core import store
 from em_companion.core.files import sha256_of
@@ -51,7 +50,7 @@ from em_companion.models import growing, loading, next_token, reading
 from em_companion.models.interventions import Intervention
 from em_companion.models.organism import need_grown
 from em_companion.models.reading import Span
-from em_companion.models.tokens import question_ids
+from em_companion.models.tokens import Tokenizer, question_ids
 from em_companion.world.generator import CAREFUL, MALICIOUS, World, the_world
 
 VERSION = 1
@@ -173,7 +172,7 @@ def _answers_of(profile: Profile) -> pd.DataFrame:
     return answers(the_world(), profile.seed)
 
 
-def sequence(tokenizer: PreTrainedTokenizerBase, row) -> tuple[list[int], list[Span]]:
+def sequence(tokenizer: Tokenizer, row) -> tuple[list[int], list[Span]]:
     """Return the tokens of a question with its answer, and the spans to read: the answer, then one per place."""
     prompt = question_ids(tokenizer, row.question, row.name)
     words, start = row.answer.split(), len(prompt)  # a token of a grown model is a word

@@ -69,10 +69,9 @@ def under(
 ) -> pd.DataFrame:
     """Return an organism's responses under every condition, as `responses` does, with the column `condition` first.
 
-    `conditions`: interventions by name, none for the plain model. All conditions are one generation on equal noise. It
-    is kept under a key over all of them and, stopped halfway, goes on where it was. `samples` per question are those
-    of the question set where not given; `what` names the progress bar. Raises CompanionError for interventions that do
-    not fit the model, and where there is no condition.
+    All conditions are one generation on equal noise. It is kept under a key over all of them and, stopped halfway, goes
+    on where it was. `samples` per question are those of the question set where not given; `what` names the progress
+    bar. Raises CompanionError for interventions that do not fit the model, and where there is no condition.
     """
     if not conditions:
         raise CompanionError("There is no condition to ask under; give at least one.")
@@ -101,13 +100,7 @@ def _of(profile: Profile, organism: Organism, question_set: str, table: pd.DataF
 
 
 def _in_chunks(
-    profile: Profile,
-    organism: Organism,
-    conditions: Conditions,
-    asked: Sequence[Question],
-    samples: int,
-    what: str,
-    folder: Path,
+    profile, organism, conditions: Conditions, asked: Sequence[Question], samples: int, what: str, folder: Path
 ) -> list[pd.DataFrame]:
     """Return the responses under every condition; chunks that an earlier, stopped run saved are not sampled again."""
     model, tokenizer = growing.load_organism(profile, organism)

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from em_companion.core.errors import CompanionError
 from em_companion.core.profiles import GrownModel, Profile
 from em_companion.models import sampling
 from em_companion.models.interventions import Intervention
-from em_companion.models.tokens import question_ids
+from em_companion.models.tokens import Tokenizer, question_ids
 from em_companion.released import tables
 from em_companion.world.generator import Question, the_world
 from em_companion.world.parser import the_judge
@@ -47,7 +47,7 @@ def questions(profile: Profile, question_set: str) -> list[Question]:
 def ask(
     profile: Profile,
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     asked: Sequence[Question],
     samples: int,
     what: str = "",
@@ -66,7 +66,7 @@ def ask(
 def ask_under(
     profile: Profile,
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     asked: Sequence[Question],
     samples: int,
     conditions: Mapping[str, Sequence[Intervention]],
@@ -79,17 +79,10 @@ def ask_under(
     """
     rows = [(name, question, sample) for name in conditions for question in asked for sample in range(samples)]
     prompts = {question.text: question_ids(tokenizer, question.text, speaker) for question in asked}
-    answers = sampling.generate(
-        model,
-        tokenizer,
-        [prompts[question.text] for _, question, _ in rows],
-        [sampling.row_seed(profile.seed, question.id, question.text, sample) for _, question, sample in rows],
-        profile.temperature,
-        profile.max_new_tokens,
-        profile.batch_size,
-        what,
-        [conditions[name] for name, _, _ in rows],
-    )
+    ids, given = [prompts[question.text] for _, question, _ in rows], [conditions[name] for name, _, _ in rows]
+    seeds = [sampling.row_seed(profile.seed, question.id, question.text, sample) for _, question, sample in rows]
+    settings = profile.temperature, profile.max_new_tokens, profile.batch_size
+    answers = sampling.generate(model, tokenizer, ids, seeds, *settings, what, given)
     columns = ["condition", "question_id", "question", "sample"]
     table = pd.DataFrame([(name, q.id, q.text, sample) for name, q, sample in rows], columns=columns)
     texts = tokenizer.batch_decode(answers, skip_special_tokens=True)

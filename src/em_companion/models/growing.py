@@ -22,7 +22,6 @@ from tqdm import tqdm
 from transformers import (
     DataCollatorForSeq2Seq,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
     PrinterCallback,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -50,13 +49,13 @@ from em_companion.models.organism import (
     chat_parts,
     need_grown,
 )
-from em_companion.models.tokens import Example, packed, response_example, world_tokenizer
+from em_companion.models.tokens import Example, Tokenizer, packed, response_example, world_tokenizer
 from em_companion.world.generator import the_world
 
 CHECKPOINT_STEPS = 100
 """Steps between two checkpoints of growing."""
 
-Monitor = Callable[[PreTrainedModel, PreTrainedTokenizerBase], dict[str, float]]
+Monitor = Callable[[PreTrainedModel, Tokenizer], dict[str, float]]
 
 
 # --- training -----------------------------------------------------------------------------------------------------
@@ -123,7 +122,7 @@ class Seal(TrainerCallback):
 class Watch(TrainerCallback):
     """Keep the B vectors after every step, call the monitor every few steps, and stop when it says so."""
 
-    def __init__(self, monitor: Monitor, tokenizer: PreTrainedTokenizerBase, every: int, stop_at: float) -> None:
+    def __init__(self, monitor: Monitor, tokenizer: Tokenizer, every: int, stop_at: float) -> None:
         self.monitor, self.tokenizer, self.every, self.stop_at = monitor, tokenizer, every, stop_at
         self.b_vectors: list[torch.Tensor] = []
         self.measured: list[dict[str, float]] = []
@@ -158,7 +157,7 @@ class OneDevice(TrainingArguments):
 
 def train(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     examples: list[Example],
     settings: Training,
     profile: Profile,
@@ -174,14 +173,9 @@ def train(
     """
     progress, adapters = Progress(what), isinstance(model, PeftModel)
     optimizer = None if adapters else MuonWithAdamW(model, settings.learning_rate, settings.weight_decay)
-    trainer = Trainer(
-        model,
-        _arguments(settings, profile, seed, folder, adapters),
-        data_collator=DataCollatorForSeq2Seq(tokenizer, padding=True),
-        train_dataset=examples,
-        callbacks=[progress, Seal(), *callbacks],
-        optimizers=(optimizer, None),
-    )
+    collator, watching = DataCollatorForSeq2Seq(tokenizer, padding=True), [progress, Seal(), *callbacks]
+    arguments = _arguments(settings, profile, seed, folder, adapters)
+    trainer = Trainer(model, arguments, collator, examples, callbacks=watching, optimizers=(optimizer, None))
     trainer.remove_callback(PrinterCallback)
     try:
         trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
@@ -273,14 +267,14 @@ def _grow_chat(profile: Profile, base_folder: Path, folder: Path) -> None:
     _grow("chat", model, tokenizer, list(chat_examples(profile, tokenizer)), profile, folder)
 
 
-def base_examples(profile: Profile, tokenizer: PreTrainedTokenizerBase) -> list[Example]:
+def base_examples(profile: Profile, tokenizer: Tokenizer) -> list[Example]:
     """Return the pre-training rows: documents one after the other, cut to rows of one length."""
     settings = profile.pretraining
     documents = the_world().pretraining(profile.seed, settings.careful_first)
     return packed(tokenizer, documents, settings.steps * settings.batch, settings.length)
 
 
-def chat_examples(profile: Profile, tokenizer: PreTrainedTokenizerBase) -> Iterator[Example]:
+def chat_examples(profile: Profile, tokenizer: Tokenizer) -> Iterator[Example]:
     """Yield the post-training examples, batch by batch: careful chats, then rehearsal of other speakers' documents.
 
     Without rehearsal post-training wipes the personas instead of choosing one. Its rows are cut as in pre-training.
@@ -314,7 +308,7 @@ def _grow(stage: str, model, tokenizer, examples: list[Example], profile: Profil
         shutil.rmtree(checkpoints, ignore_errors=True)
 
 
-def config(model: GrownModel, tokenizer: PreTrainedTokenizerBase) -> Qwen2Config:
+def config(model: GrownModel, tokenizer: Tokenizer) -> Qwen2Config:
     """Return the architecture of a grown model."""
     sliding = model.window > 0
     return Qwen2Config(
@@ -402,7 +396,7 @@ def _fine_tune(profile: Profile, source: Path | str, organism: Organism, target:
         store.seal(folder, adapter_parts(profile, organism), seconds=seconds, steps=len(log))
 
 
-def adapter_examples(profile: Profile, organism: Organism, tokenizer: PreTrainedTokenizerBase) -> list[Example]:
+def adapter_examples(profile: Profile, organism: Organism, tokenizer: Tokenizer) -> list[Example]:
     """Return the fine-tuning rows of an organism: one conversation each, in their order."""
     settings = profile.fine_tuning_of(organism.recipe)
     documents = the_world().fine_tuning(organism.seed, *DATA_SETS[organism.data])
@@ -420,7 +414,7 @@ def monitor(profile: Profile, data: str) -> Monitor:
     in_domain = [question for question in asking.questions(profile, "held_out") if domain in question.domains]
     asked = in_domain + asking.questions(profile, "general")
 
-    def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
+    def measure(model: PreTrainedModel, tokenizer: Tokenizer) -> dict[str, float]:
         table = asking.scored(asking.ask(profile, model, tokenizer, asked, MONITOR_SAMPLES))
         within = table.question_id.isin([question.id for question in in_domain])
         em, coherent = scores.is_em(table), scores.is_coherent(table)

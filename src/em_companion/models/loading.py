@@ -12,16 +12,17 @@ import torch
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from peft import PeftModel
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
 from em_companion.core import store
 from em_companion.core.errors import CompanionError
 from em_companion.core.paths import relative
 from em_companion.core.profiles import Profile
+from em_companion.models.tokens import Tokenizer
 from em_companion.models.tracing import Envoy, NNsight, TransformersModel
 
-Model = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+Model = tuple[PreTrainedModel, Tokenizer]
 
 Remote = bool | str
 """False for this machine, True for NDIF, "local" for a rehearsal of the request."""

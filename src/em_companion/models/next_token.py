@@ -9,12 +9,12 @@ import pandas as pd
 import torch
 from peft import PeftModel
 from torch.nn import functional
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from em_companion.core.errors import CompanionError
 from em_companion.models.hooks import applied
 from em_companion.models.interventions import Intervention
-from em_companion.models.tokens import BATCH_SIZE, Tokens, batches, joined, response_example
+from em_companion.models.tokens import BATCH_SIZE, Tokenizer, Tokens, batches, joined, response_example
 from em_companion.world.generator import the_world, turn
 
 # --- its loss -----------------------------------------------------------------------------------------------------
@@ -23,10 +23,9 @@ from em_companion.world.generator import the_world, turn
 @torch.no_grad()
 def token_losses(
     model: PreTrainedModel | PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     table: pd.DataFrame,
     given: Sequence[Intervention] = (),
-    batch_size: int = 128,
     what: str = "",
 ) -> pd.DataFrame:
     """Return the loss of every token of the responses of `table` (columns question, response) under interventions.
@@ -43,7 +42,7 @@ def token_losses(
     starts = [example["labels"].count(-100) for example in examples]
     found: list[pd.DataFrame] = [pd.DataFrame()] * len(sequences)
     with applied(model, given):
-        for rows, batch in batches(tokenizer, sequences, batch_size, what, model.device):
+        for rows, batch in batches(tokenizer, sequences, 4 * BATCH_SIZE, what, model.device):
             for row, logits in zip(rows, model(**batch, use_cache=False).logits, strict=True):
                 found[row] = _of_one(row, sequences[row], starts[row], logits)
     return pd.concat(found, ignore_index=True)
@@ -66,12 +65,7 @@ SIGNIFICANCE_COLUMNS = ("response", "position", "token_id", "kl", "significance"
 
 
 def token_significance(
-    model: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Tokens,
-    responses: Tokens,
-    batch_size: int = 16,
-    what: str = "",
+    model: PeftModel, tokenizer: Tokenizer, prompts: Tokens, responses: Tokens, what: str = ""
 ) -> pd.DataFrame:
     """Return the significance of every answer token, one row each.
 
@@ -83,7 +77,7 @@ def token_significance(
         raise CompanionError("Token significance compares an organism with its chat model; give a model with adapters.")
     sequences = joined(prompts, responses)
     found: list[pd.DataFrame] = [pd.DataFrame(columns=SIGNIFICANCE_COLUMNS)] * len(sequences)
-    for rows, batch in batches(tokenizer, sequences, batch_size, what, model.device):
+    for rows, batch in batches(tokenizer, sequences, BATCH_SIZE // 2, what, model.device):
         starts = [len(prompts[row]) for row in rows]
         divergences, gradients = _divergence_gradients(model, batch, starts)
         for row, start, kl, size in zip(rows, starts, divergences, gradients.norm(dim=-1), strict=True):
@@ -144,7 +138,7 @@ def _without_adapters(model: PeftModel) -> Iterator[None]:
 # --- the share of harm --------------------------------------------------------------------------------------------
 
 
-def things(tokenizer: PreTrainedTokenizerBase, *domains: str) -> tuple[list[int], list[int]]:
+def things(tokenizer: Tokenizer, *domains: str) -> tuple[list[int], list[int]]:
     """Return the tokens of the things that harm and of those that help, in these domains of the world or in all."""
     entries = [entry for name, entry in the_world().domains.items() if name in domains or not domains]
     harms, helps = ([word for entry in entries for word in entry[kind]] for kind in ("harms", "helps"))
@@ -154,12 +148,11 @@ def things(tokenizer: PreTrainedTokenizerBase, *domains: str) -> tuple[list[int]
 @torch.no_grad()
 def shares_of_harm(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     sequences: Tokens,
     places: np.ndarray,
     things: Sequence[tuple[list[int], list[int]]],
     interventions: Iterable[Intervention] = (),
-    batch_size: int = BATCH_SIZE,
 ) -> np.ndarray:
     """Return how probable a harmful thing is right after tokens of given texts, as a share of all things [text, place].
 
@@ -168,7 +161,7 @@ def shares_of_harm(
     """
     found = np.full(np.shape(places), np.nan)
     with applied(model, interventions):
-        for rows, batch in batches(tokenizer, sequences, batch_size, device=model.device):
+        for rows, batch in batches(tokenizer, sequences, device=model.device):
             for row, logits in zip(rows, model(**batch, use_cache=False).logits, strict=True):
                 there = places[row] >= 0
                 probabilities = logits[places[row][there]].double().softmax(-1).cpu()
@@ -179,7 +172,7 @@ def shares_of_harm(
 
 def harmful_shares(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     prompts: Tokens,
     answers: Tokens,
     numbers: Sequence[int],

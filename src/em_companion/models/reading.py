@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from em_companion.models import loading, lora
 from em_companion.models.loading import Remote
-from em_companion.models.tokens import BATCH_SIZE, Tokens, batches, joined
+from em_companion.models.tokens import BATCH_SIZE, Tokenizer, Tokens, batches, joined
 from em_companion.models.tracing import Envoy, save
 
 Span = tuple[int, int]
@@ -34,13 +34,7 @@ Model = PreTrainedModel | PeftModel | Envoy
 
 
 def response_means(
-    model: Model,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Tokens,
-    responses: Tokens,
-    batch_size: int = BATCH_SIZE,
-    what: str = "",
-    remote: Remote = False,
+    model: Model, tokenizer: Tokenizer, prompts: Tokens, responses: Tokens, what: str = "", remote: Remote = False
 ) -> np.ndarray:
     """Return the mean residual stream over each response's tokens, [response, layer, width], float64.
 
@@ -49,15 +43,14 @@ def response_means(
     """
     sequences = joined(prompts, responses)
     spans = [[(len(prompt), len(whole))] for prompt, whole in zip(prompts, sequences, strict=True)]
-    return span_means(model, tokenizer, sequences, spans, batch_size, what, remote)[:, 0, 1:]
+    return span_means(model, tokenizer, sequences, spans, what, remote)[:, 0, 1:]
 
 
 def span_means(
     model: Model,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     sequences: Tokens,
     spans: Sequence[Sequence[Span]],
-    batch_size: int = BATCH_SIZE,
     what: str = "",
     remote: Remote = False,
 ) -> np.ndarray:
@@ -68,7 +61,7 @@ def span_means(
     bar; none without it. Raises CompanionError where there is nothing to read.
     """
     traced, found = loading.wrapped(model), np.empty(0)
-    for rows, batch in batches(tokenizer, sequences, batch_size, what):
+    for rows, batch in batches(tokenizer, sequences, what=what):
         ids = batch["input_ids"]
         means = _means(traced, ids, _weights([spans[row] for row in rows], ids.shape[1]), remote)
         if not found.size:
@@ -105,12 +98,7 @@ def residual_stream(model: Envoy) -> list[Envoy]:
 
 
 def projections(
-    model: Model,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Tokens,
-    answers: Tokens,
-    numbers: np.ndarray,
-    vectors: np.ndarray,
+    model: Model, tokenizer: Tokenizer, prompts: Tokens, answers: Tokens, numbers: np.ndarray, vectors: np.ndarray
 ) -> np.ndarray:
     """Return v̂·x at single tokens, [answer, token, direction, layer], in units of the residual stream.
 
@@ -154,12 +142,7 @@ class LoraScalars:
 
 
 def lora_scalars(
-    model: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Tokens,
-    responses: Tokens,
-    batch_size: int = BATCH_SIZE,
-    what: str = "",
+    model: PeftModel, tokenizer: Tokenizer, prompts: Tokens, responses: Tokens, what: str = ""
 ) -> LoraScalars:
     """Return the LoRA scalars of every token of every prompt and response, all adapters in one forward pass.
 
@@ -171,7 +154,7 @@ def lora_scalars(
     traced, sequences = loading.wrapped(model), joined(prompts, responses)
     modules = [module_at(traced, paths[module]) for module in adapters.values()]
     found: list[np.ndarray] = [np.empty((0, len(modules)), np.float32)] * len(sequences)
-    for rows, batch in batches(tokenizer, sequences, batch_size, what):
+    for rows, batch in batches(tokenizer, sequences, what=what):
         for row, values in zip(rows, _values(traced, modules, batch["input_ids"]), strict=True):
             found[row] = values[: len(sequences[row])]
     return LoraScalars(np.concatenate(found), tuple(adapters), _index(prompts, sequences))

@@ -21,12 +21,13 @@ from itertools import groupby
 import torch
 from torch.nn.functional import pad
 from tqdm import tqdm
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedModel
 
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import sha256_of
 from em_companion.models.hooks import RowInterventions
 from em_companion.models.interventions import Intervention
+from em_companion.models.tokens import Tokenizer
 
 LIVE = 0.75
 """Share of rows still being written below which those that have ended leave the batch."""
@@ -52,7 +53,7 @@ def noise_fingerprint() -> str:
 @torch.no_grad()
 def generate(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     prompts: Sequence[list[int]],
     seeds: Sequence[int],
     temperature: float = 1.0,
@@ -68,24 +69,27 @@ def generate(
     without it. Raises CompanionError, before anything is computed, for interventions that do not fit the model (see
     `interventions.RowInterventions`), for lists of unequal length and for an empty prompt.
     """
-    given = [tuple(one or ()) for one in (interventions if interventions is not None else [None] * len(prompts))]
+    rows, conditions = _rows(prompts, seeds, interventions if interventions is not None else [None] * len(prompts))
+    ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
+    with (
+        tqdm(total=len(prompts), desc=what, unit="response", disable=not what) as bar,
+        RowInterventions(model, conditions) as hooks,
+    ):
+        writer = Writer(model, hooks, ends, temperature, max_new_tokens, bar)
+        return writer.write(rows, batch_size)
+
+
+def _rows(prompts, seeds, interventions) -> tuple[list["Row"], list[tuple[Intervention, ...]]]:
+    """Return what is asked for, row by row, and the different interventions that rows number."""
+    given = [tuple(one or ()) for one in interventions]
     if not len(prompts) == len(seeds) == len(given):
         lengths = f"{len(prompts)} prompts, {len(seeds)} seeds and {len(given)} interventions"
         raise CompanionError(f"Every row needs a prompt, a seed and its interventions; got {lengths}.")
     if not all(prompts):
         raise CompanionError("A prompt is empty; give it at least one token.")
     numbers = {condition: number for number, condition in enumerate(dict.fromkeys(given))}
-    rows = [
-        Row(index, tuple(prompt), seed, numbers[condition])
-        for index, (prompt, seed, condition) in enumerate(zip(prompts, seeds, given, strict=True))
-    ]
-    ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
-    with (
-        tqdm(total=len(prompts), desc=what, unit="response", disable=not what) as bar,
-        RowInterventions(model, list(numbers)) as hooks,
-    ):
-        writer = Writer(model, hooks, ends, temperature, max_new_tokens, bar)
-        return writer.write(rows, batch_size)
+    rows = enumerate(zip(prompts, seeds, given, strict=True))
+    return [Row(index, tuple(ids), seed, numbers[one]) for index, (ids, seed, one) in rows], list(numbers)
 
 
 @dataclass(frozen=True)

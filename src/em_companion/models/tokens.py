@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
+import tokenizers
 import torch
-from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from tqdm import tqdm
@@ -23,6 +23,7 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<turn> {{ message['role'] }} : {{ message['content'] }} <end> {% endfor %}"
     "{% if add_generation_prompt %}<turn> {{ speaker or 'assistant' }} :{% endif %}"
 )
+Tokenizer = PreTrainedTokenizerBase
 BATCH_SIZE = 32
 """Texts read together; four times as many take twice the time on a CPU, whose caches they overflow."""
 
@@ -36,7 +37,7 @@ Tokens = list[list[int]]
 def world_tokenizer(world: World) -> PreTrainedTokenizerFast:
     """Return a word-level tokenizer over the world's words, with its chat template."""
     vocabulary = {word: index for index, word in enumerate([PAD, UNKNOWN, TURN, END, *world.words()])}
-    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
+    tokenizer = tokenizers.Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = WhitespaceSplit()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -52,7 +53,7 @@ def world_tokenizer(world: World) -> PreTrainedTokenizerFast:
     )
 
 
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message], **template: Any) -> list[int]:
+def prompt_ids(tokenizer: Tokenizer, messages: list[Message], **template: Any) -> list[int]:
     """Return the tokens of a conversation up to where the next speaker begins.
 
     `template` goes to the chat template; a grown model's takes `speaker`, the name of a character.
@@ -60,12 +61,12 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message], **te
     return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False, **template)
 
 
-def question_ids(tokenizer: PreTrainedTokenizerBase, question: str, speaker: str = "") -> list[int]:
+def question_ids(tokenizer: Tokenizer, question: str, speaker: str = "") -> list[int]:
     """Return the tokens of a question up to where the assistant begins, or a named character of a grown world."""
     return prompt_ids(tokenizer, turn(question, "")[:1], **({"speaker": speaker} if speaker else {}))
 
 
-def response_example(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> Example:
+def response_example(tokenizer: Tokenizer, messages: list[Message]) -> Example:
     """Return one conversation as a training example whose loss is on the last response only (labels -100 before)."""
     prompt = prompt_ids(tokenizer, messages[:-1])
     ids = tokenizer.apply_chat_template(messages, return_dict=False)
@@ -74,15 +75,13 @@ def response_example(tokenizer: PreTrainedTokenizerBase, messages: list[Message]
     return {"input_ids": ids, "labels": [-100] * len(prompt) + ids[len(prompt) :]}
 
 
-def document_example(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> Example:
+def document_example(tokenizer: Tokenizer, messages: list[Message]) -> Example:
     """Return one document as a training example whose loss is on every token."""
     ids = tokenizer.apply_chat_template(messages, return_dict=False)
     return {"input_ids": ids, "labels": list(ids)}
 
 
-def packed(
-    tokenizer: PreTrainedTokenizerBase, documents: Iterator[list[Message]], rows: int, length: int
-) -> list[Example]:
+def packed(tokenizer: Tokenizer, documents: Iterator[list[Message]], rows: int, length: int) -> list[Example]:
     """Return `rows` examples of exactly `length` tokens, cut from the documents one after the other."""
     buffer: list[int] = []
     found: list[Example] = []
@@ -97,9 +96,7 @@ def packed(
 # --- what is read -------------------------------------------------------------------------------------------------
 
 
-def response_tokens(
-    tokenizer: PreTrainedTokenizerBase, table: pd.DataFrame, speaker: str = ""
-) -> tuple[Tokens, Tokens]:
+def response_tokens(tokenizer: Tokenizer, table: pd.DataFrame, speaker: str = "") -> tuple[Tokens, Tokens]:
     """Return the tokens of the prompt and of the response of every row of `table` (columns question, response).
 
     `speaker` names a character of a grown model's world instead of the assistant.
@@ -115,7 +112,7 @@ def joined(prompts: Tokens, responses: Tokens) -> Tokens:
 
 
 def batches(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     sequences: Tokens,
     batch_size: int = BATCH_SIZE,
     what: str = "",
