@@ -346,8 +346,7 @@ run.own.values(grown_values)
 # The table is for layer {value}`grown.mean-diff.layer`, with the range over training seeds, or 95 % of shuffled labels
 # ({numref}`fig-x-direction-vs-persona`). **One seed is not all**, as the range shows:
 # {value}`grown.mean-diff.above-null` are above their own shuffled labels (name, answer). Sampling noise alone would
-# bring a cosine of 1 down to {value}`grown.mean-diff.noise-limit`. A mean over the answer takes in *what was said*, the
-# directions from the name hold *who speaks*.
+# leave {value}`grown.mean-diff.noise-limit` of a cosine of 1. The name tells only *who speaks*.
 #
 # ## What it means
 #
