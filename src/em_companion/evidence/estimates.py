@@ -11,7 +11,6 @@ from math import isfinite, isnan, nan, sqrt
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from em_companion.core.errors import CompanionError
 
@@ -220,5 +219,7 @@ def wilson_interval(percent: float, n: int) -> tuple[float, float]:
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float:
     """Return Spearman's rank correlation of two rows of numbers, NaN where one of them is constant."""
+    from scipy import stats  # slow to import; most commands need no rank
+
     first, second = np.round(first, 9), np.round(second, 9)  # sums in another order are ties all the same
     return float(stats.spearmanr(first, second).statistic) if np.ptp(first) and np.ptp(second) else nan
