@@ -56,6 +56,8 @@ PANELS = {
     RIGHT: "Figure 6, right\nmisaligned, non-medical\nagainst medical",
 }
 GENERAL, MEDICAL = (15, 16, 17, 22, 28, 29), (21, 23)
+RESCALED = "significant, C rescaled"
+TOKEN_COLOURS = {"significant": PALETTE[0], "all": PALETTE[1], RESCALED: PALETTE[2]}
 
 
 @remembered
@@ -72,6 +74,7 @@ def coefficients(found: pd.DataFrame, probe: str, tokens: str) -> pd.DataFrame:
 
 def draw_coefficients(parts: list[pd.DataFrame], titles: dict[str, str], each=None):
     look = {"hue": "tokens", "low": "low", "high": "high", "x_lines": {"_zero": 0}, "x_label": "mean coefficient"}
+    look |= {"colours": TOKEN_COLOURS}
     table = pd.concat(parts, ignore_index=True)
     return plots.facets(plots.dots, table, "probe", "adapter", "mean", titles=titles, each=each or {}, **look)
 
@@ -179,7 +182,6 @@ run.released.values(released_values)
 ORGANISM = adapters.ORGANISM
 SAMPLES = run.profile.sweep_samples  # of the knock-outs that decide roles
 FEWER = max(2, SAMPLES // 5)
-RESCALED = "significant, C rescaled"
 OWN_PANELS = {LEFT: "non-medical,\naligned against misaligned", RIGHT: "misaligned,\nnon-medical against medical"}
 
 

@@ -20,11 +20,13 @@ from filelock import FileLock
 from em_companion.core.errors import CompanionError
 from em_companion.core.paths import relative
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where libyaml is there
+
 
 def read_yaml(path: Path) -> Any:
     """Return what a YAML file of the project holds; raise CompanionError, with the line, where it cannot be read."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise CompanionError(f"{relative(path)} is malformed: {line}{error.problem}.") from error
