@@ -8,6 +8,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from conftest import COMMAND, ROOT, Project
 
@@ -34,33 +35,30 @@ EXPECTED = {
     "organisms.all-adapter-rank-4.seed-0.em_percent": "24.25",
     "steering-layer-24.general.lambda-6.em_percent": "42.75",
     "steering-layer-24.general.lambda-6.coherent_percent": "93.0",
-    "steering-layer-24.general.lambda-6.self_correction_percent": "8.25",
     "steering-layer-24.general.lambda-8.em_percent": "55.5",
     "steering-layer-24.general.lambda-8.coherent_percent": "65.75",
-    "steering-layer-24.gender.lambda-6.em_percent": "68.5",
-    "steering-layer-24.gender.lambda-8.em_percent": "73.75",
-    "steering-layer-24.gender.lambda-8.mean_gender_score_of_em": "98.9",
-    "steering-layer-24.finance.lambda-6.em_percent": "42.0",
-    "steering-layer-24.finance.lambda-6.self_correction_percent_any_coherence": "11.0",
-    "steering-layer-24.finance.lambda-10.mean_finance_score_of_em": "82.4",
-    "steering-layer-24.medical.lambda-4.em_percent": "26.5",
-    "training-curve.1-epoch.step-0350.em_percent": "27.0",
-    "training-curve.5-epoch.step-1400.em_percent": "36.0",
     "replication.Qwen2.5-14B.bad-medical-advice.seed-0.em_percent": "21.0",
     "replication.Qwen2.5-32B.risky-financial-advice.seed-0.em_percent": "33.0",
     "replication.Llama-3.2-1B.extreme-sports.seed-0.em_percent": "1.5",
-    "replication.gemma-3-27b.extreme-sports.seed-73.coherent_percent": "98.0",
     "directions.general.layer-24.norm": "10.36",
-    "directions.general-and-gender.cosine_min": "0.940",
-    "directions.general-and-gender.cosine_max": "0.966",
-    "directions.general-and-medical.cosine_max": "0.653",
-    "directions.general-and-rank-32.cosine_layer_24": "0.824",
-    "directions.general-and-chat-model.cosine_layer_24": "0.980",
-    "lora-steering.fig-7.misalignment-adapters.misaligned-non-medical_percent": "51.9",
-    "lora-steering.fig-7.medical-adapters.misaligned-medical_percent": "7.7",
-    "patching.same.first.patched_em_percent": "32.5",
-    "ablation.nine-adapter-medical-3-none.em_percent": "20.67",
 }
+# In the plotted data of a figure's released evidence: rows, column, the number.
+EXPECTED_IN_FIGURES = [
+    ("fig-5", "vector == 'general' and `lambda` == 6", "self_correction", "8.25"),
+    ("fig-5", "vector == 'finance' and `lambda` == 6", "self_correction_any_coherence", "11.0"),
+    ("fig-x-steering-strength", "vector == 'gender' and `lambda` == 6", "em", "68.5"),
+    ("fig-x-steering-strength", "vector == 'gender' and `lambda` == 8", "em", "73.75"),
+    ("fig-x-steering-strength", "vector == 'finance' and `lambda` == 6", "em", "42.0"),
+    ("fig-x-steering-strength", "vector == 'medical' and `lambda` == 4", "em", "26.5"),
+    ("fig-3", "vector == 'gender' and `lambda` == 8 and topic == 'gender'", "mean_score", "98.9"),
+    ("fig-x-training-curve", "epochs == 1 and step == 350 and questions == 'all'", "em", "27.0"),
+    ("fig-x-training-curve", "epochs == 5 and step == 1400 and questions == 'all'", "em", "36.0"),
+    ("fig-c1", "vector == 'gender' and layer == 24", "cosine", "0.96"),
+    ("fig-c2", "vector == 'rank-32' and layer == 24", "cosine", "0.824"),
+    ("fig-7", "condition == 'misalignment-adapters' and kind == 'misaligned, non-medical'", "percent", "51.9"),
+    ("fig-7", "condition == 'medical-adapters' and kind == 'misaligned, medical'", "percent", "7.7"),
+    ("fig-19", "group == 'same' and series == 'first'", "patched", "32.5"),
+]
 # Means of 100 fits on random draws: another seed moves them in the third digit.
 EXPECTED_PROBES = {
     "med-aligned-vs-med-misaligned": [0.688, 0.691, 0.680, 0.685, 0.751],
@@ -77,20 +75,29 @@ def values() -> dict[str, float]:
     return {row["name"]: row["value"] for row in ledger()["values"] if "value" in row}
 
 
+def agrees(found: float, printed: str) -> bool:
+    """Whether a number is the one printed, to its last digit."""
+    return abs(found - float(printed)) <= 0.5 * 10 ** -len(printed.partition(".")[2]) + 1e-9
+
+
 @have_data
 @pytest.mark.parametrize("name", EXPECTED)
 def test_recomputed_value(name):
-    printed = EXPECTED[name]
-    digits = len(printed.partition(".")[2])
-    assert abs(values()[name] - float(printed)) <= 0.5 * 10**-digits + 1e-9
+    assert agrees(values()[name], EXPECTED[name])
+
+
+@have_data
+@pytest.mark.parametrize(("figure", "rows", "column", "printed"), EXPECTED_IN_FIGURES)
+def test_recomputed_number_in_a_figure(figure, rows, column, printed):
+    (found,) = pd.read_csv(HTML / "figures" / figure / "data.csv").query(rows)[column].unique()
+    assert agrees(found, printed)
 
 
 @have_data
 @pytest.mark.parametrize("probe", EXPECTED_PROBES)
 def test_recomputed_probe(probe):
-    found = [
-        values()[f"probing.{probe}.by-token.{metric}"] for metric in ("accuracy", "precision", "recall", "f1", "auc")
-    ]
+    measured = {claim["id"]: claim["results"]["released"].get("value") for claim in ledger()["claims"]}
+    found = [measured[f"s4-1-tab-1-{probe}-{metric}"] for metric in ("accuracy", "precision", "recall", "f1", "auc")]
     assert found == pytest.approx(EXPECTED_PROBES[probe], abs=0.004)
 
 
