@@ -87,7 +87,8 @@ def build(profile: str, cores: int, gpus: int, include_responses: bool, options:
     chosen = profiles.load(profile)
     if any(map(keys.uses_models, keys.names())):
         _grow_chat_model(chosen)
-    todo = [step for step in steps(profile, chosen.seed, keys.names()) if not step.output.is_file()]
+    every = steps(profile, chosen.seed, keys.names())
+    todo = [step for step in every if not step.output.is_file()]
     if todo:
         limits = ["--cores", str(cores), "--resources", f"gpu={gpus}"]
         _run_snakemake(profile, Progress(todo, logs(profile), cores), [*limits, *options], handle)
@@ -96,7 +97,7 @@ def build(profile: str, cores: int, gpus: int, include_responses: bool, options:
 
     site = assemble.build(profile, include_responses)
     print(f"The book is at {relative(site)}/index.html, after {_minutes(time.monotonic() - started)}.")
-    print("\n".join([*_scoreboard(), *_gaps(profile, chosen.seed, missing)]))
+    print("\n".join([*_scoreboard(), *_gaps(every, missing)]))
 
 
 def _grow_chat_model(profile: profiles.Profile) -> None:
@@ -218,12 +219,12 @@ def _scoreboard() -> list[str]:
     return [f"{evidence}: {', '.join(found)}" for evidence, found in counts.items()]
 
 
-def _gaps(profile: str, seed: int, missing: list[str]) -> list[str]:
+def _gaps(every: list[Step], missing: list[str]) -> list[str]:
     """Return a line on each kind of evidence that was not at hand, and why."""
     why = defaultdict(list)
-    for name in keys.names():
-        records = json.loads((runs.folder(name, profile, seed) / "records.json").read_text(encoding="utf-8"))
+    for step in (one for one in every if one.kind == "notebooks"):
+        records = json.loads(step.output.with_name("records.json").read_text(encoding="utf-8"))
         for reason in dict.fromkeys(gap["why"] for gap in records["unavailable"]):
-            why[reason].append(name)
+            why[reason].append(step.name)
     said = [f"Not available: {reason} ({', '.join(names)})" for reason, names in why.items()]
     return said + ([f"Not available: {len(missing)} files of the authors, such as '{missing[0]}'."] if missing else [])
