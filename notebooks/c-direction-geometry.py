@@ -47,7 +47,7 @@ run = Run("c-direction-geometry", profile, seed)
 # %% tags=["show-code"]
 def geometry(name: str, first: np.ndarray, second: np.ndarray) -> pd.DataFrame:
     """Cosine and relative norm of the difference of two directions [layer, width], a row per layer."""
-    distance = directions.norms(first - second) / directions.norms(first)
+    distance = directions.relative_norm_of_difference(first, second)
     cosine = directions.cosines(first, second)
     return pd.DataFrame({"vector": name, "layer": range(len(cosine)), "cosine": cosine, "relative_distance": distance})
 
