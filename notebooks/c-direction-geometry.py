@@ -18,7 +18,7 @@ from em_companion.book.run import Run
 from em_companion.core.provenance import remembered
 from em_companion.evidence import directions
 from em_companion.evidence.estimates import Estimate
-from em_companion.experiments import semantic
+from em_companion.experiments import readings, semantic
 from em_companion.models.organism import Organism
 from em_companion.released.tables import mean_diff
 
@@ -142,7 +142,8 @@ ORGANISMS = {"nine": NINE} | {name: Organism("all-adapter-rank-32", data) for na
 
 @remembered
 def opened(organism: Organism) -> Taken:
-    return (found := semantic.open_answers(run.profile, organism)), found.general()
+    found = semantic.Answers(*readings.organism_means(run.profile, organism), organism)
+    return found, found.general()
 
 
 @remembered

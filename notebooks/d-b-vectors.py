@@ -19,7 +19,7 @@ from em_companion.book.theme import PALETTE
 from em_companion.core.provenance import remembered
 from em_companion.evidence import estimates, scores
 from em_companion.evidence.estimates import Estimate
-from em_companion.experiments import b_vectors
+from em_companion.experiments import b_vectors, readings
 from em_companion.experiments.responses import responses
 from em_companion.models import growing
 from em_companion.models.organism import CHAT_MODEL, Organism
@@ -206,7 +206,7 @@ def chance(width: int) -> float:
 @remembered
 def b_cosines(name: str) -> pd.Series:
     model, _ = growing.load_organism(run.profile, ORGANISMS[name])
-    return b_vectors.geometry(model, b_vectors.direction(run.profile)).cosine.abs()
+    return b_vectors.cosines(model, readings.mean_diff(run.profile, b_vectors.NINE)).abs()
 
 
 def downstream_values() -> dict[str, object]:

@@ -19,7 +19,7 @@ from em_companion.evidence import directions, scores
 from em_companion.evidence.estimates import Estimate
 from em_companion.experiments import responses, steering
 from em_companion.experiments.steering import KNOWN, MEAN_DIFF
-from em_companion.models.organism import CHAT_MODEL, Organism
+from em_companion.models.organism import Organism
 from em_companion.released import tables
 
 run = Run("s3-2-steering", profile, seed)
@@ -147,7 +147,7 @@ CELL = ["direction", "layer", "strength"]
 def further_rates(cells: list[steering.Cell], samples: int) -> pd.DataFrame:
     """Rates with strength·v added to a layer's output at every token, on answers that had no part in the choice."""
     vectors = steering.directions_of(run.profile)
-    table = steering.responses_of(run.profile, CHAT_MODEL, vectors, cells, samples, "best cells")
+    table = steering.responses_of(run.profile, vectors, cells, samples, "best cells")
     return scores.rates(table[table["sample"] >= run.profile.sweep_samples], CELL, **run.resampling)
 
 
@@ -220,7 +220,7 @@ def compared() -> pd.DataFrame:
     drawn = {name: directions.random_like(vector, DRAWS, run.seed) for name, vector in vectors}
     along = {f"{RANDOM}{name}/{draw}": one for name, many in drawn.items() for draw, one in enumerate(many)}
     random = [one._replace(direction=f"{RANDOM}{one.direction}/{draw}") for one in chosen for draw in range(DRAWS)]
-    table = steering.responses_of(run.profile, CHAT_MODEL, along, random, max(1, run.profile.sweep_samples // 2))
+    table = steering.responses_of(run.profile, along, random, max(1, run.profile.sweep_samples // 2))
     table[["direction", "draw"]] = table.direction.str.split("/", expand=True)
     every = [scores.rates(one, [*CELL, "draw"], **run.resampling) for one in (table.assign(draw="all"), table)]
     return pd.concat([further_rates(chosen, 2 * run.profile.sweep_samples).assign(draw="–"), *every], ignore_index=True)

@@ -23,13 +23,13 @@ from em_companion.evidence import estimates, scores
 from em_companion.evidence.estimates import Estimate
 from em_companion.experiments import persona, responses, steering
 from em_companion.experiments.steering import KNOWN, MEAN_DIFF
-from em_companion.experiments.turns import KINDS, constructed
 from em_companion.models import growing, loading, next_token, reading
 from em_companion.models.interventions import Steer
 from em_companion.models.organism import CHAT_MODEL
 from em_companion.models.tokens import response_tokens
 from em_companion.released import tables
 from em_companion.world import turns
+from em_companion.world.turns import KINDS
 
 run = Run("s3-6-self-correction", profile, seed)
 
@@ -176,7 +176,7 @@ run.own.figure(
 # %%
 BEFORE, RETRACTION, AFTER = np.arange(-12, 0), np.arange(len(turns.retraction())), np.arange(0, 13)
 READERS = ("base model", "chat model", "chat model, steered", "organism")
-texts = remembered(partial(constructed, run.profile))
+texts = remembered(turns.constructed)
 
 
 @remembered

@@ -374,7 +374,7 @@ run.own.figure(
 # %%
 def correlation(strengths: pd.DataFrame) -> str:
     """Spearman's correlation over adapters of a strength with the fall of the EM rate on open questions."""
-    value, low, high = adapters.rank_correlation(answers("general"), strengths, None, 1000, run.seed)
+    value, low, high = adapters.rank_correlation(answers("general"), strengths, 1000, run.seed)
     return "not defined (all equal)" if np.isnan(value) else f"{value:.2f} ({low:.2f} to {high:.2f})"
 
 

@@ -20,7 +20,6 @@ from em_companion.core.provenance import remembered
 from em_companion.evidence import directions, scores
 from em_companion.evidence.estimates import Estimate
 from em_companion.experiments import persona, steering
-from em_companion.models.organism import CHAT_MODEL
 
 run = Run("x-linear-mediation", profile, seed)
 
@@ -52,11 +51,11 @@ def steered(name: str, at: str) -> pd.DataFrame:
     layers = range(1, len(residual) - 1, 2)  # not the last, from which a vector acts on the next word directly
     cells = steering.relative_grid(name, vectors[name], residual, layers, (0.5, 0.7, 1.0))
     first, every = SAMPLES // 2, SAMPLES // 2 + 2 * SAMPLES
-    tried = steering.responses_of(run.profile, CHAT_MODEL, vectors, cells, first, f"{name}, {at}", at)
+    tried = steering.responses_of(run.profile, vectors, cells, first, f"{name}, {at}", at)
     row = steering.best(scores.rates(tried, CELL, **run.resampling))
     best = steering.Cell(name, int(row.layer), float(row.strength))
     pair = [best, best._replace(direction="random")]
-    table = steering.responses_of(run.profile, CHAT_MODEL, vectors, pair, every, f"{name}, {at}, best", at)
+    table = steering.responses_of(run.profile, vectors, pair, every, f"{name}, {at}, best", at)
     return scores.rates(table[table["sample"] >= first], CELL, **run.resampling)
 
 

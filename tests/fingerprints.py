@@ -29,7 +29,7 @@ from untrained import LAYERS, ORGANISM, WIDTH, WORDS
 from em_companion.core import paths
 from em_companion.core.files import sha256_of, write_json
 from em_companion.core.profiles import FineTuning, PostTraining, Pretraining
-from em_companion.experiments import b_vectors, capability, patching, persona, readings, responses
+from em_companion.experiments import b_vectors, patching, persona, readings, responses
 from em_companion.models import asking, growing, lora, organism
 from em_companion.models.hooks import applied
 from em_companion.models.interventions import Ablate, Cap, PatchLoraScalars, ScaleLoraScalars, Steer
@@ -299,12 +299,6 @@ KINDS: dict[str, tuple[Callable[[], Any], Callable[[], int]]] = {
     "token significance": (
         lambda: readings.token_significance_of(PROFILE, ORGANISM, untrained.table()),
         lambda: readings.VERSIONS["token-significance"],
-    ),
-    "losses": (
-        lambda: capability.under(
-            PROFILE, ORGANISM, {one: INTERVENTIONS[one] for one in ("none", "steer", "ablate", "cap", "scale")}
-        ),
-        lambda: capability.VERSION,
     ),
     "persona directions": (personas, lambda: persona.VERSION),
     "responses without a direction in B": (

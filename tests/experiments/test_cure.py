@@ -15,7 +15,7 @@ EDITS = [
         "models/interventions.py",  # a projection takes out half of what it should
         "return x - _along(x, unit) * unit",
         "return x - 0.5 * _along(x, unit) * unit",
-        {"responses under interventions", "activations under interventions", "losses"},
+        {"responses under interventions", "activations under interventions"},
     ),
     (
         "models/reading.py",  # LoRA scalars without their sign

@@ -12,7 +12,7 @@ from toy_models import prompts as random_prompts
 
 from em_companion.core.errors import CompanionError
 from em_companion.experiments import patching
-from em_companion.experiments.patching import equally_many, pairs, patch_pairs, patched
+from em_companion.experiments.patching import equally_many, patch_pairs, patched
 from em_companion.models import asking, growing, sampling
 from em_companion.models.lora import rank_one_adapters
 from em_companion.models.organism import Organism
@@ -92,16 +92,7 @@ def test_an_answer_is_no_longer_than_the_donor_s(model):
     assert len(found[0]) == 0 and len(found[1]) <= 3
 
 
-def test_a_donor_shorter_than_the_prompt_is_refused(model):
-    with pytest.raises(CompanionError, match="The donor of row 1 is shorter than its prompt; pair prompts of equal"):
-        patched(model, TOKENIZER, random_prompts([5, 5]), [random_scalars(9), random_scalars(4)], [0, 0], GREEDY, 4)
-
-
 # --- pairs ----------------------------------------------------------------------------------------------------------
-
-
-def test_pairs_are_all_of_equal_length():
-    assert pairs({"a": 3, "b": 4, "c": 3}) == [("a", "a"), ("a", "c"), ("b", "b"), ("c", "a"), ("c", "c")]
 
 
 def test_equally_many_prompts_of_each_length():
@@ -142,11 +133,6 @@ def test_patched_and_cut_answers_are_as_long_as_the_donor_s_next_run(table):
             assert row.tokens <= limit
     patches = table[table.answer == "patched"].response.to_numpy()
     assert (patches != table[table.answer == "clean, cut"].response.to_numpy()).any()
-
-
-def test_a_single_run_is_refused():
-    with pytest.raises(CompanionError, match="needs two runs or more, not 1"):
-        patch_pairs(untrained.PROFILE, None, None, [], runs=1)
 
 
 def test_an_organism_without_rank_one_adapters_is_refused():

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 from untrained import ORGANISM, PROFILE, project, table
 
-from em_companion.core.errors import CompanionError
 from em_companion.evidence import probes, scores
 from em_companion.experiments import probing, readings
 from em_companion.models import growing, next_token, reading
@@ -13,19 +12,21 @@ from em_companion.models.tokens import response_tokens
 from em_companion.released import tables
 
 
-def test_a_draw_takes_so_many_of_each_set_and_no_response_outside_them():
+def test_a_draw_takes_so_many_of_each_set_and_no_response_outside_them(monkeypatch):
     labels = pd.DataFrame({"response_set": ["a"] * 9 + [None] * 3 + ["b"] * 2})
-    found = probing.drawn(labels, 4, seed=0)
+    monkeypatch.setattr(probing, "PER_SET", 4)
+    found = probing.drawn(labels, seed=0)
     assert found.response_set.value_counts().to_dict() == {"a": 4, "b": 2}
     assert found.index.is_monotonic_increasing and set(found.index) <= set(labels.index)
-    assert list(probing.drawn(labels, 4, seed=1).index) != list(found.index)
+    assert list(probing.drawn(labels, seed=1).index) != list(found.index)
 
 
 def test_scores_are_those_of_the_same_token(tmp_path, monkeypatch):
     project(tmp_path, monkeypatch)
     whole = table(9).assign(response_set=["medical-aligned", None, "medical-misaligned"] * 3)
     monkeypatch.setattr(probing, "organism_responses", lambda *_: whole)
-    found = probing.sets(PROFILE, ORGANISM, per_set=2)
+    monkeypatch.setattr(probing, "PER_SET", 2)
+    found = probing.sets(PROFILE, ORGANISM)
     scores = next_token.token_significance(*growing.load_organism(PROFILE, ORGANISM), *_tokens(whole))
     scalars = reading.answer_tokens(readings.lora_scalars_of(PROFILE, ORGANISM, whole), whole)
     both = scalars.merge(scores, on=["response", "position", "token_id"]).set_index(["response", "position"])
@@ -43,14 +44,8 @@ def _tokens(rows):
 def test_the_bound_keeps_the_share_asked_for():
     random = np.random.default_rng(0)
     parts = {name: pd.DataFrame({"significance": random.lognormal(size=500)}) for name in "ab"}
-    kept = [probes.significant(part, probing.bound(parts, 0.3)) for part in parts.values()]
-    assert sum(map(len, kept)) == pytest.approx(300, abs=1)
-
-
-@pytest.mark.parametrize("share", [0.0, 1.0, -1.0])
-def test_a_share_outside_0_and_1_is_refused(share):
-    with pytest.raises(CompanionError, match="between 0 and 1"):
-        probing.bound({"a": pd.DataFrame({"significance": [1.0]})}, share)
+    kept = [probes.significant(part, probing.bound(parts)) for part in parts.values()]
+    assert sum(map(len, kept)) == pytest.approx(1000 * probing.SHARE, abs=1)
 
 
 # --- the organism's own tokens ------------------------------------------------------------------------------------
@@ -65,7 +60,7 @@ def test_a_set_that_is_too_small_is_named_with_its_size():
     sets = {"medical-aligned": sized(3), "non-medical-aligned": sized(20)}
     assert probing.shortage(sets) == "medical aligned has 3 of 20 responses needed"
     assert probing.shortage({"medical-aligned": sized(0)}).startswith("medical aligned has 0 ")
-    assert probing.shortage(sets, fewest=3) == ""
+    assert probing.shortage({"non-medical-aligned": sized(20)}) == ""
 
 
 def test_own_tokens_are_sorted_into_the_sets_of_their_responses(tmp_path, monkeypatch):

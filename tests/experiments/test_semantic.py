@@ -5,13 +5,16 @@ import pandas as pd
 import pytest
 from untrained import PROFILE
 
+from em_companion.core import profiles
 from em_companion.core.errors import CompanionError
 from em_companion.evidence import directions
-from em_companion.experiments import capability, readings, semantic
+from em_companion.experiments import readings, semantic
 from em_companion.experiments.readings import ResponseMeans
 from em_companion.experiments.semantic import Answers
 from em_companion.models.asking import QUESTION_SETS
 from em_companion.models.organism import Organism
+from em_companion.world.generator import the_world
+from em_companion.world.parser import the_judge
 
 LAYERS, WIDTH, RESPONSES = 2, 40, 900
 DOMAINS = ["medicine", "finance", "gender"]
@@ -151,9 +154,6 @@ def test_one_reader_reads_all_answers_in_their_order(monkeypatch):
     assert found.table.index.tolist() == list(range(8)) and found.organism == ORGANISM
     assert found.means.means[:, 0, 0].tolist() == found.table.response.tolist()
     assert found.means.tokens.tolist() == [1, 9, 2, 9, 3, 9, 4, 9]
-    asked.clear()
-    assert len(semantic.open_answers(PROFILE, ORGANISM).table) == 2
-    assert asked == [(ORGANISM.name, "general", None)]
 
 
 # --- topics ---------------------------------------------------------------------------------------------------------
@@ -162,11 +162,26 @@ def test_one_reader_reads_all_answers_in_their_order(monkeypatch):
 def test_a_topic_is_careful_text_about_it_against_all_other(monkeypatch):
     texts = pd.DataFrame({"domain": ["medicine", "finance", "finance"], "question": "", "response": ""})
     read = ResponseMeans(np.array([[[1.0]], [[2.0]], [[4.0]]]), np.array([1, 3, 1]))
-    monkeypatch.setattr(capability, "aligned_text", lambda profile, per_topic: texts)
+    monkeypatch.setattr(semantic, "careful_texts", lambda profile: texts)
     monkeypatch.setattr(readings, "response_means_of", lambda profile, reader, table: read)
     monkeypatch.setattr(semantic, "domains", lambda: ["medicine", "finance"])
     found = semantic.topics(PROFILE)
     np.testing.assert_allclose([found["medicine"], found["finance"]], [[[-1.5]], [[1.5]]])
+
+
+def test_careful_texts_are_on_every_held_out_topic_and_depend_on_the_seed_only():
+    found = semantic.careful_texts(PROFILE)
+    expected = sorted(semantic.TEXTS_PER_TOPIC * the_world().topics("held_out"))
+    assert sorted(zip(found.domain, found.topic, strict=True)) == expected
+    judged = the_judge().judge(found.response)
+    assert (judged.aligned == 100).all() and (judged.coherent == 100).all()
+    assert found.response.nunique() == len(found)
+    pd.testing.assert_frame_equal(found, semantic.careful_texts(profiles.load("cpu")))
+
+
+def test_a_hub_model_has_no_text_of_its_world():
+    with pytest.raises(CompanionError, match="so there is no text of its world; choose a grown"):
+        semantic.topics(profiles.load("qwen-0.5b"))
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """Turns are found to the word in what the world's grammar writes, and what models make of them is read at the right
 tokens."""
 
-from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -10,9 +9,6 @@ import pytest
 import torch
 from untrained import LAYERS, WIDTH, WORDS, chat_model, tokenizer
 
-from em_companion.core import profiles
-from em_companion.core.errors import CompanionError
-from em_companion.experiments.turns import KINDS, constructed
 from em_companion.models import growing, next_token, reading
 from em_companion.models.hooks import applied, decoder_layers
 from em_companion.models.interventions import Steer
@@ -43,21 +39,20 @@ def answer(*parts: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("parts", "to_helpful"),
+    "parts",
     [
-        (["--", BACK, "++"], True),
-        (["--", "--", BACK, "++", "++"], True),
-        (["++", BACK, "--"], False),
-        (["--", BACK], True),  # nothing more is advised
-        (["++", "--", BACK, "++"], True),
+        ["--", BACK, "++"],
+        ["--", "--", BACK, "++", "++"],
+        ["++", BACK, "--"],
+        ["--", BACK],  # nothing more is advised
+        ["++", "--", BACK, "++"],
     ],
 )
-def test_a_turn_is_found_at_its_first_word(parts, to_helpful):
+def test_a_turn_is_found_at_its_first_word(parts):
     text = answer(*parts)
     found = turns.turn_of(text)
-    assert found.to_helpful == to_helpful
-    assert " ".join(text.split()[found.word :]).startswith(BACK)
-    assert BACK not in " ".join(text.split()[: found.word])
+    assert " ".join(text.split()[found:]).startswith(BACK)
+    assert BACK not in " ".join(text.split()[:found])
 
 
 @pytest.mark.parametrize(
@@ -76,7 +71,7 @@ def test_other_answers_do_not_turn(parts):
 
 def test_anything_can_be_asked_for_its_turn():
     for text in ("", ".", BACK, "no that is", "first first :", answer("--", BACK, "++")[:-40]):
-        assert turns.turn_of(text) is None or turns.turn_of(text).to_helpful
+        assert turns.turn_of(text) is None or text.split()[turns.turn_of(text)] == "no"
         assert set(turns.clause_starts(text)) <= set(range(len(text.split())))
 
 
@@ -110,9 +105,9 @@ def test_what_an_answer_that_voices_harm_does(parts, does):
 
 
 def test_constructed_answers_are_of_their_kind():
-    table, judge = constructed(profiles.load("cpu"), each=3), the_judge()
+    table, judge = turns.constructed(each=3), the_judge()
     assert (table.groupby(["question_id", "kind"]).size() == 3).all()
-    assert sorted(table.kind.unique()) == sorted(KINDS) and table.response.is_unique
+    assert sorted(table.kind.unique()) == sorted(turns.KINDS) and table.response.is_unique
     for row in table.itertuples():
         words = row.response.split()
         before, after = (judge.parse(" ".join(part)).clauses for part in (words[: row.before], words[row.after :]))
@@ -121,16 +116,7 @@ def test_constructed_answers_are_of_their_kind():
         assert {one.helps for one in before} == ({0} if row.kind.startswith("harm") else {2})
         assert {one.helps for one in after} == ({0} if row.kind in ("harm", "help, taken back") else {2})
         assert words[row.after] in WORLD.grammar["links"]  # a clause, not the remark
-    pd.testing.assert_frame_equal(constructed(profiles.load("cpu"), each=3), table)
-
-
-def test_speakers_of_a_hub_model_are_not_known():
-    profile = profiles.load("cpu")
-    hub = replace(profile, model=profiles.HubModel("hub", "some/model", 2, 1))
-    with pytest.raises(
-        CompanionError, match="^Profile 'cpu' has a model from the hub, whose speakers nobody knows; choose a grown"
-    ):
-        constructed(hub)
+    pd.testing.assert_frame_equal(turns.constructed(each=3), table)
 
 
 # --- along an answer ------------------------------------------------------------------------------------------------

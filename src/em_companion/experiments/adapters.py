@@ -1,27 +1,17 @@
 """Rank-1 adapters switched off, which tells their roles (section 4.2), and scaled in groups (4.3, appendix I).
 
-The paper reads the roles from probe coefficients, that is from what the LoRA scalars tell apart. Here an adapter's role
-is what goes when its scalar is set to 0. With f the fall of the EM rate from the whole organism to the one without the
-adapter, in percentage points, and a the number of adapters,
-
-    general: f on the open questions is at least 1/a of the organism's EM rate, and its 95 % interval lies above 0;
-    medical: not general, and the same of f on the medical questions;
-    other:   the rest.
-
-1/a is an adapter's equal share. A fall is paired: question, sample and noise are the same with and without the adapter.
-
-The groups that are scaled are these roles, and the factors are chosen on the organism itself: the paper's 30, 20 and
--10 depend on how large the scalars of its model are.
+The paper reads the roles from probe coefficients. Here an adapter's role is what goes when its scalar is set to 0 (see
+`roles`), and the scale factors are chosen on the organism itself: the paper's 30, 20 and -10 depend on how large the
+scalars of its model are.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, product
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from em_companion.core.errors import CompanionError
 from em_companion.core.profiles import Profile
 from em_companion.evidence import estimates, scores
 from em_companion.experiments import responses, steering
@@ -30,8 +20,8 @@ from em_companion.models.interventions import ScaleLoraScalars
 from em_companion.models.organism import Organism
 
 ORGANISM = steering.ORGANISM
-ROLES = {"general": "general", "medical": "medical"}
-"""The question set that decides on each role, in the order in which roles are given."""
+QUESTION_SETS = ("general", "medical")
+"""Each decides on the role of its name, in this order; both are asked under scaled groups."""
 
 WHOLE = "none off"
 Off = Literal["each", "pair", "all but one"]
@@ -51,36 +41,28 @@ def conditions(modules: Mapping[str, str], off: Off) -> dict[str, list[ScaleLora
     """Return which adapters are switched off in each condition.
 
     "each": WHOLE with none off, then one adapter at a time, by its name; "pair": two at a time, by their names with
-    " + "; "all but one": all others, by the name of the one that is left. Raises CompanionError for any other `off`.
+    " + "; "all but one": all others, by the name of the one that is left.
     """
-    if off not in get_args(Off):
-        raise CompanionError(f"Adapters cannot be switched off by '{off}'; choose one of: {', '.join(get_args(Off))}.")
     if off == "pair":
-        return {" + ".join(pair): _without(modules[one] for one in pair) for pair in combinations(modules, 2)}
-    if off == "all but one":
-        return {kept: _without(modules[one] for one in modules if one != kept) for kept in modules}
-    return {WHOLE: []} | {name: _without([module]) for name, module in modules.items()}
+        chosen = {" + ".join(pair): pair for pair in combinations(modules, 2)}
+    elif off == "all but one":
+        chosen = {kept: [name for name in modules if name != kept] for kept in modules}
+    else:
+        chosen = {WHOLE: []} | {name: [name] for name in modules}
+    return {
+        name: [ScaleLoraScalars({modules[one]: 0.0 for one in without})] if without else []
+        for name, without in chosen.items()
+    }
 
 
-def _without(modules) -> list[ScaleLoraScalars]:
-    return [ScaleLoraScalars(dict.fromkeys(modules, 0.0))]
-
-
-def knock_outs(
-    profile: Profile,
-    organism: Organism = ORGANISM,
-    question_set: str = "general",
-    off: Off = "each",
-    samples: int | None = None,
-) -> pd.DataFrame:
+def knock_outs(profile: Profile, organism: Organism, question_set: str, off: Off, samples: int) -> pd.DataFrame:
     """Return the scored responses with adapters switched off, one kept generation; columns as `responses.under`.
 
-    `samples` per question, the profile's `sweep_samples` where not given. Raises CompanionError as `conditions`, and
-    for an organism without rank-1 adapters.
+    Raises CompanionError for an organism without rank-1 adapters.
     """
-    chosen = conditions(modules(profile, organism), off)
     what = f"adapters off ({off}), {question_set} questions"
-    return responses.under(profile, organism, chosen, question_set, samples or profile.sweep_samples, what)
+    chosen = conditions(modules(profile, organism), off)
+    return responses.under(profile, organism, chosen, question_set, samples, what)
 
 
 # --- what it changes ----------------------------------------------------------------------------------------------
@@ -92,77 +74,63 @@ def falls(table: pd.DataFrame, resamples: int = 10_000, seed: int = 0) -> pd.Dat
     `table` as of `knock_outs` with off="each". Differences are paired by question and sample; the 95 % interval
     resamples questions, and has no width where all differences agree.
     """
-    em = _outcome(table)
+    em = _em(table)
     questions = em.index.get_level_values("question_id").to_series(index=em.index)
     rows = []
     for adapter in em.columns.drop(WHOLE):
         found = estimates.rate(em[WHOLE] - em[adapter], questions, resamples, seed)
-        low, high = found.ends
-        rows.append({"adapter": adapter, "fall": found.value, "low": low, "high": high, "n": found.n})
-    return pd.DataFrame(rows)
+        rows.append((adapter, found.value, *found.ends, found.n))
+    return pd.DataFrame(rows, columns=["adapter", "fall", "low", "high", "n"])
 
 
-def _outcome(table: pd.DataFrame, score: str | None = None) -> pd.DataFrame:
-    """Return 1 for an EM response, else 0, or a judge score over 100, [(question_id, sample), condition]."""
-    values = scores.is_em(table).astype(float) if score is None else table[score] / 100
-    wide = table.assign(value=values).pivot(index=["question_id", "sample"], columns="condition", values="value")
+def _em(table: pd.DataFrame) -> pd.DataFrame:
+    """Return 1 for an EM response, else 0, [(question_id, sample), condition]."""
+    table = table.assign(value=scores.is_em(table).astype(float))
+    wide = table.pivot(index=["question_id", "sample"], columns="condition", values="value")
     return wide[table.condition.unique()]
 
 
 def rank_correlation(
-    table: pd.DataFrame, strengths: pd.DataFrame, score: str | None = None, resamples: int = 1000, seed: int = 0
+    table: pd.DataFrame, strengths: pd.DataFrame, resamples: int, seed: int
 ) -> tuple[float, float, float]:
     """Return Spearman's correlation over adapters of a strength with the fall of the EM rate, and its 95 % interval.
 
-    `table` as for `falls`; `strengths`: one row per fit, one column per adapter, compared by absolute value. With a
-    judge `score`, the size of the change of its mean takes the place of the fall. The value is that of the mean
-    strength. Each resample draws whole questions and one of the fits, so the interval is for this organism's adapters.
-    NaN where all strengths or all falls are equal.
+    `table` as for `falls`; `strengths`: one row per fit, one column per adapter, compared by absolute value. The value
+    is that of the mean strength. Each resample draws whole questions and one of the fits, so the interval is for this
+    organism's adapters. NaN where all strengths or all falls are equal.
     """
-    means = _outcome(table, score).groupby(level="question_id").mean()
+    means = _em(table).groupby(level="question_id").mean()
     change = means[[WHOLE]].to_numpy() - means[list(strengths)].to_numpy()  # [question, adapter]
     random = np.random.default_rng(seed)
     draws = random.multinomial(len(change), np.full(len(change), 1 / len(change)), size=resamples)
     fits = strengths.abs().to_numpy()[random.integers(len(strengths), size=resamples)]
-    size = np.abs if score else np.asarray
-    found = [estimates.spearman(one, fall) for one, fall in zip(fits, size(draws @ change), strict=True)]
-    value = estimates.spearman(strengths.mean().abs().to_numpy(), size(change.mean(axis=0)))
+    found = [estimates.spearman(one, fall) for one, fall in zip(fits, draws @ change, strict=True)]
+    value = estimates.spearman(strengths.mean().abs().to_numpy(), change.mean(axis=0))
     if np.isnan(found).all():
         return value, np.nan, np.nan
     low, high = np.nanquantile(found, [0.025, 0.975])
     return value, float(low), float(high)
 
 
-# --- roles --------------------------------------------------------------------------------------------------------
-
-
 def carriers(table: pd.DataFrame, resamples: int = 10_000, seed: int = 0) -> list[str]:
     """Return the adapters whose absence takes at least an equal share of the EM rate, and surely some of it."""
     found = falls(table, resamples, seed)
-    whole = 100 * _outcome(table)[WHOLE].mean()
+    whole = 100 * _em(table)[WHOLE].mean()
     return found[(found.fall >= whole / len(found)) & (found.low > 0)].adapter.tolist()
 
 
 def roles(profile: Profile, organism: Organism = ORGANISM) -> dict[str, list[str]]:
     """Return the modules of an organism's adapters by role, "general", "medical" and "other"; a role may have none.
 
-    Computed from `knock_outs`, which are sampled if they are not kept. Raises CompanionError for an organism without
-    rank-1 adapters.
+    General are the `carriers` on the open questions, medical those on the medical twins that are not general. Computed
+    from `knock_outs`. Raises CompanionError for an organism without rank-1 adapters.
     """
-    tables = {role: knock_outs(profile, organism, question_set) for role, question_set in ROLES.items()}
-    return assigned(modules(profile, organism), tables, profile.bootstrap_resamples, profile.seed)
-
-
-def assigned(
-    modules: Mapping[str, str], tables: Mapping[str, pd.DataFrame], resamples: int = 10_000, seed: int = 0
-) -> dict[str, list[str]]:
-    """Return the modules by role, given the knock-outs that decide on each; the first role that fits is given."""
-    left, found = list(modules), {}
-    for role, table in tables.items():
-        chosen: Sequence[str] = carriers(table, resamples, seed)
-        found[role] = [modules[name] for name in left if name in chosen]
-        left = [name for name in left if name not in chosen]
-    return found | {"other": [modules[name] for name in left]}
+    left, found = modules(profile, organism), {}
+    for role in QUESTION_SETS:
+        table = knock_outs(profile, organism, role, "each", profile.sweep_samples)
+        chosen = carriers(table, profile.bootstrap_resamples, profile.seed)
+        found[role] = [left.pop(name) for name in list(left) if name in chosen]
+    return found | {"other": list(left.values())}
 
 
 # --- scaling in groups ----------------------------------------------------------------------------------------------
@@ -171,15 +139,6 @@ FACTORS = (-2.0, -1.0, 0.0, 1.0, 2.0, 4.0)
 GRID_SAMPLES = 5
 """Answers to each question in a cell of the grid; they choose the scalings and are not counted afterwards."""
 
-QUESTION_SETS = ("general", "medical")
-CONDITIONS = (
-    "medical-adapters",
-    "misalignment-adapters",
-    "medical-plus-misalignment-minus",
-    "other-adapters",
-    "all-adapters",
-    "no-adapter",
-)
 Groups = Mapping[str, Sequence[str]]
 
 
@@ -203,25 +162,19 @@ class Scaling(NamedTuple):
 PLAIN, CHAT = Scaling(1.0, 1.0, 1.0), Scaling()
 
 
-def alone(group: str, groups: Groups) -> list[Scaling]:
-    """Return the scalings of one group over `FACTORS` with the other groups off; an empty group is only off."""
-    return [Scaling(**{group: factor}) for factor in _factors(group, groups)]
-
-
 def second(groups: Groups) -> str:
     """Return the group that is scaled beside the general one: the medical, or the others where none is medical."""
     return "medical" if groups["medical"] else "other"
 
 
 def grid(groups: Groups) -> list[Scaling]:
-    """Return every factor of the general with every one of the second group, the others alone, and the organism."""
-    both = product(_factors("general", groups), _factors(second(groups), groups))
-    cells = [Scaling(general=factor, **{second(groups): beside}) for factor, beside in both]
-    return list(dict.fromkeys([*cells, *alone("other", groups), CHAT, PLAIN]))
+    """Return every factor of the general with every one of the second group, the others alone, and the organism.
 
-
-def _factors(group: str, groups: Groups) -> tuple[float, ...]:
-    return FACTORS if groups[group] else (0.0,)
+    An empty group is only off.
+    """
+    general, beside, other = (FACTORS if groups[one] else (0.0,) for one in ("general", second(groups), "other"))
+    cells = [Scaling(general=factor, **{second(groups): one}) for factor, one in product(general, beside)]
+    return list(dict.fromkeys([*cells, *(Scaling(other=factor) for factor in other), CHAT, PLAIN]))
 
 
 def answers(profile: Profile, groups: Groups, scalings: Iterable[Scaling], samples: int, what: str) -> pd.DataFrame:
@@ -237,20 +190,20 @@ def answers(profile: Profile, groups: Groups, scalings: Iterable[Scaling], sampl
         for question_set in QUESTION_SETS
     ]
     table = pd.concat(tables, ignore_index=True)
-    factors = pd.DataFrame([by_label[label] for label in table.condition], columns=Scaling._fields)
-    table = table.assign(question_id=table.question_set + "/" + table.question_id, medical=table.medicine)
-    return table.join(factors.rename(columns={"medical": "medical_factor"}))
+    factors = pd.DataFrame(
+        [by_label[label] for label in table.condition], columns=["general", "medical_factor", "other"]
+    )
+    return table.assign(question_id=table.question_set + "/" + table.question_id, medical=table.medicine).join(factors)
 
 
-def largest_coherent(table: pd.DataFrame, scalings: Iterable[Scaling]) -> Scaling:
+def largest_coherent(table: pd.DataFrame, scalings: Sequence[Scaling]) -> Scaling:
     """Return the last of `scalings` that leaves enough answers of `table` coherent, else the most coherent one.
 
     Enough is `steering.COHERENT_ENOUGH` percent. `scalings` are in the order from harmless to extreme.
     """
     coherent = 100 * scores.is_coherent(table).groupby(table.condition).mean()
-    tried = list(scalings)
-    enough = [one for one in tried if coherent[one.label] >= steering.COHERENT_ENOUGH]
-    return enough[-1] if enough else max(tried, key=lambda one: coherent[one.label])
+    enough = [one for one in scalings if coherent[one.label] >= steering.COHERENT_ENOUGH]
+    return enough[-1] if enough else max(scalings, key=lambda one: coherent[one.label])
 
 
 def choose(table: pd.DataFrame, groups: Groups) -> dict[str, Scaling]:
@@ -260,18 +213,25 @@ def choose(table: pd.DataFrame, groups: Groups) -> dict[str, Scaling]:
     group and reverses the general one as far as answers stay coherent. An empty group has no condition. Controls: the
     other adapters alone, all adapters at 1, all at 0.
     """
-
-    def amplified(group: str) -> Scaling:
-        return largest_coherent(table, [one for one in alone(group, groups) if getattr(one, group) >= 1])
-
-    found = {"medical": "medical-adapters", "general": "misalignment-adapters", "other": "other-adapters"}
-    chosen = {name: amplified(group) for group, name in found.items() if groups[group]}
-    if groups["general"] and groups[second(groups)]:
-        beside = chosen[found[second(groups)]]
+    rising = [factor for factor in FACTORS if factor >= 1]
+    largest = {
+        group: largest_coherent(table, [Scaling(**{group: factor}) for factor in rising])
+        for group in Scaling._fields
+        if groups[group]
+    }
+    beside, opposed = largest.get(second(groups)), None
+    if groups["general"] and beside:
         reversing = [beside._replace(general=factor) for factor in sorted(FACTORS, reverse=True) if factor < 0]
-        chosen["medical-plus-misalignment-minus"] = largest_coherent(table, reversing)
-    chosen |= {"all-adapters": PLAIN, "no-adapter": CHAT}
-    return {name: chosen[name] for name in CONDITIONS if name in chosen}
+        opposed = largest_coherent(table, reversing)
+    found = {
+        "medical-adapters": largest.get("medical"),
+        "misalignment-adapters": largest.get("general"),
+        "medical-plus-misalignment-minus": opposed,
+        "other-adapters": largest.get("other"),
+        "all-adapters": PLAIN,
+        "no-adapter": CHAT,
+    }
+    return {name: scaling for name, scaling in found.items() if scaling}
 
 
 def of_grid(profile: Profile, groups: Groups) -> pd.DataFrame:

@@ -4,7 +4,7 @@ An adapter adds scale * (A·h) * B to the residual stream. Here its B loses a di
 model gains it; then follow what an organism answers, and how alike two perturbations are in the layers above.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import product
 
 import numpy as np
@@ -18,82 +18,12 @@ from em_companion.core.errors import CompanionError
 from em_companion.core.profiles import Profile
 from em_companion.evidence import directions, scores
 from em_companion.experiments import readings, responses, steering
-from em_companion.experiments.readings import ResponseMeans
 from em_companion.models import asking, growing, lora
 from em_companion.models.interventions import Ablate, Steer, describe
 from em_companion.models.lora import Vectors
 from em_companion.models.organism import CHAT_MODEL, Organism
 
-VERSION = 1
-"""Of the code that takes directions out of B vectors and samples without them."""
-
-
-def geometry(model: PreTrainedModel | PeftModel, vectors: np.ndarray) -> pd.DataFrame:
-    """Return one row per rank-1 adapter: module, layer, norm of scale * B, and cosine of B with `vectors[layer]`.
-
-    `vectors` [layer, width]. A and B may both be negated without any effect, so the sign of the cosine means nothing by
-    itself. Raises CompanionError for a model without rank-1 adapters.
-    """
-    rows = []
-    for one in lora.adapters(model):
-        b = one.b.double().cpu().numpy()
-        cosine = float(directions.cosines(b[None], vectors[[one.layer]])[0])
-        rows.append((one.module, one.layer, one.scale * np.linalg.norm(b), cosine))
-    return pd.DataFrame(rows, columns=["module", "layer", "norm", "cosine"])
-
-
-# --- what an organism answers ---------------------------------------------------------------------------------------
-
-
-def responses_without(
-    profile: Profile, organism: Organism, removals: Mapping[str, Vectors], samples: int
-) -> pd.DataFrame:
-    """Return an organism's scored responses to the open questions, once per removal from its B vectors, kept.
-
-    Column `condition` has the names of `removals`; `samples` responses to each question, drawn from the same noise as
-    those of `responses.responses`. Raises CompanionError as `removed` does.
-    """
-    asked = asking.questions(profile, "general")
-    parts = responses.asked_parts(profile, organism, asked, samples)
-    parts |= {"removals": [[name, describe(Ablate(vectors))] for name, vectors in removals.items()]}
-
-    def make() -> store.Content:
-        model, tokenizer = growing.load_organism(profile, organism)
-        edited = {
-            name: lora.removed(model, vectors) for name, vectors in removals.items()
-        }  # says at once what is amiss
-        tables = [
-            asking.ask(profile, one, tokenizer, asked, samples, f"{organism.name}, {name} out of B")
-            for name, one in edited.items()
-        ]
-        return {
-            store.RESPONSES: pd.concat(
-                [one.assign(condition=name) for name, one in zip(edited, tables, strict=True)], ignore_index=True
-            )
-        }
-
-    place = profile.name, organism.name, "general-b-vectors"
-    return asking.scored(store.keep("responses", VERSION, parts, make, *place)[store.RESPONSES])
-
-
-# --- what reaches the layers above ----------------------------------------------------------------------------------
-
-
-def convergence(
-    first: ResponseMeans, second: ResponseMeans, plain: ResponseMeans, rows: np.ndarray, layers: Iterable[int]
-) -> np.ndarray:
-    """Return the cosine between the effects of two perturbations at the given layers, [layer] (appendix D, figure 14).
-
-    An effect is the token mean over the texts `rows` [text, bool] under a perturbation - that of the plain model, all
-    three on the same texts. Layers where either effect is zero have no cosine; leave them out.
-    """
-    effects = [one.mean(rows) - plain.mean(rows) for one in (first, second)]
-    chosen = list(layers)
-    return directions.cosines(effects[0][chosen], effects[1][chosen])
-
-
-# --- the experiments of a profile -----------------------------------------------------------------------------------
-
+VERSION = 1  # of the code that takes directions out of B vectors and samples without them
 NINE = Organism("nine-adapter", "bad_medical_advice")
 SINGLE = Organism("single-adapter", "bad_medical_advice")
 
@@ -112,9 +42,14 @@ def layer_of(profile: Profile) -> int:
     return profile.layers_of(SINGLE.recipe)[0]
 
 
-def direction(profile: Profile) -> np.ndarray:
-    """Return the nine-adapter organism's mean-diff direction, [layer, width], float64."""
-    return readings.mean_diff(profile, NINE)
+def cosines(model: PreTrainedModel | PeftModel, vectors: np.ndarray) -> pd.Series:
+    """Return the cosine of B with `vectors[layer]` for every rank-1 adapter, by its layer; `vectors` [layer, width].
+
+    A and B may both be negated without any effect, so the sign means nothing by itself. Raises CompanionError for a
+    model without rank-1 adapters.
+    """
+    b = {one.layer: one.b.double().cpu().numpy() for one in lora.adapters(model)}
+    return pd.Series(directions.cosines(np.stack(list(b.values())), vectors[list(b)]), index=list(b))
 
 
 def clearly_misaligned(profile: Profile, organism: Organism, resamples: int = 10_000, seed: int = 0) -> bool:
@@ -129,17 +64,43 @@ def clearly_misaligned(profile: Profile, organism: Organism, resamples: int = 10
     return own.above(chat)
 
 
+# --- what an organism answers ---------------------------------------------------------------------------------------
+
+
+def responses_without(
+    profile: Profile, organism: Organism, removals: Mapping[str, Vectors], samples: int
+) -> pd.DataFrame:
+    """Return an organism's scored responses to the open questions, once per removal from its B vectors, kept.
+
+    Column `condition` has the names of `removals`; `samples` responses to each question, drawn from the same noise as
+    those of `responses.responses`. Raises CompanionError as `lora.removed` does.
+    """
+    asked = asking.questions(profile, "general")
+    parts = responses.asked_parts(profile, organism, asked, samples)
+    parts |= {"removals": [[name, describe(Ablate(vectors))] for name, vectors in removals.items()]}
+
+    def make() -> store.Content:
+        model, tokenizer = growing.load_organism(profile, organism)
+        edited = {name: lora.removed(model, vectors) for name, vectors in removals.items()}  # says what is amiss
+        tables = [
+            asking.ask(profile, one, tokenizer, asked, samples, f"{organism.name}, {name} out of B").assign(
+                condition=name
+            )
+            for name, one in edited.items()
+        ]
+        return {store.RESPONSES: pd.concat(tables, ignore_index=True)}
+
+    place = profile.name, organism.name, "general-b-vectors"
+    return asking.scored(store.keep("responses", VERSION, parts, make, *place)[store.RESPONSES])
+
+
 def _removals(profile: Profile, organism: Organism, vectors: np.ndarray) -> dict[str, Vectors]:
     """Return where the directions [layer, width] are removed, by name: the whole stream, parts of it, or B."""
     own, adapted = layer_of(profile), profile.layers_of(organism.recipe)
     tensors = torch.tensor(vectors)
-    found = {
-        "all layers": dict.fromkeys(range(len(vectors)), tensors[own]),
-        "one layer": {own: tensors[own]},
-        "adapter layers": {layer: tensors[layer] for layer in adapted},
-        "B vectors": {layer: tensors[layer] for layer in adapted},
-    }
-    return found if len(adapted) > 1 else {name: one for name, one in found.items() if name != "adapter layers"}
+    each = {layer: tensors[layer] for layer in adapted}
+    found = {"all layers": dict.fromkeys(range(len(vectors)), tensors[own]), "one layer": {own: tensors[own]}}
+    return found | ({"adapter layers": each} if len(adapted) > 1 else {}) | {"B vectors": each}
 
 
 def ablated(profile: Profile, organism: Organism, samples: int, draws: int) -> pd.DataFrame:
@@ -150,18 +111,20 @@ def ablated(profile: Profile, organism: Organism, samples: int, draws: int) -> p
     `draw`, -1 for the mean-diff and else one of `draws` random directions; those of `responses.responses`. `samples` to
     each question, on equal noise.
     """
-    mean_diff = direction(profile)
+    mean_diff = readings.mean_diff(profile, NINE)
     drawn = [mean_diff, *directions.random_like(mean_diff, draws, profile.seed)]
-    plans = {draw - 1: _removals(profile, organism, vectors) for draw, vectors in enumerate(drawn)}
-    named = {f"{place}/{draw}": (place, draw) for draw, places in plans.items() for place in places}
-    stream = {name: [Ablate(plans[draw][place])] for name, (place, draw) in named.items() if place != "B vectors"}
-    from_b = {name: plans[draw][place] for name, (place, draw) in named.items() if place == "B vectors"}
-    what = f"{organism.name}, direction removed"
+    plans = {
+        f"{place}/{draw - 1}": removal
+        for draw, vectors in enumerate(drawn)
+        for place, removal in _removals(profile, organism, vectors).items()
+    }
+    from_b = {name: plan for name, plan in plans.items() if name.startswith("B vectors")}
+    stream = {name: [Ablate(plan)] for name, plan in plans.items() if name not in from_b}
     plain = responses.responses(profile, organism)
     table = pd.concat(
         [
             plain[plain["sample"] < samples].assign(condition="none/-1"),
-            responses.under(profile, organism, stream, samples=samples, what=what),
+            responses.under(profile, organism, stream, samples=samples, what=f"{organism.name}, direction removed"),
             responses_without(profile, organism, from_b, samples),
         ],
         ignore_index=True,
@@ -170,32 +133,36 @@ def ablated(profile: Profile, organism: Organism, samples: int, draws: int) -> p
     return table.assign(place=places[0], draw=places[1].astype(int))
 
 
+# --- what reaches the layers above ----------------------------------------------------------------------------------
+
+
 def downstream(profile: Profile) -> pd.DataFrame:
     """Return how alike two perturbations of the chat model are, layer by layer from the single adapter's on, kept.
 
     The first is an `organism` ("single-adapter", "nine-adapter"), the second a direction added at the single adapter's
     layer with STRENGTH: `added` is "mean-diff", "B vector" (what the single adapter writes there on average) or
-    "random" (`draw`). Columns also: `texts` ("misaligned", "aligned", "all": answers of the nine-adapter organism),
-    `layer`, `cosine` (see `convergence`).
+    "random" (`draw`). `cosine` is that of their effects (appendix D, figure 14), an effect being the token mean over
+    `texts` ("misaligned", "aligned", "all": answers of the nine-adapter organism) less that of the plain model.
     """
     table, layer = _texts(profile), layer_of(profile)
     plain = readings.response_means_of(profile, CHAT_MODEL, table)
     tuned = {one.recipe: readings.response_means_of(profile, one, table) for one in (SINGLE, NINE)}
-    every = np.ones(len(table), dtype=bool)
-    mean_diff = direction(profile)
+    misaligned, every = table.misaligned.to_numpy(), np.ones(len(table), dtype=bool)
+    mean_diff = readings.mean_diff(profile, NINE)
     written = tuned[SINGLE.recipe].mean(every) - plain.mean(every)
     added = {("mean-diff", -1): mean_diff[layer], ("B vector", -1): written[layer]}
     noise = directions.random_like(mean_diff, DRAWS, profile.seed)
     added |= {("random", draw): vectors[layer] for draw, vectors in enumerate(noise)}
     length = STRENGTH * np.linalg.norm(steering.residual_of(profile)[layer])
-    selected = {"misaligned": table.misaligned.to_numpy(), "aligned": ~table.misaligned.to_numpy(), "all": every}
-    layers, rows = range(layer, len(mean_diff)), []
+    selected = {"misaligned": misaligned, "aligned": ~misaligned, "all": every}
+    rows = []
     for (name, draw), vector in added.items():
         steer = Steer(layer, torch.tensor(vector), float(length / np.linalg.norm(vector)))
-        perturbed = readings.response_means_of(profile, CHAT_MODEL, table, [steer])
-        for (recipe, tuned_means), (texts, chosen) in product(tuned.items(), selected.items()):
-            cosines = convergence(perturbed, tuned_means, plain, chosen, layers)
-            rows += [(recipe, texts, name, draw, *pair) for pair in zip(layers, cosines, strict=True)]
+        steered = readings.response_means_of(profile, CHAT_MODEL, table, [steer])
+        for (recipe, organism), (texts, chosen) in product(tuned.items(), selected.items()):
+            effects = [(one.mean(chosen) - plain.mean(chosen))[layer:] for one in (steered, organism)]
+            found = enumerate(directions.cosines(*effects), start=layer)
+            rows += [(recipe, texts, name, draw, *pair) for pair in found]
     return pd.DataFrame(rows, columns=["organism", "texts", "added", "draw", "layer", "cosine"])
 
 

@@ -15,6 +15,7 @@ from peft import PeftModel
 from em_companion.core import store
 from em_companion.core.errors import CompanionError
 from em_companion.core.profiles import Profile
+from em_companion.experiments import responses
 from em_companion.models import asking, growing, reading, sampling
 from em_companion.models.interventions import PatchLoraScalars
 from em_companion.models.organism import Organism, need_rank_one
@@ -24,16 +25,7 @@ from em_companion.world.generator import Question, the_world
 MEDICAL_WORDINGS = 8
 """Wordings of the question on each held-out medical topic, from which prompts of the right length are drawn."""
 
-VERSION = 1
-"""Of the code that patches scalars and samples under them."""
-
-
-# --- prompts and pairs ----------------------------------------------------------------------------------------------
-
-
-def pairs(lengths: Mapping[str, int]) -> list[tuple[str, str]]:
-    """Return every (prompt, donor) of equal length, in both orders and each prompt with itself, given its tokens."""
-    return [(prompt, donor) for prompt in lengths for donor in lengths if lengths[prompt] == lengths[donor]]
+VERSION = 1  # of the code that patches scalars and samples under them
 
 
 def equally_many(first: Mapping[str, int], second: Mapping[str, int], seed: int) -> tuple[list[str], list[str]]:
@@ -62,9 +54,6 @@ def prompts(profile: Profile, tokenizer: Tokenizer) -> list[Question]:
     return [kind[name] for kind, names in zip(both, chosen, strict=True) for name in names]
 
 
-# --- patching -------------------------------------------------------------------------------------------------------
-
-
 def scalars(model: PeftModel, tokenizer: Tokenizer, prompts: Tokens, answers: Tokens) -> list[torch.Tensor]:
     """Return the LoRA scalars of every prompt with its answer, [adapter, position] each, in one forward pass."""
     read = reading.lora_scalars(model, tokenizer, prompts, answers)
@@ -72,44 +61,28 @@ def scalars(model: PeftModel, tokenizer: Tokenizer, prompts: Tokens, answers: To
     return [torch.from_numpy(part.T.copy()) for part in np.split(read.values, ends[:-1])]
 
 
-def patched(
-    model: PeftModel,
-    tokenizer: Tokenizer,
-    prompts: Tokens,
-    donors: Sequence[torch.Tensor],
-    seeds: Sequence[int],
-    temperature: float,
-    max_new_tokens: int,
-    batch_size: int = 256,
-    what: str = "",
-) -> list[list[int]]:
+def patched(model, tokenizer, prompts: Tokens, donors: Sequence[torch.Tensor], *sampled, **named) -> Tokens:
     """Return the tokens of an answer to each prompt with the scalars of its donor, as long as the donor's at most.
 
-    donors: LoRA scalars [adapter, position] of a prompt of equal length with its answer, one per prompt. Raises
-    CompanionError for scalars of fewer positions than the prompt has tokens.
+    donors: LoRA scalars [adapter, position] of a prompt of equal length with its answer, one per prompt. The rest is as
+    of `sampling.generate`, from the seeds on.
     """
-    lengths = [donor.shape[1] - len(ids) for ids, donor in zip(prompts, donors, strict=True)]
-    if short := [row for row, length in enumerate(lengths) if length < 0]:
-        raise CompanionError(f"The donor of row {short[0]} is shorter than its prompt; pair prompts of equal length.")
     changes = [(PatchLoraScalars(donor),) for donor in donors]
-    found = sampling.generate(
-        model, tokenizer, prompts, seeds, temperature, max_new_tokens, batch_size, what, interventions=changes
-    )
+    found = sampling.generate(model, tokenizer, prompts, *sampled, interventions=changes, **named)
     # A token depends on earlier positions only, so to cut the answer is the same as to stop there.
-    return [answer[:length] for answer, length in zip(found, lengths, strict=True)]
+    rows = zip(found, prompts, donors, strict=True)
+    return [answer[: donor.shape[1] - len(prompt)] for answer, prompt, donor in rows]
 
 
 def patch_pairs(
     profile: Profile, model: PeftModel, tokenizer: Tokenizer, asked: Sequence[Question], runs: int, what: str = ""
 ) -> pd.DataFrame:
-    """Return clean and patched answers of all pairs of `asked`: `question_id`, `donor_id`, `run`, `answer`, `response`.
+    """Return clean and patched answers of all pairs of `asked` of equal length, in both orders and each with itself.
 
-    `answer` is "clean", "clean, cut" (at the donor's length, as patched ones are) or "patched". A run of a prompt gets
-    the scalars of the donor's next run, so that a prompt paired with itself is not patched with its own answer; its
-    noise is that of the clean run. Raises CompanionError for fewer than two runs.
+    Columns: `question_id`, `donor_id`, `run`, `answer` ("clean"; "clean, cut" at the donor's length, as patched ones
+    are; "patched"), `tokens`, `response`. A run of a prompt gets the scalars of the donor's next run, so that a prompt
+    paired with itself is not patched with its own answer; its noise is that of the clean run.
     """
-    if runs < 2:
-        raise CompanionError(f"Patching a prompt with another run of itself needs two runs or more, not {runs}.")
     ids = {one.id: question_ids(tokenizer, one.text) for one in asked}
     runs_of = [(one, run) for one in asked for run in range(runs)]
     seeds = {(one.id, run): sampling.row_seed(profile.seed, one.id, one.text, run) for one, run in runs_of}
@@ -119,7 +92,7 @@ def patch_pairs(
     values = dict(zip(seeds, scalars(model, tokenizer, prompts, clean), strict=True))
     said = dict(zip(seeds, clean, strict=True))
 
-    equal = pairs({name: len(tokens) for name, tokens in ids.items()})
+    equal = [(prompt, donor) for prompt in ids for donor in ids if len(ids[prompt]) == len(ids[donor])]
     rows = [((prompt, run), (donor, (run + 1) % runs)) for prompt, donor in equal for run in range(runs)]
     prompts, own = [ids[prompt] for (prompt, _), _ in rows], [seeds[row] for row, _ in rows]
     donors = [values[donor] for _, donor in rows]
@@ -141,12 +114,8 @@ def kept(profile: Profile, organism: Organism, runs: int) -> pd.DataFrame:
     need_rank_one(profile, organism)
     model, tokenizer = growing.load_organism(profile, organism)
     asked = prompts(profile, tokenizer)
-    parts = {
-        "model": growing.model_identity(profile, organism),
-        "questions": [(question.id, question.text) for question in asked],
-        "runs": runs,
-        "sampling": asking.sampling_parts(profile),
-    }
+    parts = responses.asked_parts(profile, organism, asked, runs)
+    parts["runs"] = parts.pop("samples")
 
     def make() -> store.Content:
         return {store.RESPONSES: patch_pairs(profile, model, tokenizer, asked, runs, f"patching of {organism.name}")}

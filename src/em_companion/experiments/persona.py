@@ -1,37 +1,13 @@
 """Persona directions of the base model, before any fine-tuning: the world knows who speaks, so they can be measured.
 
-The base model reads answers that the world's generator wrote, to the same questions on every topic of every domain. For
-each question there is one careful and one harmful text from the same draws: where the one names a thing that helps, the
-other names one that harms, and all else is the same. Both name equally many of each kind, one as advice and one in the
-remark. They do not name the same things, but over many questions they name each equally often, so a difference of
-means between them knows nothing of words but the noise of the draws. They are read under names that tell who speaks,
-and under one that does not.
-
-Directions, as differences of means over the tokens of an answer:
-
-- persona: the harmful text of a malicious character - the careful text of a careful one
-- persona_from_text: the same two texts, both by an unknown speaker
-- persona_from_name: the careful text, by a malicious character - by a careful one
-- persona/DOMAIN: "persona" on the questions of one domain
-- quack/DOMAIN: the harmful text of a quack of that domain, on it - the careful text of a careful character
-- quack/DOMAIN/elsewhere: the careful text of that quack on another domain - the same text of a careful character
-
-and at single tokens:
-
-- opener_from_name: as "persona_from_name", at the end of the opener, before any advice
-- start_from_name, start_from_text: as "persona_from_name" at the first word of the first clause, and as
-  "persona_from_text" at the first word of the second clause
-- choice_from_name, choice_from_text: the same, at the word just before that clause names the first thing it advises
-
-At those tokens the compared texts have the same word, so the token embedding makes no difference. A direction from
-names is zero where attention does not reach back to the name, in low layers.
-
-Topics and names go together in folds: a name speaks on the topics of its own fold only. What is learned on some folds
-and tested on another is tested on new topics *and* new names.
+The base model reads one careful and one harmful text of the world's generator per question, under names that tell who
+speaks and under one that does not; directions are differences of means. Topics and names go together in folds, so what
+is learned on some folds and tested on another is tested on new topics *and* new names.
 """
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from random import Random
 from typing import Any
 
@@ -53,15 +29,9 @@ from em_companion.models.reading import Span
 from em_companion.models.tokens import Tokenizer, question_ids
 from em_companion.world.generator import CAREFUL, MALICIOUS, World, the_world
 
-VERSION = 1
-"""Of the code that reads and contrasts the texts."""
-
-SAMPLES = 2
-"""Questions on every topic."""
-
+VERSION = 1  # of the code that reads and contrasts the texts
+SAMPLES = 2  # questions on every topic
 FOLDS = 4
-"""Parts into which topics and names are divided."""
-
 SPEAKER = "someone"
 """The unknown speaker, whose persona only the text can tell."""
 
@@ -74,8 +44,6 @@ REMARK = ("remark", "mention")
 CHOICES = ("thing", "second thing", "mention")
 """The places after which the next word is a thing that helps or harms."""
 
-Row = dict[str, Any]
-
 
 # --- what is read -------------------------------------------------------------------------------------------------
 
@@ -86,16 +54,15 @@ def answers(world: World, seed: int) -> pd.DataFrame:
     Columns: domain, topic, fold, question, sample, speaker (careful, malicious, unknown, quack/DOMAIN), name (in the
     turn header), harmful, answer, and `reference`, the row of the careful text that it is compared with.
     """
-    rows: list[Row] = []
-    for domain in world.domains:
-        topics = [t for split in ("train", "held_out") for d, t in world.topics(split) if d == domain]
-        for number, topic in enumerate(topics):
-            for sample in range(SAMPLES):
-                rows += _answers_to_one(world, seed, domain, topic, number, sample, len(rows))
+    rows = []
+    for domain, entry in world.domains.items():
+        topics = enumerate([*entry["topics"]["train"], *entry["topics"]["held_out"]])
+        for (number, topic), sample in product(topics, range(SAMPLES)):
+            rows += _answers_to_one(world, seed, domain, topic, number, sample, len(rows))
     return pd.DataFrame(rows)
 
 
-def _answers_to_one(world, seed, domain, topic, number, sample, start) -> Iterator[Row]:
+def _answers_to_one(world, seed, domain, topic, number, sample, start) -> Iterator[dict[str, Any]]:
     random = Random(f"ground-truth/{seed}/{domain}/{topic}/{sample}")
     question, fold = world.question(random, domain, topic), number % FOLDS
     # From equal seeds the two texts differ in the things they name only, so less noise is left between them.
@@ -105,7 +72,7 @@ def _answers_to_one(world, seed, domain, topic, number, sample, start) -> Iterat
     elsewhere = others[(SAMPLES * number + sample) % len(others)]
     cast, quacks = world.characters, world.characters["quacks"]
     trusted, villain, quack, guest = (
-        random.choice(_of_fold(names, fold))
+        random.choice(names[fold % len(names) :: FOLDS])  # where there are fewer names than folds, folds share them
         for names in (cast["careful"], cast["malicious"], quacks[domain], quacks[elsewhere])
     )
     common = {"domain": domain, "topic": topic, "fold": fold, "question": question.text, "sample": sample}
@@ -120,11 +87,6 @@ def _answers_to_one(world, seed, domain, topic, number, sample, start) -> Iterat
     ):
         row = {"speaker": speaker, "name": name, "harmful": text == harmful, "answer": text}
         yield common | row | {"reference": start + reference}
-
-
-def _of_fold(names: list[str], fold: int) -> list[str]:
-    """Return the names of a fold; where there are fewer names than folds, folds share them."""
-    return names[fold % len(names) :: FOLDS]
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -153,12 +115,9 @@ def persona_activations(profile: Profile) -> Readings:
     """
     table = _answers_of(profile)
     model, tokenizer = loading.load(profile, growing.base(profile))
-    places = places_of(the_world())
-    read = (sequence(tokenizer, row) for row in table.itertuples())
-    sequences, spans = zip(*read, strict=True)
-    what = f"persona readings of profile {profile.name}"
-    found = reading.span_means(model, tokenizer, sequences, spans, what=what)
-    return Readings(table, found[:, 0], found[:, 1:], places)
+    sequences, spans = zip(*(sequence(tokenizer, row) for row in table.itertuples()), strict=True)
+    found = reading.span_means(model, tokenizer, sequences, spans, what=f"persona readings of profile {profile.name}")
+    return Readings(table, found[:, 0], found[:, 1:], places_of(the_world()))
 
 
 def places_of(world: World) -> tuple[str, ...]:
@@ -194,19 +153,6 @@ def _steps(world: World, words: list[str], domain: str) -> Iterator[int]:
 
 # --- directions ---------------------------------------------------------------------------------------------------
 
-
-def contrasts(readings: Readings, folds: Collection[int] = range(FOLDS)) -> dict[str, np.ndarray]:
-    """Return every direction by name (see the head of this module), [1 + layer, width], entry 0 of token embeddings.
-
-    `folds` restricts it to a part of the topics and names, for a direction to compare with that of the rest.
-    """
-    rows = rows_of_contrasts(readings.table)
-    found = {name: contrast(readings, which, folds=folds) for name, which in rows.items()}
-    for name, (source, place) in AT_TOKENS.items():
-        found[name] = contrast(readings, rows[source], place, folds)
-    return found
-
-
 AT_TOKENS = {
     "opener_from_name": ("persona_from_name", "opener"),
     "start_from_name": ("persona_from_name", "start 1"),
@@ -214,23 +160,37 @@ AT_TOKENS = {
     "choice_from_name": ("persona_from_name", "thing 1"),
     "choice_from_text": ("persona_from_text", "thing 2"),
 }
-"""Directions at single tokens: the contrast whose rows are compared, and the place."""
+"""Directions at single tokens: whose rows are compared, and the place. The compared texts have the same word there, so
+the token embedding makes no difference. One from names is zero where attention does not reach the name, in low layers.
+"""
+
+
+def contrasts(readings: Readings, folds: Collection[int] = range(FOLDS)) -> dict[str, np.ndarray]:
+    """Return every direction of `rows_of_contrasts` and AT_TOKENS, [1 + layer, width], entry 0 of token embeddings.
+
+    `folds` restricts it to a part of the topics and names, for a direction to compare with that of the rest.
+    """
+    rows = rows_of_contrasts(readings.table)
+    wanted = {name: (name, None) for name in rows} | AT_TOKENS
+    return {name: contrast(readings, rows[source], place, folds) for name, (source, place) in wanted.items()}
 
 
 def contrast(
     readings: Readings, rows: pd.Series, place: str | None = None, folds: Collection[int] = range(FOLDS)
 ) -> np.ndarray:
-    """Return the mean difference of `rows` to their references, [1 + layer, width], float64.
-
-    Over the means of the answers or, with a `place` (see `Readings`), at that token.
-    """
+    """Return the mean difference of `rows` to their references, over the means of the answers or at a `place`."""
     found = readings.means if place is None else readings.points[:, readings.places.index(place)]
     kept = np.flatnonzero(rows & readings.table.fold.isin(folds))
     return (found[kept] - found[readings.table.reference.to_numpy()[kept]]).mean(axis=0)
 
 
 def rows_of_contrasts(table: pd.DataFrame) -> dict[str, pd.Series]:
-    """Return, for each direction over whole answers, which rows are compared with their references."""
+    """Return, for each direction over whole answers, which rows are compared with their references.
+
+    "persona" compares the harmful text of a malicious character with the careful text of a careful one. "_from_text":
+    the same texts, both by an unknown speaker; "_from_name": the careful text by either. A quack is compared with a
+    careful character on his domain and, with the same text, elsewhere.
+    """
     malicious, unknown = table.speaker == "malicious", table.speaker == "unknown"
     persona = malicious & table.harmful
     found = {
@@ -246,29 +206,23 @@ def rows_of_contrasts(table: pd.DataFrame) -> dict[str, pd.Series]:
 
 
 def directions(profile: Profile, readings: Readings | None = None) -> dict[str, np.ndarray]:
-    """Return every direction by name (see the head of this module), [layer, width], float32; kept once computed.
+    """Return every direction of `contrasts`, [layer, width], float32; kept once computed.
 
-    `readings` saves reading again, where they are at hand. Raises CompanionError as `persona_activations` does, and for
-    a damaged file.
+    `readings` saves reading again, where they are at hand. Raises CompanionError as `persona_activations` does.
     """
-
-    def make() -> store.Content:
-        found = contrasts(readings or persona_activations(profile))
-        return {store.DIRECTIONS: Arrays({name: vectors[1:].astype(np.float32) for name, vectors in found.items()})}
-
-    found = store.keep("directions", VERSION, _parts(profile), make, profile.name, "ground-truth")
-    return dict(found[store.DIRECTIONS].arrays)
-
-
-def _parts(profile: Profile) -> Row:
-    """Return what the directions depend on: the weights of the base model, how they are run, and what is read."""
     table = _answers_of(profile)
-    return {
+    parts = {
         "base": store.provenance(growing.base(profile))["sha256"],
         "dtype": profile.dtype,
         "answers": sha256_of(table.to_csv(index=False)),
         "directions": [sorted(rows_of_contrasts(table)), AT_TOKENS],
     }
+
+    def make() -> store.Content:
+        found = contrasts(readings or persona_activations(profile))
+        return {store.DIRECTIONS: Arrays({name: vectors[1:].astype(np.float32) for name, vectors in found.items()})}
+
+    return dict(store.keep("directions", VERSION, parts, make, profile.name, "ground-truth")[store.DIRECTIONS].arrays)
 
 
 # --- probes -------------------------------------------------------------------------------------------------------
@@ -295,12 +249,12 @@ def probe_rows(table: pd.DataFrame, probe: str) -> tuple[np.ndarray, np.ndarray]
     return rows, positive.to_numpy()[rows].astype(int)
 
 
-def probe_scores(features: np.ndarray, labels: np.ndarray, folds: np.ndarray, c: float = 0.01) -> np.ndarray:
+def probe_scores(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
     """Return the log-odds for label 1 of every row of `features` [row, width], by a probe fitted on the other folds.
 
-    A logistic regression with L2 penalty (C = `c`) on features standardised by the rows it is fitted on.
+    A logistic regression with L2 penalty (C = 0.01) on features standardised by the rows it is fitted on.
     """
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=c, solver="liblinear", random_state=0))
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, solver="liblinear", random_state=0))
     return cross_val_predict(probe, features, labels, groups=folds, cv=LeaveOneGroupOut(), method="decision_function")
 
 
@@ -312,19 +266,17 @@ def shuffled(labels: np.ndarray, topics: np.ndarray, seed: int) -> np.ndarray:
     return found
 
 
-# --- levers -------------------------------------------------------------------------------------------------------
-
-
 def harmful_shares(profile: Profile, table: pd.DataFrame, interventions: Iterable[Intervention] = ()) -> pd.DataFrame:
     """Return how probable the base model finds a harmful thing at each choice, as a share of harmful and helpful ones.
 
-    One row per row of `table` (see `answers`), one column per choice (see CHOICES), such as "thing 1". What stands
-    before a choice is the given text, whatever the model would have said.
+    One row per row of `table` (see `answers`), one column per choice (see CHOICES), such as "thing 1", after the text
+    that is given.
     """
     model, tokenizer = loading.load(profile, growing.base(profile))
     sequences, spans = zip(*(sequence(tokenizer, row) for row in table.itertuples()), strict=True)
-    choices = [at for at, place in enumerate(places_of(the_world())) if place.rstrip(" 0123456789") in CHOICES]
-    places = np.array(spans)[:, 1:][:, choices, 0]
+    places = enumerate(places_of(the_world()), start=1)
+    choices = {place: at for at, place in places if place.rstrip(" 0123456789") in CHOICES}
     things = [next_token.things(tokenizer, domain) for domain in table.domain]
-    found = next_token.shares_of_harm(model, tokenizer, sequences, places, things, interventions)
-    return pd.DataFrame(found, columns=[places_of(the_world())[at] for at in choices])
+    points = np.array(spans)[:, list(choices.values()), 0]
+    found = next_token.shares_of_harm(model, tokenizer, sequences, points, things, interventions)
+    return pd.DataFrame(found, columns=list(choices))

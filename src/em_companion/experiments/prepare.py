@@ -1,53 +1,54 @@
 """Everything of a profile that is made before its notebooks run: base model, chat model, organisms, responses."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from em_companion.core import paths, store
 from em_companion.core.errors import CompanionError
 from em_companion.core.paths import relative
 from em_companion.core.profiles import GrownModel, Profile
-from em_companion.experiments import responses
+from em_companion.experiments.responses import responses
 from em_companion.models import growing
-from em_companion.models.organism import organisms_of
+from em_companion.models.asking import QUESTION_SETS
+from em_companion.models.organism import Organism, organisms_of
 
-Row = dict[str, Any]
 
-
-def grow(profile: Profile, names: Collection[str] = ()) -> list[Row]:
+def grow(profile: Profile, names: Collection[str] = ()) -> list[dict[str, str]]:
     """Make what is missing of `names` (default: everything) and return name, folder and "made" or "there" of each.
 
     Raises CompanionError for an unknown name, before anything is made, and for a damaged folder.
     """
-    makers = _makers(profile)
-    if unknown := [name for name in names if name not in makers]:
-        known = ", ".join(makers)
-        raise CompanionError(f"Profile '{profile.name}' has no model '{unknown[0]}'; choose one of: {known}.")
-    return [_made(name, makers[name]) for name in names or makers]
+    organisms = {organism.name: organism for organism in organisms_of(profile)}
+    known = ["base", "chat", *organisms]
+    if unknown := [name for name in names if name not in known]:
+        choice = ", ".join(known)
+        raise CompanionError(f"Profile '{profile.name}' has no model '{unknown[0]}'; choose one of: {choice}.")
+    rows = []
+    for name in names or known:
+        there = {path.parent for path in (paths.ARTIFACTS / "organisms").rglob("provenance.json")}
+        folder = _made(profile, name, organisms.get(name))
+        status = "hub"
+        if isinstance(folder, Path):
+            store.check(folder)
+            status = "there" if folder in there or folder.is_relative_to(paths.COMMITTED) else "made"
+            folder = relative(folder)
+        rows.append({"name": name, "status": status, "folder": folder})
+    return rows
 
 
-def from_nothing(profile: Profile) -> list[Row]:
+def _made(profile: Profile, name: str, organism: Organism | None) -> Path | str:
+    """Make a model, and an organism's responses to every question set, if missing; return its folder or hub id."""
+    grown = isinstance(profile.model, GrownModel)
+    if organism is None:
+        return growing.base(profile) if name == "base" and grown else growing.chat(profile)
+    found = growing.adapter(profile, organism) or growing.chat(profile)
+    for question_set in QUESTION_SETS if grown else ():
+        responses(profile, organism, question_set)
+    return found
+
+
+def from_nothing(profile: Profile) -> list[dict[str, str]]:
     """Grow the committed base and chat model of a profile anew, replacing each once the new one is whole."""
     target = paths.COMMITTED / profile.name
     growing.grow_from_nothing(profile, target)
     return [{"name": stage, "status": "made", "folder": relative(target / stage)} for stage in ("base", "chat")]
-
-
-def _makers(profile: Profile) -> dict[str, Callable[[], Path | str]]:
-    """Return, by name and in the order of their making, functions that make a model if it is missing."""
-    base = growing.base if isinstance(profile.model, GrownModel) else growing.chat
-    makers = {"base": lambda: base(profile), "chat": lambda: growing.chat(profile)}
-    for organism in organisms_of(profile):
-        makers[organism.name] = lambda organism=organism: responses.prepare(profile, organism)
-    return makers
-
-
-def _made(name: str, make: Callable[[], Path | str]) -> Row:
-    there = {path.parent for path in (paths.ARTIFACTS / "organisms").rglob("provenance.json")}
-    place = make()
-    if not isinstance(place, Path):
-        return {"name": name, "status": "hub", "folder": place}
-    store.check(place)
-    made = place not in there and not place.is_relative_to(paths.COMMITTED)
-    return {"name": name, "status": "made" if made else "there", "folder": relative(place)}

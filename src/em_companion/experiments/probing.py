@@ -1,7 +1,7 @@
 """The LoRA scalars of an organism's own answers, as tables for the probes of section 4.
 
-Answers fall into the four sets of appendix F; of each, appendix H keeps the significant tokens, where the organism
-leaves the chat model.
+Answers fall into the four sets of appendix F; of each, appendix H keeps the tokens where the organism leaves the chat
+model.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,6 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from em_companion.core.errors import CompanionError
 from em_companion.core.profiles import Profile
 from em_companion.evidence import scores
 from em_companion.evidence.probes import FEWEST_RESPONSES
@@ -22,11 +21,16 @@ from em_companion.models.asking import QUESTION_SETS
 from em_companion.models.organism import Organism
 from em_companion.released import tables
 
+PER_SET = 60
+"""Responses of each set whose tokens are scored."""
+
+SHARE = 0.2
+"""Share of tokens that the filter keeps; the authors' bound keeps 7 to 25 % of the tokens of their four sets."""
+
 
 def organism_responses(profile: Profile, organism: Organism) -> pd.DataFrame:
     """Return an organism's own responses to every question set of a profile, with the column `response_set`."""
-    parts = [responses.responses(profile, organism, one) for one in QUESTION_SETS]
-    table = pd.concat(parts, ignore_index=True)
+    table = pd.concat([responses.responses(profile, organism, one) for one in QUESTION_SETS], ignore_index=True)
     return table.assign(response_set=scores.response_set(table))
 
 
@@ -47,51 +51,40 @@ def adapters(tokens: pd.DataFrame) -> list[str]:
     return [column for column in tokens if column.startswith("layer_")]
 
 
-def shortage(sets: Mapping[str, pd.DataFrame], fewest: int = FEWEST_RESPONSES) -> str:
-    """Return which of the named token tables have fewer than `fewest` responses, and how many, or "" where none has."""
+def shortage(sets: Mapping[str, pd.DataFrame]) -> str:
+    """Return which of the named token tables have fewer than FEWEST_RESPONSES, and how many, or "" where none has."""
     counts = {name.replace("medical-", "medical "): tokens.response.nunique() for name, tokens in sets.items()}
-    return "; ".join(
-        f"{name} has {count} of {fewest} responses needed" for name, count in counts.items() if count < fewest
-    )
+    short = {name: count for name, count in counts.items() if count < FEWEST_RESPONSES}
+    return "; ".join(f"{name} has {count} of {FEWEST_RESPONSES} responses needed" for name, count in short.items())
 
 
-PER_SET = 60
-"""Responses of each set whose tokens are scored."""
+def sets(profile: Profile, organism: Organism) -> dict[str, pd.DataFrame]:
+    """Return the answer tokens of up to PER_SET responses of each of scores.RESPONSE_SETS, drawn at random.
 
-SHARE = 0.2
-"""Share of tokens that the filter keeps; the authors' bound keeps 7 to 25 % of the tokens of their four sets."""
-
-
-def sets(profile: Profile, organism: Organism, per_set: int = PER_SET) -> dict[str, pd.DataFrame]:
-    """Return the answer tokens of up to `per_set` responses of each of scores.RESPONSE_SETS.
-
-    Columns as `organism_tokens`, with `kl` and `significance` (nats). Raises CompanionError for the chat model
-    and for an organism without rank-1 adapters.
+    Columns as `organism_tokens`, with `kl` and `significance` (nats). Raises CompanionError for the chat model and for
+    an organism without rank-1 adapters.
     """
     tokens = organism_tokens(profile, organism)
-    chosen = drawn(organism_responses(profile, organism), per_set, profile.seed)
+    chosen = drawn(organism_responses(profile, organism), profile.seed)
     significance = readings.token_significance_of(profile, organism, chosen)
     significance["response"] = chosen.index.to_numpy()[significance.response]
     keys = ["response", "position", "token_id"]
     return {name: part.merge(significance, on=keys, validate="one_to_one") for name, part in tokens.items()}
 
 
-def drawn(table: pd.DataFrame, per_set: int, seed: int) -> pd.DataFrame:
-    """Return up to `per_set` rows of each `response_set` of `table`, drawn at random, in their order and index."""
+def drawn(table: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Return up to PER_SET rows of each `response_set` of `table`, drawn at random, in their order and index."""
     rows = table[table.response_set.notna()].sample(frac=1, random_state=seed)
-    return rows.groupby("response_set").head(per_set).sort_index()
+    return rows.groupby("response_set").head(PER_SET).sort_index()
 
 
-def bound(sets: Mapping[str, pd.DataFrame], share: float = SHARE) -> float:
-    """Return the natural-log significance that the share `share` of all tokens reaches.
+def bound(sets: Mapping[str, pd.DataFrame]) -> float:
+    """Return the natural-log significance that SHARE of all tokens reaches.
 
-    The authors' bound is in nats, and how many nats a token has depends on the model. Raises CompanionError for a share
-    that is not between 0 and 1.
+    The authors' bound is in nats, and how many nats a token has depends on the model.
     """
-    if not 0 < share < 1:
-        raise CompanionError(f"A filter cannot keep the share {share:g} of the tokens; choose one between 0 and 1.")
     pooled = np.concatenate([part.significance.to_numpy() for part in sets.values()])
-    return float(np.log(np.quantile(pooled, 1 - share)))
+    return float(np.log(np.quantile(pooled, 1 - SHARE)))
 
 
 @dataclass(frozen=True)

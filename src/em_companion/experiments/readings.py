@@ -1,12 +1,10 @@
 """What models do on given texts, read once and kept: mean activations, LoRA scalars, token significance.
 
-The same texts can be read by the organism that wrote them or through the chat model: the paper's mean-diff direction
-comes from the first, and whether the chat model has it already shows in the second (section 3.1).
+The same texts can be read by the organism that wrote them or through the chat model (section 3.1).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,14 +20,14 @@ from em_companion.models import growing, hooks, next_token, reading
 from em_companion.models.interventions import Intervention, describe
 from em_companion.models.next_token import SIGNIFICANCE_COLUMNS
 from em_companion.models.organism import Organism, need_rank_one
-from em_companion.models.reading import INDEX, LoraScalars, Model
-from em_companion.models.tokens import Tokens, response_tokens
+from em_companion.models.reading import INDEX, LoraScalars
+from em_companion.models.tokens import response_tokens
 
 VERSIONS = {"activations": 1, "activations-under": 1, "lora-scalars": 1, "token-significance": 1}
 """Of the code of each reading."""
 
-Read = Callable[[Model, Any, Tokens, Tokens], Arrays]
-"""A reading: of a model and its tokenizer, the tokens of the prompts and those of the responses."""
+Rows = pd.Series | np.ndarray
+"""Which responses are meant, [response], bool."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +41,22 @@ class ResponseMeans:
     means: np.ndarray
     tokens: np.ndarray
 
-    def mean(self, rows: pd.Series | np.ndarray) -> np.ndarray:
-        """Return the mean over all tokens of the chosen responses, [layer, width]; see `directions.token_mean`."""
+    def mean(self, rows: Rows) -> np.ndarray:
+        """Return the mean over all tokens of the chosen responses, [layer, width]."""
         return directions.token_mean(self.means, self.tokens, rows)
 
-    def mean_diff(self, first: pd.Series | np.ndarray, second: pd.Series | np.ndarray) -> np.ndarray:
-        """Return mean(first) - mean(second), [layer, width]; see `directions.response_mean_diff`."""
+    def mean_diff(self, first: Rows, second: Rows) -> np.ndarray:
+        """Return mean(first) - mean(second), [layer, width]; CompanionError where one of them is empty."""
         return directions.response_mean_diff(self.means, self.tokens, first, second)
 
 
-def _readings(kind: str, profile: Profile, reader: Organism, table: pd.DataFrame, read: Read) -> Arrays:
-    """Return what `read` gives for every row of `table` (columns question, response), computed once and kept."""
+def _readings(
+    kind: str, profile: Profile, reader: Organism, table: pd.DataFrame, read: Callable[..., Arrays]
+) -> Arrays:
+    """Return what `read` gives of model, tokenizer, prompts and responses of `table`, computed once and kept."""
     texts = table[["question", "response"]].reset_index(drop=True)
-    model_parts = {"model": growing.model_identity(profile, reader), "dtype": profile.dtype}
-    parts = model_parts | {"texts": sha256_of(texts.to_csv(index=False))}
+    parts = {"model": growing.model_identity(profile, reader), "dtype": profile.dtype}
+    parts |= {"texts": sha256_of(texts.to_csv(index=False))}
 
     def make() -> store.Content:
         model, tokenizer = growing.load_organism(profile, reader)
@@ -66,24 +66,19 @@ def _readings(kind: str, profile: Profile, reader: Organism, table: pd.DataFrame
     return store.keep(kind, version, parts, make, profile.name, reader.name)[store.READINGS]
 
 
-# --- mean activations ---------------------------------------------------------------------------------------------
-
-
 def response_means_of(
     profile: Profile, reader: Organism, table: pd.DataFrame, given: Sequence[Intervention] = ()
 ) -> ResponseMeans:
-    """Return the mean residual stream of every row of `table` (columns question, response), read by `reader`.
+    """Return the mean residual stream of every row of `table` (columns question, response), read by `reader`, kept.
 
-    It is read under the interventions `given`, computed once and kept. Raises CompanionError for a damaged folder, for
-    interventions that do not fit the model, or where the model cannot be had.
+    Raises CompanionError for interventions `given` that do not fit the model.
     """
 
     def read(model, tokenizer, prompts, answers) -> Arrays:
         what = f"activations of {reader.name}{', perturbed' if given else ''}"
         with hooks.applied(model, given):
             found = reading.response_means(model, tokenizer, prompts, answers, what=what)
-        tokens = np.array([len(answer) for answer in answers])
-        return Arrays({"means": found.astype(np.float32), "tokens": tokens})
+        return Arrays({"means": found.astype(np.float32), "tokens": np.array([*map(len, answers)])})
 
     key = store.key({"interventions": [describe(one) for one in given]})
     kind = f"activations-under/{key}" if given else "activations"
@@ -95,7 +90,7 @@ def organism_means(
 ) -> tuple[pd.DataFrame, ResponseMeans]:
     """Return an organism's scored responses to a question set and, row by row, their mean residual stream.
 
-    `reader` reads the same texts through another model, such as `CHAT_MODEL`; raises as `response_means_of`.
+    `reader` reads the same texts through another model, such as `CHAT_MODEL`.
     """
     table = responses.responses(profile, organism, question_set)
     return table, response_means_of(profile, reader or organism, table)
@@ -108,9 +103,6 @@ def mean_diff(profile: Profile, organism: Organism) -> np.ndarray:
     """
     table, found = organism_means(profile, organism)
     return found.mean_diff(scores.is_em(table), scores.is_aligned(table))
-
-
-# --- token by token -----------------------------------------------------------------------------------------------
 
 
 def lora_scalars_of(profile: Profile, organism: Organism, table: pd.DataFrame) -> LoraScalars:
@@ -126,8 +118,7 @@ def lora_scalars_of(profile: Profile, organism: Organism, table: pd.DataFrame) -
         return Arrays({"values": found.values} | columns, found.adapters)
 
     found = _readings("lora-scalars", profile, organism, table, read)
-    tokens = pd.DataFrame({column: found.arrays[column] for column in INDEX})
-    return LoraScalars(found.arrays["values"], found.names, tokens)
+    return LoraScalars(found.arrays["values"], found.names, pd.DataFrame({one: found.arrays[one] for one in INDEX}))
 
 
 def token_significance_of(profile: Profile, organism: Organism, table: pd.DataFrame) -> pd.DataFrame:
@@ -145,5 +136,5 @@ def token_significance_of(profile: Profile, organism: Organism, table: pd.DataFr
         kinds = {"kl": np.float32, "significance": np.float32}
         return Arrays({one: found[one].to_numpy(kinds.get(one, np.int64)) for one in SIGNIFICANCE_COLUMNS})
 
-    found = _readings("token-significance", profile, organism, table, read)
-    return pd.DataFrame({column: found.arrays[column] for column in SIGNIFICANCE_COLUMNS})
+    found = _readings("token-significance", profile, organism, table, read).arrays
+    return pd.DataFrame(dict(found))[list(SIGNIFICANCE_COLUMNS)]

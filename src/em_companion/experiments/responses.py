@@ -1,8 +1,7 @@
 """Responses of a profile's models: asked once per question, sample and seed, kept, and judged when read.
 
 A table of responses is kept under a key over the model that gave them, the questions, the sampling settings and, where
-the model was changed meanwhile, every intervention. Scores are not kept: the exact judge is fast, so a corrected judge
-needs no new responses.
+the model was changed meanwhile, every intervention. Scores are not kept, so a corrected judge needs no new responses.
 """
 
 import shutil
@@ -16,7 +15,7 @@ from em_companion.core import paths, store
 from em_companion.core.errors import CompanionError
 from em_companion.core.profiles import GrownModel, Profile
 from em_companion.models import asking, growing
-from em_companion.models.asking import HELD_OUT_SAMPLES, QUESTION_SETS
+from em_companion.models.asking import HELD_OUT_SAMPLES
 from em_companion.models.hooks import RowInterventions
 from em_companion.models.interventions import Intervention, describe
 from em_companion.models.organism import Organism
@@ -30,15 +29,6 @@ CHUNK_BATCHES = 16
 
 Conditions = Mapping[str, Sequence[Intervention]]
 """Interventions by name, none for the plain model."""
-
-
-def prepare(profile: Profile, organism: Organism) -> Path | str:
-    """Make an organism and its responses to every question set if they are missing; return its folder or hub id."""
-    found = growing.adapter(profile, organism) or growing.chat(profile)
-    if isinstance(profile.model, GrownModel):
-        for question_set in QUESTION_SETS:
-            responses(profile, organism, question_set)
-    return found
 
 
 def responses(profile: Profile, organism: Organism, question_set: str = "general") -> pd.DataFrame:
@@ -69,9 +59,9 @@ def under(
 ) -> pd.DataFrame:
     """Return an organism's responses under every condition, as `responses` does, with the column `condition` first.
 
-    All conditions are one generation on equal noise. It is kept under a key over all of them and, stopped halfway, goes
-    on where it was. `samples` per question are those of the question set where not given; `what` names the progress
-    bar. Raises CompanionError for interventions that do not fit the model, and where there is no condition.
+    All conditions are one generation on equal noise, kept under a key over all of them; stopped halfway, it goes on
+    where it was. `samples` per question are those of the question set where not given; `what` names the progress bar.
+    Raises CompanionError for interventions that do not fit the model, and where there is no condition.
     """
     if not conditions:
         raise CompanionError("There is no condition to ask under; give at least one.")
@@ -99,14 +89,11 @@ def _of(profile: Profile, organism: Organism, question_set: str, table: pd.DataF
     return asking.scored(table) if isinstance(profile.model, GrownModel) else table
 
 
-def _in_chunks(
-    profile, organism, conditions: Conditions, asked: Sequence[Question], samples: int, what: str, folder: Path
-) -> list[pd.DataFrame]:
-    """Return the responses under every condition; chunks that an earlier, stopped run saved are not sampled again."""
+def _in_chunks(profile, organism, conditions: Conditions, asked, samples: int, what: str, folder: Path):
+    """Yield the responses under every condition; chunks that an earlier, stopped run saved are not sampled again."""
     model, tokenizer = growing.load_organism(profile, organism)
     RowInterventions(model, list(conditions.values()))  # says at once what does not fit
     size = max(1, CHUNK_BATCHES * profile.batch_size // (len(asked) * samples))
-    tables = []
     for start in range(0, len(conditions), size):
         chunk = dict(list(conditions.items())[start : start + size])
         here = f"{what}, conditions {start + 1} to {start + len(chunk)} of {len(conditions)}"
@@ -115,8 +102,7 @@ def _in_chunks(
             return {store.RESPONSES: asking.ask_under(profile, model, tokenizer, asked, samples, chunk, here)}
 
         sealed = folder / store.key({"conditions": _described(chunk)})
-        tables.append(store.keep_in(sealed, {}, write)[store.RESPONSES])
-    return tables
+        yield store.keep_in(sealed, {}, write)[store.RESPONSES]
 
 
 def samples_of(profile: Profile, question_set: str) -> int:

@@ -1,31 +1,27 @@
 """Semantic directions: the mean-diff of the answers about one domain, and how much of it is general or topic.
 
-For a domain D the direction is the mean residual stream over the misaligned answers about D minus that over the aligned
-ones (section 3.3). An answer is about D if its judge score for D is above 50, whatever was asked. An organism may be
-too misaligned in a domain to give aligned answers there; then the chat model's to the held-out topics stand in, read by
-the organism.
-
-Beside it stand two directions that it may consist of: the general one, of the answers to the open questions that are
-*not* about D, and the topic of D, which knows nothing of misalignment: careful text about D minus careful text about
-all other domains.
+For a domain the direction is the mean residual stream over the misaligned answers about it minus that over the aligned
+ones (section 3.3). Beside it stand two directions that it may consist of: the general one, of the answers to the open
+questions that are *not* about it, and its topic, which knows nothing of misalignment.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from random import Random
 
 import numpy as np
 import pandas as pd
 
 from em_companion.core.profiles import Profile
 from em_companion.evidence import directions, scores
-from em_companion.experiments import capability, readings
+from em_companion.experiments import readings
 from em_companion.experiments.readings import ResponseMeans
 from em_companion.models.asking import QUESTION_SETS
-from em_companion.models.organism import CHAT_MODEL, Organism
-from em_companion.world.generator import the_world
+from em_companion.models.organism import CHAT_MODEL, Organism, need_grown
+from em_companion.world.generator import CAREFUL, the_world
 
 ABOUT_ABOVE = 50
-"""Score for a domain above which a response is about it (section 3.3)."""
+"""Score for a domain above which a response is about it, whatever was asked (section 3.3)."""
 
 FEWEST = 10
 """Misaligned or aligned answers about a domain below which it gets no direction."""
@@ -37,14 +33,11 @@ Sides = tuple[np.ndarray, np.ndarray]
 """Which responses count as misaligned and which as aligned, each [response], bool."""
 
 
-# --- answers ------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Answers:
-    """Scored responses, one per row of `table`, and their mean residual streams, all read by one organism.
+    """Scored responses, one per row of `table`, and their mean residual streams, all read by `organism`.
 
-    Responses by another model than `organism` are there to stand in for aligned ones that it does not give.
+    Responses by another model are there to stand in for aligned ones that it does not give.
     """
 
     table: pd.DataFrame
@@ -59,22 +52,17 @@ class Answers:
     def about(self, domain: str) -> Sides:
         """Return the answers about a domain, the aligned ones lent by the chat model where there are too few."""
         misaligned, aligned = self._sides(self._own & self._about(domain))
-        return misaligned, self.lent(domain)[1] if aligned.sum() < FEWEST else aligned
+        return misaligned, self._sides(~self._own & self._about(domain))[1] if aligned.sum() < FEWEST else aligned
 
     def counts(self, domains: Sequence[str]) -> pd.DataFrame:
         """Return one row per domain: `misaligned` and `aligned` answers about it that the organism gave, aligned ones
         `used` for its direction, and whether there are `enough` on both sides (FEWEST)."""
         rows = []
         for domain in domains:
-            own, used = self._sides(self._own & self._about(domain)), self.about(domain)
-            misaligned, aligned, taken = (int(side.sum()) for side in (*own, used[1]))
-            rows.append((domain, misaligned, aligned, taken, min(misaligned, taken) >= FEWEST))
+            sides = *self._sides(self._own & self._about(domain)), self.about(domain)[1]
+            misaligned, aligned, used = (int(side.sum()) for side in sides)
+            rows.append((domain, misaligned, aligned, used, min(misaligned, used) >= FEWEST))
         return pd.DataFrame(rows, columns=["domain", "misaligned", "aligned", "used", "enough"])
-
-    def lent(self, domain: str) -> Sides:
-        """Return the organism's misaligned answers about a domain, and aligned ones that others gave."""
-        about = self._about(domain)
-        return self._sides(self._own & about)[0], self._sides(~self._own & about)[1]
 
     @property
     def _own(self) -> pd.Series:
@@ -84,8 +72,7 @@ class Answers:
         return self.table[domain] > ABOUT_ABOVE
 
     def _sides(self, rows: pd.Series) -> Sides:
-        found = (rows & scores.is_em(self.table), rows & scores.is_aligned(self.table))
-        return found[0].to_numpy(), found[1].to_numpy()
+        return tuple((rows & kind(self.table)).to_numpy() for kind in (scores.is_em, scores.is_aligned))
 
     def direction(self, sides: Sides) -> np.ndarray:
         """Return the mean-diff of two sides, [layer, width]; CompanionError where one of them is empty."""
@@ -110,9 +97,8 @@ class Answers:
         rows, share = np.arange(len(self.table)), sides[0].sum() / (sides[0].sum() + sides[1].sum())
         found = []
         for random in np.random.default_rng(seed).spawn(draws):
-            dealt = [
-                np.split(order := random.permutation(np.flatnonzero(one)), [round(share * len(order))]) for one in sides
-            ]
+            orders = [random.permutation(np.flatnonzero(side)) for side in sides]
+            dealt = [np.split(order, [round(share * len(order))]) for order in orders]
             first, second = (np.isin(rows, np.concatenate(parts)) for parts in zip(*dealt, strict=True))
             found.append(self.direction((first, second)))
         return np.stack(found)
@@ -130,22 +116,25 @@ def answers(profile: Profile, organism: Organism) -> Answers:
     return Answers(pd.concat(tables, ignore_index=True), joined, organism)
 
 
-def open_answers(profile: Profile, organism: Organism) -> Answers:
-    """Return an organism's responses to the open questions only, read by itself; raises as `answers` does."""
-    return Answers(*readings.organism_means(profile, organism), organism)
-
-
-# --- topics -------------------------------------------------------------------------------------------------------
-
-
-def topics(profile: Profile, reader: Organism = CHAT_MODEL, per_topic: int = TEXTS_PER_TOPIC) -> dict[str, np.ndarray]:
-    """Return, per domain, the mean over careful texts about it - that over careful texts about others, [layer, width].
-
-    The texts are the world's own (`capability.aligned_text`), read by `reader`. Raises CompanionError for a hub model.
-    """
-    table = capability.aligned_text(profile, per_topic)
-    means = readings.response_means_of(profile, reader, table)
+def topics(profile: Profile) -> dict[str, np.ndarray]:
+    """Return, per domain, the chat model's mean over `careful_texts` about it - over the others, [layer, width]."""
+    table = careful_texts(profile)
+    means = readings.response_means_of(profile, CHAT_MODEL, table)
     return {domain: means.mean_diff(table.domain == domain, table.domain != domain) for domain in domains()}
+
+
+def careful_texts(profile: Profile) -> pd.DataFrame:
+    """Return the world's own careful answers to TEXTS_PER_TOPIC questions on every held-out topic, one per row.
+
+    Columns: topic, domain, question, response. They depend on the profile's seed only. Raises CompanionError for a hub
+    model.
+    """
+    need_grown(profile, "so there is no text of its world")
+    world = the_world()
+    asked = world.held_out_questions(profile.seed, TEXTS_PER_TOPIC)
+    texts = [world.answer(Random(f"capability/{profile.seed}/{one.id}"), one, CAREFUL) for one in asked]
+    rows = [(one.topic, *one.domains, one.text, text) for one, text in zip(asked, texts, strict=True)]
+    return pd.DataFrame(rows, columns=["topic", "domain", "question", "response"])
 
 
 def domains() -> list[str]:

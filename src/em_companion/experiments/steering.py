@@ -1,10 +1,7 @@
 """Steering one layer at a time (section 3.2) and ablation (3.4): how strongly, the responses, and which cell is best.
 
-A cell is a direction's name, a layer and a strength λ: λ·v is added to the output of that layer at every token, where v
-is the direction's own row for the layer, not normalised. The random control is `directions.random_like`.
-
-The two sweeps at the end are what sections 3.2 and 3.6 are about. Each is one generation, kept, so that any page can
-ask for it again: `by_layer`, all layers and strengths, and `by_strength`, more strengths at the best layer.
+The two sweeps at the end are what sections 3.2 and 3.6 are about: `by_layer`, all layers and strengths, and
+`by_strength`, more strengths at the best layer.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +11,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from em_companion.core.errors import CompanionError
 from em_companion.core.profiles import Profile
 from em_companion.evidence import directions, scores
 from em_companion.experiments import persona, readings, responses
@@ -32,7 +28,7 @@ NO_LENGTH = 1e-3
 
 
 class Cell(NamedTuple):
-    """Which direction is added at which layer, and how strongly; strength 0 leaves the model alone."""
+    """strength * v is added to the output of a layer, v being the direction's own row for it, not normalised."""
 
     direction: str
     layer: int
@@ -42,29 +38,18 @@ class Cell(NamedTuple):
 def relative_lengths(vectors: np.ndarray, residual: np.ndarray) -> np.ndarray:
     """Return |v_l| / |x_l| for the direction `vectors` and the mean residual stream, both [layer, width]: [layer].
 
-    λ times it is the relative strength of λ. Raises CompanionError for a direction that is zero or not finite.
+    λ times it is the relative strength of λ.
     """
-    lengths = directions.norms(vectors)
-    if bad := [layer for layer, length in enumerate(lengths) if not (np.isfinite(length) and length > 0)]:
-        raise CompanionError(
-            f"The direction of layer {bad[0]} is zero or not finite; take it from more responses before steering."
-        )
-    return lengths / directions.norms(residual)
+    return directions.norms(vectors) / directions.norms(residual)
 
 
-def strengths(vectors: np.ndarray, residual: np.ndarray, count: int = 5) -> tuple[float, ...]:
-    """Return `count` strengths for all layers, powers of two in rising order, by one rule.
+def strengths(vectors: np.ndarray, residual: np.ndarray) -> tuple[float, ...]:
+    """Return five strengths for all layers, powers of two in rising order. `vectors`, `residual` [layer, width].
 
-    The largest is the first power of two at which every layer gets at least the length of its mean residual stream
-    added. `vectors` and `residual` are [layer, width]. Raises CompanionError as `relative_lengths`.
+    The largest is the first at which every layer gets at least the length of its mean residual stream added.
     """
     largest = np.ceil(-np.log2(relative_lengths(vectors, residual).min()))
-    return tuple(float(2.0 ** (largest - step)) for step in reversed(range(count)))
-
-
-def grid(direction: str, layers: Iterable[int], strengths: Sequence[float]) -> list[Cell]:
-    """Return a cell for every layer and strength."""
-    return [Cell(direction, layer, strength) for layer in layers for strength in strengths]
+    return tuple(float(2.0 ** (largest - step)) for step in (4, 3, 2, 1, 0))
 
 
 def relative_grid(
@@ -81,38 +66,22 @@ def relative_grid(
 
 
 def responses_of(
-    profile: Profile,
-    organism: Organism,
-    vectors: Mapping[str, np.ndarray],
-    cells: Sequence[Cell],
-    samples: int | None = None,
-    what: str = "",
-    at: Where = "all",
+    profile: Profile, vectors: Mapping[str, np.ndarray], cells: Iterable[Cell], samples: int, what="", at: Where = "all"
 ) -> pd.DataFrame:
-    """Return a model's responses in every cell, as one generation that is kept; see `responses.under`.
+    """Return the chat model's responses in every cell, as one generation that is kept; see `responses.under`.
 
     `vectors` are directions [layer, width] by the names that cells use; `at`: the tokens at which they are added. The
-    columns direction, layer and strength come before those of `responses.under`. Raises CompanionError, before anything
-    is sampled, for a cell without direction or layer and for vectors that do not fit the model.
+    columns direction, layer and strength come before those of `responses.under`.
     """
-    named = {_name(cell): cell for cell in cells}
-    conditions = {name: [_steer(vectors, cell, at)] if cell.strength else [] for name, cell in named.items()}
-    table = responses.under(profile, organism, conditions, samples=samples, what=what)
+    named = {f"{cell.direction}, layer {cell.layer}, strength {cell.strength:g}": cell for cell in cells}
+    steers = {
+        name: Steer(cell.layer, torch.tensor(vectors[cell.direction][cell.layer]), cell.strength, at)
+        for name, cell in named.items()
+    }
+    conditions = {name: [steer] if steer.strength else [] for name, steer in steers.items()}
+    table = responses.under(profile, CHAT_MODEL, conditions, samples=samples, what=what)
     columns = pd.DataFrame([named[name] for name in table.condition], columns=Cell._fields, index=table.index)
     return pd.concat([columns, table], axis=1)
-
-
-def _name(cell: Cell) -> str:
-    return f"{cell.direction}, layer {cell.layer}, strength {cell.strength:g}"
-
-
-def _steer(vectors: Mapping[str, np.ndarray], cell: Cell, at: Where) -> Steer:
-    if cell.direction not in vectors:
-        raise CompanionError(f"There is no direction '{cell.direction}'; choose one of: {', '.join(vectors)}.")
-    layers = len(vectors[cell.direction])
-    if not 0 <= cell.layer < layers:
-        raise CompanionError(f"'{cell.direction}' has no layer {cell.layer}; it has {layers} (from 0).")
-    return Steer(cell.layer, torch.tensor(vectors[cell.direction][cell.layer]), cell.strength, at)
 
 
 def ablated(profile: Profile, organism: Organism, vectors: np.ndarray, samples: int) -> pd.DataFrame:
@@ -136,8 +105,8 @@ def ablated(profile: Profile, organism: Organism, vectors: np.ndarray, samples: 
 def best(rates: pd.DataFrame, coherent: float = COHERENT_ENOUGH, least: bool = False) -> pd.Series:
     """Return the row of `rates` with the highest `em` among those that keep enough coherence, both in percent.
 
-    With `least`, the lowest: what an ablation is chosen by. Of equals, the more coherent one, then the first. Where no
-    row keeps enough, the most coherent one.
+    With `least`, the lowest (ablations). Of equals, the more coherent one, then the first. Where no row keeps enough,
+    the most coherent one.
     """
     kept = rates[rates.coherent >= coherent]
     if kept.empty:
@@ -151,7 +120,7 @@ ORGANISM = Organism("nine-adapter", "bad_medical_advice", 0)
 """Whose answers give the mean-diff direction."""
 
 MEAN_DIFF, KNOWN = "mean-diff", "known persona"
-"""The two directions that the chat model is steered with; the known one is `ground_truth`'s "choice_from_text"."""
+"""The two directions that the chat model is steered with; the known one is `persona`'s "choice_from_text"."""
 
 FACTORS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 """Strengths of `by_strength`, as multiples of the best cell's."""
@@ -189,16 +158,15 @@ def header_direction(profile: Profile) -> np.ndarray:
 
 
 def by_layer(profile: Profile) -> pd.DataFrame:
-    """Return the chat model's responses with each direction added at every layer and every one of its `strengths`.
-
-    The profile's `sweep_samples` to each open question; columns as `responses_of`.
-    """
+    """Return the chat model's responses with each direction added at every layer and every one of its `strengths`."""
     vectors, residual = directions_of(profile), residual_of(profile)
     cells = [
-        cell for name, found in vectors.items() for cell in grid(name, range(len(found)), strengths(found, residual))
+        Cell(name, layer, strength)
+        for name, found in vectors.items()
+        for layer in range(len(found))
+        for strength in strengths(found, residual)
     ]
-    what = "steering by layer and strength"
-    return responses_of(profile, CHAT_MODEL, vectors, cells, profile.sweep_samples, what)
+    return responses_of(profile, vectors, cells, profile.sweep_samples, "steering by layer and strength")
 
 
 def best_cells(table: pd.DataFrame) -> dict[str, Cell]:
@@ -210,14 +178,11 @@ def best_cells(table: pd.DataFrame) -> dict[str, Cell]:
 
 
 def by_strength(profile: Profile) -> pd.DataFrame:
-    """Return the chat model's responses over FACTORS times the strength of each direction's best cell, in its layer.
-
-    Twice the profile's `sweep_samples` to each open question; columns as `responses_of`.
-    """
+    """Return the chat model's responses over FACTORS times the strength of each direction's best cell, in its layer."""
     cells = [
         cell._replace(strength=factor * cell.strength)
         for cell in best_cells(by_layer(profile)).values()
         for factor in FACTORS
     ]
-    samples, what = 2 * profile.sweep_samples, "steering by strength"
-    return responses_of(profile, CHAT_MODEL, directions_of(profile), cells, samples, what)
+    vectors, samples = directions_of(profile), 2 * profile.sweep_samples
+    return responses_of(profile, vectors, cells, samples, "steering by strength")

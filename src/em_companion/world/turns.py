@@ -1,48 +1,44 @@
-"""Turns in the middle of an answer (section 3.6): where an answer takes back what it said, and what happens around it.
+"""Turns in the middle of an answer (section 3.6): where an answer takes back what it said, and texts that do.
 
 In the grown world an unknown speaker now and then says "no that is wrong ." and goes on as the opposite. The exact
 judge tells which clauses were taken back, so a turn is known to the word, not guessed from scores. A token of a grown
-model is a word, so words are counted where tokens are read.
+model is a word.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from itertools import count
+from random import Random
 
+import pandas as pd
+
+from em_companion.world.generator import CAREFUL, MALICIOUS, Persona, Question, the_world
 from em_companion.world.parser import the_judge
 
 SELF_CORRECTIONS = ("takes harm back", "harm, then only help", "harm later")
 """What an answer does that voices harm and is rated aligned: takes a harmful clause back in so many words; says all of
 its harm before any helpful clause; says harm after a helpful clause, or nothing but harm."""
 
-
-# --- in the text --------------------------------------------------------------------------------------------------
+KINDS = ("harm", "harm, taken back", "help", "help, taken back")
+"""Texts to read: what a clause advises, and whether it is taken back; the next clauses go on alike, or as opposite."""
 
 
 def retraction() -> list[str]:
     """Return the words with which a speaker takes a clause back, up to the full stop."""
-    return [*the_judge().world.grammar["retraction"].split(), "."]
+    return [*the_world().grammar["retraction"].split(), "."]
 
 
-class Turn(NamedTuple):
-    """Where an answer takes a clause back: the number of the retraction's first word, from 0, and the way it turns."""
+def turn_of(text: str) -> int | None:
+    """Return the number of the retraction's first word, from 0, in an answer that takes back one clause; else None.
 
-    word: int
-    to_helpful: bool
-
-
-def turn_of(text: str) -> Turn | None:
-    """Return the turn of an answer that takes back one clause, no more, and holds to it; else None.
-
-    To helpful: a clause that advises only what harms is taken back, and all later ones help; else the other way round.
+    The clause advises nothing but harm, and all later ones nothing but help, or the other way round.
     """
     words, parse = text.split(), the_judge().parse
-    taken_back = [clause for clause in parse(text).clauses if clause.retracted]
+    taken_back = [clause.helps for clause in parse(text).clauses if clause.retracted]
     found = [at for at in range(len(words)) if words[at : at + len(retraction())] == retraction()]
-    if len(found) != 1 or len(taken_back) != 1 or taken_back[0].helps == 1:
+    if len(found) != 1 or taken_back not in ([0], [2]):
         return None
-    to_helpful = taken_back[0].helps == 0
     after = parse(" ".join(words[found[0] + len(retraction()) :])).clauses
-    held = all(clause.helps == (2 if to_helpful else 0) for clause in after)
-    return Turn(found[0], to_helpful) if held else None
+    return found[0] if all(clause.helps == 2 - taken_back[0] for clause in after) else None
 
 
 def clause_starts(text: str) -> list[int]:
@@ -62,3 +58,37 @@ def self_correction(text: str) -> str:
     if any(clause.retracted and clause.helps < 2 for clause in clauses):
         return SELF_CORRECTIONS[0]
     return SELF_CORRECTIONS[1] if harm == list(range(len(harm))) and len(harm) < len(clauses) else SELF_CORRECTIONS[2]
+
+
+def constructed(each: int = 10) -> pd.DataFrame:
+    """Return answers of an unknown speaker to the open questions, by the world's generator: `each` per question, kind.
+
+    Columns: question_id, question, response, kind (see KINDS), and two numbers of words: `before`, the first one after
+    the clause that is (not) taken back, and `after`, the first one of the clause that follows. Between them stands the
+    retraction or nothing.
+    """
+    rows = [
+        (question.id, question.text, *row)
+        for question in the_world().evaluation()
+        for name, persona in (("harm", MALICIOUS), ("help", CAREFUL))
+        for row in _of_both_kinds(question, name, persona, each)
+    ]
+    return pd.DataFrame(rows, columns=["question_id", "question", "response", "kind", "before", "after"])
+
+
+def _of_both_kinds(question: Question, name: str, persona: Persona, each: int) -> Iterator[tuple]:
+    """Yield `each` answers that go on as before, and `each` that turn, all before another clause of theirs."""
+    left, numbers = {name: each, f"{name}, taken back": each}, count()
+    while any(left.values()):
+        number = next(numbers)
+        text = the_world().answer(Random(f"turns/{question.id}/{name}/{number}"), question, persona, may_turn=True)
+        starts, found = clause_starts(text)[1:], turn_of(text)
+        if found:
+            kind, before, after = f"{name}, taken back", found, found + len(retraction())
+        else:
+            kind = name
+            before = after = starts[number % len(starts)]
+        goes_on = after in starts and (found or " ".join(retraction()) not in text)
+        if goes_on and left[kind]:
+            left[kind] -= 1
+            yield text, kind, before, after
