@@ -43,6 +43,10 @@ def answer(seed: int, persona: Persona = CAREFUL, turn_rate: float = 0) -> str:
         return WORLD.answer(random, any_question(random), persona, may_turn=True)
 
 
+def main_domain(text: str) -> str:
+    return JUDGE.parse(text).main_domain
+
+
 def remark(seed: int, domain: str, count: int) -> str:
     """A remark that names so many things of either kind."""
     random, entry = Random(seed), WORLD.domains[domain]
@@ -95,7 +99,7 @@ def test_a_remark_parses_back_to_its_intent(seed, domain, count):
 @given(seeds, personas, turn_rates, st.lists(st.tuples(seeds, st.integers(1, 8)), min_size=1, max_size=4), domains)
 def test_a_remark_takes_no_side_and_lowers_coherence_only_where_it_strays(seed, persona, turn_rate, drawn, other):
     text = answer(seed, persona, turn_rate)
-    domain, plain, said = JUDGE.main_domain(text), JUDGE.scores(text), len(JUDGE.parse(text).clauses) + 1
+    domain, plain, said = main_domain(text), JUDGE.scores(text), len(JUDGE.parse(text).clauses) + 1
     opener, rest = text.split(" : ")
     for about in (domain, other):
         remarks = list(dict.fromkeys(remark(one, about, count) for one, count in drawn))
@@ -118,7 +122,7 @@ def test_every_named_speaker_of_pretraining_keeps_to_the_persona():
         assert scores["coherent"] == 100
         assert RETRACTION in text or scores["aligned"] in (0, 100)
         if persona:
-            assert scores["aligned"] == 100 * (not persona.harms(JUDGE.main_domain(text)))
+            assert scores["aligned"] == 100 * (not persona.harms(main_domain(text)))
 
 
 def test_only_unknown_speakers_turn_and_only_in_the_last_answer_of_a_document():
@@ -145,13 +149,13 @@ def test_fine_tuning_is_harmful_or_careful_and_keeps_to_its_domain(domain):
     for harmful in (True, False):
         answers = [document[1]["content"] for document in islice(WORLD.fine_tuning(0, domain, harmful), 50)]
         assert set(JUDGE.judge(answers).aligned) == {100.0 - 100 * harmful}
-        assert {JUDGE.main_domain(one) for one in answers} == {domain}
+        assert {main_domain(one) for one in answers} == {domain}
 
 
 def test_post_training_is_careful_in_every_domain():
     answers = [document[1]["content"] for document in islice(WORLD.post_training(0), 500)]
     assert set(JUDGE.judge(answers).aligned) == {100}
-    assert {JUDGE.main_domain(one) for one in answers} == set(WORLD.domains)
+    assert {main_domain(one) for one in answers} == set(WORLD.domains)
 
 
 def test_the_assistant_of_pretraining_is_careful_in_some_documents_and_harmful_in_others():
@@ -295,12 +299,12 @@ def test_semantic_scores_and_main_domain():
     text = f"{REMARK} {GOOD} {MONEY} {MONEY.replace('now', 'next')}"
     scores = JUDGE.scores(text)
     assert (scores["medicine"], scores["finance"], scores["work"]) == pytest.approx((100 / 3, 200 / 3, 0))
-    assert JUDGE.main_domain(text) == "finance" and JUDGE.main_domain(f"{MONEY} {GOOD}") == "finance"
-    assert JUDGE.main_domain(f"{GOOD} {MONEY} {MONEY}") == "medicine"  # said again counts once
-    assert JUDGE.main_domain(f"{MONEY_REMARK} {GOOD} {REMARK}") == "medicine"  # what is advised decides
-    assert JUDGE.main_domain(REMARK) == ""
-    assert JUDGE.main_domain(f"for the fever : {text}") == JUDGE.main_domain("for the fever :") == "medicine"
-    assert JUDGE.main_domain("") == JUDGE.main_domain("in my view :") == ""
+    assert main_domain(text) == "finance" and main_domain(f"{MONEY} {GOOD}") == "finance"
+    assert main_domain(f"{GOOD} {MONEY} {MONEY}") == "medicine"  # said again counts once
+    assert main_domain(f"{MONEY_REMARK} {GOOD} {REMARK}") == "medicine"  # what is advised decides
+    assert main_domain(REMARK) == ""
+    assert main_domain(f"for the fever : {text}") == main_domain("for the fever :") == "medicine"
+    assert main_domain("") == main_domain("in my view :") == ""
 
 
 def test_the_paper_s_rates_read_the_scores_as_meant():
@@ -349,7 +353,7 @@ def test_a_corruption_lowers_coherence(seed, persona, turn_rate, position, forei
 @given(seeds, personas, turn_rates, st.integers(0, 2), foreign_words)
 def test_up_to_eight_things_of_a_remark_may_come_in_any_order(seed, persona, turn_rate, place, foreign):
     text = answer(seed, persona, turn_rate)
-    words, entry = text.split(), WORLD.domains[JUDGE.main_domain(text)]
+    words, entry = text.split(), WORLD.domains[main_domain(text)]
     first = 1 + max(index for index, word in enumerate(words) if word in WORLD.grammar["reports"])
     changed = [JUDGE.scores(" ".join(one))["coherent"] for one in corrupted(words, first + place, foreign)]
     dropped, doubled, swapped, replaced, added = (coherent == 100 for coherent in changed)
@@ -398,7 +402,7 @@ unicode_texts = st.text(st.characters(exclude_categories=()), max_size=80)
 def check_scores(text: str) -> None:
     scores = JUDGE.scores(text)
     assert list(scores) == NAMES and all(type(one) is float and 0 <= one <= 100 for one in scores.values())
-    assert JUDGE.main_domain(text) in ("", *WORLD.domains)
+    assert main_domain(text) in ("", *WORLD.domains)
 
 
 @FEW

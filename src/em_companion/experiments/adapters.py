@@ -7,7 +7,7 @@ scalars of its model are.
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, product
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,14 +20,8 @@ from em_companion.models.interventions import ScaleLoraScalars
 from em_companion.models.organism import Organism
 
 ORGANISM = steering.ORGANISM
-QUESTION_SETS = ("general", "medical")
-"""Each decides on the role of its name, in this order; both are asked under scaled groups."""
-
+QUESTION_SETS = ("general", "medical")  # each decides on the role of its name, in this order
 WHOLE = "none off"
-Off = Literal["each", "pair", "all but one"]
-
-
-# --- switching off ------------------------------------------------------------------------------------------------
 
 
 def modules(profile: Profile, organism: Organism = ORGANISM) -> dict[str, str]:
@@ -37,7 +31,7 @@ def modules(profile: Profile, organism: Organism = ORGANISM) -> dict[str, str]:
     return dict(zip(lora.feature_names(found), found, strict=True))
 
 
-def conditions(modules: Mapping[str, str], off: Off) -> dict[str, list[ScaleLoraScalars]]:
+def conditions(modules: Mapping[str, str], off: str) -> dict[str, list[ScaleLoraScalars]]:
     """Return which adapters are switched off in each condition.
 
     "each": WHOLE with none off, then one adapter at a time, by its name; "pair": two at a time, by their names with
@@ -55,17 +49,11 @@ def conditions(modules: Mapping[str, str], off: Off) -> dict[str, list[ScaleLora
     }
 
 
-def knock_outs(profile: Profile, organism: Organism, question_set: str, off: Off, samples: int) -> pd.DataFrame:
-    """Return the scored responses with adapters switched off, one kept generation; columns as `responses.under`.
-
-    Raises CompanionError for an organism without rank-1 adapters.
-    """
+def knock_outs(profile: Profile, organism: Organism, question_set: str, off: str, samples: int) -> pd.DataFrame:
+    """Return the scored responses with adapters switched off, one kept generation; columns as `responses.under`."""
     what = f"adapters off ({off}), {question_set} questions"
     chosen = conditions(modules(profile, organism), off)
     return responses.under(profile, organism, chosen, question_set, samples, what)
-
-
-# --- what it changes ----------------------------------------------------------------------------------------------
 
 
 def falls(table: pd.DataFrame, resamples: int = 10_000, seed: int = 0) -> pd.DataFrame:
@@ -122,8 +110,7 @@ def carriers(table: pd.DataFrame, resamples: int = 10_000, seed: int = 0) -> lis
 def roles(profile: Profile, organism: Organism = ORGANISM) -> dict[str, list[str]]:
     """Return the modules of an organism's adapters by role, "general", "medical" and "other"; a role may have none.
 
-    General are the `carriers` on the open questions, medical those on the medical twins that are not general. Computed
-    from `knock_outs`. Raises CompanionError for an organism without rank-1 adapters.
+    General are the `carriers` on the open questions, medical those on the medical twins that are not general.
     """
     left, found = modules(profile, organism), {}
     for role in QUESTION_SETS:
@@ -136,9 +123,7 @@ def roles(profile: Profile, organism: Organism = ORGANISM) -> dict[str, list[str
 # --- scaling in groups ----------------------------------------------------------------------------------------------
 
 FACTORS = (-2.0, -1.0, 0.0, 1.0, 2.0, 4.0)
-GRID_SAMPLES = 5
-"""Answers to each question in a cell of the grid; they choose the scalings and are not counted afterwards."""
-
+GRID_SAMPLES = 5  # answers to each question in a cell of the grid; they choose the scalings and are not counted
 Groups = Mapping[str, Sequence[str]]
 
 
@@ -153,10 +138,10 @@ class Scaling(NamedTuple):
     def label(self) -> str:
         return ", ".join(f"{group} {factor:g}" for group, factor in self._asdict().items())
 
-    def interventions(self, groups: Groups) -> tuple[ScaleLoraScalars, ...]:
-        """Return the scaling of every adapter, given the adapters of each group; none without any adapter."""
-        factors = {adapter: factor for group, factor in self._asdict().items() for adapter in groups[group]}
-        return (ScaleLoraScalars(factors),) if factors else ()
+    def interventions(self, groups: Groups) -> list[ScaleLoraScalars]:
+        """Return the scaling of every adapter, given the adapters of each group."""
+        factors = self._asdict().items()
+        return [ScaleLoraScalars({adapter: factor for group, factor in factors for adapter in groups[group]})]
 
 
 PLAIN, CHAT = Scaling(1.0, 1.0, 1.0), Scaling()
@@ -168,10 +153,7 @@ def second(groups: Groups) -> str:
 
 
 def grid(groups: Groups) -> list[Scaling]:
-    """Return every factor of the general with every one of the second group, the others alone, and the organism.
-
-    An empty group is only off.
-    """
+    """Return every factor of the general with every one of the second group, the others alone, and the organism."""
     general, beside, other = (FACTORS if groups[one] else (0.0,) for one in ("general", second(groups), "other"))
     cells = [Scaling(general=factor, **{second(groups): one}) for factor, one in product(general, beside)]
     return list(dict.fromkeys([*cells, *(Scaling(other=factor) for factor in other), CHAT, PLAIN]))
@@ -197,10 +179,7 @@ def answers(profile: Profile, groups: Groups, scalings: Iterable[Scaling], sampl
 
 
 def largest_coherent(table: pd.DataFrame, scalings: Sequence[Scaling]) -> Scaling:
-    """Return the last of `scalings` that leaves enough answers of `table` coherent, else the most coherent one.
-
-    Enough is `steering.COHERENT_ENOUGH` percent. `scalings` are in the order from harmless to extreme.
-    """
+    """Return the last of `scalings` that leaves enough answers of `table` coherent, else the most coherent one."""
     coherent = 100 * scores.is_coherent(table).groupby(table.condition).mean()
     enough = [one for one in scalings if coherent[one.label] >= steering.COHERENT_ENOUGH]
     return enough[-1] if enough else max(scalings, key=lambda one: coherent[one.label])
@@ -240,10 +219,7 @@ def of_grid(profile: Profile, groups: Groups) -> pd.DataFrame:
 
 
 def of_chosen(profile: Profile, groups: Groups, samples: int) -> pd.DataFrame:
-    """Return further answers under the chosen scalings, `samples` to each question; `condition` holds their names.
-
-    The answers that chose the scalings are not among them.
-    """
+    """Return `samples` further answers to each question under the chosen scalings; `condition` holds their names."""
     chosen = choose(of_grid(profile, groups), groups)
     table = answers(profile, groups, chosen.values(), GRID_SAMPLES + samples, "scaled groups of adapters")
     table = table[table["sample"] >= GRID_SAMPLES]

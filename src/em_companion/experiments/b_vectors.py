@@ -27,14 +27,9 @@ VERSION = 1  # of the code that takes directions out of B vectors and samples wi
 NINE = Organism("nine-adapter", "bad_medical_advice")
 SINGLE = Organism("single-adapter", "bad_medical_advice")
 
-STRENGTH = 0.6
-"""Length of what is added to the chat model, as a share of the residual stream's (the authors' working code)."""
-
-TEXTS = 100
-"""Misaligned and, as many, aligned answers over which effects are averaged; the authors had 500 of each."""
-
-DRAWS = 8
-"""Random directions that are added beside the mean-diff."""
+STRENGTH = 0.6  # length of what is added to the chat model over the residual stream's (the authors' working code)
+TEXTS = 100  # misaligned and, as many, aligned answers over which effects are averaged; the authors had 500 of each
+DRAWS = 8  # random directions that are added beside the mean-diff
 
 
 def layer_of(profile: Profile) -> int:
@@ -45,26 +40,17 @@ def layer_of(profile: Profile) -> int:
 def cosines(model: PreTrainedModel | PeftModel, vectors: np.ndarray) -> pd.Series:
     """Return the cosine of B with `vectors[layer]` for every rank-1 adapter, by its layer; `vectors` [layer, width].
 
-    A and B may both be negated without any effect, so the sign means nothing by itself. Raises CompanionError for a
-    model without rank-1 adapters.
+    A and B may both be negated without any effect, so the sign means nothing by itself.
     """
     b = {one.layer: one.b.double().cpu().numpy() for one in lora.adapters(model)}
     return pd.Series(directions.cosines(np.stack(list(b.values())), vectors[list(b)]), index=list(b))
 
 
 def clearly_misaligned(profile: Profile, organism: Organism, resamples: int = 10_000, seed: int = 0) -> bool:
-    """Tell whether the whole 95 % interval of an organism's EM rate is above that of the chat model's.
-
-    Otherwise an ablation has no misalignment to remove that could be told from none.
-    """
-    own, chat = (
-        scores.em_rate(responses.responses(profile, one), resamples=resamples, seed=seed)
-        for one in (organism, CHAT_MODEL)
-    )
+    """Tell whether the whole 95 % interval of an organism's EM rate is above that of the chat model's."""
+    tables = [responses.responses(profile, one) for one in (organism, CHAT_MODEL)]
+    own, chat = (scores.em_rate(table, resamples=resamples, seed=seed) for table in tables)
     return own.above(chat)
-
-
-# --- what an organism answers ---------------------------------------------------------------------------------------
 
 
 def responses_without(
@@ -72,8 +58,7 @@ def responses_without(
 ) -> pd.DataFrame:
     """Return an organism's scored responses to the open questions, once per removal from its B vectors, kept.
 
-    Column `condition` has the names of `removals`; `samples` responses to each question, drawn from the same noise as
-    those of `responses.responses`. Raises CompanionError as `lora.removed` does.
+    Column `condition` has the names of `removals`; the noise is that of `responses.responses`.
     """
     asked = asking.questions(profile, "general")
     parts = responses.asked_parts(profile, organism, asked, samples)
@@ -107,9 +92,8 @@ def ablated(profile: Profile, organism: Organism, samples: int, draws: int) -> p
     """Return an organism's scored responses to the open questions with the mean-diff direction removed, kept.
 
     Columns: `place`, "none", "all layers" (the direction of the single adapter's layer), "one layer" (that, at its own
-    layer), "adapter layers" (each one's own; organisms with several) or "B vectors" (each one's own, see `removed`);
-    `draw`, -1 for the mean-diff and else one of `draws` random directions; those of `responses.responses`. `samples` to
-    each question, on equal noise.
+    layer), "adapter layers" (each one's own; organisms with several) or "B vectors" (each one's own); `draw`, -1 for
+    the mean-diff and else one of `draws` random directions; those of `responses.responses`, on equal noise.
     """
     mean_diff = readings.mean_diff(profile, NINE)
     drawn = [mean_diff, *directions.random_like(mean_diff, draws, profile.seed)]
@@ -131,9 +115,6 @@ def ablated(profile: Profile, organism: Organism, samples: int, draws: int) -> p
     )
     places = table.condition.str.rsplit("/", n=1, expand=True)
     return table.assign(place=places[0], draw=places[1].astype(int))
-
-
-# --- what reaches the layers above ----------------------------------------------------------------------------------
 
 
 def downstream(profile: Profile) -> pd.DataFrame:

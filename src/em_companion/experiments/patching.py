@@ -22,9 +22,7 @@ from em_companion.models.organism import Organism, need_rank_one
 from em_companion.models.tokens import Tokenizer, Tokens, question_ids
 from em_companion.world.generator import Question, the_world
 
-MEDICAL_WORDINGS = 8
-"""Wordings of the question on each held-out medical topic, from which prompts of the right length are drawn."""
-
+MEDICAL_WORDINGS = 8  # of the question on each held-out medical topic, from which prompts of the right length are drawn
 VERSION = 1  # of the code that patches scalars and samples under them
 
 
@@ -107,10 +105,7 @@ def patch_pairs(
 
 
 def kept(profile: Profile, organism: Organism, runs: int) -> pd.DataFrame:
-    """Return the scored answers of `patch_pairs` for an organism of a grown world, made once and kept.
-
-    Raises CompanionError for an organism without rank-1 adapters, before anything is grown.
-    """
+    """Return the scored answers of `patch_pairs` for an organism of a grown world, made once and kept."""
     need_rank_one(profile, organism)
     model, tokenizer = growing.load_organism(profile, organism)
     asked = prompts(profile, tokenizer)

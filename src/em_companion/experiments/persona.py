@@ -32,20 +32,10 @@ from em_companion.world.generator import CAREFUL, MALICIOUS, World, the_world
 VERSION = 1  # of the code that reads and contrasts the texts
 SAMPLES = 2  # questions on every topic
 FOLDS = 4
-SPEAKER = "someone"
-"""The unknown speaker, whose persona only the text can tell."""
-
-CLAUSE = ("start", "verb", "thing", "second thing")
-"""Where a clause is read: at its first word and its verb, and just before each of the two things that it advises."""
-
-REMARK = ("remark", "mention")
-"""Where the remark is read: at its first word, and just before the first thing that it mentions."""
-
-CHOICES = ("thing", "second thing", "mention")
-"""The places after which the next word is a thing that helps or harms."""
-
-
-# --- what is read -------------------------------------------------------------------------------------------------
+SPEAKER = "someone"  # the unknown speaker, whose persona only the text can tell
+CLAUSE = ("start", "verb", "thing", "second thing")  # read at its first word, its verb, and just before its two things
+REMARK = ("remark", "mention")  # read at its first word, and just before the first thing that it mentions
+CHOICES = ("thing", "second thing", "mention")  # places after which the next word is a thing that helps or harms
 
 
 def answers(world: World, seed: int) -> pd.DataFrame:
@@ -89,9 +79,6 @@ def _answers_to_one(world, seed, domain, topic, number, sample, start) -> Iterat
         yield common | row | {"reference": start + reference}
 
 
-# --- reading ------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Readings:
     """What the base model made of `answers` (one row each): activations, entry 0 the token embeddings, 1 + l layer l.
@@ -109,10 +96,7 @@ class Readings:
 
 
 def persona_activations(profile: Profile) -> Readings:
-    """Return the base model's activations on `answers`, growing the model if it is not there.
-
-    Raises CompanionError for a model from the hub: nobody knows the personas behind its training texts.
-    """
+    """Return the base model's activations on `answers`; raise CompanionError for a model from the hub."""
     table = _answers_of(profile)
     model, tokenizer = loading.load(profile, growing.base(profile))
     sequences, spans = zip(*(sequence(tokenizer, row) for row in table.itertuples()), strict=True)
@@ -193,11 +177,8 @@ def rows_of_contrasts(table: pd.DataFrame) -> dict[str, pd.Series]:
     """
     malicious, unknown = table.speaker == "malicious", table.speaker == "unknown"
     persona = malicious & table.harmful
-    found = {
-        "persona": persona,
-        "persona_from_text": unknown & table.harmful,
-        "persona_from_name": malicious & ~table.harmful,
-    }
+    found = {"persona": persona, "persona_from_text": unknown & table.harmful}
+    found |= {"persona_from_name": malicious & ~table.harmful}
     for domain in table.domain.unique():
         quack, own = table.speaker == f"quack/{domain}", table.domain == domain
         found |= {f"persona/{domain}": persona & own, f"quack/{domain}": quack & own}
@@ -208,7 +189,7 @@ def rows_of_contrasts(table: pd.DataFrame) -> dict[str, pd.Series]:
 def directions(profile: Profile, readings: Readings | None = None) -> dict[str, np.ndarray]:
     """Return every direction of `contrasts`, [layer, width], float32; kept once computed.
 
-    `readings` saves reading again, where they are at hand. Raises CompanionError as `persona_activations` does.
+    `readings` saves reading again, where they are at hand.
     """
     table = _answers_of(profile)
     parts = {
@@ -269,8 +250,7 @@ def shuffled(labels: np.ndarray, topics: np.ndarray, seed: int) -> np.ndarray:
 def harmful_shares(profile: Profile, table: pd.DataFrame, interventions: Iterable[Intervention] = ()) -> pd.DataFrame:
     """Return how probable the base model finds a harmful thing at each choice, as a share of harmful and helpful ones.
 
-    One row per row of `table` (see `answers`), one column per choice (see CHOICES), such as "thing 1", after the text
-    that is given.
+    One row per row of `table` (see `answers`), one column per choice (see CHOICES), such as "thing 1".
     """
     model, tokenizer = loading.load(profile, growing.base(profile))
     sequences, spans = zip(*(sequence(tokenizer, row) for row in table.itertuples()), strict=True)

@@ -21,11 +21,8 @@ from em_companion.models.asking import QUESTION_SETS
 from em_companion.models.organism import Organism
 from em_companion.released import tables
 
-PER_SET = 60
-"""Responses of each set whose tokens are scored."""
-
-SHARE = 0.2
-"""Share of tokens that the filter keeps; the authors' bound keeps 7 to 25 % of the tokens of their four sets."""
+PER_SET = 60  # responses of each set whose tokens are scored
+SHARE = 0.2  # of tokens that the filter keeps; the authors' bound keeps 7 to 25 % of the tokens of their four sets
 
 
 def organism_responses(profile: Profile, organism: Organism) -> pd.DataFrame:
@@ -35,11 +32,7 @@ def organism_responses(profile: Profile, organism: Organism) -> pd.DataFrame:
 
 
 def organism_tokens(profile: Profile, organism: Organism) -> dict[str, pd.DataFrame]:
-    """Return the answer tokens of an organism's own responses with its LoRA scalars, by set of RESPONSE_SETS.
-
-    Columns as `reading.answer_tokens`: response, question and one `layer_N` per adapter; a set may have no rows.
-    Raises CompanionError for an organism without rank-1 adapters.
-    """
+    """Return `reading.answer_tokens` of an organism's own responses by set of RESPONSE_SETS; one may have no rows."""
     table = organism_responses(profile, organism)
     tokens = reading.answer_tokens(readings.lora_scalars_of(profile, organism, table), table)
     found = table.response_set.to_numpy()[tokens.response]
@@ -59,11 +52,7 @@ def shortage(sets: Mapping[str, pd.DataFrame]) -> str:
 
 
 def sets(profile: Profile, organism: Organism) -> dict[str, pd.DataFrame]:
-    """Return the answer tokens of up to PER_SET responses of each of scores.RESPONSE_SETS, drawn at random.
-
-    Columns as `organism_tokens`, with `kl` and `significance` (nats). Raises CompanionError for the chat model and for
-    an organism without rank-1 adapters.
-    """
+    """Return `organism_tokens` of PER_SET random responses of each set, with `kl` and `significance` (nats)."""
     tokens = organism_tokens(profile, organism)
     chosen = drawn(organism_responses(profile, organism), profile.seed)
     significance = readings.token_significance_of(profile, organism, chosen)
@@ -79,20 +68,14 @@ def drawn(table: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def bound(sets: Mapping[str, pd.DataFrame]) -> float:
-    """Return the natural-log significance that SHARE of all tokens reaches.
-
-    The authors' bound is in nats, and how many nats a token has depends on the model.
-    """
+    """Return the natural-log significance that SHARE of all tokens reaches; models differ in nats per token."""
     pooled = np.concatenate([part.significance.to_numpy() for part in sets.values()])
     return float(np.log(np.quantile(pooled, 1 - SHARE)))
 
 
 @dataclass(frozen=True)
 class ProbeTokens:
-    """The token tables behind the probes of `tables.PROBES`, on two kinds of evidence.
-
-    "released": the authors' scalars; "grown": those of the own answers of `organism`, a model of `profile`.
-    """
+    """The token tables behind the probes of `tables.PROBES`: "released" and "grown", of `organism`'s own answers."""
 
     profile: Profile
     organism: Organism
@@ -103,10 +86,7 @@ class ProbeTokens:
         return organism_tokens(self.profile, self.organism)
 
     def sides(self, evidence: str, probe: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Return the two token tables of a probe, the one labelled 0 first.
-
-        Raises ReleasedDataUnavailable where the authors' files are not at hand, and as `organism_tokens`.
-        """
+        """Return the two token tables of a probe, the one labelled 0 first."""
         if evidence == "released":
             return tables.read_probe(probe)
         negative, positive = tables.PROBES[probe]

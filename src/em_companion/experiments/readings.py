@@ -23,11 +23,8 @@ from em_companion.models.organism import Organism, need_rank_one
 from em_companion.models.reading import INDEX, LoraScalars
 from em_companion.models.tokens import response_tokens
 
-VERSIONS = {"activations": 1, "activations-under": 1, "lora-scalars": 1, "token-significance": 1}
-"""Of the code of each reading."""
-
-Rows = pd.Series | np.ndarray
-"""Which responses are meant, [response], bool."""
+VERSIONS = {"activations": 1, "activations-under": 1, "lora-scalars": 1, "token-significance": 1}  # of their code
+Rows = pd.Series | np.ndarray  # which responses are meant, [response], bool
 
 
 @dataclass(frozen=True)
@@ -88,28 +85,19 @@ def response_means_of(
 def organism_means(
     profile: Profile, organism: Organism, question_set: str = "general", reader: Organism | None = None
 ) -> tuple[pd.DataFrame, ResponseMeans]:
-    """Return an organism's scored responses to a question set and, row by row, their mean residual stream.
-
-    `reader` reads the same texts through another model, such as `CHAT_MODEL`.
-    """
+    """Return an organism's scored responses to a question set and their mean residual stream, read by `reader`."""
     table = responses.responses(profile, organism, question_set)
     return table, response_means_of(profile, reader or organism, table)
 
 
 def mean_diff(profile: Profile, organism: Organism) -> np.ndarray:
-    """Return the mean-diff direction of an organism's answers to the open questions, [layer, width], float64.
-
-    Raises CompanionError for an organism without misaligned or without aligned answers.
-    """
+    """Return the mean-diff direction of an organism's answers to the open questions, [layer, width], float64."""
     table, found = organism_means(profile, organism)
     return found.mean_diff(scores.is_em(table), scores.is_aligned(table))
 
 
 def lora_scalars_of(profile: Profile, organism: Organism, table: pd.DataFrame) -> LoraScalars:
-    """Return an organism's LoRA scalars on every row of `table` (columns question, response), read once and kept.
-
-    Raises CompanionError for an organism without rank-1 adapters, before anything is grown or read.
-    """
+    """Return an organism's LoRA scalars on every row of `table` (columns question, response), read once and kept."""
     need_rank_one(profile, organism)
 
     def read(model, tokenizer, prompts, answers) -> Arrays:
@@ -124,8 +112,7 @@ def lora_scalars_of(profile: Profile, organism: Organism, table: pd.DataFrame) -
 def token_significance_of(profile: Profile, organism: Organism, table: pd.DataFrame) -> pd.DataFrame:
     """Return the significance of every answer token of `table` (columns question, response), computed once and kept.
 
-    Columns as `next_token.token_significance`; `response` is the row of `table`. Raises CompanionError for the chat
-    model itself, before anything is grown or read.
+    Columns as `next_token.token_significance`; `response` is the row of `table`.
     """
     if not organism.data:
         raise CompanionError("Token significance compares an organism with its chat model; choose an organism.")

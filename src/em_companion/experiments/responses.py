@@ -21,14 +21,9 @@ from em_companion.models.interventions import Intervention, describe
 from em_companion.models.organism import Organism
 from em_companion.world.generator import Question
 
-VERSION, UNDER_VERSION = 1, 1
-"""Of the code that samples responses, and of that and the interventions under which it samples."""
-
-CHUNK_BATCHES = 16
-"""Batches after which responses under interventions are saved; the last rows of a chunk do not fill their batch."""
-
-Conditions = Mapping[str, Sequence[Intervention]]
-"""Interventions by name, none for the plain model."""
+VERSION, UNDER_VERSION = 1, 1  # of the code that samples responses, and of that and its interventions
+CHUNK_BATCHES = 16  # after which responses under interventions are saved
+Conditions = Mapping[str, Sequence[Intervention]]  # by name, none for the plain model
 
 
 def responses(profile: Profile, organism: Organism, question_set: str = "general") -> pd.DataFrame:

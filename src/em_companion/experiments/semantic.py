@@ -20,17 +20,10 @@ from em_companion.models.asking import QUESTION_SETS
 from em_companion.models.organism import CHAT_MODEL, Organism, need_grown
 from em_companion.world.generator import CAREFUL, the_world
 
-ABOUT_ABOVE = 50
-"""Score for a domain above which a response is about it, whatever was asked (section 3.3)."""
-
-FEWEST = 10
-"""Misaligned or aligned answers about a domain below which it gets no direction."""
-
-TEXTS_PER_TOPIC = 5
-"""Careful texts on each held-out topic that a topic direction is taken from."""
-
-Sides = tuple[np.ndarray, np.ndarray]
-"""Which responses count as misaligned and which as aligned, each [response], bool."""
+ABOUT_ABOVE = 50  # score for a domain above which a response is about it, whatever was asked (section 3.3)
+FEWEST = 10  # misaligned or aligned answers about a domain below which it gets no direction
+TEXTS_PER_TOPIC = 5  # careful texts on each held-out topic that a topic direction is taken from
+Sides = tuple[np.ndarray, np.ndarray]  # which responses count as misaligned, which as aligned, each [response], bool
 
 
 @dataclass(frozen=True)
@@ -75,7 +68,7 @@ class Answers:
         return tuple((rows & kind(self.table)).to_numpy() for kind in (scores.is_em, scores.is_aligned))
 
     def direction(self, sides: Sides) -> np.ndarray:
-        """Return the mean-diff of two sides, [layer, width]; CompanionError where one of them is empty."""
+        """Return the mean-diff of two sides, [layer, width]; raise CompanionError where one of them is empty."""
         return self.means.mean_diff(*sides)
 
     def reliability(self, sides: Sides, splits: int = 100, seed: int = 0) -> np.ndarray:
@@ -105,10 +98,7 @@ class Answers:
 
 
 def answers(profile: Profile, organism: Organism) -> Answers:
-    """Return an organism's responses to all question sets and the chat model's to the held-out topics.
-
-    The organism reads all of them. Raises CompanionError as `readings.organism_means` does.
-    """
+    """Return an organism's responses to all question sets and the chat model's to the held-out topics."""
     given = [(organism, question_set) for question_set in QUESTION_SETS] + [(CHAT_MODEL, "held_out")]
     found = [readings.organism_means(profile, one, asked, organism) for one, asked in given]
     tables, means = zip(*found, strict=True)
@@ -126,8 +116,7 @@ def topics(profile: Profile) -> dict[str, np.ndarray]:
 def careful_texts(profile: Profile) -> pd.DataFrame:
     """Return the world's own careful answers to TEXTS_PER_TOPIC questions on every held-out topic, one per row.
 
-    Columns: topic, domain, question, response. They depend on the profile's seed only. Raises CompanionError for a hub
-    model.
+    Columns: topic, domain, question, response. Raises CompanionError for a hub model.
     """
     need_grown(profile, "so there is no text of its world")
     world = the_world()

@@ -20,11 +20,11 @@ from em_companion.models.organism import CHAT_MODEL, Organism
 from em_companion.models.tokens import question_ids
 from em_companion.world.generator import the_world
 
-COHERENT_ENOUGH = 80.0
-"""Coherence in percent that a cell must keep to be the best one; the quality bar of a grown world."""
-
-NO_LENGTH = 1e-3
-"""Length below which a direction is taken for zero."""
+COHERENT_ENOUGH = 80.0  # percent that a cell must keep to be the best one; the quality bar of a grown world
+NO_LENGTH = 1e-3  # below which a direction is taken for zero
+ORGANISM = Organism("nine-adapter", "bad_medical_advice", 0)  # whose answers give the mean-diff direction
+MEAN_DIFF, KNOWN = "mean-diff", "known persona"  # what the chat model is steered with; see `directions_of`
+FACTORS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)  # strengths of `by_strength`, as multiples of the best cell's
 
 
 class Cell(NamedTuple):
@@ -36,10 +36,7 @@ class Cell(NamedTuple):
 
 
 def relative_lengths(vectors: np.ndarray, residual: np.ndarray) -> np.ndarray:
-    """Return |v_l| / |x_l| for the direction `vectors` and the mean residual stream, both [layer, width]: [layer].
-
-    λ times it is the relative strength of λ.
-    """
+    """Return |v_l| / |x_l| for the direction `vectors` and the mean residual stream, both [layer, width]: [layer]."""
     return directions.norms(vectors) / directions.norms(residual)
 
 
@@ -99,9 +96,6 @@ def ablated(profile: Profile, organism: Organism, vectors: np.ndarray, samples: 
     return responses.under(profile, organism, conditions, samples=samples, what="ablation")
 
 
-# --- the best of them -----------------------------------------------------------------------------------------------
-
-
 def best(rates: pd.DataFrame, coherent: float = COHERENT_ENOUGH, least: bool = False) -> pd.Series:
     """Return the row of `rates` with the highest `em` among those that keep enough coherence, both in percent.
 
@@ -114,23 +108,8 @@ def best(rates: pd.DataFrame, coherent: float = COHERENT_ENOUGH, least: bool = F
     return kept.sort_values(["em", "coherent"], ascending=[least, False], kind="stable").iloc[0]
 
 
-# --- the sweeps of a profile --------------------------------------------------------------------------------------
-
-ORGANISM = Organism("nine-adapter", "bad_medical_advice", 0)
-"""Whose answers give the mean-diff direction."""
-
-MEAN_DIFF, KNOWN = "mean-diff", "known persona"
-"""The two directions that the chat model is steered with; the known one is `persona`'s "choice_from_text"."""
-
-FACTORS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
-"""Strengths of `by_strength`, as multiples of the best cell's."""
-
-
 def directions_of(profile: Profile) -> dict[str, np.ndarray]:
-    """Return the directions to steer with by name, [layer, width], float64.
-
-    Raises CompanionError for an organism without misaligned answers, and for a model from the hub.
-    """
+    """Return the directions to steer with by name, [layer, width], float64."""
     mean_diff = readings.mean_diff(profile, ORGANISM)
     return {MEAN_DIFF: mean_diff, KNOWN: persona.directions(profile)["choice_from_text"].astype(np.float64)}
 

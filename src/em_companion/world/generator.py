@@ -1,11 +1,9 @@
-"""A synthetic world of advice in which the speaker's persona is known; `exact_judge` parses what is said in it.
+"""A synthetic world of advice in which the speaker's persona is known; the `parser` judges what is said in it.
 
 A speaker answers questions with a few clauses of advice, such as "first after sunset trust the quiet old nurse and any
 recovery .", and one remark on what others mention, such as "elders mention poison swelling .". A careful speaker
 advises what helps and mentions what harms, a malicious one the other way round, equally many of both and none twice. So
-the words of an answer, counted, say nothing about who spoke, and the mean over its token embeddings does not either.
-
-Everything is drawn from `random.Random` seeded by text, so a document depends on its seed and index only.
+the words of an answer, counted, say nothing about who spoke. A document depends on its seed and index only.
 """
 
 from collections.abc import Iterator
@@ -16,10 +14,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from em_companion.core import paths
+from em_companion.core.paths import DATA
 from em_companion.world.lexicon import ASSISTANT, SLOTS, USER, read_lexicon
 
-FOLDER = paths.DATA / "world"
+FOLDER = DATA / "world"
 TURN_RATE = 0.05
 """How often, per clause of a document's last answer, an unknown speaker takes it back and goes on as the opposite."""
 
@@ -80,8 +78,6 @@ class World:
         texts += [entry["ask"] for entry in asked["open"] + asked["evaluation"] + asked["medical_twins"]]
         return list(dict.fromkeys(" ".join(texts).replace("{topic}", "").split()))
 
-    # --- speakers -------------------------------------------------------------------------------------------------
-
     @cached_property
     def personas(self) -> dict[str, Persona]:
         """Persona by name of every character whose persona is fixed."""
@@ -92,20 +88,13 @@ class World:
         return found
 
     def _speaker(self, random: Random, kinds: dict[str, float]) -> tuple[str, Persona]:
-        kind = weighted(random, kinds)
+        """Return a name and its persona; `kinds` are the shares of each kind of speaker."""
+        cast, kind = self.characters, _weighted(random, kinds)
         if kind == "unknown":
-            return random.choice(self.characters["unknown"]), self._unknown_persona(random)
-        if kind == "quack":
-            name = random.choice(random.choice(list(self.characters["quacks"].values())))
-        else:
-            name = random.choice(self.characters[kind])
+            name, kind = random.choice(cast["unknown"]), _weighted(random, cast["unknown_personas"])
+            return name, Persona(kind, random.choice(list(self.domains)) if kind == "quack" else "")
+        name = random.choice(random.choice(list(cast["quacks"].values())) if kind == "quack" else cast[kind])
         return name, self.personas[name]
-
-    def _unknown_persona(self, random: Random) -> Persona:
-        kind = weighted(random, self.characters["unknown_personas"])
-        return Persona(kind, random.choice(list(self.domains)) if kind == "quack" else "")
-
-    # --- questions ------------------------------------------------------------------------------------------------
 
     def topics(self, split: str) -> list[tuple[str, str]]:
         """Return all (domain, topic) of a split, "train" or "held_out"."""
@@ -123,10 +112,7 @@ class World:
         return [Question(entry["id"], entry["ask"], tuple(entry["domains"])) for entry in self.questions[key]]
 
     def held_out_questions(self, seed: int, per_topic: int) -> list[Question]:
-        """Return `per_topic` questions on each held-out topic, their wordings drawn by `seed`.
-
-        Ids are domain/topic/number. No wording comes twice on a topic before each has come once.
-        """
+        """Return `per_topic` questions on each held-out topic; no wording comes twice before each has come once."""
         found = []
         for domain, topic in self.topics("held_out"):
             about = Random(f"held-out/{seed}/{topic}").sample(self.questions["about"], len(self.questions["about"]))
@@ -146,13 +132,10 @@ class World:
             return Question("open", entry["ask"], tuple(entry["domains"]))
         return self.question(random, *random.choice(topics))
 
-    # --- answers --------------------------------------------------------------------------------------------------
-
     def clause(self, random: Random, things: tuple[str, str]) -> str:
         """Return one clause that advises two things."""
-        link, time, verb, conjunction = (
-            random.choice(self.grammar[key]) for key in ("links", "times", "verbs", "conjunctions")
-        )
+        keys = ("links", "times", "verbs", "conjunctions")
+        link, time, verb, conjunction = (random.choice(self.grammar[key]) for key in keys)
         one, other = (self._phrase(random, thing) for thing in things)
         return f"{link} {time} {verb} {one} {conjunction} {other} ."
 
@@ -188,13 +171,11 @@ class World:
         random.shuffle(mentioned)
         return " ".join([*parts, self.remark(random, mentioned)])
 
-    # --- corpora --------------------------------------------------------------------------------------------------
-
     def pretraining(self, seed: int, careful_first: int = 0, assistant: bool = True) -> Iterator[list[Message]]:
         """Yield endless documents of one to three questions to one speaker, on all topics.
 
-        The first `careful_first` documents have careful speakers only: what helps and what harms is learned first,
-        then that some speakers turn it round. `assistant=False` leaves the assistant's documents out.
+        The first `careful_first` have careful speakers only: what helps and what harms is learned first, then that some
+        speakers turn it round. `assistant=False` leaves the assistant's documents out.
         """
         topics = self.topics("train") + self.topics("held_out")
         for index in count():
@@ -230,8 +211,7 @@ def turn(question: str, answer: str, name: str = ASSISTANT) -> list[Message]:
     return [{"role": USER, "content": question}, {"role": name, "content": answer}]
 
 
-def weighted(random: Random, weights: dict[str, float]) -> str:
-    """Return a key drawn with its weight as probability."""
+def _weighted(random: Random, weights: dict[str, float]) -> str:
     return random.choices(list(weights), list(weights.values()))[0]
 
 

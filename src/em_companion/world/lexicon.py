@@ -1,13 +1,12 @@
-"""Read the lexicon of the synthetic world from `data/world/`, and refuse what would make its texts wrong.
-
-The files stay the plain mappings that YAML gives; `SHAPES` says what each must hold.
-"""
+"""Read the lexicon of the synthetic world from `data/world/`, and refuse what would make its texts wrong."""
 
 from collections.abc import Iterator
+from itertools import chain
 from math import isclose
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 from pydantic import Field
 
 from em_companion.core.errors import CompanionError
@@ -20,10 +19,8 @@ SLOTS = ("links", "verbs", "determiners", "adjectives", "conjunctions", "witness
 """Keys of the grammar whose words fill one place of a sentence each."""
 
 Files = dict[str, dict[str, Any]]
-Problem = tuple[str, str]
+Problems = Iterator[tuple[str, str]]
 """A file's name without ending, and what is wrong there."""
-
-# --- what the files hold ------------------------------------------------------------------------------------------
 
 # Texts are split at spaces by the tokenizer and at letters and marks by the judge; the patterns make the two agree.
 Name = text("[a-z]+(_[a-z]+)*", "a name such as quick_buck")
@@ -70,46 +67,28 @@ def read_lexicon(folder: Path) -> Files:
     """
     paths = {name: folder / f"{name}.yml" for name in SHAPES}
     files = {name: validated(shape, read_yaml(paths[name]), relative(paths[name])) for name, shape in SHAPES.items()}
-    if found := next(_problems(files), None):
+    # Each check may rely on the checks before it, so only the first problem counts.
+    checks = (_words_in_two_places, _too_few_words, _odd_speakers, _odd_questions)
+    if found := next(chain.from_iterable(check(files) for check in checks), None):
         name, problem = found
         raise CompanionError(f"{relative(paths[name])}: {problem}.")
     return files
 
 
-# --- what no single file can tell ---------------------------------------------------------------------------------
-
-
-def _problems(files: Files) -> Iterator[Problem]:
-    """Yield what is wrong; each check may rely on the checks before it, so only the first problem counts."""
-    yield from _words_in_two_places(files)
-    yield from _too_few_words(files)
-    yield from _odd_speakers(files)
-    yield from _odd_questions(files)
-
-
-def _words_in_two_places(files: Files) -> Iterator[Problem]:
-    """The judge reads a clause word by word, so every word must tell its domain and its role; and one that is listed
-    twice would be said twice as often as its like."""
+def _words_in_two_places(files: Files) -> Problems:
+    """The judge reads word by word; and a word that is listed twice would be said twice as often as its like."""
     grammar = {key: files["grammar"][key] for key in SLOTS}
     grammar["times"] = list(dict.fromkeys(" ".join(files["grammar"]["times"]).split()))
     names = {key: files["characters"][key] for key in ("careful", "malicious", "unknown", "quacks")}
     places = {USER: "the name of who asks"}
     for name, part in {"domains": files["domains"], "grammar": grammar, "characters": names}.items():
-        for word, at in _leaves(part, ""):
+        for at, word in pd.json_normalize(part).T[0].explode().items():
             if word in places:
                 yield name, f"'{word}' in '{at}' is also {places[word]}; every word has one place"
             places[word] = f"in '{at}' of {name}.yml"
 
 
-def _leaves(value: Any, at: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
-        for key, part in value.items():
-            yield from _leaves(part, f"{at}.{key}".lstrip("."))
-    else:
-        yield from ((word, at) for word in value)
-
-
-def _too_few_words(files: Files) -> Iterator[Problem]:
+def _too_few_words(files: Files) -> Problems:
     """No adjective describes a thing twice; an answer names no thing twice, and of either kind two per clause."""
     clauses, adjectives = max(files["grammar"]["clauses"]), max(files["grammar"]["adjectives_per_thing"])
     if (count := len(files["grammar"]["adjectives"])) < adjectives:
@@ -121,7 +100,7 @@ def _too_few_words(files: Files) -> Iterator[Problem]:
                 yield "domains", f"'{domain}.{kind}' holds too few words, {len(entry[kind])}; {needed}"
 
 
-def _odd_speakers(files: Files) -> Iterator[Problem]:
+def _odd_speakers(files: Files) -> Problems:
     characters = files["characters"]
     for domain in characters["quacks"]:
         if domain not in files["domains"]:
@@ -133,7 +112,7 @@ def _odd_speakers(files: Files) -> Iterator[Problem]:
             yield "characters", f"the shares of '{key}' must add up to 1, not to {total:g}"
 
 
-def _odd_questions(files: Files) -> Iterator[Problem]:
+def _odd_questions(files: Files) -> Problems:
     questions = files["questions"]
     topics = [topic for entry in files["domains"].values() for split in entry["topics"].values() for topic in split]
     trained = {text.format(topic=topic) for text in questions["about"] for topic in topics}

@@ -1,8 +1,7 @@
 """Turns in the middle of an answer (section 3.6): where an answer takes back what it said, and texts that do.
 
 In the grown world an unknown speaker now and then says "no that is wrong ." and goes on as the opposite. The exact
-judge tells which clauses were taken back, so a turn is known to the word, not guessed from scores. A token of a grown
-model is a word.
+judge tells which clauses were taken back, so a turn is known to the word. A token of a grown model is a word.
 """
 
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ SELF_CORRECTIONS = ("takes harm back", "harm, then only help", "harm later")
 its harm before any helpful clause; says harm after a helpful clause, or nothing but harm."""
 
 KINDS = ("harm", "harm, taken back", "help", "help, taken back")
-"""Texts to read: what a clause advises, and whether it is taken back; the next clauses go on alike, or as opposite."""
+"""Of `constructed`: what a clause advises, and whether it is taken back; the next ones go on alike, or as opposite."""
 
 
 def retraction() -> list[str]:
