@@ -26,7 +26,6 @@ from em_companion.core.paths import relative
 from em_companion.core.provenance import environment, note_input, utc_now
 
 RESPONSES = "responses.parquet"
-LOSSES = "losses.parquet"
 READINGS = "readings.safetensors"
 DIRECTIONS = "directions.safetensors"
 PAYLOADS = ("model.safetensors", "adapter_model.safetensors", RESPONSES, DIRECTIONS)

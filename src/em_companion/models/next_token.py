@@ -1,5 +1,5 @@
-"""What a model makes of the next token of given texts: its loss, how far an organism leaves the chat model, and the
-share of harm where an answer names a thing."""
+"""What a model makes of the next token of given texts: how far an organism leaves the chat model, and the share of harm
+where an answer names a thing."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,48 +14,8 @@ from transformers import PreTrainedModel
 from em_companion.core.errors import CompanionError
 from em_companion.models.hooks import applied
 from em_companion.models.interventions import Intervention
-from em_companion.models.tokens import BATCH_SIZE, Tokenizer, Tokens, batches, joined, response_example
-from em_companion.world.generator import the_world, turn
-
-# --- its loss -----------------------------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def token_losses(
-    model: PreTrainedModel | PeftModel,
-    tokenizer: Tokenizer,
-    table: pd.DataFrame,
-    given: Sequence[Intervention] = (),
-    what: str = "",
-) -> pd.DataFrame:
-    """Return the loss of every token of the responses of `table` (columns question, response) under interventions.
-
-    Columns: `text` (row of `table`), `position` (from the start of the prompt), `token_id`, `nats`. The end token of a
-    response is its last. `what` names a progress bar; none without it. Raises CompanionError for interventions that do
-    not fit the model, and for those at a part of the tokens: a text is read at once, and nothing in it is generated.
-    """
-    if partial := next((one for one in given if one.at != "all"), None):
-        raise CompanionError(f"A text is read at once, so an intervention at '{partial.at}' has no meaning; use 'all'.")
-    texts = [turn(row.question, row.response) for row in table.itertuples()]
-    examples = [response_example(tokenizer, messages) for messages in texts]
-    sequences = [example["input_ids"] for example in examples]
-    starts = [example["labels"].count(-100) for example in examples]
-    found: list[pd.DataFrame] = [pd.DataFrame()] * len(sequences)
-    with applied(model, given):
-        for rows, batch in batches(tokenizer, sequences, 4 * BATCH_SIZE, what, model.device):
-            for row, logits in zip(rows, model(**batch, use_cache=False).logits, strict=True):
-                found[row] = _of_one(row, sequences[row], starts[row], logits)
-    return pd.concat(found, ignore_index=True)
-
-
-def _of_one(row: int, tokens: list[int], start: int, logits: torch.Tensor) -> pd.DataFrame:
-    """Return the losses of one text from `start` on; logits [token, vocabulary], each on the token after it."""
-    logits = logits[start - 1 : len(tokens) - 1]
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    nats = functional.cross_entropy(logits, torch.tensor(tokens[start:], device=logits.device), reduction="none")
-    columns = {"text": row, "position": range(start, len(tokens)), "token_id": tokens[start:]}
-    return pd.DataFrame(columns | {"nats": nats.cpu().numpy()})
-
+from em_companion.models.tokens import BATCH_SIZE, Tokenizer, Tokens, batches, joined
+from em_companion.world.generator import the_world
 
 # --- token significance -------------------------------------------------------------------------------------------
 # K = KL(chat || organism) summed over an answer, e the embedding of one of its tokens: the significance of a token is
