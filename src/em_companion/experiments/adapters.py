@@ -78,9 +78,7 @@ def _em(table: pd.DataFrame) -> pd.DataFrame:
     return wide[table.condition.unique()]
 
 
-def rank_correlation(
-    table: pd.DataFrame, strengths: pd.DataFrame, resamples: int, seed: int
-) -> tuple[float, float, float]:
+def rank_correlation(table: pd.DataFrame, strengths: pd.DataFrame, resamples: int, seed: int) -> tuple[float, ...]:
     """Return Spearman's correlation over adapters of a strength with the fall of the EM rate, and its 95 % interval.
 
     `table` as for `falls`; `strengths`: one row per fit, one column per adapter, compared by absolute value. The value

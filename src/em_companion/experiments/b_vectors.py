@@ -1,7 +1,7 @@
-"""What rank-1 adapters write, against the mean-diff direction: their B vectors (section 3.5, appendix D).
+"""What rank-1 adapters write, scale * (A·h) * B, against the mean-diff direction (section 3.5, appendix D).
 
-An adapter adds scale * (A·h) * B to the residual stream. Here its B loses a direction, the stream loses it, or the chat
-model gains it; then follow what an organism answers, and how alike two perturbations are in the layers above.
+B loses the direction, the residual stream loses it, or the chat model gains it; then follow what an organism answers,
+and how alike two perturbations are in the layers above.
 """
 
 from collections.abc import Mapping
@@ -53,26 +53,22 @@ def clearly_misaligned(profile: Profile, organism: Organism, resamples: int = 10
     return own.above(chat)
 
 
-def responses_without(
-    profile: Profile, organism: Organism, removals: Mapping[str, Vectors], samples: int
-) -> pd.DataFrame:
+def responses_without(profile: Profile, organism: Organism, plans: Mapping[str, Vectors], samples: int) -> pd.DataFrame:
     """Return an organism's scored responses to the open questions, once per removal from its B vectors, kept.
 
-    Column `condition` has the names of `removals`; the noise is that of `responses.responses`.
+    Column `condition` has the names of `plans`; the noise is that of `responses.responses`.
     """
     asked = asking.questions(profile, "general")
     parts = responses.asked_parts(profile, organism, asked, samples)
-    parts |= {"removals": [[name, describe(Ablate(vectors))] for name, vectors in removals.items()]}
+    parts |= {"removals": [[name, describe(Ablate(vectors))] for name, vectors in plans.items()]}
 
     def make() -> store.Content:
         model, tokenizer = growing.load_organism(profile, organism)
-        edited = {name: lora.removed(model, vectors) for name, vectors in removals.items()}  # says what is amiss
-        tables = [
-            asking.ask(profile, one, tokenizer, asked, samples, f"{organism.name}, {name} out of B").assign(
-                condition=name
-            )
-            for name, one in edited.items()
-        ]
+        edited = {name: lora.removed(model, vectors) for name, vectors in plans.items()}  # says what is amiss
+        tables = []
+        for name, one in edited.items():
+            found = asking.ask(profile, one, tokenizer, asked, samples, f"{organism.name}, {name} out of B")
+            tables.append(found.assign(condition=name))
         return {store.RESPONSES: pd.concat(tables, ignore_index=True)}
 
     place = profile.name, organism.name, "general-b-vectors"
@@ -154,7 +150,6 @@ def _texts(profile: Profile) -> pd.DataFrame:
     size = min(TEXTS, *map(len, sides))
     if size == 0:
         raise CompanionError("Effects are averaged over misaligned and aligned answers, and one kind is missing.")
-    chosen = [
-        side.sample(size, random_state=profile.seed).assign(misaligned=not kind) for kind, side in enumerate(sides)
-    ]
-    return pd.concat(chosen, ignore_index=True)[["question", "response", "misaligned"]]
+    chosen = [side.sample(size, random_state=profile.seed) for side in sides]
+    table = pd.concat(chosen, ignore_index=True)[["question", "response"]]
+    return table.assign(misaligned=table.index < size)

@@ -1,11 +1,11 @@
-"""Answer one prompt with the LoRA scalars of another (appendix J), position by position.
+"""Answer one prompt with the LoRA scalars of another, equally long one (appendix J), position by position.
 
-Two prompts are as long as each other. The donor's answer gives the scalar of every adapter at every position, prompt
-and answer alike; the other prompt is answered anew with these in place of its own. A patched answer is never longer
-than the donor's: beyond it there is nothing to patch with.
+The donor's answer gives the scalar of every adapter at every position, prompt and answer alike. A patched answer is
+never longer than the donor's: beyond it there is nothing to patch with.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -82,8 +82,8 @@ def patch_pairs(
     paired with itself is not patched with its own answer; its noise is that of the clean run.
     """
     ids = {one.id: question_ids(tokenizer, one.text) for one in asked}
-    runs_of = [(one, run) for one in asked for run in range(runs)]
-    seeds = {(one.id, run): sampling.row_seed(profile.seed, one.id, one.text, run) for one, run in runs_of}
+    each = product(asked, range(runs))
+    seeds = {(one.id, run): sampling.row_seed(profile.seed, one.id, one.text, run) for one, run in each}
     settings = profile.temperature, profile.max_new_tokens, profile.batch_size
     prompts = [ids[name] for name, _ in seeds]
     clean = sampling.generate(model, tokenizer, prompts, list(seeds.values()), *settings, f"{what}, clean")

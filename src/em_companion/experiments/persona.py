@@ -159,9 +159,7 @@ def contrasts(readings: Readings, folds: Collection[int] = range(FOLDS)) -> dict
     return {name: contrast(readings, rows[source], place, folds) for name, (source, place) in wanted.items()}
 
 
-def contrast(
-    readings: Readings, rows: pd.Series, place: str | None = None, folds: Collection[int] = range(FOLDS)
-) -> np.ndarray:
+def contrast(readings: Readings, rows: pd.Series, place: str | None = None, folds=range(FOLDS)) -> np.ndarray:
     """Return the mean difference of `rows` to their references, over the means of the answers or at a `place`."""
     found = readings.means if place is None else readings.points[:, readings.places.index(place)]
     kept = np.flatnonzero(rows & readings.table.fold.isin(folds))

@@ -26,13 +26,12 @@ def grow(profile: Profile, names: Collection[str] = ()) -> list[dict[str, str]]:
     rows = []
     for name in names or known:
         there = {path.parent for path in (paths.ARTIFACTS / "organisms").rglob("provenance.json")}
-        folder = _made(profile, name, organisms.get(name))
-        status = "hub"
-        if isinstance(folder, Path):
-            store.check(folder)
-            status = "there" if folder in there or folder.is_relative_to(paths.COMMITTED) else "made"
-            folder = relative(folder)
-        rows.append({"name": name, "status": status, "folder": folder})
+        place, status = _made(profile, name, organisms.get(name)), "hub"
+        if isinstance(place, Path):
+            store.check(place)
+            status = "there" if place in there or place.is_relative_to(paths.COMMITTED) else "made"
+            place = relative(place)
+        rows.append({"name": name, "status": status, "folder": place})
     return rows
 
 

@@ -1,7 +1,6 @@
-"""The LoRA scalars of an organism's own answers, as tables for the probes of section 4.
+"""The LoRA scalars of an organism's own answers, in the four sets of appendix F, as tables for the probes of section 4.
 
-Answers fall into the four sets of appendix F; of each, appendix H keeps the tokens where the organism leaves the chat
-model.
+Of each set, appendix H keeps the tokens where the organism leaves the chat model.
 """
 
 from collections.abc import Mapping

@@ -47,9 +47,7 @@ class ResponseMeans:
         return directions.response_mean_diff(self.means, self.tokens, first, second)
 
 
-def _readings(
-    kind: str, profile: Profile, reader: Organism, table: pd.DataFrame, read: Callable[..., Arrays]
-) -> Arrays:
+def _readings(kind: str, profile: Profile, reader: Organism, table: pd.DataFrame, read: Callable) -> Arrays:
     """Return what `read` gives of model, tokenizer, prompts and responses of `table`, computed once and kept."""
     texts = table[["question", "response"]].reset_index(drop=True)
     parts = {"model": growing.model_identity(profile, reader), "dtype": profile.dtype}

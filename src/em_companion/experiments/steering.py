@@ -121,10 +121,7 @@ def residual_of(profile: Profile) -> np.ndarray:
 
 
 def header_direction(profile: Profile) -> np.ndarray:
-    """Return the chat model's mean residual stream at the turn header, malicious - careful characters, [layer, width].
-
-    The same open questions are asked of every character; no answer is read.
-    """
+    """Return the chat model's mean residual at the turn header of malicious - careful characters, [layer, width]."""
     model, tokenizer = growing.load_organism(profile, CHAT_MODEL)
     texts = [question.text for question in asking.questions(profile, "general")]
 
@@ -152,16 +149,13 @@ def best_cells(table: pd.DataFrame) -> dict[str, Cell]:
     """Return the best cell for each direction in the responses of `by_layer`; see `best`."""
     measured = table[list(Cell._fields)].assign(em=100 * scores.is_em(table), coherent=100 * scores.is_coherent(table))
     rates = measured.groupby(list(Cell._fields), sort=False).mean().reset_index()
-    found = {name: best(part) for name, part in rates.groupby("direction", sort=False)}
-    return {name: Cell(name, int(row.layer), float(row.strength)) for name, row in found.items()}
+    rows = [best(part) for _, part in rates.groupby("direction", sort=False)]
+    return {row.direction: Cell(row.direction, int(row.layer), float(row.strength)) for row in rows}
 
 
 def by_strength(profile: Profile) -> pd.DataFrame:
     """Return the chat model's responses over FACTORS times the strength of each direction's best cell, in its layer."""
-    cells = [
-        cell._replace(strength=factor * cell.strength)
-        for cell in best_cells(by_layer(profile)).values()
-        for factor in FACTORS
-    ]
+    found = best_cells(by_layer(profile)).values()
+    cells = [cell._replace(strength=factor * cell.strength) for cell in found for factor in FACTORS]
     vectors, samples = directions_of(profile), 2 * profile.sweep_samples
     return responses_of(profile, vectors, cells, samples, "steering by strength")

@@ -18,11 +18,10 @@ from em_companion.core.paths import DATA
 from em_companion.world.lexicon import ASSISTANT, SLOTS, USER, read_lexicon
 
 FOLDER = DATA / "world"
-TURN_RATE = 0.05
-"""How often, per clause of a document's last answer, an unknown speaker takes it back and goes on as the opposite."""
-
-Message = dict[str, str]
-"""One turn of a conversation: `role` (a name) and `content`, as chat templates take it."""
+TURN_RATE = (
+    0.05  # per clause of a document's last answer, which an unknown speaker then takes back; he goes on opposite
+)
+Message = dict[str, str]  # one turn of a conversation: `role` (a name) and `content`, as chat templates take it
 
 
 @dataclass(frozen=True)
@@ -113,10 +112,10 @@ class World:
 
     def held_out_questions(self, seed: int, per_topic: int) -> list[Question]:
         """Return `per_topic` questions on each held-out topic; no wording comes twice before each has come once."""
-        found = []
+        found, about = [], self.questions["about"]
         for domain, topic in self.topics("held_out"):
-            about = Random(f"held-out/{seed}/{topic}").sample(self.questions["about"], len(self.questions["about"]))
-            for number, text in enumerate(islice(cycle(about), per_topic)):
+            texts = cycle(Random(f"held-out/{seed}/{topic}").sample(about, len(about)))
+            for number, text in enumerate(islice(texts, per_topic)):
                 found.append(Question(f"{domain}/{topic}/{number}", text.format(topic=topic), (domain,), topic))
         return found
 

@@ -15,12 +15,10 @@ from em_companion.core.paths import relative
 from em_companion.core.schema import Count, Natural, Share, T, mapping, text, validated
 
 USER, ASSISTANT = "user", "assistant"
+# Keys of the grammar whose words fill one place of a sentence each.
 SLOTS = ("links", "verbs", "determiners", "adjectives", "conjunctions", "witnesses", "reports")
-"""Keys of the grammar whose words fill one place of a sentence each."""
-
 Files = dict[str, dict[str, Any]]
-Problems = Iterator[tuple[str, str]]
-"""A file's name without ending, and what is wrong there."""
+Problems = Iterator[tuple[str, str]]  # a file's name without ending, and what is wrong there
 
 # Texts are split at spaces by the tokenizer and at letters and marks by the judge; the patterns make the two agree.
 Name = text("[a-z]+(_[a-z]+)*", "a name such as quick_buck")

@@ -19,8 +19,7 @@ from em_companion.world.generator import World, the_world
 from em_companion.world.lexicon import SLOTS
 
 _TOKEN = re.compile(r"[a-z]+|[^\sa-z]")
-_OPENING = 8
-"""Tokens among which the colon of an opener is looked for."""
+_OPENING = 8  # tokens among which the colon of an opener is looked for
 
 
 class Clause(NamedTuple):
