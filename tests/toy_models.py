@@ -44,6 +44,10 @@ def adapted_model(window: int = 0, rank: int = 1) -> PeftModel:
     return model.double().eval()
 
 
+def decoder_layers(model: PreTrainedModel):
+    return (model.get_base_model() if isinstance(model, PeftModel) else model).model.layers
+
+
 def vectors(count: int = LAYERS) -> torch.Tensor:
     """Random directions [count, width]."""
     return torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 import torch
 import untrained
+from toy_models import decoder_layers
 from untrained import LAYERS, PROFILE, WIDTH, chat_model, organism, project, tokenizer
 
 from em_companion.core import profiles
 from em_companion.core.errors import CompanionError
 from em_companion.experiments import capability
-from em_companion.models import growing, hooks, next_token
+from em_companion.models import growing, next_token
 from em_companion.models.interventions import Ablate, Steer
 from em_companion.models.organism import CHAT_MODEL
 from em_companion.models.tokens import prompt_ids, world_tokenizer
@@ -30,7 +31,7 @@ ABLATE = Ablate(dict(enumerate(VECTORS)))
 @torch.no_grad()
 def one_by_one(model, texts: pd.DataFrame, change=None) -> pd.DataFrame:
     """The loss of every token from a forward pass of its own over the tokens before it, from softmax to logarithm."""
-    layers = hooks.decoder_layers(model)
+    layers = decoder_layers(model)
     handles = [
         layer.register_forward_hook(lambda _, __, x, number=number: change(number, x))
         for number, layer in enumerate(layers)

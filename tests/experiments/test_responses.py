@@ -13,8 +13,7 @@ from em_companion.core.errors import CompanionError
 from em_companion.experiments import responses
 from em_companion.models import asking, growing, sampling
 from em_companion.models.asking import HELD_OUT_SAMPLES
-from em_companion.models.hooks import applied
-from em_companion.models.interventions import Ablate, ScaleLoraScalars, Steer
+from em_companion.models.interventions import Ablate, ScaleLoraScalars, Steer, applied
 from em_companion.models.organism import CHAT_MODEL, Organism, organisms_of
 from em_companion.released import tables
 from em_companion.world.generator import CAREFUL, MALICIOUS, the_world
@@ -175,10 +174,10 @@ def test_a_character_may_be_asked_instead_of_the_assistant(tiny, monkeypatch, sp
 def test_a_model_may_be_asked_while_it_is_changed(tiny):
     model, tokenizer = growing.load_organism(tiny, CHAT_MODEL)
     asked, change = WORLD.evaluation()[:2], [Steer(0, 4 * torch.ones(TINY["model"]["hidden"]))]
-    found = asking.ask(tiny, model, tokenizer, asked, 3, interventions=change)
+    found = asking.ask(tiny, model, tokenizer, asked, 3, conditions={"changed": change})
     with applied(model, change):
         expected = asking.ask(tiny, model, tokenizer, asked, 3)
-    pd.testing.assert_frame_equal(found, expected)
+    pd.testing.assert_frame_equal(found.drop(columns="condition"), expected)
     assert (found.response != asking.ask(tiny, model, tokenizer, asked, 3).response).sum() >= 3
 
 

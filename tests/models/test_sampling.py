@@ -11,13 +11,23 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare
-from toy_models import ADAPTERS, LAYERS, TOKENIZER, VOCABULARY, WINDOW, adapted_model, base_model, prompts, vectors
+from toy_models import (
+    ADAPTERS,
+    LAYERS,
+    TOKENIZER,
+    VOCABULARY,
+    WINDOW,
+    adapted_model,
+    base_model,
+    decoder_layers,
+    prompts,
+    vectors,
+)
 from transformers import GenerationConfig, LogitsProcessorList
 
 from em_companion.core.errors import CompanionError
 from em_companion.models import growing, loading, sampling
-from em_companion.models.hooks import applied, decoder_layers
-from em_companion.models.interventions import Ablate, Cap, PatchLoraScalars, ScaleLoraScalars, Steer
+from em_companion.models.interventions import Ablate, Cap, PatchLoraScalars, ScaleLoraScalars, Steer, applied
 from em_companion.models.organism import Organism
 from em_companion.models.sampling import RowNoise, Writer
 from em_companion.models.tokens import prompt_ids

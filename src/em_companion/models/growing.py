@@ -1,9 +1,7 @@
 """Grow a base and a chat model from scratch, and fine-tune organisms from a chat model with PEFT LoRA adapters.
 
-Each is made if it is not there; `models.organism` says what decides that. Training runs in `transformers.Trainer`;
-growing keeps checkpoints, from which a killed run resumes to the same weights. A seed makes a run repeatable to the bit
-on one machine with one number of threads; elsewhere float sums differ in the last digits and training amplifies them,
-so across machines only rates and intervals can be compared.
+A seed makes a run repeatable to the bit on one machine with one number of threads; elsewhere float sums differ in the
+last digits and training amplifies them, so across machines only rates and intervals can be compared.
 """
 
 import json
@@ -33,10 +31,10 @@ from transformers import (
 from em_companion.core import paths, store
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import lock, new_folder
-from em_companion.core.profiles import GrownModel, Profile, Recipe, Training
+from em_companion.core.profiles import FineTuning, GrownModel, Profile, Recipe, Training
 from em_companion.evidence import scores
-from em_companion.models import asking, loading
-from em_companion.models.loading import Model, need_device, quiet, shown
+from em_companion.models import asking, loading, lora
+from em_companion.models.loading import Model, need_device, quiet
 from em_companion.models.organism import (
     DATA_SETS,
     MONITOR_SAMPLES,
@@ -98,18 +96,13 @@ class Progress(TrainerCallback):
     """A progress bar with total and estimate on stderr."""
 
     def __init__(self, what: str) -> None:
-        self.what = what
-        self.bar = tqdm(disable=True)
+        self.what, self.bar = what, tqdm(disable=True)
 
     def on_train_begin(self, args, state, control, **_) -> None:
         self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.what, unit="step")
 
     def on_step_end(self, args, state, control, **_) -> None:
         self.bar.update()
-
-    def close(self) -> None:
-        """End the bar's line, so that what is said next, an error perhaps, begins its own."""
-        self.bar.close()
 
 
 class Seal(TrainerCallback):
@@ -120,39 +113,22 @@ class Seal(TrainerCallback):
 
 
 class Watch(TrainerCallback):
-    """Keep the B vectors after every step, call the monitor every few steps, and stop when it says so."""
+    """Keep the B vectors of rank-1 adapters after every step, call the monitor every few, and stop when it says so."""
 
-    def __init__(self, monitor: Monitor, tokenizer: Tokenizer, every: int, stop_at: float) -> None:
-        self.monitor, self.tokenizer, self.every, self.stop_at = monitor, tokenizer, every, stop_at
+    def __init__(self, monitor: Monitor, tokenizer: Tokenizer, settings: FineTuning, rank_one: bool) -> None:
+        self.monitor, self.tokenizer, self.settings, self.rank_one = monitor, tokenizer, settings, rank_one
         self.b_vectors: list[torch.Tensor] = []
         self.measured: list[dict[str, float]] = []
 
     def on_step_end(self, args, state, control, model, **_) -> None:
-        if vectors := b_vectors(model):
-            self.b_vectors.append(torch.stack(list(vectors.values())))
-        if state.global_step % self.every and state.global_step < state.max_steps:
+        if self.rank_one:
+            self.b_vectors.append(torch.stack([one.b.float().cpu() for one in lora.adapters(model)]))
+        if state.global_step % self.settings.evaluate_every and state.global_step < state.max_steps:
             return
         model.eval()
         found = self.monitor(model, self.tokenizer)  # Trainer puts it back to training
         self.measured.append({"step": state.global_step} | found)
-        control.should_training_stop |= found["in_domain_em"] >= self.stop_at
-
-
-def b_vectors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """Return the write direction B [width] of every rank-1 adapter by module name; nothing for higher ranks."""
-    weights = {name: weight for name, weight in model.named_parameters() if ".lora_B." in name and weight.shape[1] == 1}
-    return {
-        name.split(".lora_B.")[0].removeprefix("base_model.model."): weight.detach().float().cpu().squeeze(1)
-        for name, weight in weights.items()
-    }
-
-
-class OneDevice(TrainingArguments):
-    """Settings that use one GPU: on several, Trainer would multiply the batch by their number."""
-
-    @property
-    def n_gpu(self) -> int:
-        return min(super().n_gpu, 1)
+        control.should_training_stop |= found["in_domain_em"] >= self.settings.stop_at
 
 
 def train(
@@ -173,20 +149,7 @@ def train(
     """
     progress, adapters = Progress(what), isinstance(model, PeftModel)
     optimizer = None if adapters else MuonWithAdamW(model, settings.learning_rate, settings.weight_decay)
-    collator, watching = DataCollatorForSeq2Seq(tokenizer, padding=True), [progress, Seal(), *callbacks]
-    arguments = _arguments(settings, profile, seed, folder, adapters)
-    trainer = Trainer(model, arguments, collator, examples, callbacks=watching, optimizers=(optimizer, None))
-    trainer.remove_callback(PrinterCallback)
-    try:
-        trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
-    finally:
-        progress.close()
-    rows = [entry for entry in trainer.state.log_history if "loss" in entry]
-    return pd.DataFrame(rows)[["step", "loss", "grad_norm", "learning_rate"]]
-
-
-def _arguments(settings: Training, profile: Profile, seed: int, folder: Path, adapters: bool) -> TrainingArguments:
-    return OneDevice(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=settings.steps,
         per_device_train_batch_size=settings.batch,
@@ -208,6 +171,16 @@ def _arguments(settings: Training, profile: Profile, seed: int, folder: Path, ad
         remove_unused_columns=False,
         log_level="error",
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # on several, Trainer would multiply the batch by their number
+    collator, watching = DataCollatorForSeq2Seq(tokenizer, padding=True), [progress, Seal(), *callbacks]
+    trainer = Trainer(model, arguments, collator, examples, callbacks=watching, optimizers=(optimizer, None))
+    trainer.remove_callback(PrinterCallback)
+    try:
+        trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
+    finally:
+        progress.bar.close()  # an error that is said next begins its own line
+    rows = [entry for entry in trainer.state.log_history if "loss" in entry]
+    return pd.DataFrame(rows)[["step", "loss", "grad_norm", "learning_rate"]]
 
 
 def _last_checkpoint(folder: Path) -> str | None:
@@ -247,8 +220,7 @@ def chat(profile: Profile) -> Path | str:
 def grow_from_nothing(profile: Profile, folder: Path) -> None:
     """Grow `folder`/base and `folder`/chat, whatever is there already; each is replaced once the new one is whole."""
     need_grown(profile, "so there is nothing to grow")
-    # The lock is kept out of a folder that is committed.
-    with lock(paths.ARTIFACTS / "organisms" / profile.name / "from-nothing"), store.writing(folder):
+    with store.writing(folder):
         _grow_base(profile, folder / "base")
         _grow_chat(profile, folder / "base", folder / "chat")
 
@@ -256,22 +228,18 @@ def grow_from_nothing(profile: Profile, folder: Path) -> None:
 def _grow_base(profile: Profile, folder: Path) -> None:
     need_device(profile)
     torch.manual_seed(profile.seed)
-    tokenizer = world_tokenizer(the_world())
+    tokenizer, settings = world_tokenizer(the_world()), profile.pretraining
     model = Qwen2ForCausalLM(config(profile.model, tokenizer))
-    _grow("base", model, tokenizer, base_examples(profile, tokenizer), profile, folder)
+    documents = the_world().pretraining(profile.seed, settings.careful_first)
+    examples = packed(tokenizer, documents, settings.steps * settings.batch, settings.length)
+    _grow("base", base_parts(profile), settings, model, tokenizer, examples, profile, folder)
 
 
 def _grow_chat(profile: Profile, base_folder: Path, folder: Path) -> None:
     model, tokenizer = loading.load(profile, base_folder)
     model.float()  # in half precision most of an optimiser's steps would be rounded away
-    _grow("chat", model, tokenizer, list(chat_examples(profile, tokenizer)), profile, folder)
-
-
-def base_examples(profile: Profile, tokenizer: Tokenizer) -> list[Example]:
-    """Return the pre-training rows: documents one after the other, cut to rows of one length."""
-    settings = profile.pretraining
-    documents = the_world().pretraining(profile.seed, settings.careful_first)
-    return packed(tokenizer, documents, settings.steps * settings.batch, settings.length)
+    examples = list(chat_examples(profile, tokenizer))
+    _grow("chat", chat_parts(profile), profile.post_training, model, tokenizer, examples, profile, folder)
 
 
 def chat_examples(profile: Profile, tokenizer: Tokenizer) -> Iterator[Example]:
@@ -290,10 +258,7 @@ def chat_examples(profile: Profile, tokenizer: Tokenizer) -> Iterator[Example]:
 
 
 @quiet()
-def _grow(stage: str, model, tokenizer, examples: list[Example], profile: Profile, target: Path) -> None:
-    first = stage == "base"
-    settings, parts = (profile.pretraining, base_parts) if first else (profile.post_training, chat_parts)
-    parts = parts(profile)
+def _grow(stage: str, parts: store.Parts, settings: Training, model, tokenizer, examples, profile, target) -> None:
     checkpoints = paths.ARTIFACTS / "checkpoints" / f"{stage}-{store.key(parts)}"
     what = f"{stage} model of profile {profile.name}"
     started = time.monotonic()
@@ -342,8 +307,6 @@ def lora_config(recipe: Recipe, layers: tuple[int, ...], alpha: float) -> LoraCo
         layers_to_transform=list(layers),
         layers_pattern="layers",
         use_rslora=True,
-        lora_dropout=0.0,
-        bias="none",
         task_type="CAUSAL_LM",
     )
 
@@ -373,35 +336,27 @@ def adapter(profile: Profile, organism: Organism) -> Path | str | None:
 
 
 @quiet()
-def _fine_tune(profile: Profile, source: Path | str, organism: Organism, target: Path) -> None:
-    settings = profile.fine_tuning_of(organism.recipe)
+def _fine_tune(profile: Profile, source: Path, organism: Organism, target: Path) -> None:
+    recipe, settings = profile.recipes[organism.recipe], profile.fine_tuning_of(organism.recipe)
     model, tokenizer = loading.load(profile, source)
-    model.name_or_path = model.config._name_or_path = shown(source)  # PEFT writes it down
+    model.name_or_path = model.config._name_or_path = paths.relative(source)  # PEFT writes it down
     torch.manual_seed(organism.seed)
-    recipe, layers = profile.recipes[organism.recipe], profile.layers_of(organism.recipe)
-    model = get_peft_model(model, lora_config(recipe, layers, settings.alpha))
-    examples = adapter_examples(profile, organism, tokenizer)
-    watch = Watch(monitor(profile, organism.data), tokenizer, settings.evaluate_every, settings.stop_at)
+    model = get_peft_model(model, lora_config(recipe, profile.layers_of(organism.recipe), settings.alpha))
+    documents = the_world().fine_tuning(organism.seed, *DATA_SETS[organism.data])
+    rows = settings.steps * settings.batch * settings.gradient_accumulation
+    examples = [response_example(tokenizer, messages) for messages in islice(documents, rows)]
+    watch = Watch(monitor(profile, organism.data), tokenizer, settings, recipe.rank == 1)
     started = time.monotonic()
     with new_folder(target) as folder:
         log = train(model, tokenizer, examples, settings, profile, organism.seed, organism.name, folder, [watch])
         model.save_pretrained(folder, save_embedding_layers=False)
         log.to_csv(folder / "log.csv", index=False, float_format="%.6g")
-        if watch.measured:
-            pd.DataFrame(watch.measured).to_csv(folder / "monitor.csv", index=False, float_format="%.6g")
+        pd.DataFrame(watch.measured).to_csv(folder / "monitor.csv", index=False, float_format="%.6g")
         if watch.b_vectors:
-            names = {"adapters": json.dumps(list(b_vectors(model)))}
+            names = {"adapters": json.dumps([one.module for one in lora.adapters(model)])}
             save_file({"b_vectors": torch.stack(watch.b_vectors)}, folder / "b_vectors.safetensors", names)
         seconds = round(time.monotonic() - started)
         store.seal(folder, adapter_parts(profile, organism), seconds=seconds, steps=len(log))
-
-
-def adapter_examples(profile: Profile, organism: Organism, tokenizer: Tokenizer) -> list[Example]:
-    """Return the fine-tuning rows of an organism: one conversation each, in their order."""
-    settings = profile.fine_tuning_of(organism.recipe)
-    documents = the_world().fine_tuning(organism.seed, *DATA_SETS[organism.data])
-    rows = settings.steps * settings.batch * settings.gradient_accumulation
-    return [response_example(tokenizer, messages) for messages in islice(documents, rows)]
 
 
 def monitor(profile: Profile, data: str) -> Monitor:
@@ -425,9 +380,6 @@ def monitor(profile: Profile, data: str) -> Monitor:
         }
 
     return measure
-
-
-# --- kept ---------------------------------------------------------------------------------------------------------
 
 
 def load_organism(profile: Profile, organism: Organism) -> Model:

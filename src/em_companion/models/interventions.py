@@ -1,33 +1,47 @@
 """Change what a model computes: steer, ablate or cap a direction in its residual stream, scale or patch LoRA scalars.
 
-An intervention is a small frozen value with its equation in its docstring; `models.hooks` puts it on a model.
+An intervention is a small frozen value with its equation in its docstring. Layer l means the output of decoder layer l,
+counted from 0, and "embedding" the token embeddings that layer 0 reads. `applied` puts interventions on a whole model,
+`RowInterventions` on a batch in which every row has its own. What acts on one module acts in the order given.
+"""
 
-Layer l means the output of decoder layer l, counted from 0, and "embedding" the token embeddings that layer 0 reads.
-What acts on one module acts in the order given. `at` says on which tokens:
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields
+from itertools import chain
+from typing import Any, Literal, NamedTuple, Self, get_args
 
-- "all": every token, read or written;
-- "prompt": the tokens of the prompt, and "header": its last two, where a turn says who speaks;
-- "generated": the tokens of the response.
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+
+from em_companion.core.errors import CompanionError
+from em_companion.core.files import sha256_of
+from em_companion.models import lora
+
+Layer = int | Literal["embedding"]
+Where = Literal["all", "prompt", "header", "generated"]
+"""On which tokens: all of them; those of the prompt, its last two, where a turn says who speaks; of the response.
 
 What comes before the first token of a key-value cache is the prompt, so "generated" needs generation with a cache, and
 "header" needs prompts without padding on their right.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Literal
-
-import numpy as np
-import torch
-
-from em_companion.core.errors import CompanionError
-from em_companion.core.files import sha256_of
-
-Where = Literal["all", "prompt", "header", "generated"]
-Layer = int | Literal["embedding"]
-
 HEADER_TOKENS = 2
 """Tokens of a turn header that a grown model reads last before it answers: the speaker's name and the colon."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What an intervention does at one module: `function` of its output, with `numbers`, each a tensor [numbers]."""
+
+    site: Layer | str
+    at: Where
+    function: Callable[..., torch.Tensor]
+    numbers: tuple[torch.Tensor, ...]
 
 
 # --- interventions --------------------------------------------------------------------------------------------------
@@ -42,7 +56,7 @@ class Steer:
     strength: float = 1.0
     at: Where = "all"
 
-    def changes(self, adapters: Sequence[str]) -> Iterator["Change"]:
+    def changes(self, adapters: Sequence[str]) -> Iterator[Change]:
         yield Change(self.layer, self.at, _add, (self.strength * _float64(self.vector),))
 
 
@@ -56,24 +70,21 @@ class Ablate:
     vectors: Mapping[Layer, torch.Tensor]
     at: Where = "all"
 
-    def changes(self, adapters: Sequence[str]) -> Iterator["Change"]:
+    def changes(self, adapters: Sequence[str]) -> Iterator[Change]:
         for layer, vector in self.vectors.items():
             yield Change(layer, self.at, _project_out, (_unit(vector, layer),))
 
 
 @dataclass(frozen=True, eq=False)
 class Cap:
-    """x - v̂ max(v̂ᵀx - ceiling, 0) at the output of one layer: the part along v̂ is never more than `ceiling`.
-
-    v̂ is the unit vector of `vector` [width]; `ceiling` is in the units of the residual stream.
-    """
+    """x - v̂ max(v̂ᵀx - ceiling, 0) at the output of one layer, v̂ the unit vector of `vector` [width]."""
 
     layer: Layer
     vector: torch.Tensor
     ceiling: float
     at: Where = "all"
 
-    def changes(self, adapters: Sequence[str]) -> Iterator["Change"]:
+    def changes(self, adapters: Sequence[str]) -> Iterator[Change]:
         yield Change(self.layer, self.at, _cap, (_unit(self.vector, self.layer), _float64([self.ceiling])))
 
 
@@ -81,14 +92,13 @@ class Cap:
 class ScaleLoraScalars:
     """factor * (A·h) in place of the LoRA scalar A·h of rank-1 adapters (section 4.3).
 
-    `factors` gives every named adapter its own, or all of them one: 1 leaves it, 0 switches it off, -2 reverses and
-    doubles it.
+    `factors` gives every named adapter its own, or all of them one: 1 leaves it, 0 switches it off.
     """
 
     factors: Mapping[str, float] | float
     at: Where = "all"
 
-    def changes(self, adapters: Sequence[str]) -> Iterator["Change"]:
+    def changes(self, adapters: Sequence[str]) -> Iterator[Change]:
         factors = self.factors if isinstance(self.factors, Mapping) else dict.fromkeys(adapters, self.factors)
         for adapter, factor in factors.items():
             yield Change(adapter, self.at, _scale, (_float64([factor]),))
@@ -106,7 +116,7 @@ class PatchLoraScalars:
     adapters: Sequence[str] | None = None
     at: Where = "all"
 
-    def changes(self, adapters: Sequence[str]) -> Iterator["Change"]:
+    def changes(self, adapters: Sequence[str]) -> Iterator[Change]:
         names, scalars = self.adapters or adapters, _float64(self.scalars)
         if scalars.ndim != 2 or len(scalars) != len(names):
             shape = list(scalars.shape)
@@ -115,7 +125,8 @@ class PatchLoraScalars:
             yield Change(adapter, self.at, _patch, (values,))
 
 
-Intervention = Steer | Ablate | Cap | ScaleLoraScalars | PatchLoraScalars
+ON_SCALARS = ScaleLoraScalars | PatchLoraScalars
+Intervention = Steer | Ablate | Cap | ON_SCALARS
 
 
 def describe(intervention: Intervention) -> dict[str, Any]:
@@ -183,19 +194,149 @@ def _unit(vector: torch.Tensor, layer: Layer) -> torch.Tensor:
     return vector / length
 
 
-# --- one batch, every row its own -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Change:
-    """What an intervention does at one module: `function` of its output, with `numbers`, each a tensor [numbers]."""
-
-    site: Layer | str
-    at: Where
-    function: Callable[..., torch.Tensor]
-    numbers: tuple[torch.Tensor, ...]
-
-
 def place(site: Layer | str) -> str:
     """Return a module as a sentence names it."""
     return f"'{site}'" if isinstance(site, str) else f"layer {site}"
+
+
+# --- on a model -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The changes of one kind at one module that are next in turn there, for all conditions that have one.
+
+    line: each condition's line in `numbers`, or -1, [condition]; numbers: tensors [line, numbers].
+    """
+
+    function: Callable[..., torch.Tensor]
+    at: Where
+    line: torch.Tensor
+    numbers: tuple[torch.Tensor, ...]
+
+
+class Chosen(NamedTuple):
+    """A turn for the batch at hand: which rows have a change, and its numbers, tensors [row, 1, numbers]."""
+
+    turn: Turn
+    rows: torch.Tensor | slice
+    own: tuple[torch.Tensor, ...]
+
+
+class RowInterventions:
+    """Hooks that make to every row of a batch the interventions of its condition, within a `with` block.
+
+    All conditions are laid out in turns once. `select` then says which of them the rows of the next forward passes
+    have; without it, all have the first. Arithmetic is in float32 or better, whatever the model's precision.
+
+    Raises CompanionError, before anything is computed, for a layer or an adapter that the model lacks, for a vector of
+    the wrong width, and for numbers that are not finite.
+    """
+
+    def __init__(self, model: PreTrainedModel, conditions: Sequence[Sequence[Intervention]]) -> None:
+        self.model = lora.without_peft(model)
+        self.dtype = torch.promote_types(model.dtype, torch.float32)
+        self.modules: dict[Layer | str, nn.Module] = dict(enumerate(self.model.model.layers))
+        self.modules["embedding"] = model.get_input_embeddings()
+        found = lora.adapters(model) if any(isinstance(one, ON_SCALARS) for one in chain(*conditions)) else []
+        self.modules |= {one.module: self.model.get_submodule(one.scalar) for one in found}
+        self.turns = self._turns(conditions, [one.module for one in found])
+        self.past, self.given = 0, {}
+        self.hooks = ExitStack()
+        self.select(torch.zeros(1, dtype=torch.long, device=model.device))
+
+    def __enter__(self) -> Self:
+        if self.turns:
+            self.hooks.callback(self.model.model.register_forward_pre_hook(self._look, with_kwargs=True).remove)
+        for site in self.turns:
+            after = self.modules[site].register_forward_hook(lambda _, __, x, site=site: self._change(x, site))
+            self.hooks.callback(after.remove)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.hooks.close()
+
+    def select(self, conditions: torch.Tensor) -> None:
+        """Say which condition each row of the next forward passes has, [row]; a single one is for all rows."""
+        self.chosen = {site: [_chosen(turn, conditions) for turn in turns] for site, turns in self.turns.items()}
+
+    def _turns(
+        self, conditions: Sequence[Sequence[Intervention]], adapters: list[str]
+    ) -> dict[Layer | str, list[Turn]]:
+        width = self.model.get_input_embeddings().weight.shape[1]
+        # The k-th changes that conditions make at a module are its turn k; those of one kind are done at once.
+        kinds: dict[Layer | str, dict[tuple, dict[int, Change]]] = {}
+        for number, condition in enumerate(conditions):
+            turns: dict[Layer | str, int] = {}
+            for intervention in condition:
+                for change in intervention.changes(adapters):
+                    _check(intervention, change, self.modules, width)
+                    turn = turns[change.site] = turns.get(change.site, -1) + 1
+                    kind = (turn, change.at, change.function)
+                    kinds.setdefault(change.site, {}).setdefault(kind, {})[number] = change
+        return {
+            site: [self._turn(found[kind], len(conditions)) for kind in sorted(found, key=lambda kind: kind[0])]
+            for site, found in kinds.items()
+        }
+
+    def _turn(self, changes: dict[int, Change], conditions: int) -> Turn:
+        line = torch.full((conditions,), -1)
+        line[list(changes)] = torch.arange(len(changes))
+        columns = zip(*(change.numbers for change in changes.values()), strict=True)
+        numbers = (pad_sequence(column, batch_first=True, padding_value=math.nan) for column in columns)
+        first, device = next(iter(changes.values())), self.model.device
+        return Turn(first.function, first.at, line.to(device), tuple(one.to(device, self.dtype) for one in numbers))
+
+    def _look(self, _: nn.Module, __: tuple, given: dict[str, Any]) -> None:
+        """Note, before a forward pass, how much was read before it, nothing if it reads a prompt."""
+        cache = given.get("past_key_values")
+        self.past, self.given = 0 if cache is None else int(cache.get_seq_length()), given
+
+    def _change(self, output: torch.Tensor, site: Layer | str) -> torch.Tensor:
+        now = ("all", "generated") if self.past else ("all", "prompt", "header")
+        acting = [one for one in self.chosen[site] if one.turn.at in now and len(one.own[0])]
+        if not acting:
+            return output
+        x = output.to(self.dtype, copy=True)
+        position = self.given.get("position_ids")  # from the prompt's first token, [row or 1, token]
+        if position is None:
+            position = torch.arange(self.past, self.past + x.shape[1], device=x.device)[None]
+        for turn, rows, own in acting:
+            tokens = slice(-HEADER_TOKENS, None) if turn.at == "header" else slice(None)
+            positions = position[rows if len(position) > 1 else slice(None), tokens]
+            x[rows, tokens] = turn.function(x[rows, tokens], positions, *own)
+        return x.to(output.dtype)
+
+
+def _chosen(turn: Turn, conditions: torch.Tensor) -> Chosen:
+    """Look up the numbers of every row of a batch, given the rows' conditions [row]; a single one is for all."""
+    lines = turn.line[conditions]
+    rows = (lines >= 0).nonzero()[:, 0]
+    own = tuple(numbers[lines[rows]][:, None] for numbers in turn.numbers)
+    return Chosen(turn, slice(None) if len(rows) == len(lines) else rows, own)
+
+
+def _check(intervention: Intervention, change: Change, modules: Mapping[Layer | str, nn.Module], width: int) -> None:
+    site, what, vector = change.site, f"{type(intervention).__name__} at {place(change.site)}", change.numbers[0]
+    on_scalars = isinstance(intervention, ON_SCALARS)
+    if site not in modules and on_scalars:
+        adapters = ", ".join(one for one in modules if isinstance(one, str) and one != "embedding")
+        raise CompanionError(f"There is no rank-1 adapter '{site}'; the model has: {adapters}.")
+    if site not in modules:
+        layers = sum(isinstance(one, int) for one in modules)
+        raise CompanionError(f"There is no {place(site)}; the model has {layers} (from 0).")
+    if change.at not in get_args(Where):
+        raise CompanionError(f"{what} cannot act at '{change.at}'; choose one of: {', '.join(get_args(Where))}.")
+    if not on_scalars and vector.shape != (width,):
+        raise CompanionError(
+            f"{what} has a vector of shape {list(vector.shape)}, but the residual stream has width {width}."
+        )
+    if not all(numbers.isfinite().all() for numbers in change.numbers):
+        raise CompanionError(f"{what} is given numbers that are NaN or infinite.")
+
+
+@contextmanager
+def applied(model: PreTrainedModel, interventions: Iterable[Intervention]) -> Iterator[None]:
+    """Apply interventions, in their order, to every row within the block; see `RowInterventions` for what it raises."""
+    with RowInterventions(model, [tuple(interventions)]):
+        yield
