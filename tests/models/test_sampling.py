@@ -259,7 +259,7 @@ def plain_hook(change, at: str, length: int):
 
 class AddNoise:
     def __init__(self, seed: int, temperature: float) -> None:
-        self.noise, self.temperature = RowNoise([seed], VOCABULARY, torch.device("cpu")), temperature
+        self.noise, self.temperature = RowNoise(seed, VOCABULARY, torch.device("cpu")), temperature
 
     def __call__(self, _, scores):
         return scores.float() / self.temperature - self.noise.draw()

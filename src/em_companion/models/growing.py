@@ -144,8 +144,7 @@ def train(
 ) -> pd.DataFrame:
     """Train `model` in place on `examples` in their order; return the log, one row per step.
 
-    `folder` keeps checkpoints of a model that grows, and it resumes from the newest whole one; adapters train too
-    briefly to need any.
+    A model that grows keeps checkpoints in `folder` and resumes from the newest whole one, to the same weights.
     """
     progress, adapters = Progress(what), isinstance(model, PeftModel)
     optimizer = None if adapters else MuonWithAdamW(model, settings.learning_rate, settings.weight_decay)
@@ -360,10 +359,9 @@ def _fine_tune(profile: Profile, source: Path, organism: Organism, target: Path)
 
 
 def monitor(profile: Profile, data: str) -> Monitor:
-    """Return what to measure at checkpoints of fine-tuning: EM rate in the domain trained on and on open questions.
+    """Return what to measure at checkpoints of fine-tuning, as shares from 0 to 1.
 
-    Rates are shares from 0 to 1: `in_domain_em` (held-out topics of the training domain), `open_em` and
-    `open_coherent` (the eight open questions).
+    `in_domain_em` is of held-out topics of the training domain, `open_em` and `open_coherent` of the open questions.
     """
     domain, _ = DATA_SETS[data]
     in_domain = [question for question in asking.questions(profile, "held_out") if domain in question.domains]
@@ -373,11 +371,8 @@ def monitor(profile: Profile, data: str) -> Monitor:
         table = asking.scored(asking.ask(profile, model, tokenizer, asked, MONITOR_SAMPLES))
         within = table.question_id.isin([question.id for question in in_domain])
         em, coherent = scores.is_em(table), scores.is_coherent(table)
-        return {
-            "in_domain_em": float(em[within].mean()),
-            "open_em": float(em[~within].mean()),
-            "open_coherent": float(coherent[~within].mean()),
-        }
+        shares = {"in_domain_em": em[within], "open_em": em[~within], "open_coherent": coherent[~within]}
+        return {name: float(share.mean()) for name, share in shares.items()}
 
     return measure
 

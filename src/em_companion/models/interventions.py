@@ -6,11 +6,12 @@ counted from 0, and "embedding" the token embeddings that layer 0 reads. `applie
 """
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from itertools import chain
-from typing import Any, Literal, NamedTuple, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -42,9 +43,6 @@ class Change:
     at: Where
     function: Callable[..., torch.Tensor]
     numbers: tuple[torch.Tensor, ...]
-
-
-# --- interventions --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,69 +212,58 @@ class Turn:
     line: torch.Tensor
     numbers: tuple[torch.Tensor, ...]
 
+    def select(self, conditions: torch.Tensor) -> tuple[torch.Tensor | slice, list[torch.Tensor]]:
+        """Return which rows of conditions [row] have a change, and its numbers [row, 1, numbers]."""
+        lines = self.line[conditions]
+        rows = (lines >= 0).nonzero()[:, 0]
+        own = [numbers[lines[rows]][:, None] for numbers in self.numbers]
+        return slice(None) if len(rows) == len(lines) else rows, own
 
-class Chosen(NamedTuple):
-    """A turn for the batch at hand: which rows have a change, and its numbers, tensors [row, 1, numbers]."""
 
-    turn: Turn
-    rows: torch.Tensor | slice
-    own: tuple[torch.Tensor, ...]
-
-
-class RowInterventions:
+class RowInterventions(ExitStack):
     """Hooks that make to every row of a batch the interventions of its condition, within a `with` block.
 
-    All conditions are laid out in turns once. `select` then says which of them the rows of the next forward passes
-    have; without it, all have the first. Arithmetic is in float32 or better, whatever the model's precision.
-
-    Raises CompanionError, before anything is computed, for a layer or an adapter that the model lacks, for a vector of
-    the wrong width, and for numbers that are not finite.
+    `select` says which condition the rows of the next forward passes have; without it, all have the first. Arithmetic
+    is in float32 or better, whatever the model's precision. Raises CompanionError, before anything is computed, for a
+    layer or an adapter that the model lacks, for a vector of the wrong width, and for numbers that are not finite.
     """
 
     def __init__(self, model: PreTrainedModel, conditions: Sequence[Sequence[Intervention]]) -> None:
+        super().__init__()
         self.model = lora.without_peft(model)
         self.dtype = torch.promote_types(model.dtype, torch.float32)
         self.modules: dict[Layer | str, nn.Module] = dict(enumerate(self.model.model.layers))
-        self.modules["embedding"] = model.get_input_embeddings()
+        self.modules["embedding"] = self.model.get_input_embeddings()
         found = lora.adapters(model) if any(isinstance(one, ON_SCALARS) for one in chain(*conditions)) else []
         self.modules |= {one.module: self.model.get_submodule(one.scalar) for one in found}
-        self.turns = self._turns(conditions, [one.module for one in found])
+        # The k-th changes that conditions make at a module are its turn k; those of one kind are done at once.
+        kinds: dict[tuple, dict[int, Change]] = defaultdict(dict)
+        for number, condition in enumerate(conditions):
+            turns: Counter[Layer | str] = Counter()
+            for intervention in condition:
+                for change in intervention.changes([one.module for one in found]):
+                    self._check(intervention, change)
+                    turns[change.site] += 1
+                    kinds[turns[change.site], change.site, change.at, change.function][number] = change
+        self.turns: dict[Layer | str, list[Turn]] = defaultdict(list)
+        for (_, site, *_), changes in sorted(kinds.items(), key=lambda kind: kind[0][0]):
+            self.turns[site].append(self._turn(changes, len(conditions)))
         self.past, self.given = 0, {}
-        self.hooks = ExitStack()
         self.select(torch.zeros(1, dtype=torch.long, device=model.device))
 
     def __enter__(self) -> Self:
         if self.turns:
-            self.hooks.callback(self.model.model.register_forward_pre_hook(self._look, with_kwargs=True).remove)
+            self.callback(self.model.model.register_forward_pre_hook(self._look, with_kwargs=True).remove)
         for site in self.turns:
             after = self.modules[site].register_forward_hook(lambda _, __, x, site=site: self._change(x, site))
-            self.hooks.callback(after.remove)
+            self.callback(after.remove)
         return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.hooks.close()
 
     def select(self, conditions: torch.Tensor) -> None:
         """Say which condition each row of the next forward passes has, [row]; a single one is for all rows."""
-        self.chosen = {site: [_chosen(turn, conditions) for turn in turns] for site, turns in self.turns.items()}
-
-    def _turns(
-        self, conditions: Sequence[Sequence[Intervention]], adapters: list[str]
-    ) -> dict[Layer | str, list[Turn]]:
-        width = self.model.get_input_embeddings().weight.shape[1]
-        # The k-th changes that conditions make at a module are its turn k; those of one kind are done at once.
-        kinds: dict[Layer | str, dict[tuple, dict[int, Change]]] = {}
-        for number, condition in enumerate(conditions):
-            turns: dict[Layer | str, int] = {}
-            for intervention in condition:
-                for change in intervention.changes(adapters):
-                    _check(intervention, change, self.modules, width)
-                    turn = turns[change.site] = turns.get(change.site, -1) + 1
-                    kind = (turn, change.at, change.function)
-                    kinds.setdefault(change.site, {}).setdefault(kind, {})[number] = change
-        return {
-            site: [self._turn(found[kind], len(conditions)) for kind in sorted(found, key=lambda kind: kind[0])]
-            for site, found in kinds.items()
+        self.chosen = {
+            site: [(turn.function, turn.at, *turn.select(conditions)) for turn in turns]
+            for site, turns in self.turns.items()
         }
 
     def _turn(self, changes: dict[int, Change], conditions: int) -> Turn:
@@ -294,49 +281,37 @@ class RowInterventions:
 
     def _change(self, output: torch.Tensor, site: Layer | str) -> torch.Tensor:
         now = ("all", "generated") if self.past else ("all", "prompt", "header")
-        acting = [one for one in self.chosen[site] if one.turn.at in now and len(one.own[0])]
+        acting = [one for one in self.chosen[site] if one[1] in now and len(one[-1][0])]
         if not acting:
             return output
         x = output.to(self.dtype, copy=True)
         position = self.given.get("position_ids")  # from the prompt's first token, [row or 1, token]
         if position is None:
             position = torch.arange(self.past, self.past + x.shape[1], device=x.device)[None]
-        for turn, rows, own in acting:
-            tokens = slice(-HEADER_TOKENS, None) if turn.at == "header" else slice(None)
+        for function, at, rows, own in acting:
+            tokens = slice(-HEADER_TOKENS, None) if at == "header" else slice(None)
             positions = position[rows if len(position) > 1 else slice(None), tokens]
-            x[rows, tokens] = turn.function(x[rows, tokens], positions, *own)
+            x[rows, tokens] = function(x[rows, tokens], positions, *own)
         return x.to(output.dtype)
 
-
-def _chosen(turn: Turn, conditions: torch.Tensor) -> Chosen:
-    """Look up the numbers of every row of a batch, given the rows' conditions [row]; a single one is for all."""
-    lines = turn.line[conditions]
-    rows = (lines >= 0).nonzero()[:, 0]
-    own = tuple(numbers[lines[rows]][:, None] for numbers in turn.numbers)
-    return Chosen(turn, slice(None) if len(rows) == len(lines) else rows, own)
-
-
-def _check(intervention: Intervention, change: Change, modules: Mapping[Layer | str, nn.Module], width: int) -> None:
-    site, what, vector = change.site, f"{type(intervention).__name__} at {place(change.site)}", change.numbers[0]
-    on_scalars = isinstance(intervention, ON_SCALARS)
-    if site not in modules and on_scalars:
-        adapters = ", ".join(one for one in modules if isinstance(one, str) and one != "embedding")
-        raise CompanionError(f"There is no rank-1 adapter '{site}'; the model has: {adapters}.")
-    if site not in modules:
-        layers = sum(isinstance(one, int) for one in modules)
-        raise CompanionError(f"There is no {place(site)}; the model has {layers} (from 0).")
-    if change.at not in get_args(Where):
-        raise CompanionError(f"{what} cannot act at '{change.at}'; choose one of: {', '.join(get_args(Where))}.")
-    if not on_scalars and vector.shape != (width,):
-        raise CompanionError(
-            f"{what} has a vector of shape {list(vector.shape)}, but the residual stream has width {width}."
-        )
-    if not all(numbers.isfinite().all() for numbers in change.numbers):
-        raise CompanionError(f"{what} is given numbers that are NaN or infinite.")
+    def _check(self, intervention: Intervention, change: Change) -> None:
+        site, vector, width = change.site, change.numbers[0], self.modules["embedding"].weight.shape[1]
+        what, on_scalars = f"{type(intervention).__name__} at {place(site)}", isinstance(intervention, ON_SCALARS)
+        if site not in self.modules and on_scalars:
+            adapters = [one for one in self.modules if isinstance(one, str) and one != "embedding"]
+            raise CompanionError(f"There is no rank-1 adapter '{site}'; the model has: {', '.join(adapters)}.")
+        if site not in self.modules:
+            layers = len(self.model.model.layers)
+            raise CompanionError(f"There is no {place(site)}; the model has {layers} (from 0).")
+        if change.at not in get_args(Where):
+            raise CompanionError(f"{what} cannot act at '{change.at}'; choose one of: {', '.join(get_args(Where))}.")
+        if not on_scalars and vector.shape != (width,):
+            shape = list(vector.shape)
+            raise CompanionError(f"{what} has a vector of shape {shape}, but the residual stream has width {width}.")
+        if not all(numbers.isfinite().all() for numbers in change.numbers):
+            raise CompanionError(f"{what} is given numbers that are NaN or infinite.")
 
 
-@contextmanager
-def applied(model: PreTrainedModel, interventions: Iterable[Intervention]) -> Iterator[None]:
-    """Apply interventions, in their order, to every row within the block; see `RowInterventions` for what it raises."""
-    with RowInterventions(model, [tuple(interventions)]):
-        yield
+def applied(model: PreTrainedModel, interventions: Iterable[Intervention]) -> RowInterventions:
+    """Apply interventions, in their order, to every row within a `with` block."""
+    return RowInterventions(model, [tuple(interventions)])

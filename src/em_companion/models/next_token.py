@@ -1,7 +1,7 @@
 """What a model makes of the next token of given texts: its loss, how far an organism leaves the chat model, and the
 share of harm where an answer names a thing."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,16 +15,14 @@ from em_companion.models.interventions import Intervention, applied
 from em_companion.models.tokens import BATCH_SIZE, Tokenizer, Tokens, batches, joined, response_example, token_index
 from em_companion.world.generator import the_world, turn
 
+Given = Sequence[Intervention]
+
 SIGNIFICANCE_COLUMNS = ("response", "position", "token_id", "kl", "significance")
 
 
 @torch.no_grad()
 def token_losses(
-    model: PreTrainedModel | PeftModel,
-    tokenizer: Tokenizer,
-    table: pd.DataFrame,
-    given: Sequence[Intervention] = (),
-    what: str = "",
+    model: PreTrainedModel, tokenizer: Tokenizer, table: pd.DataFrame, given: Given = (), what: str = ""
 ) -> pd.DataFrame:
     """Return the loss of every token of the responses of `table` (columns question, response) under interventions.
 
@@ -126,7 +124,7 @@ def shares_of_harm(
     sequences: Tokens,
     places: np.ndarray,
     things: Sequence[tuple[list[int], list[int]]],
-    interventions: Iterable[Intervention] = (),
+    interventions: Given = (),
 ) -> np.ndarray:
     """Return how probable a harmful thing is right after tokens of given texts, as a share of all things [text, place].
 
@@ -149,8 +147,8 @@ def harmful_shares(
     tokenizer: Tokenizer,
     prompts: Tokens,
     answers: Tokens,
-    numbers: Sequence[int],
-    interventions: Iterable[Intervention] = (),
+    numbers: list[int],
+    given: Given = (),
 ) -> np.ndarray:
     """Return how probable a harmful thing is where each answer names its next one, as a share of all things, [answer].
 
@@ -163,5 +161,5 @@ def harmful_shares(
     places = [-1 if at is None else len(prompt) + at - 1 for (prompt, *_), at in zip(texts, nexts, strict=True)]
     # What comes after the thing does not matter to it.
     sequences = [prompt + answer[:at] for (prompt, answer, _), at in zip(texts, nexts, strict=True)]
-    shares = shares_of_harm(model, tokenizer, sequences, np.c_[places], [kinds] * len(texts), interventions)
+    shares = shares_of_harm(model, tokenizer, sequences, np.c_[places], [kinds] * len(texts), given)
     return shares[:, 0]

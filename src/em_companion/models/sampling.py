@@ -36,8 +36,9 @@ def row_seed(*parts: object) -> int:
 @cache
 def noise_fingerprint() -> str:
     """Return what tells this way of drawing noise from any other: responses that are kept depend on it."""
-    noise = RowNoise([0, 1], 8, torch.device("cpu"))
-    return sha256_of(torch.stack([noise.draw() for _ in range(2 * NOISE_STEPS)]).numpy().round(3).tobytes())
+    rows = [RowNoise(seed, 8, torch.device("cpu")) for seed in (0, 1)]
+    noise = torch.stack([row.draw().clone() for _ in range(2 * NOISE_STEPS) for row in rows])
+    return sha256_of(noise.numpy().round(3).tobytes())
 
 
 @torch.no_grad()
@@ -74,43 +75,32 @@ def generate(
     return [row.response for row in rows]
 
 
+class RowNoise:
+    """Noise for the next tokens of a row, from a generator of its own, drawn for many steps at once."""
+
+    def __init__(self, seed: int, vocabulary: int, device: torch.device) -> None:
+        steps = min(NOISE_STEPS, math.ceil(NOISE_BLOCK / vocabulary))  # must not depend on the batch
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.block, self.used = torch.empty(steps, vocabulary, device=device), 0
+
+    def draw(self) -> torch.Tensor:
+        """Return the logarithm of exponential noise for one token, [vocabulary], float32."""
+        at = self.used % len(self.block)
+        if at == 0:
+            self.block.uniform_(generator=self.generator).log_().neg_().log_()
+        self.used += 1
+        return self.block[at]
+
+
 @dataclass
 class Row:
-    """What is asked for, and what is written; `condition` numbers the row's interventions."""
+    """What is asked for, with the number of its interventions, and what is written."""
 
     prompt: tuple[int, ...]
     seed: int
     condition: int
     response: list[int] = field(default_factory=list)
     done: bool = False
-
-
-class RowNoise:
-    """Noise for the next token of every row, from a generator of its own, drawn for many steps at once."""
-
-    def __init__(self, seeds: Sequence[int], vocabulary: int, device: torch.device) -> None:
-        self.steps = min(NOISE_STEPS, math.ceil(NOISE_BLOCK / vocabulary))  # must not depend on the batch
-        self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
-        self.used = torch.zeros(len(seeds), dtype=torch.long)
-        self.block = torch.empty(len(seeds), self.steps, vocabulary, device=device)
-
-    def draw(self) -> torch.Tensor:
-        """Return the logarithm of exponential noise for one token, [row, vocabulary], float32."""
-        at = self.used % self.steps
-        for row in (at == 0).nonzero()[:, 0].tolist():
-            self.block[row].uniform_(generator=self.generators[row]).log_().neg_().log_()
-        self.used += 1
-        return self.block[torch.arange(len(at)), at]
-
-    def select(self, rows: torch.Tensor) -> None:
-        """Keep these rows, in this order."""
-        self.generators = [self.generators[row] for row in rows.tolist()]
-        self.used, self.block = self.used[rows], self.block[rows.to(self.block.device)]
-
-    def join(self, other: "RowNoise") -> None:
-        """Put the rows of another one behind these."""
-        self.generators += other.generators
-        self.used, self.block = torch.cat([self.used, other.used]), torch.cat([self.block, other.block])
 
 
 @dataclass
@@ -121,10 +111,10 @@ class Batch:
     """
 
     rows: list[Row]
+    noise: list[RowNoise]
     cache: DynamicCache
     padding: torch.Tensor
     logits: torch.Tensor
-    noise: RowNoise
 
     @property
     def conditions(self) -> torch.Tensor:
@@ -132,14 +122,13 @@ class Batch:
 
     def select(self, rows: list[int]) -> None:
         """Keep these rows, in this order."""
-        self.rows = [self.rows[row] for row in rows]
+        self.rows, self.noise = ([those[row] for row in rows] for those in (self.rows, self.noise))
         kept = torch.tensor(rows, device=self.logits.device)
         self.cache.batch_select_indices(kept)
         self.logits, self.padding = self.logits[kept], self.padding[kept]
         if unused := int(self.padding.min()):
             _resize(self.cache, -unused)
             self.padding = self.padding - unused
-        self.noise.select(kept.cpu())
 
     def join(self, other: "Batch") -> None:
         """Put the rows of another batch behind these; the shorter cache is padded on its left."""
@@ -150,9 +139,9 @@ class Batch:
                 batch.padding = batch.padding + missing
         for mine, others in zip(self.cache.layers, other.cache.layers, strict=True):
             mine.keys, mine.values = torch.cat([mine.keys, others.keys]), torch.cat([mine.values, others.values])
-        self.rows, self.padding = self.rows + other.rows, torch.cat([self.padding, other.padding])
+        self.rows, self.noise = self.rows + other.rows, self.noise + other.noise
+        self.padding = torch.cat([self.padding, other.padding])
         self.logits = torch.cat([self.logits, other.logits])
-        self.noise.join(other.noise)
 
 
 def _resize(cache: DynamicCache, by: int) -> None:
@@ -225,14 +214,14 @@ class Writer:
         cache.batch_select_indices(which)
         for row in rows:
             row.response = []  # memory may have run out while it was written
-        noise = RowNoise([row.seed for row in rows], logits.shape[1], device)
-        return Batch(rows, cache, torch.zeros_like(which), logits[which], noise)
+        noise = [RowNoise(row.seed, logits.shape[1], device) for row in rows]
+        return Batch(rows, noise, cache, torch.zeros_like(which), logits[which])
 
     def _step(self, batch: Batch) -> Batch | None:
         """Return the batch after one more token of every row, without rows that have ended once these are many."""
         scores = batch.logits.float()
         if self.temperature > 0:
-            scores = scores / self.temperature - batch.noise.draw()
+            scores = scores / self.temperature - torch.stack([noise.draw() for noise in batch.noise])
         tokens = scores.argmax(dim=-1)
         live = self._record(batch, tokens.tolist())
         if not live:
