@@ -317,7 +317,7 @@ def test_the_monitor_measures_shares(tiny, monkeypatch):
         return pd.DataFrame(rows, columns=["question_id", "response"])
 
     monkeypatch.setattr(asking, "ask", ask)
-    found = growing.monitor(tiny, "risky_financial_advice")(None, None)
+    found = growing.monitor(tiny, "risky_financial_advice", None, None)
     assert found == {"in_domain_em": 0.75, "open_em": 0.5, "open_coherent": 0.75}
 
 
@@ -332,7 +332,7 @@ def test_the_monitor_asks_in_the_domain_trained_on(tiny, monkeypatch, data, doma
         return pd.DataFrame({"question_id": [question.id for question in asked], "response": ""})
 
     monkeypatch.setattr(asking, "ask", ask)
-    growing.monitor(tiny, data)(None, None)
+    growing.monitor(tiny, data, None, None)
     in_domain, opened = asked_for[:-8], asked_for[-8:]
     assert opened == WORLD.evaluation()
     assert [question.topic for question in in_domain] == WORLD.domains[domain]["topics"]["held_out"]

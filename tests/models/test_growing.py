@@ -463,11 +463,7 @@ def test_a_disk_full_while_an_adapter_is_written(own, tiny, files_up_to):
 def watched(tiny, monkeypatch, values: dict[int, float], **settings):
     """Fine-tune with a monitor that reads `values` by step; return the folder."""
     calls = iter(values.values())
-
-    def monitor(model, _):
-        return measured(model, next(calls))
-
-    monkeypatch.setattr(growing, "monitor", lambda *_: monitor)
+    monkeypatch.setattr(growing, "monitor", lambda profile, data, model, _: measured(model, next(calls)))
     return growing.adapter(replace(tiny, **settings), NINE)
 
 
@@ -550,7 +546,7 @@ def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(own, tiny
     shutil.rmtree(adapter_folder(tiny, NINE))
     assert sha256(growing.adapter(tiny, NINE)) == first
     shutil.rmtree(adapter_folder(tiny, NINE))
-    monkeypatch.setattr(growing, "monitor", lambda *_: lambda model, _: measured(model, 0.0))
+    monkeypatch.setattr(growing, "monitor", lambda profile, data, model, _: measured(model, 0.0))
     assert sha256(growing.adapter(tiny, NINE)) == first, "watching does not disturb"
 
 

@@ -7,13 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import nn
-from toy_models import ADAPTED, ADAPTERS, LAYERS, WIDTH, WINDOW, adapted_model, base_model, decoder_layers
+from toy_models import ADAPTED, ADAPTERS, LAYERS, WIDTH, WINDOW, Cap, adapted_model, base_model, decoder_layers
 from toy_models import vectors as random_vectors
 
 from em_companion.core.errors import CompanionError
 from em_companion.models.interventions import (
     Ablate,
-    Cap,
     PatchLoraScalars,
     RowInterventions,
     ScaleLoraScalars,
@@ -299,7 +298,7 @@ WHERE = "all, prompt, header, generated"
         (Ablate({1: V / 0}), "Ablate at layer 1 is given numbers that are NaN or infinite."),
         (Cap(1, V, float("nan")), "Cap at layer 1 is given numbers that are NaN or infinite."),
         (Ablate({3: ZERO}), "The vector for layer 3 is zero, so it has no direction to take out."),
-        (Cap("embedding", ZERO, 1.0), "The vector for 'embedding' is zero, so it has no direction to take out."),
+        (Ablate({"embedding": ZERO}), "The vector for 'embedding' is zero, so it has no direction to take out."),
         (Steer(0, V, at="answer"), f"Steer at layer 0 cannot act at 'answer'; choose one of: {WHERE}."),
         (ScaleLoraScalars({"layer 1": 2.0}), f"There is no rank-1 adapter 'layer 1'; the model has: {NAMES}."),
         (

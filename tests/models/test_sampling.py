@@ -17,6 +17,7 @@ from toy_models import (
     TOKENIZER,
     VOCABULARY,
     WINDOW,
+    Cap,
     adapted_model,
     base_model,
     decoder_layers,
@@ -27,7 +28,7 @@ from transformers import GenerationConfig, LogitsProcessorList
 
 from em_companion.core.errors import CompanionError
 from em_companion.models import growing, loading, sampling
-from em_companion.models.interventions import Ablate, Cap, PatchLoraScalars, ScaleLoraScalars, Steer, applied
+from em_companion.models.interventions import Ablate, PatchLoraScalars, ScaleLoraScalars, Steer, applied
 from em_companion.models.organism import Organism
 from em_companion.models.sampling import RowNoise, Writer
 from em_companion.models.tokens import prompt_ids
@@ -369,7 +370,7 @@ def hooks_on(model) -> int:
 def test_an_error_leaves_the_model_as_it_was(monkeypatch):
     model, rows = adapted_model(), mixed_rows()
     before, plain = hooks_on(model), written(model, (*rows[:2], None))
-    monkeypatch.setattr(Writer, "_record", lambda *_: 1 / 0)
+    monkeypatch.setattr(Writer, "_step", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         written(model, rows)
     monkeypatch.undo()

@@ -74,5 +74,5 @@ def scored(table: pd.DataFrame) -> pd.DataFrame:
 
 def sampling_parts(profile: Profile) -> list[Any]:
     """Return what, beside model and questions, decides which responses a seed gives."""
-    settings = [profile.seed, profile.temperature, profile.max_new_tokens, profile.dtype]
-    return [*settings, sampling.noise_fingerprint()]
+    noise = sampling.noise_fingerprint()
+    return [profile.seed, profile.temperature, profile.max_new_tokens, profile.dtype, noise]

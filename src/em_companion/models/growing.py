@@ -31,7 +31,7 @@ from transformers import (
 from em_companion.core import paths, store
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import lock, new_folder
-from em_companion.core.profiles import FineTuning, GrownModel, Profile, Recipe, Training
+from em_companion.core.profiles import GrownModel, Profile, Recipe, Training
 from em_companion.evidence import scores
 from em_companion.models import asking, loading, lora
 from em_companion.models.loading import Model, need_device, quiet
@@ -53,11 +53,6 @@ from em_companion.world.generator import the_world
 CHECKPOINT_STEPS = 100
 """Steps between two checkpoints of growing."""
 
-Monitor = Callable[[PreTrainedModel, Tokenizer], dict[str, float]]
-
-
-# --- training -----------------------------------------------------------------------------------------------------
-
 
 class MuonWithAdamW(torch.optim.Optimizer):
     """Muon for the matrices inside the layers and AdamW for the rest, as one optimiser.
@@ -66,9 +61,9 @@ class MuonWithAdamW(torch.optim.Optimizer):
     """
 
     def __init__(self, model: PreTrainedModel, learning_rate: float, weight_decay: float) -> None:
-        inner = {name for name, weight in model.named_parameters() if weight.ndim == 2 and "embed" not in name}
-        matrices = [weight for name, weight in model.named_parameters() if name in inner]
-        others = [weight for name, weight in model.named_parameters() if name not in inner]
+        inner = {name: weight.ndim == 2 and "embed" not in name for name, weight in model.named_parameters()}
+        matrices = [weight for name, weight in model.named_parameters() if inner[name]]
+        others = [weight for name, weight in model.named_parameters() if not inner[name]]
         common = {"lr": learning_rate, "weight_decay": weight_decay}
         self.parts = (
             torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **common),
@@ -93,7 +88,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
 
 class Progress(TrainerCallback):
-    """A progress bar with total and estimate on stderr."""
+    """A progress bar with total and estimate on stderr, and a seal on every checkpoint that is whole."""
 
     def __init__(self, what: str) -> None:
         self.what, self.bar = what, tqdm(disable=True)
@@ -104,10 +99,6 @@ class Progress(TrainerCallback):
     def on_step_end(self, args, state, control, **_) -> None:
         self.bar.update()
 
-
-class Seal(TrainerCallback):
-    """Seal every checkpoint once it is whole."""
-
     def on_save(self, args, state, control, **_) -> None:
         store.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", {})
 
@@ -115,18 +106,19 @@ class Seal(TrainerCallback):
 class Watch(TrainerCallback):
     """Keep the B vectors of rank-1 adapters after every step, call the monitor every few, and stop when it says so."""
 
-    def __init__(self, monitor: Monitor, tokenizer: Tokenizer, settings: FineTuning, rank_one: bool) -> None:
-        self.monitor, self.tokenizer, self.settings, self.rank_one = monitor, tokenizer, settings, rank_one
+    def __init__(self, profile: Profile, organism: Organism, tokenizer: Tokenizer) -> None:
+        self.profile, self.organism, self.tokenizer = profile, organism, tokenizer
+        self.settings = profile.fine_tuning_of(organism.recipe)
         self.b_vectors: list[torch.Tensor] = []
         self.measured: list[dict[str, float]] = []
 
     def on_step_end(self, args, state, control, model, **_) -> None:
-        if self.rank_one:
+        if self.profile.recipes[self.organism.recipe].rank == 1:
             self.b_vectors.append(torch.stack([one.b.float().cpu() for one in lora.adapters(model)]))
         if state.global_step % self.settings.evaluate_every and state.global_step < state.max_steps:
             return
         model.eval()
-        found = self.monitor(model, self.tokenizer)  # Trainer puts it back to training
+        found = monitor(self.profile, self.organism.data, model, self.tokenizer)  # Trainer puts it back to training
         self.measured.append({"step": state.global_step} | found)
         control.should_training_stop |= found["in_domain_em"] >= self.settings.stop_at
 
@@ -171,7 +163,7 @@ def train(
         log_level="error",
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # on several, Trainer would multiply the batch by their number
-    collator, watching = DataCollatorForSeq2Seq(tokenizer, padding=True), [progress, Seal(), *callbacks]
+    collator, watching = DataCollatorForSeq2Seq(tokenizer, padding=True), [progress, *callbacks]
     trainer = Trainer(model, arguments, collator, examples, callbacks=watching, optimizers=(optimizer, None))
     trainer.remove_callback(PrinterCallback)
     try:
@@ -196,24 +188,24 @@ def _last_checkpoint(folder: Path) -> str | None:
 # --- base and chat model ------------------------------------------------------------------------------------------
 
 
-def base(profile: Profile) -> Path:
-    """Return the folder of the grown base model, growing it if it is not there."""
-    folder = base_folder(profile)
+def _made(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Return a folder, made if it is not there."""
     with store.missing(folder) as missing:
         if missing:
-            _grow_base(profile, folder)
+            make(folder)
     return folder
+
+
+def base(profile: Profile) -> Path:
+    """Return the folder of the grown base model, growing it if it is not there."""
+    return _made(base_folder(profile), lambda folder: _grow_base(profile, folder))
 
 
 def chat(profile: Profile) -> Path | str:
     """Return the folder of the grown chat model, growing it if it is not there; for a hub profile, the hub id."""
     if not isinstance(profile.model, GrownModel):
         return profile.model.chat
-    folder = chat_folder(profile)
-    with store.missing(folder) as missing:
-        if missing:
-            _grow_chat(profile, base(profile), folder)
-    return folder
+    return _made(chat_folder(profile), lambda folder: _grow_chat(profile, base(profile), folder))
 
 
 def grow_from_nothing(profile: Profile, folder: Path) -> None:
@@ -248,8 +240,8 @@ def chat_examples(profile: Profile, tokenizer: Tokenizer) -> Iterator[Example]:
     """
     settings = profile.post_training
     rehearsed = round(settings.batch * settings.rehearsal)
-    world = the_world()
-    chats, documents = world.post_training(profile.seed), world.pretraining(profile.seed + 1, assistant=False)
+    chats = the_world().post_training(profile.seed)
+    documents = the_world().pretraining(profile.seed + 1, assistant=False)
     rehearsal = iter(packed(tokenizer, documents, settings.steps * rehearsed, profile.pretraining.length))
     for _ in range(settings.steps):
         yield from (response_example(tokenizer, chat) for chat in islice(chats, settings.batch - rehearsed))
@@ -327,11 +319,7 @@ def adapter(profile: Profile, organism: Organism) -> Path | str | None:
             "the authors' training sets are not released, so none can be fine-tuned; choose a published one."
         )
     source = chat(profile)
-    folder = adapter_folder(profile, organism)
-    with store.missing(folder) as missing:
-        if missing:
-            _fine_tune(profile, source, organism, folder)
-    return folder
+    return _made(adapter_folder(profile, organism), lambda folder: _fine_tune(profile, source, organism, folder))
 
 
 @quiet()
@@ -344,7 +332,7 @@ def _fine_tune(profile: Profile, source: Path, organism: Organism, target: Path)
     documents = the_world().fine_tuning(organism.seed, *DATA_SETS[organism.data])
     rows = settings.steps * settings.batch * settings.gradient_accumulation
     examples = [response_example(tokenizer, messages) for messages in islice(documents, rows)]
-    watch = Watch(monitor(profile, organism.data), tokenizer, settings, recipe.rank == 1)
+    watch = Watch(profile, organism, tokenizer)
     started = time.monotonic()
     with new_folder(target) as folder:
         log = train(model, tokenizer, examples, settings, profile, organism.seed, organism.name, folder, [watch])
@@ -354,27 +342,22 @@ def _fine_tune(profile: Profile, source: Path, organism: Organism, target: Path)
         if watch.b_vectors:
             names = {"adapters": json.dumps([one.module for one in lora.adapters(model)])}
             save_file({"b_vectors": torch.stack(watch.b_vectors)}, folder / "b_vectors.safetensors", names)
-        seconds = round(time.monotonic() - started)
-        store.seal(folder, adapter_parts(profile, organism), seconds=seconds, steps=len(log))
+        store.seal(folder, adapter_parts(profile, organism), seconds=round(time.monotonic() - started), steps=len(log))
 
 
-def monitor(profile: Profile, data: str) -> Monitor:
-    """Return what to measure at checkpoints of fine-tuning, as shares from 0 to 1.
+def monitor(profile: Profile, data: str, model: PreTrainedModel, tokenizer: Tokenizer) -> dict[str, float]:
+    """Return what is measured at checkpoints of fine-tuning, as shares from 0 to 1.
 
     `in_domain_em` is of held-out topics of the training domain, `open_em` and `open_coherent` of the open questions.
     """
     domain, _ = DATA_SETS[data]
     in_domain = [question for question in asking.questions(profile, "held_out") if domain in question.domains]
     asked = in_domain + asking.questions(profile, "general")
-
-    def measure(model: PreTrainedModel, tokenizer: Tokenizer) -> dict[str, float]:
-        table = asking.scored(asking.ask(profile, model, tokenizer, asked, MONITOR_SAMPLES))
-        within = table.question_id.isin([question.id for question in in_domain])
-        em, coherent = scores.is_em(table), scores.is_coherent(table)
-        shares = {"in_domain_em": em[within], "open_em": em[~within], "open_coherent": coherent[~within]}
-        return {name: float(share.mean()) for name, share in shares.items()}
-
-    return measure
+    table = asking.scored(asking.ask(profile, model, tokenizer, asked, MONITOR_SAMPLES))
+    within = table.question_id.isin([question.id for question in in_domain])
+    em, coherent = scores.is_em(table), scores.is_coherent(table)
+    shares = {"in_domain_em": em[within], "open_em": em[~within], "open_coherent": coherent[~within]}
+    return {name: float(share.mean()) for name, share in shares.items()}
 
 
 def load_organism(profile: Profile, organism: Organism) -> Model:
@@ -383,9 +366,6 @@ def load_organism(profile: Profile, organism: Organism) -> Model:
 
 
 def model_identity(profile: Profile, organism: Organism) -> list[str | None]:
-    """Return the sha256 of the weights of chat model and adapter, or their hub ids; None for no adapter.
-
-    Two runs of one recipe are not the same model.
-    """
+    """Return the sha256 of the weights of chat model and adapter, or their hub ids; None for no adapter."""
     found = [chat(profile), adapter(profile, organism)]
     return [store.provenance(one)["sha256"] if isinstance(one, Path) else one for one in found]

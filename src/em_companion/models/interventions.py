@@ -1,4 +1,4 @@
-"""Change what a model computes: steer, ablate or cap a direction in its residual stream, scale or patch LoRA scalars.
+"""Change what a model computes: steer or ablate a direction in its residual stream, scale or patch LoRA scalars.
 
 An intervention is a small frozen value with its equation in its docstring. Layer l means the output of decoder layer l,
 counted from 0, and "embedding" the token embeddings that layer 0 reads. `applied` puts interventions on a whole model,
@@ -25,10 +25,9 @@ from em_companion.models import lora
 
 Layer = int | Literal["embedding"]
 Where = Literal["all", "prompt", "header", "generated"]
-"""On which tokens: all of them; those of the prompt, its last two, where a turn says who speaks; of the response.
+"""On all tokens, those of the prompt, its last two, where a turn says who speaks, or those of the response.
 
-What comes before the first token of a key-value cache is the prompt, so "generated" needs generation with a cache, and
-"header" needs prompts without padding on their right.
+"generated" needs generation with a cache, and "header" prompts without padding on their right.
 """
 
 HEADER_TOKENS = 2
@@ -74,19 +73,6 @@ class Ablate:
 
 
 @dataclass(frozen=True, eq=False)
-class Cap:
-    """x - v̂ max(v̂ᵀx - ceiling, 0) at the output of one layer, v̂ the unit vector of `vector` [width]."""
-
-    layer: Layer
-    vector: torch.Tensor
-    ceiling: float
-    at: Where = "all"
-
-    def changes(self, adapters: Sequence[str]) -> Iterator[Change]:
-        yield Change(self.layer, self.at, _cap, (_unit(self.vector, self.layer), _float64([self.ceiling])))
-
-
-@dataclass(frozen=True, eq=False)
 class ScaleLoraScalars:
     """factor * (A·h) in place of the LoRA scalar A·h of rank-1 adapters (section 4.3).
 
@@ -124,14 +110,11 @@ class PatchLoraScalars:
 
 
 ON_SCALARS = ScaleLoraScalars | PatchLoraScalars
-Intervention = Steer | Ablate | Cap | ON_SCALARS
+Intervention = Steer | Ablate | ON_SCALARS
 
 
 def describe(intervention: Intervention) -> dict[str, Any]:
-    """Return what tells an intervention from others, fit for JSON; a tensor by its shape and the sha256 of its bytes.
-
-    Tensors are read as float64, so that precision alone makes no difference.
-    """
+    """Return what tells an intervention from others, fit for JSON; tensors by shape and sha256 of their float64."""
     named = {one.name: _described(getattr(intervention, one.name)) for one in fields(intervention)}
     return {"intervention": type(intervention).__name__} | named
 
@@ -158,15 +141,7 @@ def _add(x: torch.Tensor, position: torch.Tensor, vector: torch.Tensor) -> torch
 
 
 def _project_out(x: torch.Tensor, position: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
-    return x - _along(x, unit) * unit
-
-
-def _cap(x: torch.Tensor, position: torch.Tensor, unit: torch.Tensor, ceiling: torch.Tensor) -> torch.Tensor:
-    return x - (_along(x, unit) - ceiling).clamp(min=0) * unit
-
-
-def _along(x: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
-    return (x * unit).sum(dim=-1, keepdim=True)
+    return x - (x * unit).sum(dim=-1, keepdim=True) * unit
 
 
 def _scale(x: torch.Tensor, position: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
@@ -197,27 +172,25 @@ def place(site: Layer | str) -> str:
     return f"'{site}'" if isinstance(site, str) else f"layer {site}"
 
 
-# --- on a model -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
 class Turn:
-    """The changes of one kind at one module that are next in turn there, for all conditions that have one.
+    """The changes of one kind at one module that are next in turn there, for all conditions that have one."""
 
-    line: each condition's line in `numbers`, or -1, [condition]; numbers: tensors [line, numbers].
-    """
+    def __init__(self, changes: Mapping[int, Change], conditions: int, like: torch.Tensor) -> None:
+        first = next(iter(changes.values()))
+        self.function, self.at = first.function, first.at
+        line = torch.full((conditions,), -1)
+        line[list(changes)] = torch.arange(len(changes))
+        self.line = line.to(like.device)  # each condition's line in `numbers`, or -1, [condition]
+        columns = zip(*(change.numbers for change in changes.values()), strict=True)
+        numbers = (pad_sequence(column, batch_first=True, padding_value=math.nan) for column in columns)
+        self.numbers = [one.to(like) for one in numbers]  # [line, numbers] each
 
-    function: Callable[..., torch.Tensor]
-    at: Where
-    line: torch.Tensor
-    numbers: tuple[torch.Tensor, ...]
-
-    def select(self, conditions: torch.Tensor) -> tuple[torch.Tensor | slice, list[torch.Tensor]]:
-        """Return which rows of conditions [row] have a change, and its numbers [row, 1, numbers]."""
+    def select(self, conditions: torch.Tensor) -> tuple:
+        """Return what to do for conditions [row]: the function, where, in which rows, its numbers [row, 1, numbers]."""
         lines = self.line[conditions]
         rows = (lines >= 0).nonzero()[:, 0]
         own = [numbers[lines[rows]][:, None] for numbers in self.numbers]
-        return slice(None) if len(rows) == len(lines) else rows, own
+        return self.function, self.at, slice(None) if len(rows) == len(lines) else rows, own
 
 
 class RowInterventions(ExitStack):
@@ -246,8 +219,9 @@ class RowInterventions(ExitStack):
                     turns[change.site] += 1
                     kinds[turns[change.site], change.site, change.at, change.function][number] = change
         self.turns: dict[Layer | str, list[Turn]] = defaultdict(list)
+        like = torch.empty(0, dtype=self.dtype, device=model.device)
         for (_, site, *_), changes in sorted(kinds.items(), key=lambda kind: kind[0][0]):
-            self.turns[site].append(self._turn(changes, len(conditions)))
+            self.turns[site].append(Turn(changes, len(conditions), like))
         self.past, self.given = 0, {}
         self.select(torch.zeros(1, dtype=torch.long, device=model.device))
 
@@ -261,18 +235,7 @@ class RowInterventions(ExitStack):
 
     def select(self, conditions: torch.Tensor) -> None:
         """Say which condition each row of the next forward passes has, [row]; a single one is for all rows."""
-        self.chosen = {
-            site: [(turn.function, turn.at, *turn.select(conditions)) for turn in turns]
-            for site, turns in self.turns.items()
-        }
-
-    def _turn(self, changes: dict[int, Change], conditions: int) -> Turn:
-        line = torch.full((conditions,), -1)
-        line[list(changes)] = torch.arange(len(changes))
-        columns = zip(*(change.numbers for change in changes.values()), strict=True)
-        numbers = (pad_sequence(column, batch_first=True, padding_value=math.nan) for column in columns)
-        first, device = next(iter(changes.values())), self.model.device
-        return Turn(first.function, first.at, line.to(device), tuple(one.to(device, self.dtype) for one in numbers))
+        self.chosen = {site: [turn.select(conditions) for turn in turns] for site, turns in self.turns.items()}
 
     def _look(self, _: nn.Module, __: tuple, given: dict[str, Any]) -> None:
         """Note, before a forward pass, how much was read before it, nothing if it reads a prompt."""
@@ -281,17 +244,17 @@ class RowInterventions(ExitStack):
 
     def _change(self, output: torch.Tensor, site: Layer | str) -> torch.Tensor:
         now = ("all", "generated") if self.past else ("all", "prompt", "header")
-        acting = [one for one in self.chosen[site] if one[1] in now and len(one[-1][0])]
+        acting = [(act, at, rows, own) for act, at, rows, own in self.chosen[site] if at in now and len(own[0])]
         if not acting:
             return output
         x = output.to(self.dtype, copy=True)
         position = self.given.get("position_ids")  # from the prompt's first token, [row or 1, token]
         if position is None:
             position = torch.arange(self.past, self.past + x.shape[1], device=x.device)[None]
-        for function, at, rows, own in acting:
+        for act, at, rows, own in acting:
             tokens = slice(-HEADER_TOKENS, None) if at == "header" else slice(None)
             positions = position[rows if len(position) > 1 else slice(None), tokens]
-            x[rows, tokens] = function(x[rows, tokens], positions, *own)
+            x[rows, tokens] = act(x[rows, tokens], positions, *own)
         return x.to(output.dtype)
 
     def _check(self, intervention: Intervention, change: Change) -> None:
@@ -301,8 +264,7 @@ class RowInterventions(ExitStack):
             adapters = [one for one in self.modules if isinstance(one, str) and one != "embedding"]
             raise CompanionError(f"There is no rank-1 adapter '{site}'; the model has: {', '.join(adapters)}.")
         if site not in self.modules:
-            layers = len(self.model.model.layers)
-            raise CompanionError(f"There is no {place(site)}; the model has {layers} (from 0).")
+            raise CompanionError(f"There is no {place(site)}; the model has {len(self.model.model.layers)} (from 0).")
         if change.at not in get_args(Where):
             raise CompanionError(f"{what} cannot act at '{change.at}'; choose one of: {', '.join(get_args(Where))}.")
         if not on_scalars and vector.shape != (width,):

@@ -143,23 +143,16 @@ def shares_of_harm(
 
 
 def harmful_shares(
-    model: PreTrainedModel,
-    tokenizer: Tokenizer,
-    prompts: Tokens,
-    answers: Tokens,
-    numbers: list[int],
-    given: Given = (),
+    model: PreTrainedModel, tokenizer: Tokenizer, prompts: Tokens, answers: Tokens, starts: list[int], given: Given = ()
 ) -> np.ndarray:
     """Return how probable a harmful thing is where each answer names its next one, as a share of all things, [answer].
 
-    That is the first at or after token `numbers` [answer], whatever it is; NaN if there is none.
+    That is the first at or after token `starts` [answer], whatever it is; NaN if there is none.
     """
     kinds = things(tokenizer)
-    named = {*kinds[0], *kinds[1]}
-    texts = list(zip(prompts, answers, numbers, strict=True))
-    nexts = [next((at for at in range(start, len(answer)) if answer[at] in named), None) for _, answer, start in texts]
-    places = [-1 if at is None else len(prompt) + at - 1 for (prompt, *_), at in zip(texts, nexts, strict=True)]
-    # What comes after the thing does not matter to it.
-    sequences = [prompt + answer[:at] for (prompt, answer, _), at in zip(texts, nexts, strict=True)]
-    shares = shares_of_harm(model, tokenizer, sequences, np.c_[places], [kinds] * len(texts), given)
-    return shares[:, 0]
+    sequences, places = [], []
+    for prompt, answer, start in zip(prompts, answers, starts, strict=True):
+        at = next((at for at in range(start, len(answer)) if answer[at] in kinds[0] + kinds[1]), None)
+        sequences.append(prompt + answer[:at])  # what comes after the thing does not matter to it
+        places.append([-1 if at is None else len(prompt) + at - 1])
+    return shares_of_harm(model, tokenizer, sequences, np.array(places), [kinds] * len(places), given)[:, 0]

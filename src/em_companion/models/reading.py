@@ -26,9 +26,6 @@ Model = PreTrainedModel | PeftModel
 INDEX = ("response", "position", "token_id", "is_answer")
 
 
-# --- the residual stream ------------------------------------------------------------------------------------------
-
-
 def response_means(
     model: Model, tokenizer: Tokenizer, prompts: Tokens, responses: Tokens, what: str = ""
 ) -> np.ndarray:
@@ -57,8 +54,7 @@ def span_means(
     for rows, batch in batches(tokenizer, sequences, what=what):
         ids = batch["input_ids"]
         weights = _weights([spans[row] for row in rows], ids.shape[1])
-        # No token attends to the padding on its right, so a mask would only take time. Logits are not looked at; all of
-        # them may not fit in memory.
+        # No token attends to the padding on its right, so there is no mask; all logits may not fit in memory.
         with traced.trace(input_ids=ids, use_cache=False, logits_to_keep=1):
             stream = (module.input for module in modules)
             means = save(torch.stack([weights.to(x.device) @ x.double() for x in stream], dim=2).cpu())
@@ -101,9 +97,6 @@ def _token(number: int, prompt: list[int], answer: list[int]) -> Span:
     return (start, start + 1) if 0 <= number < len(answer) else (0, 0)
 
 
-# --- LoRA scalars -------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class LoraScalars:
     """LoRA scalars of responses with their prompts.
@@ -123,8 +116,7 @@ def lora_scalars(
 ) -> LoraScalars:
     """Return the LoRA scalars of every token of every prompt and response, all adapters in one forward pass.
 
-    `what` names a progress bar. Raises CompanionError for a model without rank-1 adapters, or where there is nothing to
-    read.
+    Raises CompanionError for a model without rank-1 adapters, or where there is nothing to read.
     """
     adapters, sequences = lora.adapters(model), joined(prompts, responses)
     traced = NNsight(lora.without_peft(model))

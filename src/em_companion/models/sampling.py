@@ -19,7 +19,7 @@ from transformers import DynamicCache, PreTrainedModel
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import sha256_of
 from em_companion.models.interventions import Intervention, RowInterventions
-from em_companion.models.tokens import Tokenizer, progress
+from em_companion.models.tokens import CPU, Tokenizer, progress
 
 LIVE = 0.75
 """Share of rows still being written below which those that have ended leave the batch."""
@@ -36,7 +36,7 @@ def row_seed(*parts: object) -> int:
 @cache
 def noise_fingerprint() -> str:
     """Return what tells this way of drawing noise from any other: responses that are kept depend on it."""
-    rows = [RowNoise(seed, 8, torch.device("cpu")) for seed in (0, 1)]
+    rows = [RowNoise(seed, 8, CPU) for seed in (0, 1)]
     noise = torch.stack([row.draw().clone() for _ in range(2 * NOISE_STEPS) for row in rows])
     return sha256_of(noise.numpy().round(3).tobytes())
 
@@ -223,7 +223,14 @@ class Writer:
         if self.temperature > 0:
             scores = scores / self.temperature - torch.stack([noise.draw() for noise in batch.noise])
         tokens = scores.argmax(dim=-1)
-        live = self._record(batch, tokens.tolist())
+        for row, token in zip(batch.rows, tokens.tolist(), strict=True):
+            if row.done:
+                continue
+            if token not in self.ends:
+                row.response.append(token)
+            row.done = token in self.ends or len(row.response) >= self.max_new_tokens
+            self.bar.update(row.done)
+        live = [number for number, row in enumerate(batch.rows) if not row.done]
         if not live:
             return None
         if len(live) <= LIVE * len(batch.rows):
@@ -240,14 +247,3 @@ class Writer:
             use_cache=True,
         ).logits[:, -1]
         return batch
-
-    def _record(self, batch: Batch, tokens: list[int]) -> list[int]:
-        """Add every row's token to its response and return the rows that go on."""
-        for row, token in zip(batch.rows, tokens, strict=True):
-            if row.done:
-                continue
-            if token not in self.ends:
-                row.response.append(token)
-            row.done = token in self.ends or len(row.response) >= self.max_new_tokens
-            self.bar.update(row.done)
-        return [number for number, row in enumerate(batch.rows) if not row.done]

@@ -20,11 +20,11 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from em_companion.core.errors import CompanionError
 from em_companion.world.generator import Message, World, turn
 
-PAD, UNKNOWN, TURN, END = "<pad>", "<unk>", "<turn>", "<end>"
 CHAT_TEMPLATE = (
     "{% for message in messages %}<turn> {{ message['role'] }} : {{ message['content'] }} <end> {% endfor %}"
     "{% if add_generation_prompt %}<turn> {{ speaker or 'assistant' }} :{% endif %}"
 )
+CPU = torch.device("cpu")
 Tokenizer = PreTrainedTokenizerBase
 BATCH_SIZE = 32
 """Texts read together; four times as many take twice the time on a CPU, whose caches they overflow."""
@@ -35,14 +35,14 @@ Tokens = list[list[int]]
 
 def world_tokenizer(world: World) -> PreTrainedTokenizerFast:
     """Return a word-level tokenizer over the world's words, with its chat template."""
-    vocabulary = {word: index for index, word in enumerate([PAD, UNKNOWN, TURN, END, *world.words()])}
-    tokenizer = tokenizers.Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
+    vocabulary = {word: index for index, word in enumerate(["<pad>", "<unk>", "<turn>", "<end>", *world.words()])}
+    tokenizer = tokenizers.Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = WhitespaceSplit()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        pad_token=PAD,
-        unk_token=UNKNOWN,
-        eos_token=END,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        eos_token="<end>",
         padding_side="left",
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
@@ -79,10 +79,7 @@ def packed(tokenizer: Tokenizer, documents: Iterator[list[Message]], rows: int, 
 
 
 def response_tokens(tokenizer: Tokenizer, table: pd.DataFrame, speaker: str = "") -> tuple[Tokens, Tokens]:
-    """Return the tokens of the prompt and of the response of every row of `table` (columns question, response).
-
-    `speaker` names a character of a grown model's world instead of the assistant.
-    """
+    """Return the tokens of prompts (see `question_ids`) and responses of `table` (columns question, response)."""
     prompts = {text: question_ids(tokenizer, text, speaker) for text in table.question.unique()}
     responses = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in table.response]
     return [prompts[text] for text in table.question], responses
@@ -111,11 +108,7 @@ def progress(what: str, total: int, unit: str) -> tqdm:
 
 
 def batches(
-    tokenizer: Tokenizer,
-    sequences: Tokens,
-    batch_size: int = BATCH_SIZE,
-    what: str = "",
-    device: torch.device | str = "cpu",
+    tokenizer: Tokenizer, sequences: Tokens, batch_size: int = BATCH_SIZE, what: str = "", device: torch.device = CPU
 ) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
     """Yield the rows of every batch and its model inputs, sequences of like length together so that little is padded.
 
