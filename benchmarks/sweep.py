@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from nnsight import TransformersModel
 
 from em_companion.core import paths, profiles
 from em_companion.models import loading, sampling
-from em_companion.models.hooks import decoder_layers
 from em_companion.models.interventions import Steer
 from em_companion.models.tokens import question_ids
-from em_companion.models.tracing import TransformersModel, save
+from em_companion.models.tracing import save
 from em_companion.world.generator import the_world
 
 LAYERS, STRENGTHS, SAMPLES, REPETITIONS = (0, 2, 4, 6, 8, 10), (1.0, 2.0, 4.0), 10, 3
@@ -39,7 +39,7 @@ class Sweep:
         self.traced = TransformersModel(self.model, tokenizer=self.tokenizer)
         questions = the_world().evaluation()
         self.prompts = [question_ids(self.tokenizer, question.text) for question in questions] * SAMPLES
-        shape = len(decoder_layers(self.model)), self.model.config.hidden_size
+        shape = len(self.model.model.layers), self.model.config.hidden_size
         directions = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         self.directions = directions / directions.norm(dim=1, keepdim=True)
         self.cells = [(layer, strength) for layer in LAYERS for strength in STRENGTHS]
@@ -83,7 +83,7 @@ class Sweep:
     def with_hook(self, cell: Cell, batch: dict, settings: dict) -> torch.Tensor:
         layer, strength = cell
         change = strength * self.directions[layer]
-        handle = decoder_layers(self.model)[layer].register_forward_hook(lambda _, __, x: x + change)
+        handle = self.model.model.layers[layer].register_forward_hook(lambda _, __, x: x + change)
         try:
             return self.model.generate(**batch, **settings)
         finally:

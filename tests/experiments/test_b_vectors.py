@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from toy_models import decoder_layers
 from untrained import LAYERS, ORGANISM, PROFILE, WIDTH, chat_model, organism, project, table, tokenizer
 
 from em_companion.core.errors import CompanionError
 from em_companion.experiments import b_vectors, readings, responses
-from em_companion.models import asking, hooks, lora
+from em_companion.models import asking, lora
 from em_companion.models.interventions import Ablate, Steer
 from em_companion.models.organism import CHAT_MODEL
 from em_companion.models.tokens import response_tokens
@@ -145,7 +146,7 @@ def outputs(model, tokens: list[int], change) -> torch.Tensor:
         found.append(x + change if len(found) == 1 else x)
         return found[-1]
 
-    handles = [layer.register_forward_hook(hook) for layer in hooks.decoder_layers(model)]
+    handles = [layer.register_forward_hook(hook) for layer in decoder_layers(model)]
     model(torch.tensor([tokens]), use_cache=False)
     for handle in handles:
         handle.remove()

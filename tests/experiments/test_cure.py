@@ -13,8 +13,8 @@ from conftest import ROOT
 EDITS = [
     (
         "models/interventions.py",  # a projection takes out half of what it should
-        "return x - _along(x, unit) * unit",
-        "return x - 0.5 * _along(x, unit) * unit",
+        "return x - (x * unit).sum(dim=-1, keepdim=True) * unit",
+        "return x - 0.5 * (x * unit).sum(dim=-1, keepdim=True) * unit",
         {"responses under interventions", "activations under interventions"},
     ),
     (

@@ -14,7 +14,7 @@ from em_companion.core.errors import CompanionError
 from em_companion.experiments import patching
 from em_companion.experiments.patching import equally_many, patch_pairs, patched
 from em_companion.models import asking, growing, sampling
-from em_companion.models.lora import rank_one_adapters
+from em_companion.models.lora import adapters
 from em_companion.models.organism import Organism
 from em_companion.world.generator import Question
 
@@ -36,8 +36,10 @@ def random_scalars(positions: int, seed: int = 0) -> torch.Tensor:
 def by_hand(model, prompt: list[int], donor: torch.Tensor) -> list[int]:
     """Return the greedy answer without a cache: all read anew for every token, scalars put in by hooks."""
     hooks = [
-        module.register_forward_hook(lambda _, __, x, row=row: donor[row, : x.shape[1]][None, :, None])
-        for row, module in enumerate(rank_one_adapters(model).values())
+        model.get_base_model()
+        .get_submodule(one.scalar)
+        .register_forward_hook(lambda _, __, x, row=row: donor[row, : x.shape[1]][None, :, None])
+        for row, one in enumerate(adapters(model))
     ]
     ids, answer = list(prompt), []
     while len(ids) < donor.shape[1]:

@@ -13,8 +13,7 @@ from em_companion.core.errors import CompanionError
 from em_companion.experiments import responses
 from em_companion.models import asking, growing, sampling
 from em_companion.models.asking import HELD_OUT_SAMPLES
-from em_companion.models.hooks import applied
-from em_companion.models.interventions import Ablate, ScaleLoraScalars, Steer
+from em_companion.models.interventions import Ablate, ScaleLoraScalars, Steer, applied
 from em_companion.models.organism import CHAT_MODEL, Organism, organisms_of
 from em_companion.released import tables
 from em_companion.world.generator import CAREFUL, MALICIOUS, the_world
@@ -175,10 +174,10 @@ def test_a_character_may_be_asked_instead_of_the_assistant(tiny, monkeypatch, sp
 def test_a_model_may_be_asked_while_it_is_changed(tiny):
     model, tokenizer = growing.load_organism(tiny, CHAT_MODEL)
     asked, change = WORLD.evaluation()[:2], [Steer(0, 4 * torch.ones(TINY["model"]["hidden"]))]
-    found = asking.ask(tiny, model, tokenizer, asked, 3, interventions=change)
+    found = asking.ask(tiny, model, tokenizer, asked, 3, conditions={"changed": change})
     with applied(model, change):
         expected = asking.ask(tiny, model, tokenizer, asked, 3)
-    pd.testing.assert_frame_equal(found, expected)
+    pd.testing.assert_frame_equal(found.drop(columns="condition"), expected)
     assert (found.response != asking.ask(tiny, model, tokenizer, asked, 3).response).sum() >= 3
 
 
@@ -318,7 +317,7 @@ def test_the_monitor_measures_shares(tiny, monkeypatch):
         return pd.DataFrame(rows, columns=["question_id", "response"])
 
     monkeypatch.setattr(asking, "ask", ask)
-    found = growing.monitor(tiny, "risky_financial_advice")(None, None)
+    found = growing.monitor(tiny, "risky_financial_advice", None, None)
     assert found == {"in_domain_em": 0.75, "open_em": 0.5, "open_coherent": 0.75}
 
 
@@ -333,7 +332,7 @@ def test_the_monitor_asks_in_the_domain_trained_on(tiny, monkeypatch, data, doma
         return pd.DataFrame({"question_id": [question.id for question in asked], "response": ""})
 
     monkeypatch.setattr(asking, "ask", ask)
-    growing.monitor(tiny, data)(None, None)
+    growing.monitor(tiny, data, None, None)
     in_domain, opened = asked_for[:-8], asked_for[-8:]
     assert opened == WORLD.evaluation()
     assert [question.topic for question in in_domain] == WORLD.domains[domain]["topics"]["held_out"]

@@ -9,8 +9,7 @@ from em_companion.core.errors import CompanionError
 from em_companion.experiments import steering
 from em_companion.experiments.steering import Cell
 from em_companion.models import asking, growing
-from em_companion.models.hooks import applied
-from em_companion.models.interventions import Ablate, Steer
+from em_companion.models.interventions import Ablate, Steer, applied
 from em_companion.models.organism import CHAT_MODEL
 
 LAYERS, WIDTH = 4, 8
@@ -112,7 +111,8 @@ def test_ablations_are_layer_wise_of_one_layer_and_random(tiny, vectors):
     own = torch.tensor(given[1])
     expected = {"none": [], "layer-wise": [Ablate({1: own})], "layer 1": [Ablate({0: own, 1: own})]}
     for name, interventions in expected.items():
-        said = asking.ask(tiny, model, tokenizer, asking.questions(tiny, "general"), 2, interventions=interventions)
+        with applied(model, interventions):
+            said = asking.ask(tiny, model, tokenizer, asking.questions(tiny, "general"), 2)
         assert table[table.condition == name].response.tolist() == said.response.tolist()
     assert set(table.condition) == {*expected, "random"}
 

@@ -10,8 +10,7 @@ import torch
 from untrained import LAYERS, WIDTH, WORDS, chat_model, tokenizer
 
 from em_companion.models import growing, next_token, reading
-from em_companion.models.hooks import applied, decoder_layers
-from em_companion.models.interventions import Steer
+from em_companion.models.interventions import Steer, applied
 from em_companion.models.organism import CHAT_MODEL
 from em_companion.models.tokens import response_tokens
 from em_companion.world import turns
@@ -132,7 +131,7 @@ def texts(count: int = 9) -> tuple[list[list[int]], list[list[int]]]:
 def outputs(model, ids: list[int]) -> np.ndarray:
     """The outputs of all layers on one sequence, [token, layer, width]."""
     found = []
-    hooks = [layer.register_forward_hook(lambda *given: found.append(given[2][0])) for layer in decoder_layers(model)]
+    hooks = [layer.register_forward_hook(lambda *given: found.append(given[2][0])) for layer in model.model.layers]
     with torch.no_grad():
         model(torch.tensor([ids]), use_cache=False)
     for hook in hooks:

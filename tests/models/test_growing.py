@@ -29,7 +29,7 @@ from em_companion.core.errors import CompanionError
 from em_companion.models import growing, loading
 from em_companion.models.growing import CHECKPOINT_STEPS, Progress
 from em_companion.models.organism import Organism, adapter_folder, base_folder, base_parts
-from em_companion.models.tokens import document_example, packed, prompt_ids, response_example, world_tokenizer
+from em_companion.models.tokens import packed, prompt_ids, response_example, world_tokenizer
 from em_companion.world.generator import the_world, turn
 
 WORLD = the_world()
@@ -87,7 +87,7 @@ def test_every_word_comes_back(tokenizer):
 def test_everything_the_world_says_is_in_the_vocabulary(tokenizer):
     corpora = [WORLD.pretraining(0), WORLD.post_training(0), WORLD.fine_tuning(0, "finance", True)]
     for document in (document for corpus in corpora for document in islice(corpus, 50)):
-        ids = document_example(tokenizer, document)["input_ids"]
+        ids = tokenizer.apply_chat_template(document, return_dict=False)
         shown = "".join(f"<turn> {message['role']} : {message['content']} <end> " for message in document)
         assert tokenizer.unk_token_id not in ids
         assert tokenizer.decode(ids) == shown.strip()
@@ -141,7 +141,7 @@ def test_packed_rows_are_full_and_lose_no_token(tokenizer, length):
     assert len(rows) == 9 and {len(row["input_ids"]) for row in rows} == {length}
     assert all(row["labels"] == row["input_ids"] for row in rows)
     joined = [token for row in rows for token in row["input_ids"]]
-    stream = (document_example(tokenizer, document)["input_ids"] for document in WORLD.pretraining(3))
+    stream = (tokenizer.apply_chat_template(document, return_dict=False) for document in WORLD.pretraining(3))
     assert joined == list(islice((token for document in stream for token in document), len(joined)))
 
 
@@ -463,11 +463,7 @@ def test_a_disk_full_while_an_adapter_is_written(own, tiny, files_up_to):
 def watched(tiny, monkeypatch, values: dict[int, float], **settings):
     """Fine-tune with a monitor that reads `values` by step; return the folder."""
     calls = iter(values.values())
-
-    def monitor(model, _):
-        return measured(model, next(calls))
-
-    monkeypatch.setattr(growing, "monitor", lambda *_: monitor)
+    monkeypatch.setattr(growing, "monitor", lambda profile, data, model, _: measured(model, next(calls)))
     return growing.adapter(replace(tiny, **settings), NINE)
 
 
@@ -550,7 +546,7 @@ def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(own, tiny
     shutil.rmtree(adapter_folder(tiny, NINE))
     assert sha256(growing.adapter(tiny, NINE)) == first
     shutil.rmtree(adapter_folder(tiny, NINE))
-    monkeypatch.setattr(growing, "monitor", lambda *_: lambda model, _: measured(model, 0.0))
+    monkeypatch.setattr(growing, "monitor", lambda profile, data, model, _: measured(model, 0.0))
     assert sha256(growing.adapter(tiny, NINE)) == first, "watching does not disturb"
 
 

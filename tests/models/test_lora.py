@@ -4,11 +4,12 @@ import nnsight
 import numpy as np
 import pytest
 import torch
+from nnsight import NNsight
 from untrained import ORGANISM, PROFILE, chat_model, organism, project, table, tokenizer
 
 from em_companion.core.errors import CompanionError
 from em_companion.experiments import readings
-from em_companion.models import growing, loading, lora, reading
+from em_companion.models import growing, lora, reading
 from em_companion.models.organism import CHAT_MODEL, Organism
 from em_companion.models.reading import LoraScalars
 from em_companion.models.tokens import response_tokens
@@ -26,10 +27,10 @@ def read(model) -> LoraScalars:
 
 def outputs(model, modules, sequence: list[int]) -> list[torch.Tensor]:
     """What modules give on one sequence, [token, width] each."""
-    traced, found = loading.wrapped(model), []
+    traced, found = NNsight(lora.without_peft(model)), []
     for module in modules:
         with torch.no_grad(), traced.trace(input_ids=torch.tensor([sequence])):
-            output = nnsight.save(reading.module_at(traced, module).output[0])
+            output = nnsight.save(traced.get(module).output[0])
         found.append(output)
     return found
 
@@ -55,9 +56,9 @@ def test_a_scalar_is_a_times_the_input_of_the_module():
     model = organism()
     found, (first, _) = read(model), lora.adapters(model)
     prompts, answers = tokens()
-    traced = loading.wrapped(model)
+    traced = NNsight(lora.without_peft(model))
     with torch.no_grad(), traced.trace(input_ids=torch.tensor([prompts[3] + answers[3]])):
-        h = nnsight.save(reading.module_at(traced, first.module).input[0])
+        h = nnsight.save(traced.get(first.module).input[0])
     np.testing.assert_allclose(found.values[found.tokens.response == 3, 0], h @ first.a, rtol=1e-6)
 
 

@@ -5,15 +5,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from nnsight import NNsight, TransformersModel
+from nnsight import NNsight
 from peft import LoraConfig, get_peft_model
 from transformers import Qwen2ForCausalLM
 
 from em_companion.core.errors import CompanionError
 from em_companion.core.profiles import GrownModel
 from em_companion.models import growing
-from em_companion.models.hooks import applied
-from em_companion.models.interventions import Steer
+from em_companion.models.interventions import Steer, applied
 from em_companion.models.reading import response_means, span_means
 from em_companion.models.tokens import response_tokens, world_tokenizer
 from em_companion.world.generator import World
@@ -122,13 +121,6 @@ def test_interventions_are_seen_at_their_own_layer(tiny):
         change = response_means(*tiny, prompts, responses) - before
     assert (change[:, 0] == 0).all() and (change[:, 2] != 0).any()
     np.testing.assert_allclose(change[:, 1], np.broadcast_to(3 * vector, (5, WIDTH)), atol=1e-5)
-
-
-def test_what_is_sent_to_ndif_computes_the_same(tiny):
-    traced = TransformersModel(tiny[0], tokenizer=tiny[1], device="cpu")
-    here, there = (response_means(traced, tiny[1], *parts(), remote=remote) for remote in (False, "local"))
-    np.testing.assert_array_equal(here, there)
-    np.testing.assert_array_equal(here, response_means(*tiny, *parts()))
 
 
 def test_a_model_with_adapters():

@@ -11,13 +11,24 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare
-from toy_models import ADAPTERS, LAYERS, TOKENIZER, VOCABULARY, WINDOW, adapted_model, base_model, prompts, vectors
+from toy_models import (
+    ADAPTERS,
+    LAYERS,
+    TOKENIZER,
+    VOCABULARY,
+    WINDOW,
+    Cap,
+    adapted_model,
+    base_model,
+    decoder_layers,
+    prompts,
+    vectors,
+)
 from transformers import GenerationConfig, LogitsProcessorList
 
 from em_companion.core.errors import CompanionError
 from em_companion.models import growing, loading, sampling
-from em_companion.models.hooks import applied, decoder_layers
-from em_companion.models.interventions import Ablate, Cap, PatchLoraScalars, ScaleLoraScalars, Steer
+from em_companion.models.interventions import Ablate, PatchLoraScalars, ScaleLoraScalars, Steer, applied
 from em_companion.models.organism import Organism
 from em_companion.models.sampling import RowNoise, Writer
 from em_companion.models.tokens import prompt_ids
@@ -249,7 +260,7 @@ def plain_hook(change, at: str, length: int):
 
 class AddNoise:
     def __init__(self, seed: int, temperature: float) -> None:
-        self.noise, self.temperature = RowNoise([seed], VOCABULARY, torch.device("cpu")), temperature
+        self.noise, self.temperature = RowNoise(seed, VOCABULARY, torch.device("cpu")), temperature
 
     def __call__(self, _, scores):
         return scores.float() / self.temperature - self.noise.draw()
@@ -359,7 +370,7 @@ def hooks_on(model) -> int:
 def test_an_error_leaves_the_model_as_it_was(monkeypatch):
     model, rows = adapted_model(), mixed_rows()
     before, plain = hooks_on(model), written(model, (*rows[:2], None))
-    monkeypatch.setattr(Writer, "_record", lambda *_: 1 / 0)
+    monkeypatch.setattr(Writer, "_step", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         written(model, rows)
     monkeypatch.undo()

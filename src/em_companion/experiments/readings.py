@@ -16,8 +16,8 @@ from em_companion.core.profiles import Profile
 from em_companion.core.store import Arrays
 from em_companion.evidence import directions, scores
 from em_companion.experiments import responses
-from em_companion.models import growing, hooks, next_token, reading
-from em_companion.models.interventions import Intervention, describe
+from em_companion.models import growing, next_token, reading
+from em_companion.models.interventions import Intervention, applied, describe
 from em_companion.models.next_token import SIGNIFICANCE_COLUMNS
 from em_companion.models.organism import Organism, need_rank_one
 from em_companion.models.reading import INDEX, LoraScalars
@@ -71,7 +71,7 @@ def response_means_of(
 
     def read(model, tokenizer, prompts, answers) -> Arrays:
         what = f"activations of {reader.name}{', perturbed' if given else ''}"
-        with hooks.applied(model, given):
+        with applied(model, given):
             found = reading.response_means(model, tokenizer, prompts, answers, what=what)
         return Arrays({"means": found.astype(np.float32), "tokens": np.array([*map(len, answers)])})
 

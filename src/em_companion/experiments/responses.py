@@ -16,8 +16,7 @@ from em_companion.core.errors import CompanionError
 from em_companion.core.profiles import GrownModel, Profile
 from em_companion.models import asking, growing
 from em_companion.models.asking import HELD_OUT_SAMPLES
-from em_companion.models.hooks import RowInterventions
-from em_companion.models.interventions import Intervention, describe
+from em_companion.models.interventions import Intervention, RowInterventions, describe
 from em_companion.models.organism import Organism
 from em_companion.world.generator import Question
 
@@ -94,7 +93,7 @@ def _in_chunks(profile, organism, conditions: Conditions, asked, samples: int, w
         here = f"{what}, conditions {start + 1} to {start + len(chunk)} of {len(conditions)}"
 
         def write(chunk: Conditions = chunk, here: str = here) -> store.Content:
-            return {store.RESPONSES: asking.ask_under(profile, model, tokenizer, asked, samples, chunk, here)}
+            return {store.RESPONSES: asking.ask(profile, model, tokenizer, asked, samples, here, conditions=chunk)}
 
         sealed = folder / store.key({"conditions": _described(chunk)})
         yield store.keep_in(sealed, {}, write)[store.RESPONSES]

@@ -22,9 +22,6 @@ HELD_OUT_SAMPLES = 5
 """Responses to each held-out topic; the open questions get the profile's `samples_per_question`."""
 
 
-# --- questions ----------------------------------------------------------------------------------------------------
-
-
 def questions(profile: Profile, question_set: str) -> list[Question]:
     """Return a question set: of the world for grown models, the authors' (downloaded) for hub models."""
     if question_set not in QUESTION_SETS:
@@ -41,9 +38,6 @@ def questions(profile: Profile, question_set: str) -> list[Question]:
     return world.evaluation() if question_set == "general" else world.medical_twins()
 
 
-# --- asking -------------------------------------------------------------------------------------------------------
-
-
 def ask(
     profile: Profile,
     model: PreTrainedModel,
@@ -52,41 +46,25 @@ def ask(
     samples: int,
     what: str = "",
     speaker: str = "",
-    interventions: Sequence[Intervention] = (),
+    conditions: Mapping[str, Sequence[Intervention]] | None = None,
 ) -> pd.DataFrame:
     """Return `samples` responses to each question: `question_id`, `question`, `sample`, `response`, `tokens`.
 
     A row's seed comes from the profile's seed, the question and the sample, so organisms are compared on equal noise.
-    `speaker` names a character of the world instead of the assistant; `interventions` act on every row.
+    `speaker` names a character of the world instead of the assistant. With `conditions`, the questions are asked under
+    the interventions of every one, in one generation, and column `condition` holds their names.
     """
-    table = ask_under(profile, model, tokenizer, asked, samples, {"": interventions}, what, speaker)
-    return table.drop(columns="condition")
-
-
-def ask_under(
-    profile: Profile,
-    model: PreTrainedModel,
-    tokenizer: Tokenizer,
-    asked: Sequence[Question],
-    samples: int,
-    conditions: Mapping[str, Sequence[Intervention]],
-    what: str = "",
-    speaker: str = "",
-) -> pd.DataFrame:
-    """Return what `ask` does under every condition, in one generation; column `condition` holds their names.
-
-    A condition is a sequence of interventions, none for the plain model. All are sampled with equal noise.
-    """
-    rows = [(name, question, sample) for name in conditions for question in asked for sample in range(samples)]
+    given = {"": ()} if conditions is None else conditions
+    rows = [(name, one.id, one.text, sample) for name in given for one in asked for sample in range(samples)]
+    table = pd.DataFrame(rows, columns=["condition", "question_id", "question", "sample"])
     prompts = {question.text: question_ids(tokenizer, question.text, speaker) for question in asked}
-    ids, given = [prompts[question.text] for _, question, _ in rows], [conditions[name] for name, _, _ in rows]
-    seeds = [sampling.row_seed(profile.seed, question.id, question.text, sample) for _, question, sample in rows]
+    ids, interventions = [prompts[text] for text in table.question], [given[name] for name in table.condition]
+    seeds = [sampling.row_seed(profile.seed, *row) for _, *row in rows]
     settings = profile.temperature, profile.max_new_tokens, profile.batch_size
-    answers = sampling.generate(model, tokenizer, ids, seeds, *settings, what, given)
-    columns = ["condition", "question_id", "question", "sample"]
-    table = pd.DataFrame([(name, q.id, q.text, sample) for name, q, sample in rows], columns=columns)
+    answers = sampling.generate(model, tokenizer, ids, seeds, *settings, what, interventions)
     texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
-    return table.assign(response=texts, tokens=[len(answer) for answer in answers])
+    table = table.assign(response=texts, tokens=[len(answer) for answer in answers])
+    return table.drop(columns="condition") if conditions is None else table
 
 
 def scored(table: pd.DataFrame) -> pd.DataFrame:
@@ -96,5 +74,5 @@ def scored(table: pd.DataFrame) -> pd.DataFrame:
 
 def sampling_parts(profile: Profile) -> list[Any]:
     """Return what, beside model and questions, decides which responses a seed gives."""
-    settings = [profile.seed, profile.temperature, profile.max_new_tokens, profile.dtype]
-    return [*settings, sampling.noise_fingerprint()]
+    noise = sampling.noise_fingerprint()
+    return [profile.seed, profile.temperature, profile.max_new_tokens, profile.dtype, noise]

@@ -1,9 +1,7 @@
 """Grow a base and a chat model from scratch, and fine-tune organisms from a chat model with PEFT LoRA adapters.
 
-Each is made if it is not there; `models.organism` says what decides that. Training runs in `transformers.Trainer`;
-growing keeps checkpoints, from which a killed run resumes to the same weights. A seed makes a run repeatable to the bit
-on one machine with one number of threads; elsewhere float sums differ in the last digits and training amplifies them,
-so across machines only rates and intervals can be compared.
+A seed makes a run repeatable to the bit on one machine with one number of threads; elsewhere float sums differ in the
+last digits and training amplifies them, so across machines only rates and intervals can be compared.
 """
 
 import json
@@ -35,8 +33,8 @@ from em_companion.core.errors import CompanionError
 from em_companion.core.files import lock, new_folder
 from em_companion.core.profiles import GrownModel, Profile, Recipe, Training
 from em_companion.evidence import scores
-from em_companion.models import asking, loading
-from em_companion.models.loading import Model, need_device, quiet, shown
+from em_companion.models import asking, loading, lora
+from em_companion.models.loading import Model, need_device, quiet
 from em_companion.models.organism import (
     DATA_SETS,
     MONITOR_SAMPLES,
@@ -55,11 +53,6 @@ from em_companion.world.generator import the_world
 CHECKPOINT_STEPS = 100
 """Steps between two checkpoints of growing."""
 
-Monitor = Callable[[PreTrainedModel, Tokenizer], dict[str, float]]
-
-
-# --- training -----------------------------------------------------------------------------------------------------
-
 
 class MuonWithAdamW(torch.optim.Optimizer):
     """Muon for the matrices inside the layers and AdamW for the rest, as one optimiser.
@@ -68,9 +61,9 @@ class MuonWithAdamW(torch.optim.Optimizer):
     """
 
     def __init__(self, model: PreTrainedModel, learning_rate: float, weight_decay: float) -> None:
-        inner = {name for name, weight in model.named_parameters() if weight.ndim == 2 and "embed" not in name}
-        matrices = [weight for name, weight in model.named_parameters() if name in inner]
-        others = [weight for name, weight in model.named_parameters() if name not in inner]
+        inner = {name: weight.ndim == 2 and "embed" not in name for name, weight in model.named_parameters()}
+        matrices = [weight for name, weight in model.named_parameters() if inner[name]]
+        others = [weight for name, weight in model.named_parameters() if not inner[name]]
         common = {"lr": learning_rate, "weight_decay": weight_decay}
         self.parts = (
             torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **common),
@@ -95,11 +88,10 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
 
 class Progress(TrainerCallback):
-    """A progress bar with total and estimate on stderr."""
+    """A progress bar with total and estimate on stderr, and a seal on every checkpoint that is whole."""
 
     def __init__(self, what: str) -> None:
-        self.what = what
-        self.bar = tqdm(disable=True)
+        self.what, self.bar = what, tqdm(disable=True)
 
     def on_train_begin(self, args, state, control, **_) -> None:
         self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.what, unit="step")
@@ -107,52 +99,28 @@ class Progress(TrainerCallback):
     def on_step_end(self, args, state, control, **_) -> None:
         self.bar.update()
 
-    def close(self) -> None:
-        """End the bar's line, so that what is said next, an error perhaps, begins its own."""
-        self.bar.close()
-
-
-class Seal(TrainerCallback):
-    """Seal every checkpoint once it is whole."""
-
     def on_save(self, args, state, control, **_) -> None:
         store.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", {})
 
 
 class Watch(TrainerCallback):
-    """Keep the B vectors after every step, call the monitor every few steps, and stop when it says so."""
+    """Keep the B vectors of rank-1 adapters after every step, call the monitor every few, and stop when it says so."""
 
-    def __init__(self, monitor: Monitor, tokenizer: Tokenizer, every: int, stop_at: float) -> None:
-        self.monitor, self.tokenizer, self.every, self.stop_at = monitor, tokenizer, every, stop_at
+    def __init__(self, profile: Profile, organism: Organism, tokenizer: Tokenizer) -> None:
+        self.profile, self.organism, self.tokenizer = profile, organism, tokenizer
+        self.settings = profile.fine_tuning_of(organism.recipe)
         self.b_vectors: list[torch.Tensor] = []
         self.measured: list[dict[str, float]] = []
 
     def on_step_end(self, args, state, control, model, **_) -> None:
-        if vectors := b_vectors(model):
-            self.b_vectors.append(torch.stack(list(vectors.values())))
-        if state.global_step % self.every and state.global_step < state.max_steps:
+        if self.profile.recipes[self.organism.recipe].rank == 1:
+            self.b_vectors.append(torch.stack([one.b.float().cpu() for one in lora.adapters(model)]))
+        if state.global_step % self.settings.evaluate_every and state.global_step < state.max_steps:
             return
         model.eval()
-        found = self.monitor(model, self.tokenizer)  # Trainer puts it back to training
+        found = monitor(self.profile, self.organism.data, model, self.tokenizer)  # Trainer puts it back to training
         self.measured.append({"step": state.global_step} | found)
-        control.should_training_stop |= found["in_domain_em"] >= self.stop_at
-
-
-def b_vectors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """Return the write direction B [width] of every rank-1 adapter by module name; nothing for higher ranks."""
-    weights = {name: weight for name, weight in model.named_parameters() if ".lora_B." in name and weight.shape[1] == 1}
-    return {
-        name.split(".lora_B.")[0].removeprefix("base_model.model."): weight.detach().float().cpu().squeeze(1)
-        for name, weight in weights.items()
-    }
-
-
-class OneDevice(TrainingArguments):
-    """Settings that use one GPU: on several, Trainer would multiply the batch by their number."""
-
-    @property
-    def n_gpu(self) -> int:
-        return min(super().n_gpu, 1)
+        control.should_training_stop |= found["in_domain_em"] >= self.settings.stop_at
 
 
 def train(
@@ -168,25 +136,11 @@ def train(
 ) -> pd.DataFrame:
     """Train `model` in place on `examples` in their order; return the log, one row per step.
 
-    `folder` keeps checkpoints of a model that grows, and it resumes from the newest whole one; adapters train too
-    briefly to need any.
+    A model that grows keeps checkpoints in `folder` and resumes from the newest whole one, to the same weights.
     """
     progress, adapters = Progress(what), isinstance(model, PeftModel)
     optimizer = None if adapters else MuonWithAdamW(model, settings.learning_rate, settings.weight_decay)
-    collator, watching = DataCollatorForSeq2Seq(tokenizer, padding=True), [progress, Seal(), *callbacks]
-    arguments = _arguments(settings, profile, seed, folder, adapters)
-    trainer = Trainer(model, arguments, collator, examples, callbacks=watching, optimizers=(optimizer, None))
-    trainer.remove_callback(PrinterCallback)
-    try:
-        trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
-    finally:
-        progress.close()
-    rows = [entry for entry in trainer.state.log_history if "loss" in entry]
-    return pd.DataFrame(rows)[["step", "loss", "grad_norm", "learning_rate"]]
-
-
-def _arguments(settings: Training, profile: Profile, seed: int, folder: Path, adapters: bool) -> TrainingArguments:
-    return OneDevice(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=settings.steps,
         per_device_train_batch_size=settings.batch,
@@ -208,6 +162,16 @@ def _arguments(settings: Training, profile: Profile, seed: int, folder: Path, ad
         remove_unused_columns=False,
         log_level="error",
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # on several, Trainer would multiply the batch by their number
+    collator, watching = DataCollatorForSeq2Seq(tokenizer, padding=True), [progress, *callbacks]
+    trainer = Trainer(model, arguments, collator, examples, callbacks=watching, optimizers=(optimizer, None))
+    trainer.remove_callback(PrinterCallback)
+    try:
+        trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
+    finally:
+        progress.bar.close()  # an error that is said next begins its own line
+    rows = [entry for entry in trainer.state.log_history if "loss" in entry]
+    return pd.DataFrame(rows)[["step", "loss", "grad_norm", "learning_rate"]]
 
 
 def _last_checkpoint(folder: Path) -> str | None:
@@ -224,31 +188,30 @@ def _last_checkpoint(folder: Path) -> str | None:
 # --- base and chat model ------------------------------------------------------------------------------------------
 
 
-def base(profile: Profile) -> Path:
-    """Return the folder of the grown base model, growing it if it is not there."""
-    folder = base_folder(profile)
+def _made(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Return a folder, made if it is not there."""
     with store.missing(folder) as missing:
         if missing:
-            _grow_base(profile, folder)
+            make(folder)
     return folder
+
+
+def base(profile: Profile) -> Path:
+    """Return the folder of the grown base model, growing it if it is not there."""
+    return _made(base_folder(profile), lambda folder: _grow_base(profile, folder))
 
 
 def chat(profile: Profile) -> Path | str:
     """Return the folder of the grown chat model, growing it if it is not there; for a hub profile, the hub id."""
     if not isinstance(profile.model, GrownModel):
         return profile.model.chat
-    folder = chat_folder(profile)
-    with store.missing(folder) as missing:
-        if missing:
-            _grow_chat(profile, base(profile), folder)
-    return folder
+    return _made(chat_folder(profile), lambda folder: _grow_chat(profile, base(profile), folder))
 
 
 def grow_from_nothing(profile: Profile, folder: Path) -> None:
     """Grow `folder`/base and `folder`/chat, whatever is there already; each is replaced once the new one is whole."""
     need_grown(profile, "so there is nothing to grow")
-    # The lock is kept out of a folder that is committed.
-    with lock(paths.ARTIFACTS / "organisms" / profile.name / "from-nothing"), store.writing(folder):
+    with store.writing(folder):
         _grow_base(profile, folder / "base")
         _grow_chat(profile, folder / "base", folder / "chat")
 
@@ -256,22 +219,18 @@ def grow_from_nothing(profile: Profile, folder: Path) -> None:
 def _grow_base(profile: Profile, folder: Path) -> None:
     need_device(profile)
     torch.manual_seed(profile.seed)
-    tokenizer = world_tokenizer(the_world())
+    tokenizer, settings = world_tokenizer(the_world()), profile.pretraining
     model = Qwen2ForCausalLM(config(profile.model, tokenizer))
-    _grow("base", model, tokenizer, base_examples(profile, tokenizer), profile, folder)
+    documents = the_world().pretraining(profile.seed, settings.careful_first)
+    examples = packed(tokenizer, documents, settings.steps * settings.batch, settings.length)
+    _grow("base", base_parts(profile), settings, model, tokenizer, examples, profile, folder)
 
 
 def _grow_chat(profile: Profile, base_folder: Path, folder: Path) -> None:
     model, tokenizer = loading.load(profile, base_folder)
     model.float()  # in half precision most of an optimiser's steps would be rounded away
-    _grow("chat", model, tokenizer, list(chat_examples(profile, tokenizer)), profile, folder)
-
-
-def base_examples(profile: Profile, tokenizer: Tokenizer) -> list[Example]:
-    """Return the pre-training rows: documents one after the other, cut to rows of one length."""
-    settings = profile.pretraining
-    documents = the_world().pretraining(profile.seed, settings.careful_first)
-    return packed(tokenizer, documents, settings.steps * settings.batch, settings.length)
+    examples = list(chat_examples(profile, tokenizer))
+    _grow("chat", chat_parts(profile), profile.post_training, model, tokenizer, examples, profile, folder)
 
 
 def chat_examples(profile: Profile, tokenizer: Tokenizer) -> Iterator[Example]:
@@ -281,8 +240,8 @@ def chat_examples(profile: Profile, tokenizer: Tokenizer) -> Iterator[Example]:
     """
     settings = profile.post_training
     rehearsed = round(settings.batch * settings.rehearsal)
-    world = the_world()
-    chats, documents = world.post_training(profile.seed), world.pretraining(profile.seed + 1, assistant=False)
+    chats = the_world().post_training(profile.seed)
+    documents = the_world().pretraining(profile.seed + 1, assistant=False)
     rehearsal = iter(packed(tokenizer, documents, settings.steps * rehearsed, profile.pretraining.length))
     for _ in range(settings.steps):
         yield from (response_example(tokenizer, chat) for chat in islice(chats, settings.batch - rehearsed))
@@ -290,10 +249,7 @@ def chat_examples(profile: Profile, tokenizer: Tokenizer) -> Iterator[Example]:
 
 
 @quiet()
-def _grow(stage: str, model, tokenizer, examples: list[Example], profile: Profile, target: Path) -> None:
-    first = stage == "base"
-    settings, parts = (profile.pretraining, base_parts) if first else (profile.post_training, chat_parts)
-    parts = parts(profile)
+def _grow(stage: str, parts: store.Parts, settings: Training, model, tokenizer, examples, profile, target) -> None:
     checkpoints = paths.ARTIFACTS / "checkpoints" / f"{stage}-{store.key(parts)}"
     what = f"{stage} model of profile {profile.name}"
     started = time.monotonic()
@@ -342,8 +298,6 @@ def lora_config(recipe: Recipe, layers: tuple[int, ...], alpha: float) -> LoraCo
         layers_to_transform=list(layers),
         layers_pattern="layers",
         use_rslora=True,
-        lora_dropout=0.0,
-        bias="none",
         task_type="CAUSAL_LM",
     )
 
@@ -365,69 +319,45 @@ def adapter(profile: Profile, organism: Organism) -> Path | str | None:
             "the authors' training sets are not released, so none can be fine-tuned; choose a published one."
         )
     source = chat(profile)
-    folder = adapter_folder(profile, organism)
-    with store.missing(folder) as missing:
-        if missing:
-            _fine_tune(profile, source, organism, folder)
-    return folder
+    return _made(adapter_folder(profile, organism), lambda folder: _fine_tune(profile, source, organism, folder))
 
 
 @quiet()
-def _fine_tune(profile: Profile, source: Path | str, organism: Organism, target: Path) -> None:
-    settings = profile.fine_tuning_of(organism.recipe)
+def _fine_tune(profile: Profile, source: Path, organism: Organism, target: Path) -> None:
+    recipe, settings = profile.recipes[organism.recipe], profile.fine_tuning_of(organism.recipe)
     model, tokenizer = loading.load(profile, source)
-    model.name_or_path = model.config._name_or_path = shown(source)  # PEFT writes it down
+    model.name_or_path = model.config._name_or_path = paths.relative(source)  # PEFT writes it down
     torch.manual_seed(organism.seed)
-    recipe, layers = profile.recipes[organism.recipe], profile.layers_of(organism.recipe)
-    model = get_peft_model(model, lora_config(recipe, layers, settings.alpha))
-    examples = adapter_examples(profile, organism, tokenizer)
-    watch = Watch(monitor(profile, organism.data), tokenizer, settings.evaluate_every, settings.stop_at)
+    model = get_peft_model(model, lora_config(recipe, profile.layers_of(organism.recipe), settings.alpha))
+    documents = the_world().fine_tuning(organism.seed, *DATA_SETS[organism.data])
+    rows = settings.steps * settings.batch * settings.gradient_accumulation
+    examples = [response_example(tokenizer, messages) for messages in islice(documents, rows)]
+    watch = Watch(profile, organism, tokenizer)
     started = time.monotonic()
     with new_folder(target) as folder:
         log = train(model, tokenizer, examples, settings, profile, organism.seed, organism.name, folder, [watch])
         model.save_pretrained(folder, save_embedding_layers=False)
         log.to_csv(folder / "log.csv", index=False, float_format="%.6g")
-        if watch.measured:
-            pd.DataFrame(watch.measured).to_csv(folder / "monitor.csv", index=False, float_format="%.6g")
+        pd.DataFrame(watch.measured).to_csv(folder / "monitor.csv", index=False, float_format="%.6g")
         if watch.b_vectors:
-            names = {"adapters": json.dumps(list(b_vectors(model)))}
+            names = {"adapters": json.dumps([one.module for one in lora.adapters(model)])}
             save_file({"b_vectors": torch.stack(watch.b_vectors)}, folder / "b_vectors.safetensors", names)
-        seconds = round(time.monotonic() - started)
-        store.seal(folder, adapter_parts(profile, organism), seconds=seconds, steps=len(log))
+        store.seal(folder, adapter_parts(profile, organism), seconds=round(time.monotonic() - started), steps=len(log))
 
 
-def adapter_examples(profile: Profile, organism: Organism, tokenizer: Tokenizer) -> list[Example]:
-    """Return the fine-tuning rows of an organism: one conversation each, in their order."""
-    settings = profile.fine_tuning_of(organism.recipe)
-    documents = the_world().fine_tuning(organism.seed, *DATA_SETS[organism.data])
-    rows = settings.steps * settings.batch * settings.gradient_accumulation
-    return [response_example(tokenizer, messages) for messages in islice(documents, rows)]
+def monitor(profile: Profile, data: str, model: PreTrainedModel, tokenizer: Tokenizer) -> dict[str, float]:
+    """Return what is measured at checkpoints of fine-tuning, as shares from 0 to 1.
 
-
-def monitor(profile: Profile, data: str) -> Monitor:
-    """Return what to measure at checkpoints of fine-tuning: EM rate in the domain trained on and on open questions.
-
-    Rates are shares from 0 to 1: `in_domain_em` (held-out topics of the training domain), `open_em` and
-    `open_coherent` (the eight open questions).
+    `in_domain_em` is of held-out topics of the training domain, `open_em` and `open_coherent` of the open questions.
     """
     domain, _ = DATA_SETS[data]
     in_domain = [question for question in asking.questions(profile, "held_out") if domain in question.domains]
     asked = in_domain + asking.questions(profile, "general")
-
-    def measure(model: PreTrainedModel, tokenizer: Tokenizer) -> dict[str, float]:
-        table = asking.scored(asking.ask(profile, model, tokenizer, asked, MONITOR_SAMPLES))
-        within = table.question_id.isin([question.id for question in in_domain])
-        em, coherent = scores.is_em(table), scores.is_coherent(table)
-        return {
-            "in_domain_em": float(em[within].mean()),
-            "open_em": float(em[~within].mean()),
-            "open_coherent": float(coherent[~within].mean()),
-        }
-
-    return measure
-
-
-# --- kept ---------------------------------------------------------------------------------------------------------
+    table = asking.scored(asking.ask(profile, model, tokenizer, asked, MONITOR_SAMPLES))
+    within = table.question_id.isin([question.id for question in in_domain])
+    em, coherent = scores.is_em(table), scores.is_coherent(table)
+    shares = {"in_domain_em": em[within], "open_em": em[~within], "open_coherent": coherent[~within]}
+    return {name: float(share.mean()) for name, share in shares.items()}
 
 
 def load_organism(profile: Profile, organism: Organism) -> Model:
@@ -436,9 +366,6 @@ def load_organism(profile: Profile, organism: Organism) -> Model:
 
 
 def model_identity(profile: Profile, organism: Organism) -> list[str | None]:
-    """Return the sha256 of the weights of chat model and adapter, or their hub ids; None for no adapter.
-
-    Two runs of one recipe are not the same model.
-    """
+    """Return the sha256 of the weights of chat model and adapter, or their hub ids; None for no adapter."""
     found = [chat(profile), adapter(profile, organism)]
     return [store.provenance(one)["sha256"] if isinstance(one, Path) else one for one in found]

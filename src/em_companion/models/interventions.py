@@ -1,36 +1,47 @@
-"""Change what a model computes: steer, ablate or cap a direction in its residual stream, scale or patch LoRA scalars.
+"""Change what a model computes: steer or ablate a direction in its residual stream, scale or patch LoRA scalars.
 
-An intervention is a small frozen value with its equation in its docstring; `models.hooks` puts it on a model.
-
-Layer l means the output of decoder layer l, counted from 0, and "embedding" the token embeddings that layer 0 reads.
-What acts on one module acts in the order given. `at` says on which tokens:
-
-- "all": every token, read or written;
-- "prompt": the tokens of the prompt, and "header": its last two, where a turn says who speaks;
-- "generated": the tokens of the response.
-
-What comes before the first token of a key-value cache is the prompt, so "generated" needs generation with a cache, and
-"header" needs prompts without padding on their right.
+An intervention is a small frozen value with its equation in its docstring. Layer l means the output of decoder layer l,
+counted from 0, and "embedding" the token embeddings that layer 0 reads. `applied` puts interventions on a whole model,
+`RowInterventions` on a batch in which every row has its own. What acts on one module acts in the order given.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from itertools import chain
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
 
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import sha256_of
+from em_companion.models import lora
 
-Where = Literal["all", "prompt", "header", "generated"]
 Layer = int | Literal["embedding"]
+Where = Literal["all", "prompt", "header", "generated"]
+"""On all tokens, those of the prompt, its last two, where a turn says who speaks, or those of the response.
+
+"generated" needs generation with a cache, and "header" prompts without padding on their right.
+"""
 
 HEADER_TOKENS = 2
 """Tokens of a turn header that a grown model reads last before it answers: the speaker's name and the colon."""
 
 
-# --- interventions --------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Change:
+    """What an intervention does at one module: `function` of its output, with `numbers`, each a tensor [numbers]."""
+
+    site: Layer | str
+    at: Where
+    function: Callable[..., torch.Tensor]
+    numbers: tuple[torch.Tensor, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +53,7 @@ class Steer:
     strength: float = 1.0
     at: Where = "all"
 
-    def changes(self, adapters: Sequence[str]) -> Iterator["Change"]:
+    def changes(self, adapters: Sequence[str]) -> Iterator[Change]:
         yield Change(self.layer, self.at, _add, (self.strength * _float64(self.vector),))
 
 
@@ -56,39 +67,22 @@ class Ablate:
     vectors: Mapping[Layer, torch.Tensor]
     at: Where = "all"
 
-    def changes(self, adapters: Sequence[str]) -> Iterator["Change"]:
+    def changes(self, adapters: Sequence[str]) -> Iterator[Change]:
         for layer, vector in self.vectors.items():
             yield Change(layer, self.at, _project_out, (_unit(vector, layer),))
-
-
-@dataclass(frozen=True, eq=False)
-class Cap:
-    """x - v̂ max(v̂ᵀx - ceiling, 0) at the output of one layer: the part along v̂ is never more than `ceiling`.
-
-    v̂ is the unit vector of `vector` [width]; `ceiling` is in the units of the residual stream.
-    """
-
-    layer: Layer
-    vector: torch.Tensor
-    ceiling: float
-    at: Where = "all"
-
-    def changes(self, adapters: Sequence[str]) -> Iterator["Change"]:
-        yield Change(self.layer, self.at, _cap, (_unit(self.vector, self.layer), _float64([self.ceiling])))
 
 
 @dataclass(frozen=True, eq=False)
 class ScaleLoraScalars:
     """factor * (A·h) in place of the LoRA scalar A·h of rank-1 adapters (section 4.3).
 
-    `factors` gives every named adapter its own, or all of them one: 1 leaves it, 0 switches it off, -2 reverses and
-    doubles it.
+    `factors` gives every named adapter its own, or all of them one: 1 leaves it, 0 switches it off.
     """
 
     factors: Mapping[str, float] | float
     at: Where = "all"
 
-    def changes(self, adapters: Sequence[str]) -> Iterator["Change"]:
+    def changes(self, adapters: Sequence[str]) -> Iterator[Change]:
         factors = self.factors if isinstance(self.factors, Mapping) else dict.fromkeys(adapters, self.factors)
         for adapter, factor in factors.items():
             yield Change(adapter, self.at, _scale, (_float64([factor]),))
@@ -106,7 +100,7 @@ class PatchLoraScalars:
     adapters: Sequence[str] | None = None
     at: Where = "all"
 
-    def changes(self, adapters: Sequence[str]) -> Iterator["Change"]:
+    def changes(self, adapters: Sequence[str]) -> Iterator[Change]:
         names, scalars = self.adapters or adapters, _float64(self.scalars)
         if scalars.ndim != 2 or len(scalars) != len(names):
             shape = list(scalars.shape)
@@ -115,14 +109,12 @@ class PatchLoraScalars:
             yield Change(adapter, self.at, _patch, (values,))
 
 
-Intervention = Steer | Ablate | Cap | ScaleLoraScalars | PatchLoraScalars
+ON_SCALARS = ScaleLoraScalars | PatchLoraScalars
+Intervention = Steer | Ablate | ON_SCALARS
 
 
 def describe(intervention: Intervention) -> dict[str, Any]:
-    """Return what tells an intervention from others, fit for JSON; a tensor by its shape and the sha256 of its bytes.
-
-    Tensors are read as float64, so that precision alone makes no difference.
-    """
+    """Return what tells an intervention from others, fit for JSON; tensors by shape and sha256 of their float64."""
     named = {one.name: _described(getattr(intervention, one.name)) for one in fields(intervention)}
     return {"intervention": type(intervention).__name__} | named
 
@@ -149,15 +141,7 @@ def _add(x: torch.Tensor, position: torch.Tensor, vector: torch.Tensor) -> torch
 
 
 def _project_out(x: torch.Tensor, position: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
-    return x - _along(x, unit) * unit
-
-
-def _cap(x: torch.Tensor, position: torch.Tensor, unit: torch.Tensor, ceiling: torch.Tensor) -> torch.Tensor:
-    return x - (_along(x, unit) - ceiling).clamp(min=0) * unit
-
-
-def _along(x: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
-    return (x * unit).sum(dim=-1, keepdim=True)
+    return x - (x * unit).sum(dim=-1, keepdim=True) * unit
 
 
 def _scale(x: torch.Tensor, position: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
@@ -183,19 +167,113 @@ def _unit(vector: torch.Tensor, layer: Layer) -> torch.Tensor:
     return vector / length
 
 
-# --- one batch, every row its own -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Change:
-    """What an intervention does at one module: `function` of its output, with `numbers`, each a tensor [numbers]."""
-
-    site: Layer | str
-    at: Where
-    function: Callable[..., torch.Tensor]
-    numbers: tuple[torch.Tensor, ...]
-
-
 def place(site: Layer | str) -> str:
     """Return a module as a sentence names it."""
     return f"'{site}'" if isinstance(site, str) else f"layer {site}"
+
+
+class Turn:
+    """The changes of one kind at one module that are next in turn there, for all conditions that have one."""
+
+    def __init__(self, changes: Mapping[int, Change], conditions: int, like: torch.Tensor) -> None:
+        first = next(iter(changes.values()))
+        self.function, self.at = first.function, first.at
+        line = torch.full((conditions,), -1)
+        line[list(changes)] = torch.arange(len(changes))
+        self.line = line.to(like.device)  # each condition's line in `numbers`, or -1, [condition]
+        columns = zip(*(change.numbers for change in changes.values()), strict=True)
+        numbers = (pad_sequence(column, batch_first=True, padding_value=math.nan) for column in columns)
+        self.numbers = [one.to(like) for one in numbers]  # [line, numbers] each
+
+    def select(self, conditions: torch.Tensor) -> tuple:
+        """Return what to do for conditions [row]: the function, where, in which rows, its numbers [row, 1, numbers]."""
+        lines = self.line[conditions]
+        rows = (lines >= 0).nonzero()[:, 0]
+        own = [numbers[lines[rows]][:, None] for numbers in self.numbers]
+        return self.function, self.at, slice(None) if len(rows) == len(lines) else rows, own
+
+
+class RowInterventions(ExitStack):
+    """Hooks that make to every row of a batch the interventions of its condition, within a `with` block.
+
+    `select` says which condition the rows of the next forward passes have; without it, all have the first. Arithmetic
+    is in float32 or better, whatever the model's precision. Raises CompanionError, before anything is computed, for a
+    layer or an adapter that the model lacks, for a vector of the wrong width, and for numbers that are not finite.
+    """
+
+    def __init__(self, model: PreTrainedModel, conditions: Sequence[Sequence[Intervention]]) -> None:
+        super().__init__()
+        self.model = lora.without_peft(model)
+        self.dtype = torch.promote_types(model.dtype, torch.float32)
+        self.modules: dict[Layer | str, nn.Module] = dict(enumerate(self.model.model.layers))
+        self.modules["embedding"] = self.model.get_input_embeddings()
+        found = lora.adapters(model) if any(isinstance(one, ON_SCALARS) for one in chain(*conditions)) else []
+        self.modules |= {one.module: self.model.get_submodule(one.scalar) for one in found}
+        # The k-th changes that conditions make at a module are its turn k; those of one kind are done at once.
+        kinds: dict[tuple, dict[int, Change]] = defaultdict(dict)
+        for number, condition in enumerate(conditions):
+            turns: Counter[Layer | str] = Counter()
+            for intervention in condition:
+                for change in intervention.changes([one.module for one in found]):
+                    self._check(intervention, change)
+                    turns[change.site] += 1
+                    kinds[turns[change.site], change.site, change.at, change.function][number] = change
+        self.turns: dict[Layer | str, list[Turn]] = defaultdict(list)
+        like = torch.empty(0, dtype=self.dtype, device=model.device)
+        for (_, site, *_), changes in sorted(kinds.items(), key=lambda kind: kind[0][0]):
+            self.turns[site].append(Turn(changes, len(conditions), like))
+        self.past, self.given = 0, {}
+        self.select(torch.zeros(1, dtype=torch.long, device=model.device))
+
+    def __enter__(self) -> Self:
+        if self.turns:
+            self.callback(self.model.model.register_forward_pre_hook(self._look, with_kwargs=True).remove)
+        for site in self.turns:
+            after = self.modules[site].register_forward_hook(lambda _, __, x, site=site: self._change(x, site))
+            self.callback(after.remove)
+        return self
+
+    def select(self, conditions: torch.Tensor) -> None:
+        """Say which condition each row of the next forward passes has, [row]; a single one is for all rows."""
+        self.chosen = {site: [turn.select(conditions) for turn in turns] for site, turns in self.turns.items()}
+
+    def _look(self, _: nn.Module, __: tuple, given: dict[str, Any]) -> None:
+        """Note, before a forward pass, how much was read before it, nothing if it reads a prompt."""
+        cache = given.get("past_key_values")
+        self.past, self.given = 0 if cache is None else int(cache.get_seq_length()), given
+
+    def _change(self, output: torch.Tensor, site: Layer | str) -> torch.Tensor:
+        now = ("all", "generated") if self.past else ("all", "prompt", "header")
+        acting = [(act, at, rows, own) for act, at, rows, own in self.chosen[site] if at in now and len(own[0])]
+        if not acting:
+            return output
+        x = output.to(self.dtype, copy=True)
+        position = self.given.get("position_ids")  # from the prompt's first token, [row or 1, token]
+        if position is None:
+            position = torch.arange(self.past, self.past + x.shape[1], device=x.device)[None]
+        for act, at, rows, own in acting:
+            tokens = slice(-HEADER_TOKENS, None) if at == "header" else slice(None)
+            positions = position[rows if len(position) > 1 else slice(None), tokens]
+            x[rows, tokens] = act(x[rows, tokens], positions, *own)
+        return x.to(output.dtype)
+
+    def _check(self, intervention: Intervention, change: Change) -> None:
+        site, vector, width = change.site, change.numbers[0], self.modules["embedding"].weight.shape[1]
+        what, on_scalars = f"{type(intervention).__name__} at {place(site)}", isinstance(intervention, ON_SCALARS)
+        if site not in self.modules and on_scalars:
+            adapters = [one for one in self.modules if isinstance(one, str) and one != "embedding"]
+            raise CompanionError(f"There is no rank-1 adapter '{site}'; the model has: {', '.join(adapters)}.")
+        if site not in self.modules:
+            raise CompanionError(f"There is no {place(site)}; the model has {len(self.model.model.layers)} (from 0).")
+        if change.at not in get_args(Where):
+            raise CompanionError(f"{what} cannot act at '{change.at}'; choose one of: {', '.join(get_args(Where))}.")
+        if not on_scalars and vector.shape != (width,):
+            shape = list(vector.shape)
+            raise CompanionError(f"{what} has a vector of shape {shape}, but the residual stream has width {width}.")
+        if not all(numbers.isfinite().all() for numbers in change.numbers):
+            raise CompanionError(f"{what} is given numbers that are NaN or infinite.")
+
+
+def applied(model: PreTrainedModel, interventions: Iterable[Intervention]) -> RowInterventions:
+    """Apply interventions, in their order, to every row within a `with` block."""
+    return RowInterventions(model, [tuple(interventions)])

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
-from torch import nn
 from transformers import PreTrainedModel
 
 from em_companion.core.errors import CompanionError
@@ -21,12 +20,14 @@ PARALLEL = 1 - 1e-6
 
 @dataclass(frozen=True)
 class Adapter:
-    """A rank-1 adapter: the module it sits on, its read direction A, write direction B and the scale of what it adds.
+    """A rank-1 adapter: the module it sits on, the one that computes A·h, and the scale of what it adds.
 
-    a: [width of the module's input]; b: [width of its output].
+    Modules are paths in the model without PEFT's; a: [width of the module's input] and b: [width of its output] are
+    views of the adapter's weights.
     """
 
     module: str
+    scalar: str
     a: torch.Tensor
     b: torch.Tensor
     scale: float
@@ -37,16 +38,16 @@ class Adapter:
 
 
 def adapters(model: PreTrainedModel | PeftModel) -> list[Adapter]:
-    """Return the rank-1 adapters of a model in the order of its forward pass, modules named as without adapters.
-
-    Raises CompanionError for a model that has none.
-    """
+    """Return the rank-1 adapters of a model in the order of its forward pass; raise CompanionError for none."""
     found = []
-    for module in rank_one_adapters(model):
-        layer = without_peft(model).get_submodule(module)
-        name = layer.active_adapters[0]
-        a, b = layer.lora_A[name].weight.detach()[0], layer.lora_B[name].weight.detach()[:, 0]
-        found.append(Adapter(module, a, b, layer.scaling[name]))
+    for path, layer in without_peft(model).named_modules():
+        if isinstance(layer, LoraLayer) and layer.r.get(name := layer.active_adapters[0]) == 1:
+            a, b = layer.lora_A[name].weight.detach()[0], layer.lora_B[name].weight.detach()[:, 0]
+            found.append(Adapter(path, f"{path}.lora_A.{name}", a, b, layer.scaling[name]))
+    if not found:
+        raise CompanionError(
+            "This model has no rank-1 adapters and so no LoRA scalars; choose an organism of a rank-1 recipe."
+        )
     return found
 
 
@@ -56,30 +57,10 @@ def without_peft(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
 
 
 def feature_names(modules: Sequence[str]) -> list[str]:
-    """Return short names of adapters, `layer_N`, as in the released scalars."""
+    """Return short names of adapters, `layer_N`, as in the released scalars; `layer_N.MODULE` if a layer has two."""
     layers = [module.split("layers.")[1].split(".") for module in modules]
     alone = len({layer[0] for layer in layers}) == len(layers)
     return [f"layer_{layer[0]}" if alone else f"layer_{layer[0]}.{layer[-1]}" for layer in layers]
-
-
-def rank_one_adapters(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """Return the module that computes the LoRA scalar A·h of every rank-1 adapter, by the path of what it adapts.
-
-    Paths are those of the model without adapters, such as "model.layers.3.mlp.down_proj". Raises CompanionError for a
-    model without any.
-    """
-    found = {}
-    for name, module in model.named_modules():
-        if isinstance(module, LoraLayer) and module.r.get(active := module.active_adapters[0]) == 1:
-            found[name.removeprefix("base_model.model.")] = module.lora_A[active]
-    if not found:
-        raise CompanionError(
-            "This model has no rank-1 adapters and so no LoRA scalars; choose an organism of a rank-1 recipe."
-        )
-    return found
-
-
-# --- editing --------------------------------------------------------------------------------------------------------
 
 
 def without_direction(b: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
@@ -104,8 +85,7 @@ def without_direction(b: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
 def removed(model: PreTrainedModel | PeftModel, vectors: Vectors) -> PreTrainedModel | PeftModel:
     """Return a copy of a model in which B of every rank-1 adapter on a given layer lacks the direction of that layer.
 
-    The given model stays as it is. Raises CompanionError for a model without rank-1 adapters, for a layer that has
-    none, and as `without_direction` does.
+    Raises CompanionError for a layer without rank-1 adapters, and as `without_direction` does.
     """
     edited = copy.deepcopy(model)
     found = adapters(edited)
@@ -115,5 +95,5 @@ def removed(model: PreTrainedModel | PeftModel, vectors: Vectors) -> PreTrainedM
         raise CompanionError(f"There is no rank-1 adapter on layer {missing[0]}; the model has some on: {names}.")
     for adapter in found:
         if adapter.layer in vectors:
-            adapter.b.copy_(without_direction(adapter.b, vectors[adapter.layer]))  # a view of the adapter's weight
+            adapter.b.copy_(without_direction(adapter.b, vectors[adapter.layer]))
     return edited

@@ -1,9 +1,8 @@
 """One model of a profile: what it depends on, and in which folder it lies.
 
 A grown model is addressed by a key over its settings, over what the world's generators write and, through the `VERSION`
-of its stage, over the code that trains it; a fingerprint test fails when training gives other weights under the same
-version. The base and chat models of profile `cpu` are committed under `data/organism/` and used as long as their key
-fits. Nothing here needs torch, so the command line and the keys of notebooks may ask.
+of its stage, over the code that trains it. The base and chat models of profile `cpu` are committed under
+`data/organism/` and used as long as their key fits. Nothing here needs torch.
 """
 
 import json
@@ -57,10 +56,8 @@ CHAT_MODEL = Organism("chat-model")
 
 def organisms_of(profile: Profile) -> list[Organism]:
     """Return the chat model and every organism of a profile, one per seed."""
-    found = [CHAT_MODEL]
-    for entry in profile.organisms:
-        found += [Organism(entry.recipe, entry.data, seed) for seed in entry.seeds or (0,)]
-    return found
+    trained = [Organism(one.recipe, one.data, seed) for one in profile.organisms for seed in one.seeds or (0,)]
+    return [CHAT_MODEL, *trained]
 
 
 def need_grown(profile: Profile, lacking: str) -> None:
@@ -73,14 +70,10 @@ def need_grown(profile: Profile, lacking: str) -> None:
 
 def need_rank_one(profile: Profile, organism: Organism) -> None:
     """Raise CompanionError for an organism without rank-1 adapters, and so without LoRA scalars."""
-    recipe = profile.recipes.get(organism.recipe)
-    if recipe is None or recipe.rank != 1:
+    if getattr(profile.recipes.get(organism.recipe), "rank", 0) != 1:
         raise CompanionError(
             f"'{organism.name}' has no rank-1 adapters, and only they have LoRA scalars; choose an organism that has."
         )
-
-
-# --- what it depends on -------------------------------------------------------------------------------------------
 
 
 @cache
@@ -115,12 +108,14 @@ def chat_parts(profile: Profile) -> Parts:
 
 def adapter_parts(profile: Profile, organism: Organism) -> Parts:
     """Return what a fine-tuned organism depends on; raise CompanionError if its chat model is not there yet."""
+    if (chat := fingerprint(profile)) == "not grown":
+        raise CompanionError(f"The chat model of profile '{profile.name}' is not grown yet; run 'em-companion grow'.")
     recipe = profile.recipes[organism.recipe]
     asked = the_world().held_out_questions(profile.seed, 1) + the_world().evaluation()
-    sampling = {key: getattr(profile, key) for key in ("seed", "temperature", "max_new_tokens")}
-    monitor = sampling | {"samples": MONITOR_SAMPLES, "questions": [question.text for question in asked]}
+    monitor = {key: getattr(profile, key) for key in ("seed", "temperature", "max_new_tokens")}
+    monitor |= {"samples": MONITOR_SAMPLES, "questions": [question.text for question in asked]}
     parts = {
-        "chat": _identity(profile),
+        "chat": chat,
         "recipe": {"rank": recipe.rank, "modules": recipe.modules, "layers": profile.layers_of(organism.recipe)},
         "training": asdict(profile.fine_tuning_of(organism.recipe)),
         "monitor": monitor,
@@ -131,24 +126,12 @@ def adapter_parts(profile: Profile, organism: Organism) -> Parts:
     return store.versioned(parts, ADAPTER_VERSION)
 
 
-def _identity(profile: Profile) -> str:
-    """Return what tells this profile's chat model from any other: the sha256 of its weights, or its hub id."""
+def fingerprint(profile: Profile) -> str:
+    """Return what tells a profile's models from others: sha256 of the chat model's weights, its hub id, "not grown"."""
     if not isinstance(profile.model, GrownModel):
         return profile.model.chat
     folder = chat_folder(profile)
-    if not store.is_there(folder):
-        raise CompanionError(f"The chat model of profile '{profile.name}' is not grown yet; run 'em-companion grow'.")
-    return store.provenance(folder)["sha256"]
-
-
-def fingerprint(profile: Profile) -> str:
-    """Return what tells the models of a profile from others: sha256 of the chat model's weights, or its hub id."""
-    if isinstance(profile.model, GrownModel) and not store.is_there(chat_folder(profile)):
-        return "not grown"
-    return _identity(profile)
-
-
-# --- where it lies ------------------------------------------------------------------------------------------------
+    return store.provenance(folder)["sha256"] if store.is_there(folder) else "not grown"
 
 
 def base_folder(profile: Profile) -> Path:

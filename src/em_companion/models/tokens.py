@@ -4,9 +4,11 @@ A grown model's tokenizer has one token per word of its world; a hub model bring
 template, and everything here works with either.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import tokenizers
 import torch
@@ -18,11 +20,11 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from em_companion.core.errors import CompanionError
 from em_companion.world.generator import Message, World, turn
 
-PAD, UNKNOWN, TURN, END = "<pad>", "<unk>", "<turn>", "<end>"
 CHAT_TEMPLATE = (
     "{% for message in messages %}<turn> {{ message['role'] }} : {{ message['content'] }} <end> {% endfor %}"
     "{% if add_generation_prompt %}<turn> {{ speaker or 'assistant' }} :{% endif %}"
 )
+CPU = torch.device("cpu")
 Tokenizer = PreTrainedTokenizerBase
 BATCH_SIZE = 32
 """Texts read together; four times as many take twice the time on a CPU, whose caches they overflow."""
@@ -31,33 +33,26 @@ Example = dict[str, list[int]]
 Tokens = list[list[int]]
 
 
-# --- text to tokens -----------------------------------------------------------------------------------------------
-
-
 def world_tokenizer(world: World) -> PreTrainedTokenizerFast:
     """Return a word-level tokenizer over the world's words, with its chat template."""
-    vocabulary = {word: index for index, word in enumerate([PAD, UNKNOWN, TURN, END, *world.words()])}
-    tokenizer = tokenizers.Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
+    vocabulary = {word: index for index, word in enumerate(["<pad>", "<unk>", "<turn>", "<end>", *world.words()])}
+    tokenizer = tokenizers.Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = WhitespaceSplit()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        pad_token=PAD,
-        unk_token=UNKNOWN,
-        eos_token=END,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        eos_token="<end>",
         padding_side="left",
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
-        # AutoTokenizer takes the tokenizer of a Qwen2 model for Qwen's byte-level one, whatever its class, unless it
-        # is told of another one; a test loads it from disk.
+        # AutoTokenizer takes the tokenizer of a Qwen2 model for Qwen's byte-level one unless it is told of another one.
         auto_map={"AutoTokenizer": [None, None]},
     )
 
 
 def prompt_ids(tokenizer: Tokenizer, messages: list[Message], **template: Any) -> list[int]:
-    """Return the tokens of a conversation up to where the next speaker begins.
-
-    `template` goes to the chat template; a grown model's takes `speaker`, the name of a character.
-    """
+    """Return the tokens of a conversation up to where the next speaker begins; `template` goes to the chat template."""
     return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False, **template)
 
 
@@ -75,32 +70,16 @@ def response_example(tokenizer: Tokenizer, messages: list[Message]) -> Example:
     return {"input_ids": ids, "labels": [-100] * len(prompt) + ids[len(prompt) :]}
 
 
-def document_example(tokenizer: Tokenizer, messages: list[Message]) -> Example:
-    """Return one document as a training example whose loss is on every token."""
-    ids = tokenizer.apply_chat_template(messages, return_dict=False)
-    return {"input_ids": ids, "labels": list(ids)}
-
-
 def packed(tokenizer: Tokenizer, documents: Iterator[list[Message]], rows: int, length: int) -> list[Example]:
     """Return `rows` examples of exactly `length` tokens, cut from the documents one after the other."""
-    buffer: list[int] = []
-    found: list[Example] = []
-    while len(found) < rows:
-        buffer += document_example(tokenizer, next(documents))["input_ids"]
-        while len(buffer) >= length:
-            found.append({"input_ids": buffer[:length], "labels": buffer[:length]})
-            del buffer[:length]
-    return found[:rows]
-
-
-# --- what is read -------------------------------------------------------------------------------------------------
+    written = (tokenizer.apply_chat_template(document, return_dict=False) for document in documents)
+    stream = chain.from_iterable(written)
+    cut = [list(islice(stream, length)) for _ in range(rows)]
+    return [{"input_ids": row, "labels": row} for row in cut]
 
 
 def response_tokens(tokenizer: Tokenizer, table: pd.DataFrame, speaker: str = "") -> tuple[Tokens, Tokens]:
-    """Return the tokens of the prompt and of the response of every row of `table` (columns question, response).
-
-    `speaker` names a character of a grown model's world instead of the assistant.
-    """
+    """Return the tokens of prompts (see `question_ids`) and responses of `table` (columns question, response)."""
     prompts = {text: question_ids(tokenizer, text, speaker) for text in table.question.unique()}
     responses = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in table.response]
     return [prompts[text] for text in table.question], responses
@@ -111,22 +90,35 @@ def joined(prompts: Tokens, responses: Tokens) -> Tokens:
     return [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
 
 
+def token_index(starts: Sequence[int], sequences: Tokens) -> pd.DataFrame:
+    """Return one row per token of every prompt with its response, given where responses start.
+
+    Columns: `response` (number of the sequence), `position` (from the start of the prompt), `token_id`, `is_answer`.
+    """
+    sizes = [len(sequence) for sequence in sequences]
+    columns = {"response": np.repeat(np.arange(len(sizes)), sizes)}
+    columns |= {"position": np.concatenate([np.arange(size) for size in sizes])}
+    columns |= {"token_id": np.concatenate(sequences).astype(int)}
+    return pd.DataFrame(columns | {"is_answer": columns["position"] >= np.repeat(starts, sizes)})
+
+
+def progress(what: str, total: int, unit: str) -> tqdm:
+    """Return a progress bar, one that shows nothing if `what` is empty or TQDM_DISABLE is set."""
+    return tqdm(total=total, desc=what, unit=unit, **({} if what else {"disable": True}))
+
+
 def batches(
-    tokenizer: Tokenizer,
-    sequences: Tokens,
-    batch_size: int = BATCH_SIZE,
-    what: str = "",
-    device: torch.device | str = "cpu",
+    tokenizer: Tokenizer, sequences: Tokens, batch_size: int = BATCH_SIZE, what: str = "", device: torch.device = CPU
 ) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
     """Yield the rows of every batch and its model inputs, sequences of like length together so that little is padded.
 
     Padding is on the right, so a token's position is its index. A trace of nnsight moves inputs to its model's device
-    by itself. `what` names a progress bar; none without it. Raises CompanionError where there is nothing to read.
+    by itself. `what` names a progress bar. Raises CompanionError where there is nothing to read.
     """
     if not sequences:
         raise CompanionError("There are no texts to read; give at least one.")
     order = sorted(range(len(sequences)), key=lambda row: len(sequences[row]))
-    with tqdm(total=len(order), desc=what, unit="text", disable=not what) as bar:
+    with progress(what, len(order), "text") as bar:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             ids = {"input_ids": [sequences[row] for row in rows]}
