@@ -37,7 +37,6 @@ def test_record_is_complete_and_the_same_each_time(tmp_path):
     [
         ({"alt": " "}, "no alt text"),
         ({"caption": ""}, "no caption"),
-        ({"evidence": "guessed"}, "unknown evidence"),
         ({"data": pd.DataFrame()}, "plotted numbers"),
         ({"data": pd.DataFrame({"label": ["word " * 30]})}, "without response texts"),
     ],

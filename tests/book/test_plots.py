@@ -25,7 +25,7 @@ RATES = pd.DataFrame(
 SHAPES = {
     "dots": lambda table: plots.dots(table, "organism", "em", hue="data"),
     "bars": lambda table: plots.bars(table, "organism", "em", hue="data"),
-    "paired": lambda table: plots.paired(table, "organism", "em", "coherent", hue="data"),
+    "paired": lambda table: plots.paired(table, "organism", "em", "coherent", names=("one", "two"), hue="data"),
     "lines": lambda table: plots.lines(table, "step", "em", hue="data"),
     "heat map": lambda table: plots.heat_map(table, "organism", "data", "em"),
     "facets": lambda table: plots.facets(plots.dots, table, "data", "organism", "em"),
