@@ -17,18 +17,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from em_companion.book.drawing import (
-    Drawn,
-    Labels,
-    Shape,
-    bounds_of,
-    checked,
-    finish,
-    labels_of,
-    legend,
-    name_ticks,
-    tables_of,
-)
+from em_companion.book import drawing
+from em_companion.book.drawing import Drawn, Labels, Shape, bounds_of, checked, labels_of, legend, name_ticks
 from em_companion.book.theme import PALETTE
 from em_companion.core.errors import CompanionError
 
@@ -118,9 +108,7 @@ def lines(
         style |= {"marker": marker if markers or interval == "bars" or not dashes else ""}
         style |= {"linewidth": 1.2 if unit else 1.8, "alpha": 0.7 if unit else None, "markersize": 5}
         style |= {"drawstyle": "steps-post"} if dashes == "steps" else {"linestyle": dashes}
-        rows = rows.sort_values(x).assign(
-            **{x: lambda rows, at=index: rows[x] + dodge * (at - len(shape.groups) / 2 + 0.5)}
-        )
+        rows = rows.sort_values(x).assign(**{x: rows[x] + dodge * (index - (len(shape.groups) - 1) / 2)})
         for _, run in rows.groupby(unit) if unit else [(None, rows)]:
             axes.plot(run[x], run[value], **style)
             ends = run[shape.bounds].astype(float).where(run[value].notna())
@@ -203,9 +191,7 @@ def measures(shape: Callable, data: pd.DataFrame, x: str, values: Mapping[str, s
     return _multiples(shape, jobs, "measure", data, {"share": (not across, across)} | options)
 
 
-def _multiples(
-    shape: Callable, jobs: Mapping[Any, tuple], by: str, data: pd.DataFrame, options: dict[str, Any]
-) -> Drawn:
+def _multiples(shape: Callable, jobs: Mapping[Any, tuple], by: str, data: pd.DataFrame, options: dict) -> Drawn:
     """Draw the shape in a panel of its own for each job: its own settings, rows and columns."""
     (_, _, columns), hue, label = next(iter(jobs.values())), options.get("hue"), options.pop("colour_bar", None)
     if hue:
@@ -221,11 +207,11 @@ def _multiples(
     above = -(-len(jobs) // wrap)
     figure, grid = plt.subplots(above, wrap, figsize=options.pop("size", None) or (7.2, height * above + 0.9), **look)
     last = {name: options.pop(name) for name in ("x_limits", "y_limits") if name in options}
-    names, drawn = {name: options.pop(name, None) for name in ("x_label", "y_label")}, tables_of(figure)
+    names, drawn = {name: options.pop(name, None) for name in ("x_label", "y_label")}, drawing.tables_of(figure)
     for axes, (key, (settings, rows, columns)) in zip(grid.flat, jobs.items(), strict=False):
         own, before = options | settings | each.get(key, {}), len(drawn)
         if rows.empty:
-            finish(axes, [], own.get("note", ""), own.get("title"))
+            drawing.finish(axes, [], own.get("note", ""), own.get("title"))
         else:
             shape(rows, *columns, axes=axes, **own)
         drawn[before:] = [_keyed(one, by, key) for one in drawn[before:]]

@@ -26,11 +26,10 @@ RESPONSES = "responses.parquet"
 LOSSES = "losses.parquet"
 READINGS = "readings.safetensors"
 DIRECTIONS = "directions.safetensors"
+# What a sealed folder is about, one of these files; `sha256` in its provenance is of that one.
 PAYLOADS = ("model.safetensors", "adapter_model.safetensors", RESPONSES, DIRECTIONS)
-"""What a sealed folder is about, one of these files; `sha256` in its provenance is of that one."""
-
+# How the libraries that write a model word it that they could not; torch names its source file.
 DISK_TROUBLE = ("No space left", "File too large", "Disk quota exceeded", "inline_container")
-"""How the libraries that write a model word it that they could not; torch names its source file."""
 
 Parts = dict[str, Any]
 
@@ -74,17 +73,13 @@ def keep_in(folder: Path, parts: Parts, make: Callable[[], Content]) -> dict[str
             content = make()
             with new_folder(folder) as new:
                 for name, one in content.items():
-                    _write(new / name, one)
+                    if isinstance(one, Arrays):
+                        save_file(dict(one.arrays), new / name, {"names": json.dumps(one.names)})
+                    else:
+                        one.to_parquet(new / name, index=False)
                 seal(new, parts)
     note_input(relative(folder), check(folder)["sha256"])
     return {path.name: _read(path) for path in sorted(folder.iterdir()) if path.suffix in (".parquet", ".safetensors")}
-
-
-def _write(path: Path, content: pd.DataFrame | Arrays) -> None:
-    if isinstance(content, Arrays):
-        save_file(dict(content.arrays), path, {"names": json.dumps(content.names)})
-    else:
-        content.to_parquet(path, index=False)
 
 
 def _read(path: Path) -> pd.DataFrame | Arrays:
