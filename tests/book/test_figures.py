@@ -9,7 +9,7 @@ from em_companion.book.records import FigureRecord
 from em_companion.core.errors import CompanionError
 
 ENTRY = registry.FigureEntry("fig-7", "A & B", "s4-3-steering-lora-adapters", "Figure 7")
-DATA = pd.DataFrame({"x": [0, 1], "y": [1, 2]})
+DATA = pd.DataFrame({"x": [0, 1], "y": [1, 2], "name": ["one", None]})
 
 
 def save(folder, data=DATA, evidence="released", caption="c", alt="a"):

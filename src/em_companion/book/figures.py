@@ -45,8 +45,8 @@ def save_figure(
     for name, text in {"caption": record.caption, "alt text": record.alt}.items():
         if not text.strip():
             raise CompanionError(f"Figure '{record.id}' has no {name}.")
-    texts = data.select_dtypes(exclude="number").astype(str)
-    if data.empty or max((len(one) for one in texts.to_numpy().flat), default=0) > LONGEST_LABEL:
+    texts = data.select_dtypes(exclude="number").to_numpy()
+    if data.empty or any(len(str(one)) > LONGEST_LABEL for one in texts.flat):
         raise CompanionError(f"Figure '{entry.id}' needs plotted numbers, without response texts, as its data.")
     target = _save(folder, record, figure, entry.title, *IMAGE_METADATA)
     data.to_csv(target / "data.csv", index=False, lineterminator="\n")

@@ -38,9 +38,6 @@ class ReleasedDataBroken(CompanionError):
     """A released file is not what `data/sources.yml` says it is: stop."""
 
 
-# --- which there are ----------------------------------------------------------------------------------------------
-
-
 def _place(url: str) -> str:
     """Return where the file at `url` lies in a mirror; raise ValueError where it is no file of a repository."""
     _, owner, repository, _, path, *_ = [*unquote(urlsplit(url).path).split("/", 4), "", "", "", ""]
@@ -70,9 +67,6 @@ ENTRY = mapping(
 def sources() -> dict[str, dict[str, Any]]:
     """Return every entry of `data/sources.yml` by id, with `place` in a mirror and `checksum`; raise CompanionError."""
     return read_registry(SOURCES, "files", Annotated[ENTRY, AfterValidator(_checkable)])
-
-
-# --- where they are -----------------------------------------------------------------------------------------------
 
 
 def cache_folder() -> Path:
@@ -105,9 +99,6 @@ def availability(groups: Iterable[str] | None = None) -> str:
         if groups is None or entry["group"] in groups
     ]
     return sha256_of("\n".join(rows))
-
-
-# --- fetching -----------------------------------------------------------------------------------------------------
 
 
 def _download(url: str, output: str, registry: pooch.Pooch) -> None:
