@@ -183,9 +183,9 @@ def fetch(sources: tuple[str, ...], everything: bool, if_possible: bool) -> None
         raise click.UsageError("name some sources or give --all")
     if unknown := [source for source in sources if source not in files.sources()]:
         raise CompanionError(f"There is no source '{unknown[0]}' in data/sources.yml.")
-    outcome = files.fetch_all(sources or None)
-    missing = outcome["unavailable"]
-    click.echo(f"{len(outcome['fetched'])} files at hand and checked, {len(missing)} not available.")
+    chosen = sources or list(files.sources())
+    missing = files.fetch_all(chosen)
+    click.echo(f"{len(chosen) - len(missing)} files at hand and checked, {len(missing)} not available.")
     if missing and not if_possible:
         raise CompanionError(f"Not available: {', '.join(missing)}.")
 

@@ -9,7 +9,7 @@ from em_companion.book.records import FigureRecord
 from em_companion.core.errors import CompanionError
 
 ENTRY = registry.FigureEntry("fig-7", "A & B", "s4-3-steering-lora-adapters", "Figure 7")
-DATA = pd.DataFrame({"x": [0, 1], "y": [1, 2]})
+DATA = pd.DataFrame({"x": [0, 1], "y": [1, 2], "name": ["one", None]})
 
 
 def save(folder, data=DATA, evidence="released", caption="c", alt="a"):
@@ -37,7 +37,6 @@ def test_record_is_complete_and_the_same_each_time(tmp_path):
     [
         ({"alt": " "}, "no alt text"),
         ({"caption": ""}, "no caption"),
-        ({"evidence": "guessed"}, "unknown evidence"),
         ({"data": pd.DataFrame()}, "plotted numbers"),
         ({"data": pd.DataFrame({"label": ["word " * 30]})}, "without response texts"),
     ],

@@ -25,7 +25,7 @@ RATES = pd.DataFrame(
 SHAPES = {
     "dots": lambda table: plots.dots(table, "organism", "em", hue="data"),
     "bars": lambda table: plots.bars(table, "organism", "em", hue="data"),
-    "paired": lambda table: plots.paired(table, "organism", "em", "coherent", hue="data"),
+    "paired": lambda table: plots.paired(table, "organism", "em", "coherent", names=("one", "two"), hue="data"),
     "lines": lambda table: plots.lines(table, "step", "em", hue="data"),
     "heat map": lambda table: plots.heat_map(table, "organism", "data", "em"),
     "facets": lambda table: plots.facets(plots.dots, table, "data", "organism", "em"),
@@ -135,6 +135,23 @@ def test_lines_run_in_order_of_x_with_bands_or_bars():
     assert list(marks(figure.axes[0])["all"][:, 0]) == [0, 10, 20, 30]
     figure, _ = plots.lines(shuffled, "step", "em", interval="bars")
     assert len(segments(figure.axes[0])) == 3
+
+
+@pytest.mark.parametrize("interval", ["band", "bars"])
+def test_lines_have_no_interval_where_the_value_is_unknown(interval):
+    table = RATES.assign(em=[np.nan, 20, 30, 40])
+    figure, _ = plots.lines(table, "step", "em", interval=interval)
+    (drawn,) = figure.axes[0].collections
+    edges = np.concatenate(drawn.get_segments() if interval == "bars" else [one.vertices for one in drawn.get_paths()])
+    assert edges[:, 0].min() == 10
+
+
+@pytest.mark.parametrize("ticks", [[1, 10, 30], {1: "one", 10: "ten", 30: "thirty"}])
+def test_ticks_asked_for_stay_on_a_log_scale(ticks):
+    figure, _ = plots.lines(RATES.assign(step=[1, 2, 10, 30]), "step", "em", x_ticks=ticks, x_scale="log")
+    assert list(figure.axes[0].get_xticks()) == [1, 10, 30] and figure.axes[0].get_xscale() == "log"
+    figure, _ = plots.lines(RATES.assign(step=[1, 2, 10, 30]), "step", "em", x_scale="log")
+    assert set(figure.axes[0].get_xticks()) > {1, 10, 100}
 
 
 def test_units_and_runs_are_lines_of_their_own():

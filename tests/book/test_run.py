@@ -55,11 +55,10 @@ def test_all_kinds_are_shown_as_data_and_recorded(run, shown, tmp_path):
     run.own.table(lambda: pd.DataFrame({"n": [0.5]}), number="{:.2f}")
     run.released.measure(lambda: {CLAIM: (Estimate(10.0, 8.0, 12.0, 400), "how")})
     run.own.values(lambda: {"a.b": Estimate(1.0), "a.c": 2, "a.d": "text"})
-    run.own.show(lambda: "anything")
     run.finish()
     assert data(shown[0], "figure")["id"] == FIGURE and "image/png" in shown[0]
     assert data(shown[1], "table") == {"heads": ("n",), "numeric": (True,), "rows": (("0.50",),)}
-    assert data(shown[2], "measurements")[0]["value"] == 10.0 and shown[3] == "anything" and len(shown) == 4
+    assert data(shown[2], "measurements")[0]["value"] == 10.0 and len(shown) == 3
     record = RunRecord.read(tmp_path)
     assert record.finished and record.figures == [FigureRecord(FIGURE, "released", "made", "c", "a")]
     assert record.measurements == [Measurement(CLAIM, 10.0, "how", "released", [8.0, 12.0], 400)]
@@ -69,13 +68,13 @@ def test_all_kinds_are_shown_as_data_and_recorded(run, shown, tmp_path):
 
 
 def test_evidence_that_is_not_at_hand_gives_boxes_and_no_number(run, shown, tmp_path):
-    for show in (run.released.table, run.released.measure, run.released.values, run.released.show):
+    for show in (run.released.table, run.released.measure, run.released.values):
         show(gone)
-    assert [data(one, "box") for one in shown] == 4 * [{"title": "Released data not available", "text": "no network"}]
+    assert [data(one, "box") for one in shown] == 3 * [{"title": "Released data not available", "text": "no network"}]
     run.released.figure(FIGURE, gone, caption="c", alt="a")
-    assert data(shown[4], "figure")["status"] == "unavailable"
+    assert data(shown[3], "figure")["status"] == "unavailable"
     record = RunRecord.read(tmp_path)
-    assert not record.finished and record.unavailable == 5 * [Gap("released", "no network")]
+    assert not record.finished and record.unavailable == 4 * [Gap("released", "no network")]
     assert not record.measurements and not record.values and record.figures[0].caption.startswith("c ")
 
 

@@ -45,11 +45,11 @@ def world(tmp_path, monkeypatch):
         server.server_close()
 
     write(bytes=len(CSV), sha256=sha256_of(CSV))
-    files.session.cache_clear()
+    files.offline.clear()
     yield SimpleNamespace(root=tmp_path, served=served, write=write, stop=stop)
     stop()
     files.sources.cache_clear()
-    files.session.cache_clear()
+    files.offline.clear()
 
 
 def cached_files(root: Path) -> list[Path]:
@@ -87,14 +87,14 @@ def test_a_missing_server_is_said_once_and_remembered(world):
     world.stop()
     with pytest.raises(files.ReleasedDataUnavailable, match="fetch --all"):
         files.fetch("a/b")
-    assert files.session().network_refused and cached_files(world.root) == []
+    assert files.offline.is_set() and cached_files(world.root) == []
     assert not files.can_fetch("a/b")
 
 
 def test_a_file_the_server_does_not_have_leaves_the_network_trusted(world):
     world.served.unlink()
     assert not files.can_fetch("a/b")
-    assert not files.session().network_refused
+    assert not files.offline.is_set()
 
 
 @pytest.mark.parametrize("checksum", [{"sha256": sha256_of(CSV)}, {"git_blob": BLOB}])
@@ -121,7 +121,10 @@ def test_a_file_known_by_its_git_blob_only(world):
 
 
 def test_fetch_all_tells_what_is_missing(world, capsys):
-    assert files.fetch_all() == {"fetched": ["a/b"], "unavailable": []}
+    assert files.fetch_all(["a/b"]) == []
+    world.stop()
+    files.fetch("a/b").unlink()
+    assert files.fetch_all(["a/b"]) == ["a/b"]
     assert "released data" in capsys.readouterr().err
 
 

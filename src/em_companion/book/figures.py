@@ -1,5 +1,5 @@
 """The files of a figure, below `figures/<id>/<evidence>/`: svg, png, pdf, `data.csv` (what is plotted) and
-`provenance.json`. `data/figures.yml` registers every id; ids never change. Citations are written by `build`.
+`provenance.json`. Citations are written by `build`.
 """
 
 from collections.abc import Callable
@@ -8,15 +8,13 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.figure import Figure as MatplotlibFigure
+from matplotlib.figure import Figure
 
 from em_companion.book.records import FigureRecord
 from em_companion.book.registry import FigureEntry
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import sha256_of, write_json
-from em_companion.evidence import claims
 
-EVIDENCE = ("reported", *claims.EVIDENCE)
 IMAGE_METADATA = {
     "svg": {"Date": None},
     "png": {"Software": None},
@@ -28,18 +26,14 @@ MODELS = {
     "grown": "a small Qwen2-architecture model grown from scratch by this project, on a synthetic world",
     "hub": "published models from the model hub",
 }
-
-LONGEST_LABEL = 120
-"""Characters a label in plotted data may have; anything longer is a response text and must not be published."""
-
-Draw = Callable[[], tuple[MatplotlibFigure, pd.DataFrame]]
-"""Draws a figure; returns it with its plotted data."""
+LONGEST_LABEL = 120  # characters in plotted data; anything longer is a response text and must not be published
+Draw = Callable[[], tuple[Figure, pd.DataFrame]]
 
 
 def save_figure(
     folder: Path,
     entry: FigureEntry,
-    figure: MatplotlibFigure,
+    figure: Figure,
     data: pd.DataFrame,
     record: FigureRecord,
     provenance: dict[str, Any],
@@ -48,14 +42,13 @@ def save_figure(
 
     Raises CompanionError without caption or alt text, for empty data and for response texts in it.
     """
-    _require(record)
-    if data.empty or _longest_text(data) > LONGEST_LABEL:
+    for name, text in {"caption": record.caption, "alt text": record.alt}.items():
+        if not text.strip():
+            raise CompanionError(f"Figure '{record.id}' has no {name}.")
+    texts = data.select_dtypes(exclude="number").to_numpy()
+    if data.empty or any(len(str(one)) > LONGEST_LABEL for one in texts.flat):
         raise CompanionError(f"Figure '{entry.id}' needs plotted numbers, without response texts, as its data.")
-    target = folder / "figures" / entry.id / record.evidence
-    target.mkdir(parents=True, exist_ok=True)
-    for kind, metadata in IMAGE_METADATA.items():
-        figure.savefig(target / f"figure.{kind}", metadata=metadata | {"Title": entry.title})
-    plt.close(figure)
+    target = _save(folder, record, figure, entry.title, *IMAGE_METADATA)
     data.to_csv(target / "data.csv", index=False, lineterminator="\n")
     files = {f"figure.{kind}": sha256_of((target / f"figure.{kind}").read_bytes()) for kind in IMAGE_METADATA}
     about = {"figure": entry.id, "title": entry.title, "paper": entry.paper, "evidence": record.evidence}
@@ -67,26 +60,21 @@ def placeholder(folder: Path, entry: FigureEntry, evidence: str, status: str, te
 
     status: "waiting" (for evidence that this build does not have) or "unavailable" (released data not at hand).
     """
-    target = folder / "figures" / entry.id / evidence
-    target.mkdir(parents=True, exist_ok=True)
     figure, axes = plt.subplots(figsize=(7.2, 1.7))
     axes.set_axis_off()
     box = {"boxstyle": "round,pad=1.2", "facecolor": "0.97", "edgecolor": "0.6", "linestyle": (0, (5, 4))}
     headline = {"waiting": f"Waiting for the {evidence} evidence", "unavailable": "Released data not available"}[status]
     axes.text(0.5, 0.5, f"{headline}\n{entry.title}", ha="center", va="center", color="0.25", bbox=box, wrap=True)
-    figure.savefig(target / "figure.svg", metadata={"Date": None, "Title": entry.title})
+    record = FigureRecord(entry.id, evidence, status, text, f"An empty box: {headline.lower()} for this figure.")
+    _save(folder, record, figure, entry.title, "svg")
+    return record
+
+
+def _save(folder: Path, record: FigureRecord, figure: Figure, title: str, *kinds: str) -> Path:
+    """Save the picture in some formats, the same bytes each time; return its folder."""
+    target = folder / "figures" / record.id / record.evidence
+    target.mkdir(parents=True, exist_ok=True)
+    for kind in kinds:
+        figure.savefig(target / f"figure.{kind}", metadata=IMAGE_METADATA[kind] | {"Title": title})
     plt.close(figure)
-    return FigureRecord(entry.id, evidence, status, text, f"An empty box: {headline.lower()} for this figure.")
-
-
-def _longest_text(data: pd.DataFrame) -> int:
-    texts = data.select_dtypes(exclude="number").astype(str)
-    return max((texts[column].str.len().max() for column in texts), default=0)
-
-
-def _require(record: FigureRecord) -> None:
-    if record.evidence not in EVIDENCE:
-        raise CompanionError(f"Figure '{record.id}' names unknown evidence '{record.evidence}'.")
-    for name, text in {"caption": record.caption, "alt text": record.alt}.items():
-        if not text.strip():
-            raise CompanionError(f"Figure '{record.id}' has no {name}.")
+    return target

@@ -1,34 +1,35 @@
 """Six shapes for every figure of the book: dots, lines, heat map, bars, paired change, and small multiples of them.
 
 A shape takes a tidy table and names of its columns and returns (figure, data): data holds all rows drawn on the figure.
-Intervals stand in `<value>_low` and `<value>_high`, or in the columns low= and high=; where NaN, no bar is drawn.
 Every shape takes the options of `drawing.Options`, and raises CompanionError for an empty table or an absent column.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from em_companion.book.cells import cell_ticks, cells_of, draw_contours, draw_frames, melted, write_numbers
-from em_companion.book.drawing import Shape, bounds_of, checked, labels_of, legend, panels
+from em_companion.book import drawing
+from em_companion.book.drawing import Drawn, Labels, Shape, bounds_of, checked, labels_of, legend, name_ticks
+from em_companion.book.theme import PALETTE
 from em_companion.core.errors import CompanionError
 
 __all__ = ["bars", "dots", "facets", "heat_map", "legend", "lines", "measures", "paired"]
-Drawn = tuple[Figure, pd.DataFrame]
-Labels = Sequence | Mapping | None
 
 
 def dots(data: pd.DataFrame, category: str, value: str, *, horizontal: bool = True, **options) -> Drawn:
     """Draw a dot with its interval per row.
 
     Columns: category, value (any unit; name it in the axis label), and as options hue, reported, notes. A cloud is
-    drawn as small dots with thin intervals, in its group's colour if it has the hue column. Raises CompanionError.
+    drawn as small dots with thin intervals, in its group's colour if it has the hue column.
     """
     shape = Shape(data, value, options, category=category, horizontal=horizontal)
     for rows, style, marker, _ in shape.series():
@@ -48,7 +49,7 @@ def bars(
     """Draw a bar per row: hue groups side by side with intervals, or stacked without.
 
     Columns: category, value (any unit), totals (texts beyond the stacks), and as options hue, reported, notes (texts
-    beyond the bars, or inside stacked ones that have room). A cloud is drawn in black. Raises CompanionError.
+    beyond the bars, or inside stacked ones that have room). A cloud is drawn in black.
     """
     shape = Shape(data, value, options, totals, category=category, horizontal=horizontal, step=0.8, stacked=stacked)
     ends = pd.Series(0.0, index=list(shape.names))
@@ -67,13 +68,11 @@ def bars(
     return shape.finish()
 
 
-def paired(
-    data: pd.DataFrame, category: str, before: str, after: str, *, names: Sequence[str] = ("before", "after"), **options
-) -> Drawn:
+def paired(data: pd.DataFrame, category: str, before: str, after: str, *, names: Sequence[str], **options) -> Drawn:
     """Draw the change per row from before (hollow) to after (filled).
 
     Columns: category, before and after (one unit, each with its own `_low` and `_high` or none), and as options hue.
-    names: legend labels of the two marks. Raises CompanionError.
+    names: legend labels of the two marks.
     """
     shape = Shape(data, after, options, before, *bounds_of(data, before), category=category, horizontal=True)
     for rows, style, marker, _ in shape.series():
@@ -95,24 +94,32 @@ def lines(
 ) -> Drawn:  # fmt: skip
     """Draw a value over a numeric x, one line per hue group, or one thin line per unit within it.
 
-    Columns: x, value (any unit), unit; hue as option. interval: "band", or "bars" with markers. dodge: distance of
-    groups in x. styles: "" for points alone, "steps" for a histogram. Cloud: grey lines, one per value of a column
-    "run" if it has one. Raises CompanionError.
+    Columns: x, value (any unit), unit; hue as option. interval: "band", or "bars" with markers, where the value is
+    known. dodge: distance of groups in x. styles: "" for points alone, "steps" for a histogram. Cloud: grey lines, one
+    per value of a column "run" if it has one.
     """
     shape = Shape(data, value, options, x, unit)
-    _number_axis(shape, x)
+    axes, numbers = shape.axes, shape.table[x]
+    if not pd.api.types.is_numeric_dtype(numbers):
+        raise CompanionError(f"A line needs numbers along x, and the column '{x}' holds other things.")
+    if pd.api.types.is_integer_dtype(numbers) and axes.get_xscale() == "linear":
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     for index, (rows, style, marker, dashes) in enumerate(shape.series()):
         style |= {"marker": marker if markers or interval == "bars" or not dashes else ""}
         style |= {"linewidth": 1.2 if unit else 1.8, "alpha": 0.7 if unit else None, "markersize": 5}
         style |= {"drawstyle": "steps-post"} if dashes == "steps" else {"linestyle": dashes}
-        shift = dodge * (index - (len(shape.groups) - 1) / 2)
-        for _, run in rows.sort_values(x).groupby(unit) if unit else [(None, rows.sort_values(x))]:
-            shape.axes.plot(run[x] + shift, run[value], **style)
-            _spread(shape, run[x] + shift, run, interval, style["color"])
+        rows = rows.sort_values(x).assign(**{x: rows[x] + dodge * (index - (len(shape.groups) - 1) / 2)})
+        for _, run in rows.groupby(unit) if unit else [(None, rows)]:
+            axes.plot(run[x], run[value], **style)
+            ends = run[shape.bounds].astype(float).where(run[value].notna())
+            if shape.bounds and interval == "band":
+                axes.fill_between(run[x], *ends.to_numpy().T, color=style["color"], alpha=0.18, linewidth=0)
+            else:
+                shape.interval(run[x], ends, shape.bounds, color=style["color"], linewidth=1.3)
     for name, runs in shape.options.cloud.items():
         checked(runs, [x, value])
         for _, run in runs.groupby("run") if "run" in runs else [(None, runs)]:
-            shape.axes.plot(run[x], run[value], color="0.78", linewidth=1.1, zorder=1, label=name)
+            axes.plot(run[x], run[value], color="0.78", linewidth=1.1, zorder=1, label=name)
     return shape.finish()
 
 
@@ -126,20 +133,32 @@ def heat_map(
 
     limits: values at the ends of the colours. numbers: format or None. frame: legend label to the (row, column) framed.
     contours: legend label to (column, level). upwards: first row lowest. colour_bar: label with unit. The first cell
-    spans 0 to 1. Raises CompanionError.
+    spans 0 to 1.
     """
     if not row:
-        data, row, column, value = melted(data)
+        row, column, value = "row", "column", "value"
+        data = data.rename_axis(index=row, columns=column).melt(ignore_index=False, value_name=value).reset_index()
     layers = [name for name, _ in (contours or {}).values()]
     shape = Shape(data, value, options, column, *layers, category=row, horizontal=True)
-    columns = labels_of(shape.table, column, column_order)
-    cells = cells_of(shape, column, value, columns)
+    if shape.table.duplicated([row, column]).any():
+        raise CompanionError(f"A heat map needs one row for each pair of '{row}' and '{column}'.")
+    axes, columns = shape.axes, labels_of(shape.table, column, column_order)
+    matrices = shape.table.pivot(index=row, columns=column).reindex(list(shape.names))
     look = {"cmap": colour_map, "cbar": bool(colour_bar), "cbar_kws": {"label": colour_bar, "pad": 0.02}}
-    sns.heatmap(cells, ax=shape.axes, vmin=limits[0], vmax=limits[1], **look)
-    write_numbers(shape, cells, numbers)
-    draw_contours(shape, column, columns, contours or {})
-    draw_frames(shape, columns, frame or {})
-    cell_ticks(shape, columns, upwards)
+    cells = matrices[value].reindex(columns=list(columns))
+    sns.heatmap(cells, ax=axes, vmin=limits[0], vmax=limits[1], **look)
+    if numbers:
+        _write_numbers(shape, cells, numbers)
+    for (label, (name, level)), dash in zip((contours or {}).items(), cycle(["-", "--", ":"]), strict=False):
+        _draw_contour(shape, matrices[name].reindex(columns=list(columns)), level, dash)
+        axes.plot([], [], color=PALETTE[0], linestyle=dash, label=label)
+    for label, (framed, beside) in (frame or {}).items():
+        corner = (list(columns).index(beside), list(shape.names).index(framed))
+        axes.add_patch(Rectangle(corner, 1, 1, label=label, fill=False, edgecolor="0.05", linewidth=2.4, zorder=4))
+    name_ticks(axes, *_ticks(columns))
+    axes.set_yticks(*_ticks(shape.names), rotation=0)
+    axes.tick_params(length=0)
+    axes.set(xlabel="", ylabel="", ylim=(0, len(cells)) if upwards else (len(cells), 0))
     return shape.finish()
 
 
@@ -147,42 +166,76 @@ def facets(shape: Callable, data: pd.DataFrame, by: str, *columns: str, titles: 
     """Draw a shape once per value of the column `by`, with shared axes; columns: those that the shape takes.
 
     titles: order of the panels, or dict to their titles; one without rows shows its note alone. Besides the options of
-    the shape: wrap (panels in a line), share (x, y), ratios, size, and each (options of a panel, by value of `by`).
-    Raises CompanionError.
+    the shape: wrap (panels in a line), share (x, y), ratios, size, and each (options of a panel, by value of `by`, such
+    as its note: a text at the bottom).
     """
     checked(data, [by, *columns, options.get("hue")])
-    found = labels_of(data, by, titles)
     if shape in (dots, bars, paired):
         options = {"order": labels_of(data, columns[0], None)} | options
-    jobs = [(key, {"title": title}, shape, data[data[by] == key], columns) for key, title in found.items()]
-    return _multiples(jobs, by, data, {"share": (True, True)} | options)
+    jobs = {
+        key: ({"title": title}, data[data[by] == key], columns) for key, title in labels_of(data, by, titles).items()
+    }
+    return _multiples(shape, jobs, by, data, {"share": (True, True)} | options)
 
 
 def measures(shape: Callable, data: pd.DataFrame, x: str, values: Mapping[str, str], **options) -> Drawn:
     """Draw a shape once per column of values, a dict to their labels with units; x: category or x column of the shape.
 
     Options as in `facets`; each is by column of values. The data returned is long, with the columns measure, value,
-    value_low and value_high. Raises CompanionError.
+    value_low and value_high.
     """
     checked(data, [x, *values, options.get("hue")])
     across = options.get("horizontal", shape in (dots, paired))
     place = "x_label" if across else "y_label" if options.get("wrap") == 1 else "title"
-    jobs = [(name, {place: label}, shape, data, (x, name)) for name, label in values.items()]
-    return _multiples(jobs, "measure", data, {"share": (not across, across)} | options)
+    jobs = {name: ({place: label}, data, (x, name)) for name, label in values.items()}
+    return _multiples(shape, jobs, "measure", data, {"share": (not across, across)} | options)
 
 
-def _multiples(jobs: list[tuple], by: str, data: pd.DataFrame, options: dict[str, Any]) -> Drawn:
-    shape, columns, hue, label = jobs[0][2], jobs[0][4], options.get("hue"), options.pop("colour_bar", None)
-    options = ({"hue_order": labels_of(data, hue, None)} if hue else {}) | options
+def _multiples(shape: Callable, jobs: Mapping[Any, tuple], by: str, data: pd.DataFrame, options: dict) -> Drawn:
+    """Draw the shape in a panel of its own for each job: its own settings, rows and columns."""
+    (_, _, columns), hue, label = next(iter(jobs.values())), options.get("hue"), options.pop("colour_bar", None)
+    if hue:
+        options = {"hue_order": labels_of(data, hue, None)} | options
     if shape is heat_map:
         options = {"limits": (data[columns[-1]].min(), data[columns[-1]].max())} | options
+    wrap, each, share = min(options.pop("wrap", 3), len(jobs)), options.pop("each", {}), options.pop("share")
     count = data[columns[0]].nunique() * (1 + 0.35 * (data[hue].nunique() - 1 if hue else 0))
     flat = options.get("horizontal", shape in (dots, paired)) or shape is heat_map
-    figure, drawn = panels(jobs, options, by, float(np.clip(0.9 + 0.3 * count, 1.8, 6.5)) if flat else 2.7)
+    height = np.clip(0.9 + 0.3 * count, 1.8, 6.5) if flat else 2.7
+    look = {"sharex": share[0], "sharey": share[1], "squeeze": False}
+    look |= {"height_ratios" if wrap == 1 else "width_ratios": options.pop("ratios", None)}
+    above = -(-len(jobs) // wrap)
+    figure, grid = plt.subplots(above, wrap, figsize=options.pop("size", None) or (7.2, height * above + 0.9), **look)
+    last = {name: options.pop(name) for name in ("x_limits", "y_limits") if name in options}
+    names, drawn = {name: options.pop(name, None) for name in ("x_label", "y_label")}, drawing.tables_of(figure)
+    for axes, (key, (settings, rows, columns)) in zip(grid.flat, jobs.items(), strict=False):
+        own, before = options | settings | each.get(key, {}), len(drawn)
+        if rows.empty:
+            drawing.finish(axes, [], own.get("note", ""), own.get("title"))
+        else:
+            shape(rows, *columns, axes=axes, **own)
+        drawn[before:] = [_keyed(one, by, key) for one in drawn[before:]]
+    for axes, key in zip(grid.flat, jobs, strict=False):  # common limits, once all that shares an axis is drawn
+        axes.set(**{name.replace("_limits", "lim"): each.get(key, {}).get(name, one) for name, one in last.items()})
+    size = plt.rcParams["axes.labelsize"]
+    if names["x_label"]:
+        (figure.supxlabel if wrap > 1 else grid[-1, 0].set_xlabel)(names["x_label"], fontsize=size)
+    if names["y_label"]:
+        (figure.supylabel if above > 1 else grid[0, 0].set_ylabel)(names["y_label"], fontsize=size)
+    for spare, over in zip(grid.flat[len(jobs) :], grid.flat[len(jobs) - wrap :], strict=False):
+        spare.set_axis_off()
+        over.tick_params(labelbottom=True)
     if label:
         image = next(axes.collections[0] for axes in figure.axes if axes.collections)
         figure.colorbar(image, ax=figure.axes, label=label)
-    return figure, drawn
+    return figure, pd.concat(drawn, ignore_index=True)
+
+
+def _keyed(drawn: pd.DataFrame, by: str, key) -> pd.DataFrame:
+    ends = {f"{key}{end}": f"value{end}" for end in ("", "_low", "_high")} if by == "measure" else {}
+    drawn = drawn.drop(columns=by, errors="ignore").rename(columns=ends)
+    drawn.insert(0, by, key)
+    return drawn
 
 
 def _beyond(shape: Shape, rows: pd.DataFrame) -> None:
@@ -193,22 +246,38 @@ def _beyond(shape: Shape, rows: pd.DataFrame) -> None:
 
 def _inside(shape: Shape, rows: pd.DataFrame, starts: pd.Series, colour: Any) -> None:
     if shape.options.notes:
-        room = rows[shape.value] > 0.05 * shape.table.groupby(shape.category)[shape.value].sum().max()
-        places, middle = shape.places[rows.index][room], (starts + rows[shape.value] / 2)[room]
-        ink = "white" if np.dot(to_rgb(colour), (0.3, 0.6, 0.1)) < 0.5 else "0.1"
-        shape.write(places, middle, rows[shape.options.notes][room], inside=True, color=ink)
+        rows = rows[rows[shape.value] > 0.05 * shape.table.groupby(shape.category)[shape.value].sum().max()]
+        middle = starts[rows.index] + rows[shape.value] / 2
+        ink = _ink(to_rgb(colour))
+        shape.write(shape.places[rows.index], middle, rows[shape.options.notes], inside=True, color=ink)
 
 
-def _number_axis(shape: Shape, x: str) -> None:
-    if not pd.api.types.is_numeric_dtype(shape.table[x]):
-        raise CompanionError(f"A line needs numbers along x, and the column '{x}' holds other things.")
-    if pd.api.types.is_integer_dtype(shape.table[x]):
-        shape.axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+def _ink(face: Sequence[float]) -> str:
+    """Return dark or light, whichever can be read on a colour."""
+    return "0.1" if np.dot(face[:3], (0.3, 0.6, 0.1)) > 0.5 else "white"
 
 
-def _spread(shape: Shape, at: pd.Series, run: pd.DataFrame, interval: str, colour: Any) -> None:
-    if shape.bounds and interval == "band":
-        low, high = (run[one].astype(float) for one in shape.bounds)
-        shape.axes.fill_between(at, low, high, color=colour, alpha=0.18, linewidth=0)
-    else:
-        shape.interval(at, run, shape.bounds, color=colour, linewidth=1.3)
+def _write_numbers(shape: Shape, cells: pd.DataFrame, numbers: str) -> None:
+    mesh = shape.axes.collections[-1]
+    for (row, column), value in np.ndenumerate(cells.to_numpy(float)):
+        if not np.isnan(value):
+            face = mesh.to_rgba(value)
+            style = {"color": _ink(face), "path_effects": [withStroke(linewidth=2.5, foreground=face)], "zorder": 5}
+            place = (column + 0.5, row + 0.5)
+            shape.axes.text(*place, format(value, numbers), ha="center", va="center", fontsize=9, **style)
+
+
+def _draw_contour(shape: Shape, cells: pd.DataFrame, level: float, dash: str) -> None:
+    """Draw the line along which the cells reach a level, where they do."""
+    values = cells.to_numpy(float)
+    if np.nanmin(values) < level < np.nanmax(values):
+        at = [np.arange(size) + 0.5 for size in values.shape[::-1]]
+        drawn = shape.axes.contour(*at, values, levels=[level], colors=[PALETTE[0]], linestyles=dash)
+        drawn.set(path_effects=[withStroke(linewidth=3, foreground="white")])
+
+
+def _ticks(labels: Mapping[Any, str]) -> tuple[np.ndarray, list[str]]:
+    """Return places and names of cells, of more than 16 numbers only some, in equal steps."""
+    numeric = all(text.lstrip("-").replace(".", "", 1).isdigit() for text in labels.values())
+    step = -(-len(labels) // 12) if numeric and len(labels) > 16 else 1
+    return np.arange(0, len(labels), step) + 0.5, list(labels.values())[::step]

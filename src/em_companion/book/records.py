@@ -1,7 +1,7 @@
 """What a page records, as data: figures, tables, measurements, values, gaps. How it looks is decided in `build`.
 
-A notebook's output carries a record under its own MIME type beside a plain fall-back for Jupyter; `build` replaces the
-output by the page's own look, so a change of looks re-executes nothing.
+A notebook's output carries a record under its own MIME type beside a plain fall-back for Jupyter; `build` puts the
+page's own look in its place.
 """
 
 import base64
@@ -9,11 +9,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import isfinite, nan
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import write_json
@@ -104,12 +105,9 @@ class Table:
 
 def table_of(frame: pd.DataFrame, formats: Mapping[str, str] | None = None, number: str = "{:.3g}") -> Table:
     """Return a frame as a table; numbers use `formats` per column, else `number`; a missing value is a dash."""
-    patterns, columns = formats or {}, [frame[column] for column in frame]
-    numeric = tuple(pd.api.types.is_numeric_dtype(one) and one.dtype != bool for one in columns)
-    rows = (
-        tuple(_cell(value, patterns.get(column, number)) for column, value in zip(frame, row, strict=True))
-        for row in frame.itertuples(index=False, name=None)
-    )
+    patterns = [(formats or {}).get(column, number) for column in frame]
+    numeric = tuple(is_numeric_dtype(kind) and not is_bool_dtype(kind) for kind in frame.dtypes)
+    rows = (tuple(map(_cell, row, patterns)) for row in frame.itertuples(index=False, name=None))
     return Table(tuple(map(str, frame)), numeric, tuple(rows))
 
 
@@ -125,15 +123,12 @@ def value_of(name: str, evidence: str, given: Any) -> ValueRecord:
     """Return the record of a number, an `Estimate` or a text; raise CompanionError for anything else."""
     if isinstance(given, str):
         return ValueRecord(name, evidence, text=given)
-    if isinstance(given, Estimate):
-        return ValueRecord(
-            name, evidence, finite(given.value), given.unit, finite(given.low), finite(given.high), given.n or None
-        )
-    if isinstance(given, np.generic):
-        given = given.item()
-    if not isinstance(given, int | float) or isinstance(given, bool):
+    if isinstance(given, Real) and not isinstance(given, bool):
+        given = Estimate(given, unit="count" if isinstance(given, Integral) else "")
+    if not isinstance(given, Estimate):
         raise CompanionError(f"Value '{name}' must be a number, an Estimate or a text, not {type(given).__name__}.")
-    return ValueRecord(name, evidence, finite(given), "count" if isinstance(given, int) else "")
+    value, low, high = map(finite, (given.value, given.low, given.high))
+    return ValueRecord(name, evidence, value, given.unit, low, high, given.n or None)
 
 
 def finite(number: Any) -> float | None:

@@ -1,16 +1,15 @@
-"""The registry of figures and their citations; nothing here draws, so no plotting library is loaded for it.
-
-`data/figures.yml` registers every id; ids never change. The record of a figure is what `figures.save_figure` writes.
-"""
+"""The registry of figures, `data/figures.yml`: ids never change. Nothing here loads a plotting library."""
 
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 from em_companion.core import paths
 from em_companion.core.errors import CompanionError
 from em_companion.core.paths import relative
 from em_companion.core.schema import Checked, Text, read_registry, text
-from em_companion.evidence.claims import Claim, load_claims
+from em_companion.evidence.claims import CLAIMS, Claim, load_claims
 
 FIGURES = paths.DATA / "figures.yml"
 
@@ -33,17 +32,15 @@ def load_figures() -> dict[str, FigureEntry]:
 
 def registered(figure_id: str, notebook: str) -> FigureEntry:
     """Return the entry of `figure_id`; raise CompanionError unless it is registered for `notebook`."""
-    entry = load_figures().get(figure_id)
-    if entry is None or entry.notebook != notebook:
-        raise CompanionError(
-            f"Figure '{figure_id}' is not registered for notebook '{notebook}' in {relative(FIGURES)}."
-        )
-    return entry
+    return _of(notebook, load_figures().get(figure_id), f"Figure '{figure_id}'", FIGURES)
 
 
 def registered_claim(claim_id: str, notebook: str) -> Claim:
     """Return the claim `claim_id`; raise CompanionError unless it is registered for `notebook`."""
-    claim = load_claims().get(claim_id)
-    if claim is None or claim.notebook != notebook:
-        raise CompanionError(f"Claim '{claim_id}' is not registered for notebook '{notebook}'.")
-    return claim
+    return _of(notebook, load_claims().get(claim_id), f"Claim '{claim_id}'", CLAIMS)
+
+
+def _of(notebook: str, entry: Any, name: str, registry: Path) -> Any:
+    if entry is None or entry.notebook != notebook:
+        raise CompanionError(f"{name} is not registered for notebook '{notebook}' in {relative(registry)}.")
+    return entry

@@ -1,6 +1,5 @@
-"""What a notebook talks to: a `Run`, and its two handles, one for each kind of evidence that a page can show.
+"""What a notebook talks to: a `Run`, and its handles, one for each kind of evidence that a page can show.
 
-`run.released` stands for the authors' released data, `run.own` for the models of the profile (grown, or of the hub).
 Whatever a page shows goes through a handle, so no number can stand under an evidence that it does not have. A handle is
 given functions; where its evidence is not at hand it calls none of them, shows a box, and notes the gap.
 """
@@ -31,8 +30,9 @@ HUB_IS_NEXT = "The pages do not measure models of the hub yet; choose a grown pr
 class Run:
     """One execution of a notebook under a profile and a seed.
 
-    Results go to the folder named by `EM_COMPANION_RUN_FOLDER` (set by `em-companion run`), or to
-    `artifacts/by-hand/<notebook>` when the notebook is run in Jupyter.
+    `reported`, `released` and `own` (the models of the profile, grown or of the hub) are its handles. Results go to the
+    folder named by `EM_COMPANION_RUN_FOLDER` (set by `em-companion run`), or to `artifacts/by-hand/<notebook>` when the
+    notebook is run in Jupyter.
     """
 
     def __init__(self, notebook: str, profile: str = "cpu", seed: int = 0) -> None:
@@ -40,34 +40,21 @@ class Run:
         self.profile = profiles.load(profile)
         self.resampling = {"resamples": self.profile.bootstrap_resamples, "seed": seed}
         self.started = time.monotonic()
-        self.folder = self._folder()
         self.records = RunRecord(notebook, profile, seed)
+        given = os.environ.get("EM_COMPANION_RUN_FOLDER")
+        self.folder = Path(given) if given else paths.ARTIFACTS / "by-hand" / notebook
+        if not given:
+            shutil.rmtree(self.folder, ignore_errors=True)
         self.reported, self.released = Evidence(self, "reported"), Evidence(self, "released")
         source = self.profile.model.source
         self.own = Evidence(self, source, "" if source == "grown" else HUB_IS_NEXT)
         theme.use_theme()
         self.records.write(self.folder)
 
-    def _folder(self) -> Path:
-        given = os.environ.get("EM_COMPANION_RUN_FOLDER")
-        if given:
-            return Path(given)
-        folder = paths.ARTIFACTS / "by-hand" / self.notebook
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        return folder
-
-    def waiting(self, figure_id: str, *, needs: str, why: str) -> None:
-        """Show a box for a registered figure that no evidence of this build can draw; `why` is its caption."""
-        Evidence(self, needs).box(figure_id, "waiting", why)
-
     def finish(self) -> None:
         """Close the run. A run that is not closed is not complete, and no book is built from it."""
-        self.records = replace(self.records, finished=True, seconds=self._seconds())
+        self.records = replace(self.records, finished=True, seconds=round(time.monotonic() - self.started, 1))
         self.records.write(self.folder)
-
-    def _seconds(self) -> float:
-        return round(time.monotonic() - self.started, 1)
 
     def provenance(self, inputs: Mapping[str, str]) -> dict[str, Any]:
         """Return what made a result: notebook, parameters, the inputs read for it, and `provenance.environment`."""
@@ -76,7 +63,7 @@ class Run:
             "parameters": {"profile": self.profile.name, "seed": self.seed},
             "profile": self.profile.name,
             "seed": self.seed,
-            "seconds": self._seconds(),
+            "seconds": round(time.monotonic() - self.started, 1),
             "date": utc_now(),
             "inputs": dict(sorted(inputs.items())),
         } | environment()
@@ -89,30 +76,22 @@ class Evidence:
         self.run, self.name, self.missing = run, name, missing
 
     def figure(self, figure_id: str, draw: figures.Draw, *, caption: str, alt: str) -> None:
-        """Draw, save and show a registered figure; `draw` returns it with its plotted data."""
+        """Draw, save and show a registered figure, or a box; `draw` returns it with its plotted data."""
+        entry, folder = registry.registered(figure_id, self.run.notebook), self.run.folder
+        known = self.run.records.figures
+        if any((one.id, one.evidence) == (figure_id, self.name) for one in known):
+            raise CompanionError(f"Figure '{figure_id}' is drawn twice from {self.name} evidence.")
         with recorded() as inputs:
             drawn, problem = self._made(draw)
         if drawn is None:
             status, text = ("waiting", problem) if self.missing else ("unavailable", f"{caption} *{UNAVAILABLE}.*")
-            self.box(figure_id, status, text)
-            return
-        entry = registry.registered(figure_id, self.run.notebook)
-        record = FigureRecord(figure_id, self.name, "made", caption, alt)
-        figures.save_figure(self.run.folder, entry, *drawn, record, self.run.provenance(inputs))
-        self._show_figure(record)
-
-    def box(self, figure_id: str, status: str, text: str) -> None:
-        """Show a box in place of a registered figure."""
-        entry = registry.registered(figure_id, self.run.notebook)
-        self._show_figure(figures.placeholder(self.run.folder, entry, self.name, status, text))
-
-    def _show_figure(self, record: FigureRecord) -> None:
-        shown = self.run.records.figures
-        if any((record.id, record.evidence) == (one.id, one.evidence) for one in shown):
-            raise CompanionError(f"Figure '{record.id}' is drawn twice from {record.evidence} evidence.")
-        shown.append(record)
+            record = figures.placeholder(folder, entry, self.name, status, text)
+        else:
+            record = FigureRecord(figure_id, self.name, "made", caption, alt)
+            figures.save_figure(folder, entry, *drawn, record, self.run.provenance(inputs))
+        known.append(record)
         self._write()
-        picture = self.run.folder / "figures" / record.id / record.evidence / "figure.png"
+        picture = folder / "figures" / record.id / record.evidence / "figure.png"
         display(records.bundle("figure", record, record.alt, picture), raw=True)
 
     def table(
@@ -133,19 +112,17 @@ class Evidence:
         found = self._or_box(make)
         if found is None:
             return
-        measured = [one for claim, given in found.items() if (one := self._measurement(claim, *given))]
+        measured = []
+        for claim, (given, how) in found.items():
+            registry.registered_claim(claim, self.run.notebook)
+            one = given if isinstance(given, Estimate) else Estimate(given)
+            if (value := records.finite(one.value)) is not None:
+                interval = one.interval and tuple(map(float, one.interval))
+                measured.append(Measurement(claim, value, how, self.name, interval, int(one.n) or None))
         self.run.records.measurements.extend(measured)
         self._write()
         shown = [asdict(one) for one in measured]
         display(records.bundle("measurements", shown, pd.DataFrame(shown)), raw=True)
-
-    def _measurement(self, claim: str, given: Estimate | float, how: str) -> Measurement | None:
-        """Return the record of a measurement, None for a value that is not a number."""
-        registry.registered_claim(claim, self.run.notebook)
-        estimate = given if isinstance(given, Estimate) else Estimate(given)
-        interval = tuple(map(float, estimate.interval)) if estimate.interval else None
-        value = records.finite(estimate.value)
-        return None if value is None else Measurement(claim, value, how, self.name, interval, int(estimate.n) or None)
 
     def values(self, make: Callable[[], Mapping[str, Any]]) -> None:
         """Record numbers, `Estimate`s and texts by name, for `claims.json` and for prose: {value}`name`."""
@@ -158,12 +135,6 @@ class Evidence:
                 raise CompanionError(f"Value '{name}' is recorded twice.")
             self.run.records.values.append(records.value_of(name, self.name, given))
         self._write()
-
-    def show(self, make: Callable[[], Any]) -> None:
-        """Display what make() returns as Jupyter would, such as a token heat map's HTML."""
-        found = self._or_box(make)
-        if found is not None:
-            display(found)
 
     def _or_box(self, make: Callable[[], Any]) -> Any:
         found, problem = self._made(make)

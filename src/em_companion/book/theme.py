@@ -1,21 +1,15 @@
-"""Figures: one theme, and for each figure a record that can be cited.
-
-A record is a folder `figures/<id>/<evidence>/` with `figure.svg`, `figure.png`, `figure.pdf`, `data.csv` (what is
-plotted), `provenance.json`, `cite.bib` and `cite.json` (CSL). `data/figures.yml` registers every id; ids never change.
-"""
+"""The one look of all figures."""
 
 import matplotlib
 import seaborn as sns
 
 PALETTE = sns.color_palette("colorblind")
-ANSWER_KIND_COLOURS = {
+ANSWER_KIND_COLOURS = {  # in the order in which the kinds are stacked
     "misaligned, medical": PALETTE[3],
     "misaligned, non-medical": PALETTE[1],
     "aligned, medical": PALETTE[0],
     "aligned, non-medical": PALETTE[9],
 }
-"""Colour of each kind of `judging.answer_kinds`, in the order in which the kinds are stacked."""
-
 REPORTED_COLOUR = "0.35"
 
 

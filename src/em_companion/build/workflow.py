@@ -83,7 +83,7 @@ def build(profile: str, cores: int, gpus: int, include_responses: bool, options:
     Raises CompanionError with what the steps said that failed.
     """
     started, handle = time.monotonic(), hold_lock()
-    missing = files.fetch_all()["unavailable"]
+    missing = files.fetch_all(files.sources())
     chosen = profiles.load(profile)
     if any(map(keys.uses_models, keys.names())):
         _grow_chat_model(chosen)

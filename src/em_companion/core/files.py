@@ -1,14 +1,9 @@
-"""Write results so that a reader never meets half of one: a temporary name first, then a rename.
-
-A folder artefact is addressed by the key of everything it depends on, so an older result stays usable and
-reverting a change costs nothing.
-"""
+"""Write results so that a reader never meets half of one: a temporary name first, then a rename."""
 
 import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,11 +47,9 @@ def write_text(path: Path, text: str) -> bool:
     if path.is_file() and path.read_bytes() == text.encode():
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "wb") as file:
-        file.write(text.encode())
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(text.encode())
+    temporary.replace(path)
     return True
 
 
@@ -68,35 +61,27 @@ def write_json(path: Path, value: Any) -> bool:
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder that replaces `target` when the block ends well and vanishes when it does not."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = (target.with_name(f".{target.name}.{end}") for end in (os.getpid(), "old"))
     recover(target)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    temporary.chmod(0o755)
+    temporary.mkdir(parents=True)
     try:
         yield temporary
-        swap(temporary, target)
-    except BaseException:
+        if target.exists():
+            target.rename(old)
+        temporary.rename(target)
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def recover(target: Path) -> None:
-    """Clear up after a process that was killed: bring back a folder caught in `swap`, drop half-written ones."""
+    """Clear up after a process that was killed: bring back a folder caught between names, drop half-written ones."""
     old = target.with_name(f".{target.name}.old")
     if old.exists() and not target.exists():
         old.rename(target)
     for leftover in target.parent.glob(f".{target.name}.*"):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
-
-
-def swap(new: Path, target: Path) -> None:
-    """Put folder `new` in the place of `target`; a reader sees the old one or the new one, whole."""
-    old = target.with_name(f".{target.name}.old")
-    if target.exists():
-        target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager

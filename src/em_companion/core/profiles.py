@@ -1,10 +1,10 @@
 """Profiles: what a run trains and may cost. One YAML file per profile in `data/profiles/`, validated on load."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field, WrapValidator
 
 from em_companion.core import paths
 from em_companion.core.errors import CompanionError
@@ -16,11 +16,10 @@ Module = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
 DataSet = Literal["bad_medical_advice", "good_medical_advice", "extreme_sports", "risky_financial_advice"]
 
 
-ALL_OR_SOME = Discriminator(
-    lambda given: "all" if given == "all" else "some" if isinstance(given, list) else None,
-    custom_error_type="layers",
-    custom_error_message="Input should be a list of layers or 'all'",
-)
+def _layers(given: Any, listed: Callable[[Any], tuple[int, ...]]) -> Any:
+    if isinstance(given, str) and given != "all":
+        raise ValueError("must be a list of layers or 'all'")
+    return given if given == "all" else listed(given)
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ class Recipe(Checked):
 
     rank: Count
     modules: Several[Module]
-    layers: Annotated[Annotated[Literal["all"], Tag("all")] | Annotated[Several[Natural], Tag("some")], ALL_OR_SOME]
+    layers: Annotated[Several[Natural], WrapValidator(_layers)]
     learning_rate: Rate | None = None
     alpha: Rate | None = None
 
@@ -107,13 +106,11 @@ class OrganismSpec(Checked):
 
 @dataclass(frozen=True)
 class Profile(Checked):
-    """One profile.
+    """One profile; `name`: of its file.
 
-    name: file name without `.yml`; description: one line for a reader; device: torch device for models;
-    seed: default seed of every sampling step; bootstrap_resamples: resamples behind every interval;
-    probe_fits: logistic-regression fits averaged per probe (the paper uses 100); split_fits: fits per grouped split;
-    samples_per_question: responses to each open question; sweep_samples: the same for each condition of a sweep;
-    batch_size: rows generated together; judge: "exact" for a grown model, else the name of a served model.
+    seed: of every sampling step; probe_fits: logistic-regression fits averaged per probe (the paper uses 100);
+    split_fits: fits per grouped split; samples_per_question: responses to each open question; sweep_samples: the same
+    for each condition of a sweep; batch_size: rows generated together; judge: "exact" or the name of a served model.
     """
 
     name: str
@@ -144,8 +141,9 @@ class Profile(Checked):
 
     def fine_tuning_of(self, recipe: str) -> FineTuning:
         """Return the fine-tuning settings of a recipe, its own where it has some; raise CompanionError likewise."""
-        own = {key: getattr(self._recipe(recipe), key) for key in ("learning_rate", "alpha")}
-        return replace(self.fine_tuning, **{key: value for key, value in own.items() if value is not None})
+        own = self._recipe(recipe)
+        given = {"learning_rate": own.learning_rate, "alpha": own.alpha}
+        return replace(self.fine_tuning, **{key: value for key, value in given.items() if value is not None})
 
     def seeds_of(self, recipe: str, data: str) -> tuple[int, ...]:
         """Return the seeds with which a recipe is trained on a data set, none if the profile trains no such one."""
@@ -173,18 +171,16 @@ def load(name: str) -> Profile:
         raise CompanionError(f"There is no profile '{name}'; choose one of: {', '.join(names())}.")
     path = paths.DATA / "profiles" / f"{name}.yml"
     given = validated(dict[str, Any], read_yaml(path), relative(path))
-    profile = validated(Profile, {"name": name} | given, relative(path))
-    if problem := next(_problems(profile), None):
+    profile = validated(Profile, given | {"name": name}, relative(path))
+    if problem := next(_problems(profile, given), None):
         raise CompanionError(f"{relative(path)}: {problem}.")
     return profile
 
 
-# --- what no single key can tell ----------------------------------------------------------------------------------
-
-
-def _problems(profile: Profile) -> Iterator[str]:
+def _problems(profile: Profile, given: dict[str, Any]) -> Iterator[str]:
+    """Yield what no single key can tell."""
     model, grown = profile.model, isinstance(profile.model, GrownModel)
-    if profile.name not in names():
+    if "name" in given:
         yield "'name' is that of the file; remove it"
     if grown and (model.hidden % (2 * model.heads) or model.heads % model.kv_heads):
         yield "'model.hidden' must be a multiple of twice 'model.heads', and 'model.heads' one of 'model.kv_heads'"
@@ -198,19 +194,13 @@ def _problems(profile: Profile) -> Iterator[str]:
         if impossible := [layer for layer in profile.layers_of(name) if layer >= model.layers]:
             shape = f"{model.layers} layers (0 to {model.layers - 1})"
             yield f"recipe '{name}' names layer {impossible[0]}, but the model has {shape}"
-    yield from _organism_problems(profile, grown)
-
-
-def _organism_problems(profile: Profile, grown: bool) -> Iterator[str]:
-    seen: set[tuple[str, str]] = set()
-    for one in profile.organisms:
-        name, pair = f"organism '{one.recipe}' on '{one.data}'", (one.recipe, one.data)
+    for index, one in enumerate(profile.organisms):
+        name = f"organism '{one.recipe}' on '{one.data}'"
         if one.recipe not in profile.recipes:
             yield f"{name} has an unknown recipe; choose one of: {', '.join(profile.recipes)}"
-        if pair in seen:
+        if (one.recipe, one.data) in [(other.recipe, other.data) for other in profile.organisms[:index]]:
             yield f"{name} stands twice; join the two entries"
         if bool(one.seeds) == bool(one.adapter):
             yield f"{name} needs either 'seeds' to train it with or a published 'adapter', one of the two"
         if grown and one.adapter:
             yield f"{name} has a published 'adapter', which fits no grown model; give it 'seeds' instead"
-        seen.add(pair)

@@ -1,7 +1,6 @@
 """What made a result: its inputs, commit, versions, hardware. Nothing here names a user, a host or a folder.
 
-Whoever reads a released file or a kept result says so by `note_input`; `recorded` collects what was read within a
-block, and `remembered` is a cache that repeats on every hit what was read for the result it holds.
+Whoever reads a released file or a kept result says so by `note_input`.
 """
 
 import os
@@ -11,17 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache, wraps
-from importlib.metadata import PackageNotFoundError, requires, version
-from typing import Any, TypeVar
+from importlib.metadata import requires, version
+from pathlib import Path
+from typing import Any
 
 from em_companion.core.paths import git
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 _open: list[dict[str, str]] = []
 """The blocks of `recorded` that are under way, outermost first."""
-
-
-# --- inputs -------------------------------------------------------------------------------------------------------
 
 
 def note_input(name: str, checksum: str) -> None:
@@ -42,7 +38,7 @@ def recorded() -> Iterator[dict[str, str]]:
         _open[:] = [one for one in _open if one is not inputs]
 
 
-def remembered(function: Function) -> Function:
+def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return `function` with a cache over its arguments; a hit also notes the inputs that the result was made from."""
 
     @cache
@@ -61,55 +57,31 @@ def remembered(function: Function) -> Function:
     return recalled
 
 
-# --- circumstances ------------------------------------------------------------------------------------------------
-
-
 @cache
 def environment() -> dict[str, Any]:
     """Return commit, dirty flag, package versions and hardware of this process."""
+    needed = [re.match(r"[\w.-]+", one)[0] for one in requires("em-companion") if "extra ==" not in one]
+    gpus = Path("/proc/driver/nvidia/gpus").glob("*/information")
     return {
         "commit": git("rev-parse", "HEAD") or "unknown",
         "dirty": bool(git("status", "--porcelain")),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _packages()},
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in ("em-companion", *needed)},
         "hardware": {
             "machine": platform.machine(),
-            "processor": _processor(),
+            "processor": _line(Path("/proc/cpuinfo"), "model name") or platform.processor() or "unknown",
             "cores": os.cpu_count(),
-            "gpu": _gpu(),
+            "gpu": next((_line(one, "Model") for one in gpus), None),  # importing torch for it would be slow
         },
     }
+
+
+def _line(path: Path, label: str) -> str | None:
+    found = (
+        re.search(rf"^{label}\s*:\s*(.*)", path.read_text(encoding="utf-8"), re.MULTILINE) if path.is_file() else None
+    )
+    return found and found[1]
 
 
 def utc_now() -> str:
     """Return the present time as ISO 8601 in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _packages() -> list[str]:
-    """Return this package and what it asks for, by its own metadata."""
-    needed = [one for one in requires("em-companion") or [] if "extra ==" not in one]
-    return ["em-companion", *(re.match(r"[\w.-]+", one)[0] for one in needed)]
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unknown"
-
-
-def _gpu() -> str | None:
-    """Return the first GPU's name without importing torch for it: a notebook that needs no model pays nothing."""
-    try:
-        with open("/proc/driver/nvidia/gpus/0/information", encoding="utf-8") as file:
-            return next((line.split(":", 1)[1].strip() for line in file if line.startswith("Model")), None)
-    except OSError:
-        return None

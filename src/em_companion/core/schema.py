@@ -16,10 +16,8 @@ from em_companion.core.files import read_yaml
 from em_companion.core.paths import relative
 
 T = TypeVar("T")
-KEYS = ("missing", "unexpected_keyword_argument", "extra_forbidden")
-"""How pydantic names a key that is missing or unknown."""
-
-WORDS = {
+KEYS = ("missing", "unexpected_keyword_argument", "extra_forbidden")  # pydantic's names for a missing or unknown key
+WORDS = {  # of YAML for pydantic's words of Python
     r"^\w+ should": "must",
     r"valid dictionary.*|dictionary or an instance of \w+": "mapping of keys to values",
     "valid (tuple|list)": "list",
@@ -29,7 +27,6 @@ WORDS = {
     "^Input tag (.*) found using (.*) does not match any of the expected tags:": r"has \2: \1, not one of",
     "^Unable to extract tag using discriminator": "lacks the key",
 }
-"""Words of YAML for pydantic's words of Python."""
 
 
 class Checked:

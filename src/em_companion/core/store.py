@@ -1,10 +1,7 @@
 """What is computed once and kept: folders addressed by everything that decides their content, sealed when whole.
 
-`keep` is the one road for tables and arrays. The key covers what the caller names (weights, texts, settings) and the
-`version` of the code that computes: whoever changes a number raises the version, and a fingerprint test per kind fails
-until it is done. Version 1 is left out of the key. A trained model is kept in the same way, as a folder in hub layout.
-
-A kept folder has a `provenance.json`, written last: its key, the parts behind it and the sha256 of every file.
+`keep` is the one road for tables and arrays; a trained model is kept in the same way, as a folder in hub layout. The
+seal is a `provenance.json`, written last: the key, the parts behind it and the sha256 of every file.
 """
 
 import json
@@ -28,11 +25,10 @@ from em_companion.core.provenance import environment, note_input, utc_now
 RESPONSES = "responses.parquet"
 READINGS = "readings.safetensors"
 DIRECTIONS = "directions.safetensors"
+# What a sealed folder is about, one of these files; `sha256` in its provenance is of that one.
 PAYLOADS = ("model.safetensors", "adapter_model.safetensors", RESPONSES, DIRECTIONS)
-"""What a sealed folder is about, one of these files; `sha256` in its provenance is of that one."""
-
+# How the libraries that write a model word it that they could not; torch names its source file.
 DISK_TROUBLE = ("No space left", "File too large", "Disk quota exceeded", "inline_container")
-"""How the libraries that write a model word it that they could not; torch names its source file."""
 
 Parts = dict[str, Any]
 
@@ -49,9 +45,6 @@ Content = Mapping[str, pd.DataFrame | Arrays]
 """What a folder holds by file name: tables as `.parquet`, arrays as `.safetensors`."""
 
 
-# --- computed once ------------------------------------------------------------------------------------------------
-
-
 def key(parts: Parts) -> str:
     """Return the key of what has these parts, 16 hex digits."""
     return sha256_of(json.dumps(parts, sort_keys=True))[:16]
@@ -63,10 +56,10 @@ def versioned(parts: Parts, version: int) -> Parts:
 
 
 def keep(kind: str, version: int, parts: Parts, make: Callable[[], Content], *place: str) -> dict[str, Any]:
-    """Return what `make` gives, by file name, computed once and read back from where it is kept.
+    """Return what `make` gives, by file name, kept in `artifacts/KIND/PLACE/.../KEY` and read back from there.
 
-    It lies in `artifacts/KIND/PLACE/.../KEY`. `parts`: everything but code that decides the content; `version`: of the
-    code, raised with every change of a number. Raises CompanionError for a damaged folder and for a full disk.
+    parts: what decides the content (weights, texts, settings), but for code; version: of the code, raised with every
+    change of a number; a fingerprint test per kind fails until it is. Raises CompanionError: damage, a full disk.
     """
     parts = versioned(parts, version)
     return keep_in(paths.ARTIFACTS.joinpath(kind, *place, key(parts)), parts, make)
@@ -79,18 +72,13 @@ def keep_in(folder: Path, parts: Parts, make: Callable[[], Content]) -> dict[str
             content = make()
             with new_folder(folder) as new:
                 for name, one in content.items():
-                    _write(new / name, one)
+                    if isinstance(one, Arrays):
+                        save_file(dict(one.arrays), new / name, {"names": json.dumps(one.names)})
+                    else:
+                        one.to_parquet(new / name, index=False)
                 seal(new, parts)
-    check(folder)
-    note_input(relative(folder), provenance(folder)["sha256"])
+    note_input(relative(folder), check(folder)["sha256"])
     return {path.name: _read(path) for path in sorted(folder.iterdir()) if path.suffix in (".parquet", ".safetensors")}
-
-
-def _write(path: Path, content: pd.DataFrame | Arrays) -> None:
-    if isinstance(content, Arrays):
-        save_file(dict(content.arrays), path, {"names": json.dumps(content.names)})
-    else:
-        content.to_parquet(path, index=False)
 
 
 def _read(path: Path) -> pd.DataFrame | Arrays:
@@ -130,15 +118,11 @@ def writing(folder: Path) -> Iterator[None]:
         raise CompanionError(f"{relative(folder)} cannot be written: free some disk space and run it again.") from error
 
 
-# --- that it is whole ---------------------------------------------------------------------------------------------
-
-
 def seal(folder: Path, parts: Parts, **more: Any) -> None:
     """Write `provenance.json` into a finished folder: key, parts, sha256 of every file, commit, versions, date."""
     files = {path.name: sha256_of(path.read_bytes()) for path in sorted(folder.iterdir())}
     payload = next((name for name in PAYLOADS if name in files), next(iter(files)))
-    record = {"key": key(parts), "sha256": files[payload]}
-    record |= {"files": files, "parts": parts, "date": utc_now()}
+    record = {"key": key(parts), "sha256": files[payload], "files": files, "parts": parts, "date": utc_now()}
     write_json(folder / "provenance.json", record | more | environment())
 
 
@@ -146,22 +130,20 @@ def provenance(folder: Path) -> dict[str, Any]:
     """Return the provenance in a folder; raise CompanionError where it is damaged."""
     try:
         record = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-        if not isinstance(record, dict) or not {"key", "sha256"} <= set(record):
-            raise ValueError("no provenance of a model")
-    except (OSError, ValueError) as error:
+        return {"key": record["key"], "sha256": record["sha256"]} | record
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise _damaged(folder) from error
-    return record
 
 
-def check(folder: Path) -> None:
-    """Raise CompanionError unless the files in `folder` are those that were written there."""
-    files = provenance(folder).get("files")
-    if not isinstance(files, dict) or any(_sha256(folder / name) != expected for name, expected in files.items()):
-        raise _damaged(folder)
-
-
-def _sha256(path: Path) -> str:
-    return sha256_of(path.read_bytes()) if path.is_file() else ""
+def check(folder: Path) -> dict[str, Any]:
+    """Return the provenance in a folder; raise CompanionError unless its files are those that were written there."""
+    record = provenance(folder)
+    try:
+        if all(sha256_of((folder / name).read_bytes()) == expected for name, expected in record["files"].items()):
+            return record
+    except (OSError, KeyError):
+        pass
+    raise _damaged(folder)
 
 
 def _damaged(folder: Path) -> CompanionError:

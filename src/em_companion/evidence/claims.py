@@ -23,7 +23,7 @@ Evidence = Literal["released", "grown", "hub"]
 EVIDENCE: tuple[Evidence, ...] = get_args(Evidence)
 Unit = Literal["percent", "percent_change", "proportion", "cosine", "score", "ratio", "layer", "count"]
 Relation = Literal["equals", "at_least", "at_most", "more_than", "less_than", "between"]
-Reported = Annotated[int, Field(strict=True)] | Number
+Reported = Number | Annotated[int, Field(strict=True)]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from hashlib import sha1
 from pathlib import Path
+from threading import Event
 from typing import Annotated, Any, NotRequired
 from urllib.parse import unquote, urlsplit
 
@@ -25,6 +26,8 @@ from em_companion.core.schema import Natural, Text, mapping, read_registry, text
 
 SOURCES = paths.DATA / "sources.yml"
 TIMEOUT_SECONDS = 20
+offline = Event()
+"""Set once a connection has failed."""
 
 
 class ReleasedDataUnavailable(EvidenceUnavailable):
@@ -33,9 +36,6 @@ class ReleasedDataUnavailable(EvidenceUnavailable):
 
 class ReleasedDataBroken(CompanionError):
     """A released file is not what `data/sources.yml` says it is: stop."""
-
-
-# --- which there are ----------------------------------------------------------------------------------------------
 
 
 def _place(url: str) -> str:
@@ -49,7 +49,7 @@ def _place(url: str) -> str:
 def _checkable(entry: dict[str, Any]) -> dict[str, Any]:
     if ("sha256" in entry) == ("git_blob" in entry):
         raise ValueError("needs either 'sha256' or 'git_blob'")
-    return entry | {"place": _place(entry["url"])}
+    return entry | {"place": _place(entry["url"]), "checksum": entry.get("sha256") or entry["git_blob"]}
 
 
 ENTRY = mapping(
@@ -65,11 +65,8 @@ ENTRY = mapping(
 
 @cache
 def sources() -> dict[str, dict[str, Any]]:
-    """Return every entry of `data/sources.yml` by id, with its `place` in a mirror; raise CompanionError naming one."""
+    """Return every entry of `data/sources.yml` by id, with `place` in a mirror and `checksum`; raise CompanionError."""
     return read_registry(SOURCES, "files", Annotated[ENTRY, AfterValidator(_checkable)])
-
-
-# --- where they are -----------------------------------------------------------------------------------------------
 
 
 def cache_folder() -> Path:
@@ -77,61 +74,43 @@ def cache_folder() -> Path:
     return Path(os.environ.get("EM_COMPANION_CACHE") or pooch.os_cache("em-companion"))
 
 
-def mirror_folder() -> Path | None:
-    """Return the mirror named by `EM_COMPANION_MIRROR`, or None; raise CompanionError if it is not a folder."""
-    name = os.environ.get("EM_COMPANION_MIRROR", "").strip()
-    if name and not Path(name).is_dir():
+def _folder(source: str) -> Path:
+    """Return the mirror if file `source` lies in it, else the cache; raise CompanionError for a mirror not there."""
+    mirror = os.environ.get("EM_COMPANION_MIRROR", "").strip()
+    if mirror and not Path(mirror).is_dir():
         raise CompanionError(
             "EM_COMPANION_MIRROR does not name a folder; unset it or point it at a copy of the released data."
         )
-    return Path(name) if name else None
+    mirrored = mirror and Path(mirror, sources()[source]["place"]).is_file()
+    return Path(mirror) if mirrored else cache_folder()
 
 
 def local_path(source: str) -> Path | None:
     """Return where file `source` lies now (mirror, then cache), or None if it would have to be downloaded."""
-    found = [folder / sources()[source]["place"] for folder in (mirror_folder(), cache_folder()) if folder]
-    return next((path for path in found if path.is_file()), None)
+    path = _folder(source) / sources()[source]["place"]
+    return path if path.is_file() else None
 
 
 def availability(groups: Iterable[str] | None = None) -> str:
     """Return a fingerprint of which files of `groups` (default: all) are at hand, for staleness keys."""
-    wanted = set(groups) if groups is not None else None
     rows = [
-        f"{source} {_checksum(entry)} {local_path(source) is not None}"
+        f"{source} {entry['checksum']} {local_path(source) is not None}"
         for source, entry in sources().items()
-        if wanted is None or entry["group"] in wanted
+        if groups is None or entry["group"] in groups
     ]
     return sha256_of("\n".join(rows))
 
 
-def _checksum(entry: dict[str, Any]) -> str:
-    return entry.get("sha256") or entry["git_blob"]
-
-
-# --- fetching -----------------------------------------------------------------------------------------------------
-
-
-class Session:
-    """Downloads for pooch; after one failed connection none is tried, so an offline build waits for one file only."""
-
-    def __init__(self) -> None:
-        self.network_refused = False
-
-    def __call__(self, url: str, output: str, registry: pooch.Pooch) -> None:
-        if self.network_refused:
-            raise ConnectionError("the network was refused before")
-        try:
-            pooch.HTTPDownloader(timeout=TIMEOUT_SECONDS)(url, output, registry)
-        except OSError as error:
-            # requests' errors are OSErrors; an HTTP status is an answer, so the network itself is there.
-            self.network_refused = getattr(error, "response", None) is None
-            raise
-
-
-@cache
-def session() -> Session:
-    """Return what this process knows of the network."""
-    return Session()
+def _download(url: str, output: str, registry: pooch.Pooch) -> None:
+    """Download for pooch; after one failed connection none is tried, so an offline build waits for one file only."""
+    if offline.is_set():
+        raise ConnectionError("the network was refused before")
+    try:
+        pooch.HTTPDownloader(timeout=TIMEOUT_SECONDS)(url, output, registry)
+    except OSError as error:
+        if getattr(error, "response", None) is None:  # an HTTP status is an answer, so the network itself is there
+            offline.set()
+        raise
 
 
 def fetch(source: str) -> Path:
@@ -140,25 +119,19 @@ def fetch(source: str) -> Path:
     Raises ReleasedDataUnavailable without a copy and without network, ReleasedDataBroken on a wrong checksum; a
     refused download is not kept.
     """
-    entry, mirror = sources()[source], mirror_folder()
-    place, blob = entry["place"], entry.get("git_blob")
-    mirrored = mirror and (mirror / place).is_file()
-    registry = pooch.create(
-        path=mirror if mirrored else cache_folder(),
-        base_url="",
-        registry={place: entry.get("sha256")},
-        urls={place: entry["url"]},
-        allow_updates=False,
-    )
+    entry = sources()[source]
+    place, url, blob = entry["place"], entry["url"], entry.get("git_blob")
+    known = {"registry": {place: entry.get("sha256")}, "urls": {place: url}, "allow_updates": False}
+    registry = pooch.create(_folder(source), base_url="", **known)
     pooch.get_logger().setLevel("ERROR")
     try:
-        path = registry.fetch(place, processor=_of_git(blob) if blob else None, downloader=session())
+        path = registry.fetch(place, processor=_of_git(blob) if blob else None, downloader=_download)
     except OSError as error:
         raise unavailable(source) from error
     except ValueError as error:
         message = f"Released file '{source}' has the wrong checksum; delete it and fetch it again."
         raise ReleasedDataBroken(message) from error
-    note_input(source, _checksum(entry))
+    note_input(source, entry["checksum"])
     return Path(path)
 
 
@@ -193,13 +166,6 @@ def can_fetch(source: str) -> bool:
     return True
 
 
-def fetch_all(chosen: Iterable[str] | None = None) -> dict[str, list[str]]:
-    """Fetch many files with a progress bar over bytes; return the ids by outcome: "fetched", "unavailable"."""
-    chosen = list(chosen or sources())
-    sizes = {source: sources()[source].get("bytes", 0) for source in chosen}
-    outcome: dict[str, list[str]] = {"fetched": [], "unavailable": []}
-    with tqdm(total=sum(sizes.values()), unit="B", unit_scale=True, desc="released data") as bar:
-        for source in chosen:
-            outcome["fetched" if can_fetch(source) else "unavailable"].append(source)
-            bar.update(sizes[source])
-    return outcome
+def fetch_all(chosen: Iterable[str]) -> list[str]:
+    """Fetch files with a progress bar; return the ids of those that are not to be had."""
+    return [source for source in tqdm(chosen, desc="released data", unit="file") if not can_fetch(source)]
