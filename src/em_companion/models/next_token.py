@@ -11,8 +11,11 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from em_companion.core.errors import CompanionError
+from em_companion.models.interventions import Intervention, applied
 from em_companion.models.tokens import BATCH_SIZE, Tokenizer, Tokens, batches, joined, token_index
 from em_companion.world.generator import the_world
+
+Given = Sequence[Intervention]
 
 SIGNIFICANCE_COLUMNS = ("response", "position", "token_id", "kl", "significance")
 
