@@ -141,7 +141,7 @@ def _claim_line(row: dict[str, Any], evidence: str) -> str:
     from em_companion.evidence import verdicts
 
     result = row["results"][evidence]
-    measured = verdicts.measured_text(result, row["unit"])
+    measured = " ".join(verdicts.measured_parts(result, row["unit"])).rstrip()
     return f"{result['verdict']:<34} {row['id']:<58} {claims.reported_text(row):>10}  {measured}"
 
 
