@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import ip_address
 from math import ceil, exp, isfinite, isnan, nan
 from pathlib import Path, PurePath
 from typing import Any, Literal, NamedTuple
@@ -85,11 +84,7 @@ class ServedJudge:
     @property
     def is_local(self) -> bool:
         """Whether the server runs on this machine, where asking costs nothing."""
-        host = HttpUrl(self.address).host.strip("[]")
-        try:
-            return host == "localhost" or ip_address(host).is_loopback
-        except ValueError:
-            return False
+        return bool(re.fullmatch(r"localhost|127(\.\d+){3}|\[::1\]", HttpUrl(self.address).host))
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -374,18 +369,16 @@ def judge_table(
 
 
 def _check(table: pd.DataFrame, names: list[str]) -> None:
-    for column in TEXTS:
-        if column not in table:
-            raise CompanionError(f"The responses have no column '{column}'; a judge needs 'question' and 'response'.")
     if table.empty:
         raise CompanionError("There are no responses to judge: the table has no rows.")
     for column in TEXTS:
+        if column not in table:
+            raise CompanionError(f"The responses have no column '{column}'; a judge needs 'question' and 'response'.")
         if odd := [index for index, text in enumerate(table[column], start=1) if not isinstance(text, str)]:
             raise CompanionError(f"Row {odd[0]} of the responses has no text in column '{column}'.")
     if unknown := [name for name in names if name not in judge_prompts()]:
-        raise CompanionError(
-            f"There is no judge prompt '{unknown[0]}'; choose from: {', '.join(sorted(judge_prompts()))}."
-        )
+        known = ", ".join(sorted(judge_prompts()))
+        raise CompanionError(f"There is no judge prompt '{unknown[0]}'; choose from: {known}.")
     added = ["judge_model", "judge_scoring", *names, *(f"{name}_missing" for name in names)]
     if twice := [column for column in added if column in table]:
         raise CompanionError(f"The responses have a column '{twice[0]}' already; rename or drop it.")
@@ -424,14 +417,10 @@ def summary(judged: pd.DataFrame, prompts: Iterable[str]) -> list[dict[str, Any]
     """Return a row per prompt: `prompt`, `responses`, `scored`, `mean` (None without any) and `missing` by reason."""
     rows = []
     for name in dict.fromkeys(prompts):
-        scores, reasons = judged[name].dropna(), judged[f"{name}_missing"]
-        mean = float(scores.mean()) if len(scores) else None
-        missing = {reason: int(count) for reason, count in reasons[reasons != ""].value_counts().items()}
-        rows.append({"prompt": name, "responses": len(judged), "scored": len(scores), "mean": mean, "missing": missing})
+        found, reasons = judged[name].dropna(), judged[f"{name}_missing"]
+        mean, missing = float(found.mean()) if len(found) else None, reasons[reasons != ""].value_counts().to_dict()
+        rows.append({"prompt": name, "responses": len(judged), "scored": len(found), "mean": mean, "missing": missing})
     return rows
-
-
-# --- agreement ----------------------------------------------------------------------------------------------------
 
 
 def agreement(exact: pd.DataFrame, served: pd.DataFrame) -> pd.DataFrame:
@@ -444,20 +433,18 @@ def agreement(exact: pd.DataFrame, served: pd.DataFrame) -> pd.DataFrame:
     texts = [column for column in TEXTS if column in exact and column in served]
     if not exact.index.equals(served.index) or not exact[texts].equals(served[texts]):
         raise CompanionError("Two judges can only be compared on the same responses in the same order.")
-    shared = [name for name in tables.SCORES if name in exact and name in served]
-    rows = [_score_agreement(name, exact[name], served[name]) for name in shared]
-    if {"aligned", "coherent"} <= set(shared):
-        both = [scores.is_em(frame).to_numpy() for frame in (exact, served)]
-        spread = len(set(both[0]) | set(both[1])) > 1
-        rows.append({"score": "em", "n": len(exact), "kappa": cohen_kappa_score(*both) if spread else nan})
+    rows = []
+    for name in tables.SCORES:
+        if name in exact and name in served:
+            both = pd.DataFrame({"exact": exact[name], "served": served[name]}).dropna().astype(float)
+            spread = len(both) > 1 and (both.nunique() > 1).all()
+            spearman = both.exact.corr(both.served, method="spearman") if spread else nan
+            difference = float((both.exact - both.served).abs().mean())
+            rows.append({"score": name, "n": len(both), "spearman": spearman, "mean_absolute_difference": difference})
     if not rows:
         raise CompanionError("The two judges have no score in common.")
+    if {"aligned", "coherent"} <= {row["score"] for row in rows}:
+        first, second = (scores.is_em(frame).to_numpy() for frame in (exact, served))
+        spread = len({*first, *second}) > 1
+        rows.append({"score": "em", "n": len(exact), "kappa": cohen_kappa_score(first, second) if spread else nan})
     return pd.DataFrame(rows, columns=["score", "n", "spearman", "mean_absolute_difference", "kappa"])
-
-
-def _score_agreement(name: str, exact: pd.Series, served: pd.Series) -> dict[str, Any]:
-    both = pd.DataFrame({"exact": exact, "served": served}).dropna().astype(float)
-    spread = len(both) > 1 and (both.nunique() > 1).all()
-    spearman = both.exact.corr(both.served, method="spearman") if spread else nan
-    difference = float((both.exact - both.served).abs().mean())
-    return {"score": name, "n": len(both), "spearman": spearman, "mean_absolute_difference": difference}
