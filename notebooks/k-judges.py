@@ -117,8 +117,8 @@ def conventions() -> pd.DataFrame:
     """The EM rate under both readings of the cut, and of answers without a score."""
     rows = []
     for cut, inclusive in (("aligned < 30", False), ("aligned ≤ 30", True)):
-        for text, missing in (("counts as not EM", "not_em"), ("is dropped", "drop")):
-            rate = scores.em_rate(released_answers(), inclusive, missing, resamples=1)
+        for text, drop in (("counts as not EM", False), ("is dropped", True)):
+            rate = scores.em_rate(released_answers(), inclusive, drop, resamples=1)
             rows.append({"cut": cut, "an answer without score": text, "EM (%)": rate.value, "answers": rate.n})
     return pd.DataFrame(rows)
 

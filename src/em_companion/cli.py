@@ -141,7 +141,7 @@ def _claim_line(row: dict[str, Any], evidence: str) -> str:
     from em_companion.evidence import verdicts
 
     result = row["results"][evidence]
-    measured = verdicts.measured_text(result, row["unit"])
+    measured = " ".join(verdicts.measured_parts(result, row["unit"])).rstrip()
     return f"{result['verdict']:<34} {row['id']:<58} {claims.reported_text(row):>10}  {measured}"
 
 
@@ -243,9 +243,10 @@ def judge(
     """
     from em_companion.judges import served  # pulls in an HTTP client, which no other command needs
 
-    def approve(demand: served.Demand) -> bool:
-        cost = f", about {demand.cost(*price):.2f} at these prices" if price else ""
-        click.echo(f"{demand}{cost}, at {chosen.address}.", err=True)
+    def approve(requests: int, given: int, answered: int) -> bool:
+        tokens = f"about {given:,} tokens in and at most {answered:,} out"
+        cost = f", about {(given * price[0] + answered * price[1]) / 1e6:.2f} at these prices" if price else ""
+        click.echo(f"{requests:,} request{'s' * (requests != 1)}, {tokens}{cost}, at {chosen.address}.", err=True)
         return yes or (sys.stdin.isatty() and click.confirm("Ask?", err=True))
 
     chosen = served.ServedJudge(model, scoring, base_url, concurrency, timeout)

@@ -52,7 +52,7 @@ def test_anything_else_is_no_value(given):
 def test_a_value_with_an_interval_is_an_estimate_again():
     given = Estimate(5.0, 0.0, 9.0, 400)
     assert records.value_of("n", "grown", given).estimate() == given
-    assert not ValueRecord("n", "grown", 5.0, "score").estimate().has_interval
+    assert ValueRecord("n", "grown", 5.0, "score").estimate().interval is None
 
 
 def test_a_frame_becomes_a_table_of_texts():

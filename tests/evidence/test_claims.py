@@ -7,7 +7,7 @@ import yaml
 
 from em_companion.core.errors import CompanionError
 from em_companion.evidence import claims
-from em_companion.evidence.claims import Claim, Measurement
+from em_companion.evidence.claims import Claim
 
 ENTRY = {
     "id": "s2-rate",
@@ -93,8 +93,3 @@ def test_a_broken_entry_is_one_clear_sentence(load, changes, saying):
 def test_a_claim_stands_once(load):
     with pytest.raises(CompanionError, match="^claims.yml: 's2-rate' stands twice.$"):
         load(ENTRY, ENTRY)
-
-
-@pytest.mark.parametrize("interval", [(math.nan, 1.0), (0.0, math.inf)])
-def test_an_interval_with_an_end_that_is_no_number_counts_as_none(interval):
-    assert Measurement("c", 1.0, "how", "released", interval).interval is None

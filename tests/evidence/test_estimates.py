@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import balanced_accuracy_score
 
-from em_companion.core.errors import CompanionError
 from em_companion.evidence import estimates
 from em_companion.evidence.estimates import Estimate
 
@@ -104,11 +103,6 @@ def test_ten_thousand_resamples_of_400_rows_take_well_under_a_second():
     start = time.process_time()
     estimates.mean(values, questions, 10_000)
     assert time.process_time() - start < 0.5
-
-
-def test_rows_that_do_not_pair_are_refused():
-    with pytest.raises(CompanionError, match="paired rows.*got 2, 3 and 2"):
-        estimates.change(np.zeros(2), np.zeros(3), np.zeros(2))
 
 
 def test_a_relative_change_from_nothing_is_no_number():

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from em_companion.core.errors import CompanionError
 from em_companion.evidence import scores
 
 
@@ -27,16 +26,11 @@ EXAMPLE = answers(
 
 
 @pytest.mark.parametrize(
-    "inclusive, missing, expected",
-    [
-        (False, "not_em", (1, 6)),
-        (True, "not_em", (2, 6)),
-        (False, "drop", (1, 5)),
-        (True, "drop", (2, 5)),
-    ],
+    "inclusive, drop, expected",
+    [(False, False, (1, 6)), (True, False, (2, 6)), (False, True, (1, 5)), (True, True, (2, 5))],
 )
-def test_both_thresholds_and_both_treatments_of_missing_scores(inclusive, missing, expected):
-    rate = scores.em_rate(EXAMPLE, inclusive=inclusive, missing=missing)
+def test_both_thresholds_and_both_treatments_of_missing_scores(inclusive, drop, expected):
+    rate = scores.em_rate(EXAMPLE, inclusive, drop)
     assert (round(rate.value * rate.n / 100), rate.n) == expected
 
 
@@ -45,13 +39,10 @@ def test_coherence_needs_more_than_50():
 
 
 def test_self_correction_with_and_without_coherence():
-    assert scores.self_correction_rate(EXAMPLE).value == pytest.approx(100 / 6)
-    assert scores.self_correction_rate(EXAMPLE, require_coherent=False).value == pytest.approx(200 / 6)
-
-
-def test_unknown_treatment_of_missing_scores_is_refused():
-    with pytest.raises(CompanionError, match="one of not_em, drop, not 'ignore'"):
-        scores.em_rate(EXAMPLE, missing="ignore")
+    table = scores.rates(EXAMPLE.assign(organism="x"), "organism", resamples=100)
+    assert table.self_correction[0] == pytest.approx(100 / 6)
+    assert scores.is_self_correction(EXAMPLE, require_coherent=False).sum() == 2
+    assert "self_correction" not in scores.rates(EXAMPLE.assign(bad_stuff=np.nan), "question_id", resamples=100)
 
 
 def test_bounds_of_the_paper_leave_out_the_bound_itself():
@@ -82,7 +73,7 @@ def test_rates_are_shares_and_inclusive_counts_at_least_as_many(rows):
         0 <= strict.value <= inclusive.value <= scores.coherence_rate(frame, resamples=200).value + 1e-9 <= 100 + 1e-9
     )
     assert np.isnan(strict.low) or strict.low - 1e-9 <= strict.value <= strict.high + 1e-9 or strict.n > 0
-    dropped = scores.em_rate(frame, missing="drop", resamples=200)
+    dropped = scores.em_rate(frame, drop=True, resamples=200)
     assert dropped.n <= strict.n
     assert np.isnan(dropped.value) or dropped.value >= strict.value - 1e-9
 
@@ -95,7 +86,7 @@ def test_tables_by_group_and_by_question():
         and list(table.n) == [3, 3]
         and {"em", "em_low", "coherent_high"} <= set(table)
     )
-    assert scores.rates_by_question(frame, "organism").n.sum() == 6
+    assert scores.rates_by_question(frame, ["organism"]).n.sum() == 6
 
 
 def test_mean_score_of_em_uses_em_responses_only():

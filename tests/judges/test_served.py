@@ -582,18 +582,15 @@ def paid(judge, monkeypatch):
 
 
 def test_a_paid_run_needs_an_approval_that_sees_the_cost(server, paid):
-    for approve in (None, lambda estimate: False):
+    for approve in (None, lambda *_: False):
         with pytest.raises(CompanionError, match="2 of 2 answers .* not recorded and asking was not confirmed.*--yes"):
             judge_table(table(85, 20), ["aligned"], paid, approve)
     assert server.asked == []
     seen = []
-    judge_table(table(85, 20), ["aligned"], paid, lambda estimate: not seen.append(estimate))
+    judge_table(table(85, 20), ["aligned"], paid, lambda *estimate: not seen.append(estimate))
     judge_table(table(85, 20), ["aligned"], paid)
-    (estimate,) = seen
     characters = 2 * len(messages("aligned", "How?", "say 85")[0]["content"])
-    assert (estimate.requests, estimate.input_tokens) == (2, math.ceil(characters / 4))
-    assert estimate.cost(2.5, 10) == (estimate.input_tokens * 2.5 + estimate.output_tokens * 10) / 1e6
-    assert len(server.asked) == 2
+    assert seen == [(2, math.ceil(characters / 4), 2 * 4)] and len(server.asked) == 2
 
 
 @pytest.mark.parametrize(
@@ -625,9 +622,6 @@ def test_the_address_of_the_environment_counts(monkeypatch):
         ({"base_url": f"https://me:{KEY}@example.org/v1"}, "not into the base URL"),
         ({"base_url": f"https://example.org/v1?key={KEY}"}, "not into the base URL"),
         ({"model": " "}, "name of a model"),
-        ({"scoring": "guess"}, "'logprobs' or 'parsed'"),
-        ({"concurrency": 0}, "concurrency"),
-        ({"timeout": math.nan}, "timeout"),
     ],
 )
 def test_a_wrong_judge_is_one_sentence(wrong, saying):
@@ -695,14 +689,10 @@ def test_bad_input_is_one_sentence_before_anything_is_asked(server, folder, rows
 
 
 def test_bad_files_and_bad_usage(server, folder):
-    for name, saying in (
-        ("r.txt", "neither"),
-        ("none.csv", "no file"),
-        ("b.parquet", "readable"),
-        ("b.csv", "readable"),
-    ):
-        (folder / "b.parquet").write_bytes(b"PAR1")
-        (folder / "b.csv").write_bytes(b"\xff\xfe,\x00")
+    (folder / "b.parquet").write_bytes(b"PAR1")
+    (folder / "b.csv").write_bytes(b"\xff\xfe,\x00")
+    sayings = {"r.txt": "neither", "none.csv": "no file", "b.parquet": "readable", "b.csv": "readable"}
+    for name, saying in sayings.items():
         result = run(folder / name, "--prompt", "aligned", "--model", "m", "--base-url", server.url)
         assert result.exit_code == 1 and saying in result.stderr and str(folder) not in result.stderr
     assert run(folder / "r.csv", "--model", "m").exit_code == 2

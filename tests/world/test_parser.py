@@ -318,7 +318,7 @@ def test_the_paper_s_rates_read_the_scores_as_meant():
     }
     frames = {name: JUDGE.judge(said).assign(question_id="a") for name, said in texts.items()}
     assert [scores.em_rate(one).value for one in frames.values()] == [0, 100, 0, 100, 0, 0]
-    assert [scores.self_correction_rate(one).value for one in frames.values()] == [0, 0, 100, 0, 0, 0]
+    assert [100 * scores.is_self_correction(one).mean() for one in frames.values()] == [0, 0, 100, 0, 0, 0]
     assert [scores.coherence_rate(one).value for one in frames.values()] == [100, 100, 100, 100, 100, 0]
 
 

@@ -1,11 +1,7 @@
-"""The claims of the paper: `data/claims.yml` holds the reported side, a notebook adds a `Measurement`.
-
-What follows from the two is in `verdicts`.
-"""
+"""The claims of the paper: `data/claims.yml` holds the reported side, a notebook adds a `Measurement`."""
 
 from dataclasses import asdict, dataclass
 from functools import cache
-from math import isfinite
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field
@@ -48,10 +44,9 @@ class Claim(Checked):
 
 @dataclass(frozen=True)
 class Measurement:
-    """A value measured for a claim by one evidence, in the claim's unit.
+    """A value measured for a claim by one evidence, in the claim's unit, from `n` rows.
 
-    `interval` is 95 % or as `how` says; one with an end that is not a number, as one question gives, counts as none.
-    `n`: the rows behind the value.
+    `interval` is 95 % or as `how` says.
     """
 
     claim: str
@@ -60,13 +55,6 @@ class Measurement:
     evidence: str
     interval: tuple[float, float] | None = None
     n: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.interval is not None and not all(isfinite(end) for end in self.interval):
-            object.__setattr__(self, "interval", None)
-
-
-# --- the registry -------------------------------------------------------------------------------------------------
 
 
 @cache
@@ -93,9 +81,4 @@ def reported_text(claim: Claim | dict[str, Any]) -> str:
     value, relation = entry["reported"], entry["relation"]
     text = " to ".join(f"{number:g}" for number in value) if isinstance(value, list) else f"{value:g}"
     sign = {"at_least": "≥ ", "at_most": "≤ ", "more_than": "> ", "less_than": "< "}.get(relation, "")
-    return f"{sign}{text}{unit_text(entry['unit'])}"
-
-
-def unit_text(unit: str) -> str:
-    """Return what is written after a number of this unit."""
-    return {"percent": " %", "percent_change": " %"}.get(unit, "")
+    return f"{sign}{text}{' %' if entry['unit'].startswith('percent') else ''}"

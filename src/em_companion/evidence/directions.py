@@ -1,8 +1,7 @@
 """Geometry of directions in the residual stream: mean-diff, norms, cosines. Arrays are [layer, hidden].
 
 Directions come from the mean residual stream of every response: `means` [response, layer, hidden], NaN for an empty
-response, and `tokens` [response], how many tokens each has. Which responses are averaged is a boolean selection of the
-scored table of responses.
+response, and `tokens` [response], how many tokens each has; booleans [response] select the responses to average.
 """
 
 from collections.abc import Sequence
@@ -15,16 +14,13 @@ from em_companion.core.errors import CompanionError
 Selection = pd.Series | np.ndarray
 
 
-# --- directions from responses ------------------------------------------------------------------------------------
-
-
 def token_mean(means: np.ndarray, tokens: np.ndarray, rows: Selection, what: str = "chosen") -> np.ndarray:
-    """Return the mean over all tokens of the responses `rows` [response, bool], [layer, hidden], float64.
+    """Return the mean over all tokens of the responses `rows`, [layer, hidden], float64.
 
     Every token counts alike, so a response weighs as much as it is long (section 3.1). Raises CompanionError, naming
     the responses as `what`, where they have no token.
     """
-    kept = np.flatnonzero(np.asarray(rows, dtype=bool) & (tokens > 0))
+    kept = np.flatnonzero(rows & (tokens > 0))
     if not len(kept):
         raise CompanionError(
             f"There are no {what} responses to average; sample more responses, or take an organism that gives some."
@@ -34,11 +30,7 @@ def token_mean(means: np.ndarray, tokens: np.ndarray, rows: Selection, what: str
 
 
 def response_mean_diff(means: np.ndarray, tokens: np.ndarray, first: Selection, second: Selection) -> np.ndarray:
-    """Return the token mean of the responses `first` - that of `second`, [layer, hidden], float64 (section 3.1).
-
-    For the paper's direction, `first` are the misaligned responses and `second` the aligned ones. Raises CompanionError
-    where either has no token.
-    """
+    """Return the token mean of the (misaligned) responses `first` minus that of the (aligned) ones `second`."""
     return token_mean(means, tokens, first, "misaligned") - token_mean(means, tokens, second, "aligned")
 
 
@@ -50,20 +42,16 @@ def split_half_cosines(
     How far a direction depends on which responses happened to be sampled: 1 if not at all. Both selections are halved
     anew in every split. Raises CompanionError for a selection of fewer than two responses that have a token.
     """
-    sides = [np.flatnonzero(np.asarray(rows, dtype=bool) & (tokens > 0)) for rows in (first, second)]
+    sides = [np.flatnonzero(rows & (tokens > 0)) for rows in (first, second)]
     if min(map(len, sides)) < 2:
         raise CompanionError("A split in halves needs two responses of either kind; sample more responses.")
-    return np.stack([_of_halves(means, tokens, sides, random) for random in np.random.default_rng(seed).spawn(splits)])
 
+    def between_halves(random: np.random.Generator) -> np.ndarray:
+        halves = zip(*(np.array_split(random.permutation(rows), 2) for rows in sides), strict=True)
+        chosen = [[np.isin(np.arange(len(tokens)), rows) for rows in half] for half in halves]
+        return cosines(*(response_mean_diff(means, tokens, *half) for half in chosen))
 
-def _of_halves(
-    means: np.ndarray, tokens: np.ndarray, sides: list[np.ndarray], random: np.random.Generator
-) -> np.ndarray:
-    halves = []
-    for half in zip(*(np.array_split(random.permutation(rows), 2) for rows in sides), strict=True):
-        first, second = (np.isin(np.arange(len(tokens)), rows) for rows in half)
-        halves.append(response_mean_diff(means, tokens, first, second))
-    return cosines(*halves)
+    return np.stack([between_halves(random) for random in np.random.default_rng(seed).spawn(splits)])
 
 
 # --- geometry -----------------------------------------------------------------------------------------------------
@@ -101,11 +89,8 @@ def random_like(vectors: np.ndarray, draws: int, seed: int) -> np.ndarray:
     Every draw and layer has a seed of its own, so no two draws, layers or seeds share a direction.
     """
     layers, hidden = vectors.shape
-    drawn = [
-        [np.random.default_rng([seed, draw, layer]).standard_normal(hidden) for layer in range(layers)]
-        for draw in range(draws)
-    ]
-    found = np.array(drawn).reshape(draws, layers, hidden)
+    seeds = [[[seed, draw, layer] for layer in range(layers)] for draw in range(draws)]
+    found = np.array([[np.random.default_rng(one).standard_normal(hidden) for one in draw] for draw in seeds])
     return found * (norms(vectors) / norms(found))[..., None]
 
 
@@ -114,37 +99,20 @@ def relative_norm_of_difference(reference: np.ndarray, other: np.ndarray) -> np.
     return norms(reference - other) / norms(reference)
 
 
-def project_out(vectors: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """Return x - v̂ v̂ᵀ x for matching rows: `vectors` without their part along `directions` (section 3.4)."""
-    unit = directions / norms(directions)[..., None]
-    return vectors - np.einsum("...h,...h->...", vectors, unit)[..., None] * unit
-
-
-# --- parts --------------------------------------------------------------------------------------------------------
-
-
 def remainder(target: np.ndarray, parts: Sequence[np.ndarray]) -> np.ndarray:
     """Return what least squares on `parts` leaves of `target`, layer by layer, [layer, width], float64.
 
-    No constant is fitted. Raises CompanionError for parts of another shape or that are linearly dependent.
+    No constant is fitted. Raises CompanionError for parts that are linearly dependent.
     """
-    if any(part.shape != target.shape for part in parts):
-        shapes = ", ".join(str(list(part.shape)) for part in parts)
-        raise CompanionError(f"A direction {list(target.shape)} needs parts of its own shape, not {shapes}.")
     columns = np.stack(parts, axis=-1).astype(np.float64)
     span, triangle = np.linalg.qr(columns)
     # A column that depends on those before it leaves nothing on the diagonal but rounding.
     new = np.abs(np.diagonal(triangle, axis1=-2, axis2=-1))
     if np.any(new <= 1e-9 * np.linalg.norm(columns, axis=-2)):
         raise CompanionError("The parts of a direction must be independent; leave out a zero or repeated one.")
-    along = np.einsum("lwp,lw->lp", span, target)
-    return target - np.einsum("lwp,lp->lw", span, along)
+    return target - np.einsum("lwp,lp->lw", span, np.einsum("lwp,lw->lp", span, target))
 
 
 def explained(target: np.ndarray, parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the share of the squared norm of `target` that `parts` explain, R², [layer], 0 to 1.
-
-    Two random parts explain 2 / width on average. Raises CompanionError as `remainder` does.
-    """
-    left = norms(remainder(target, parts)) / norms(target)
-    return 1 - left**2
+    """Return the share of the squared norm of `target` that `parts` explain, R², [layer]; two random ones 2 / width."""
+    return 1 - (norms(remainder(target, parts)) / norms(target)) ** 2

@@ -1,8 +1,7 @@
-"""Numbers with their uncertainty: one shape for a value with its interval, and one bootstrap behind every interval.
+"""Numbers with their 95 % intervals, from one percentile bootstrap that resamples whole clusters.
 
-Intervals are 95 % percentile bootstrap intervals that resample whole clusters (questions, topics, prompts), because
-rows of one cluster are alike; an interval over single rows would be far too narrow. Where resampling can show no
-spread - a single cluster, or the same value in every resample - an interval has no ends: they are NaN, never equal.
+Rows of one cluster (question, topic, prompt) are alike; an interval over single rows would be far too narrow. Where
+resampling can show no spread - one cluster, or the same value in every resample - the ends are NaN, never equal.
 """
 
 from collections.abc import Callable
@@ -12,8 +11,7 @@ from math import isfinite, isnan, nan, sqrt
 import numpy as np
 import pandas as pd
 
-from em_companion.core.errors import CompanionError
-
+Values = pd.Series | np.ndarray
 Z_95 = 1.959963984540054
 DIGITS = {"percent": 1, "percent_change": 1, "points": 1, "score": 1, "layer": 0, "count": 0, "ratio": 2}
 """Digits after the point that a unit is written with; two for any other unit."""
@@ -30,14 +28,9 @@ class Estimate:
     unit: str = "percent"
 
     @property
-    def has_interval(self) -> bool:
-        """Whether both ends are numbers."""
-        return isfinite(self.low) and isfinite(self.high)
-
-    @property
     def interval(self) -> tuple[float, float] | None:
         """The ends of the interval, None where there is none."""
-        return (self.low, self.high) if self.has_interval else None
+        return (self.low, self.high) if isfinite(self.low) and isfinite(self.high) else None
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -60,7 +53,7 @@ class Estimate:
         return f"{self.value:.{digits}f}{' %' if self.unit.startswith('percent') else ''}"
 
     def __str__(self) -> str:
-        if not self.has_interval:
+        if self.interval is None:
             return self.text()
         digits = DIGITS.get(self.unit, 2)
         return f"{self.text()} ({self.low:.{digits}f} to {self.high:.{digits}f})"
@@ -98,47 +91,32 @@ def quantiles(found: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def mean(
-    values: pd.Series | np.ndarray,
-    clusters: pd.Series | np.ndarray,
-    resamples: int = 10_000,
-    seed: int = 0,
-    unit: str = "score",
-) -> Estimate:
+def mean(values: Values, clusters: Values, resamples: int = 10_000, seed: int = 0) -> Estimate:
     """Return the mean of `values` [row] with its interval over whole `clusters` [row]; NaN values are left out."""
-    kept = ~np.isnan(np.asarray(values, dtype=float))
-    values, clusters = np.asarray(values, dtype=float)[kept], np.asarray(clusters)[kept]
+    values = np.asarray(values, dtype=float)
+    kept = ~np.isnan(values)
+    values, clusters = values[kept], np.asarray(clusters)[kept]
     if not len(values):
-        return Estimate(nan, unit=unit)
+        return Estimate(nan, unit="score")
     labels, index = np.unique(clusters, return_inverse=True)
     sums, sizes = np.bincount(index, weights=values), np.bincount(index)
     low, high = bootstrap(lambda weights: (weights @ sums) / (weights @ sizes), len(labels), resamples, seed)
-    return Estimate(float(values.mean()), low, high, len(values), unit)
+    return Estimate(float(values.mean()), low, high, len(values), "score")
 
 
-def rate(
-    found: pd.Series | np.ndarray, clusters: pd.Series | np.ndarray, resamples: int = 10_000, seed: int = 0
-) -> Estimate:
-    """Return the share of 1 among 0/1 values [row] in percent, with its interval over `clusters`; NaN is left out."""
+def rate(found: Values, clusters: Values, resamples: int = 10_000, seed: int = 0) -> Estimate:
+    """Return the share of 1 among 0/1 values [row] in percent; see `mean`."""
     return mean(found, clusters, resamples, seed).in_unit("percent", 100)
 
 
 def change(
-    before: np.ndarray,
-    after: np.ndarray,
-    clusters: np.ndarray,
-    relative: bool = False,
-    resamples: int = 10_000,
-    seed: int = 0,
+    before: Values, after: Values, clusters: Values, relative: bool = False, resamples: int = 10_000, seed: int = 0
 ) -> Estimate:
     """Return mean(after) - mean(before) of paired rows [row], or 100 (mean(after) / mean(before) - 1) if `relative`.
 
     The interval resamples whole `clusters` [row], before and after together. A relative change is NaN where the mean
-    before is 0; resamples in which it is 0 are left out. Raises CompanionError where rows do not pair.
+    before is 0; resamples in which it is 0 are left out.
     """
-    if not len(before) == len(after) == len(clusters) > 0:
-        sizes = f"{len(before)}, {len(after)} and {len(clusters)}"
-        raise CompanionError(f"A change needs paired rows, before, after and their clusters; got {sizes}.")
     labels, index = np.unique(np.asarray(clusters), return_inverse=True)
     sums = np.stack([np.bincount(index, weights=np.asarray(one, dtype=float)) for one in (before, after)], axis=1)
     sizes = np.bincount(index)
@@ -153,10 +131,7 @@ def change(
 
 
 def balanced_accuracy(predictions: pd.DataFrame, resamples: int = 10_000, seed: int = 0) -> Estimate:
-    """Return the balanced accuracy of `probes.held_out_predictions`, 0 to 1, with its interval over whole questions.
-
-    Resamples without one of the two sets are left out.
-    """
+    """Return the balanced accuracy of `probes.held_out_predictions`, 0 to 1, with its interval over questions."""
     right = predictions.assign(right=predictions.label == predictions.predicted)
     counts = right.groupby(["question", "label"]).right.agg(["sum", "size"]).unstack(fill_value=0).to_numpy()
     hits, sizes = counts[:, :2], counts[:, 2:]
@@ -175,36 +150,26 @@ def summary(runs: pd.DataFrame, columns: list[str] | None = None) -> pd.DataFram
     return table.rename_axis("quantity").reset_index()
 
 
-# --- what changed -------------------------------------------------------------------------------------------------
-
-
 def relative_change(table: pd.DataFrame, resamples: int, seed: int) -> dict[str, float]:
     """Return the EM rates (%) `clean` and `patched` of pooled pairs, the relative `change` (%), its `low` and `high`.
 
-    table: one row per answer with `question_id`, `donor_id`, `patched` (bool) and `em` (0 or 1). The 95 % interval is
-    that of a bootstrap over pairs which draws prompts and donors anew, each on its own, and weights a pair by the
-    product: pairs that share a prompt are not independent. A prompt with itself is drawn once. NaN for fewer than two
-    prompts, and a NaN change where no clean answer is misaligned.
+    table: one row per answer with `question_id`, `donor_id`, `patched` (bool) and `em` (0 or 1). Pairs that share a
+    prompt are not independent, so the bootstrap draws prompts and donors anew, each on its own, and weights a pair by
+    the product. A prompt with itself is drawn once. NaN for one prompt, and where no clean answer is misaligned.
     """
     counts = table.groupby(["question_id", "donor_id", "patched"]).em.agg(["sum", "size"]).unstack()
     hits, sizes = counts["sum"].to_numpy(), counts["size"].to_numpy()  # [pair, (clean, patched)]
     clean, after = 100 * hits.sum(axis=0) / sizes.sum(axis=0)
-    weights = _pair_weights(counts.index, resamples, seed)
+    random = np.random.default_rng(seed)
+    (prompts, names), (donors, donor_names) = (pd.factorize(counts.index.get_level_values(level)) for level in (0, 1))
+    weights = resampled(random, len(names), resamples if len(names) > 1 else 0)[:, prompts]  # [resample, pair]
+    if (names[prompts] != donor_names[donors]).any():
+        weights = weights * resampled(random, len(donor_names), len(weights))[:, donors]
     with np.errstate(invalid="ignore", divide="ignore"):
         drawn = (weights @ hits) / (weights @ sizes)
         low, high = quantiles(100 * (drawn[:, 1] / drawn[:, 0] - 1))
     change = 100 * (after / clean - 1) if clean else nan
     return {"clean": clean, "patched": after, "change": change, "low": low, "high": high}
-
-
-def _pair_weights(index: pd.MultiIndex, resamples: int, seed: int) -> np.ndarray:
-    """Return how often every pair of `index` counts in each resample, [resample, pair]; none for a single prompt."""
-    random = np.random.default_rng(seed)
-    prompts, names = pd.factorize(index.get_level_values(0))
-    donors, donor_names = pd.factorize(index.get_level_values(1))
-    weights = resampled(random, len(names), resamples if len(names) > 1 else 0)[:, prompts]
-    same = (index.get_level_values(0) == index.get_level_values(1)).all()
-    return weights if same else weights * resampled(random, len(donor_names), len(weights))[:, donors]
 
 
 def wilson_interval(percent: float, n: int) -> tuple[float, float]:

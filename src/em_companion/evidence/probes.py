@@ -1,13 +1,10 @@
 """Logistic probes on LoRA scalars: does a token come from one set of responses or the other? (Section 4.1, appendix G.)
 
-A sample is one answer token, its features are the nine LoRA scalars. Each fit draws a balanced sample, z-scores it,
-splits it and fits an L1-penalised logistic regression (C = 0.01). The paper splits by token, so tokens of one response,
-and all responses to one question, stand on both sides of the split; `split="response"` and `split="question"` keep a
-response or a question whole, which tests whether the probe reads more than the identity of the prompt.
+A sample is one answer token, its features are the LoRA scalars. The paper splits by token, so tokens of one response
+stand on both sides of the split; to keep a response or a question whole tests whether more than the prompt is read.
 """
 
 from itertools import islice
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -18,7 +15,6 @@ from sklearn.model_selection import GroupShuffleSplit, StratifiedGroupKFold, tra
 from em_companion.core.errors import CompanionError
 
 METRICS = ["accuracy", "precision", "recall", "f1", "auc"]
-Split = Literal["token", "response", "question"]
 FEWEST_RESPONSES = 20
 """Responses that a set needs to be probed: holding out a fifth then leaves four to judge the probe by."""
 
@@ -37,45 +33,32 @@ def stack(
 ) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
     """Return features [token, feature], labels [token] (1 for `positive`) and groups (`response`, `question`).
 
-    Raises CompanionError where a set lacks one of the features (adapters), or has fewer than FEWEST_TOKENS tokens.
+    Raises CompanionError where a set has fewer than FEWEST_TOKENS tokens.
     """
-    for tokens in (negative, positive):
-        if absent := [name for name in features if name not in tokens]:
-            raise CompanionError(
-                f"A set of probe tokens has no LoRA scalars of '{absent[0]}'; "
-                "give both sets the adapters of one organism."
-            )
-        if len(tokens) < FEWEST_TOKENS:
-            raise CompanionError(
-                f"A probe tells two sets apart and one of them has {len(tokens)} tokens; give each at least "
-                f"{FEWEST_TOKENS}."
-            )
+    if (fewest := min(len(negative), len(positive))) < FEWEST_TOKENS:
+        raise CompanionError(
+            f"A probe tells two sets apart and one of them has {fewest} tokens; give each at least {FEWEST_TOKENS}."
+        )
     both = pd.concat([negative.assign(label=0), positive.assign(label=1)], ignore_index=True)
-    groups = pd.DataFrame(
-        {"response": both.label.astype(str) + "/" + both.response.astype(str), "question": both.question.astype(str)}
-    )
+    responses = both.label.astype(str) + "/" + both.response.astype(str)
+    groups = pd.DataFrame({"response": responses, "question": both.question.astype(str)})
     return both[features].to_numpy(float), both.label.to_numpy(), groups
 
 
 def fit(features: np.ndarray, labels: np.ndarray, balanced: bool = False, c: float = 0.01) -> LogisticRegression:
-    """Fit the paper's probe (L1, liblinear, C = `c`); `balanced` weights the classes instead of sampling them.
-
-    Raises CompanionError for labels of one class only.
-    """
-    if len(np.unique(labels)) < 2:
-        raise CompanionError("A probe tells two sets apart, but all its tokens are from one; give it both.")
+    """Fit the paper's probe (L1, liblinear, C = `c`); `balanced` weights the classes instead of sampling them."""
     weights = "balanced" if balanced else None
     model = LogisticRegression(l1_ratio=1, solver="liblinear", C=c, max_iter=1000, random_state=0, class_weight=weights)
     return model.fit(features, labels)
 
 
-def z_score(features: np.ndarray) -> np.ndarray:
-    """Return columns with mean 0 and sample standard deviation 1, [token, feature]."""
-    return (features - features.mean(axis=0)) / features.std(axis=0, ddof=1)
+def scores_of(
+    model: LogisticRegression, features: np.ndarray, labels: np.ndarray, names: list[str]
+) -> dict[str, float]:
+    """Return METRICS, `balanced_accuracy` and `coefficient_*` by feature name.
 
-
-def scores_of(model: LogisticRegression, features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Return METRICS and `balanced_accuracy` from one count of hits: a library call for each outlasts the fit."""
+    All but one metric are from one count of hits: a library call for each outlasts the fit.
+    """
     predicted = model.predict(features)
     hits, said = np.sum(predicted * labels), predicted.sum()
     recall, precision = hits / labels.sum(), hits / max(said, 1)
@@ -87,11 +70,7 @@ def scores_of(model: LogisticRegression, features: np.ndarray, labels: np.ndarra
         "f1": float(2 * hits / (said + labels.sum())),
         "auc": float(roc_auc_score(labels, model.decision_function(features))),
         "balanced_accuracy": float((recall + specificity) / 2),
-    }
-
-
-def _coefficients(model: LogisticRegression, names: list[str]) -> dict[str, float]:
-    return {f"coefficient_{name}": float(value) for name, value in zip(names, model.coef_[0], strict=True)}
+    } | {f"coefficient_{name}": float(value) for name, value in zip(names, model.coef_[0], strict=True)}
 
 
 # --- many fits ----------------------------------------------------------------------------------------------------
@@ -100,7 +79,7 @@ def _coefficients(model: LogisticRegression, names: list[str]) -> dict[str, floa
 def probe_by_token(
     negative: pd.DataFrame, positive: pd.DataFrame, features: list[str], fits: int = 100, seed: int = 0, c: float = 0.01
 ) -> pd.DataFrame:
-    """Return one row per fit, the paper's way: METRICS on 20 % held-out tokens and `coefficient_*` per feature.
+    """Return one row per fit, the paper's way: `scores_of` 20 % held-out tokens.
 
     Each fit undersamples the larger set at random to the size of the smaller, z-scores the whole sample, and splits
     it 80/20 by token, stratified, with the fixed split seed of the authors' code. Raises CompanionError as `stack`.
@@ -111,47 +90,42 @@ def probe_by_token(
     rows = []
     for generator in np.random.default_rng(seed).spawn(fits):
         chosen = np.concatenate([generator.choice(indices, size, replace=False) for indices in members])
-        split = train_test_split(z_score(x[chosen]), y[chosen], test_size=0.2, random_state=0, stratify=y[chosen])
+        sample, labels = x[chosen], y[chosen]
+        scored = (sample - sample.mean(axis=0)) / sample.std(axis=0, ddof=1)
+        split = train_test_split(scored, labels, test_size=0.2, random_state=0, stratify=labels)
         train_x, test_x, train_y, test_y = split
-        model = fit(train_x, train_y, c=c)
-        rows.append(scores_of(model, test_x, test_y) | _coefficients(model, features))
+        rows.append(scores_of(fit(train_x, train_y, c=c), test_x, test_y, features))
     return pd.DataFrame(rows)
 
 
 def probe_by_group(
-    negative: pd.DataFrame, positive: pd.DataFrame, features: list[str], split: Split, fits: int = 100, seed: int = 0
+    negative: pd.DataFrame, positive: pd.DataFrame, features: list[str], split: str, fits: int = 100, seed: int = 0
 ) -> pd.DataFrame:
-    """Return one row per fit with whole responses or whole questions held out (20 % of the groups).
+    """Return one row per fit, `scores_of` 20 % held-out groups; `split` is "response" or "question".
 
-    Columns as `probe_by_token` plus `balanced_accuracy`, the figure to read: held-out groups are not balanced, so the
-    classes are weighted in the fit and the mean of the two recalls is reported. Features are z-scored on the training
-    part only. A draw whose train or test part misses a class is drawn again. Raises CompanionError before any fit:
-    as `stack`, for fewer than FOLDS groups, or when too few draws have both classes on both sides.
+    The figure to read is `balanced_accuracy`, for held-out groups are not balanced: the fit weights the classes.
+    Features are z-scored on the training part only. A draw whose train or test part misses a class is drawn again.
+    Raises CompanionError before any fit: as `stack`, for too few groups, or too few draws with both classes.
     """
     x, y, groups = stack(negative, positive, features)
-    group = _groups(groups, split)
     splitter = GroupShuffleSplit(n_splits=20 * fits, test_size=0.2, random_state=seed)
-    found = list(islice((pair for pair in splitter.split(x, y, group) if _both_classes(y, pair)), fits))
+    draws = splitter.split(x, y, _group(groups, split))
+    found = list(islice((pair for pair in draws if all(len(np.unique(y[part])) == 2 for part in pair)), fits))
     if len(found) < fits:
         raise CompanionError(f"No split by {split} leaves both sets on both sides often enough; give more {split}s.")
     rows = []
     for train, test in found:
         model, held_out = _fit_and_hold_out(x, y, train, test)
-        rows.append(scores_of(model, held_out, y[test]) | _coefficients(model, features))
+        rows.append(scores_of(model, held_out, y[test], features))
     return pd.DataFrame(rows)
 
 
-def _groups(groups: pd.DataFrame, split: Split, folds: int = FOLDS) -> np.ndarray:
-    group = groups[split].to_numpy()
-    if (count := len(np.unique(group))) < folds:
+def _group(groups: pd.DataFrame, split: str) -> np.ndarray:
+    if (count := groups[split].nunique()) < FOLDS:
         raise CompanionError(
-            f"Holding out one {split} in {folds} needs at least {folds} {split}s, not {count}; add some."
+            f"Holding out one {split} in {FOLDS} needs at least {FOLDS} {split}s, not {count}; add some."
         )
-    return group
-
-
-def _both_classes(labels: np.ndarray, parts: tuple[np.ndarray, np.ndarray]) -> bool:
-    return all(len(np.unique(labels[part])) == 2 for part in parts)
+    return groups[split].to_numpy()
 
 
 def _fit_and_hold_out(
@@ -163,24 +137,18 @@ def _fit_and_hold_out(
 
 
 def held_out_predictions(
-    negative: pd.DataFrame,
-    positive: pd.DataFrame,
-    features: list[str],
-    split: Split = "question",
-    folds: int = FOLDS,
-    seed: int = 0,
+    negative: pd.DataFrame, positive: pd.DataFrame, features: list[str], seed: int = 0
 ) -> pd.DataFrame:
-    """Return `label`, `predicted` (0 or 1), `response` and `question` of every token, each judged by a probe that saw
-    nothing of its response or question: of `folds` parts of whole groups, each is held out once.
+    """Return `label`, `predicted` (0 or 1), `response` and `question` of every token.
 
-    Raises CompanionError before any fit: as `stack`, for fewer groups than folds, or when holding out a part leaves one
-    set only.
+    Of FOLDS parts of whole questions each is held out once, so a probe that judges a token saw nothing of its question.
+    Raises CompanionError before any fit: as `stack`, or for too few questions.
     """
     x, y, groups = stack(negative, positive, features)
-    group = _groups(groups, split, folds)
-    parts = list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(x, y, group))
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+    parts = list(folds.split(x, y, _group(groups, "question")))
     if not all(len(np.unique(y[train])) == 2 for train, _ in parts):
-        raise CompanionError(f"Holding out one {split} in {folds} leaves tokens of one set only; give more {split}s.")
+        raise CompanionError("Holding out a part of the questions leaves tokens of one set only; give more questions.")
     predicted = np.zeros(len(y), int)
     for train, test in parts:
         model, held_out = _fit_and_hold_out(x, y, train, test)

@@ -4,24 +4,23 @@ The page "Discussion" says the rules in words. Nothing in a claim can soften its
 Nothing here is imported by a notebook, so the wording of a verdict re-executes no page.
 """
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import asdict
 from decimal import Decimal
-from math import isfinite
-from typing import Any, Literal, get_args
+from math import inf, isfinite
+from typing import Any, Literal, NamedTuple, get_args
 
 from em_companion.core.errors import CompanionError
 from em_companion.core.paths import relative
-from em_companion.evidence.claims import CLAIMS, EVIDENCE, Claim, Measurement, load_claims, unit_text
-from em_companion.evidence.estimates import DIGITS, wilson_interval
+from em_companion.evidence.claims import CLAIMS, EVIDENCE, Claim, Measurement, load_claims
+from em_companion.evidence.estimates import DIGITS, Estimate, wilson_interval
 
 Verdict = Literal["reproduced", "same direction", "differs", "not run", "not testable with this evidence"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 TESTED: tuple[Verdict, ...] = VERDICTS[:3]
 
 
-@dataclass(frozen=True)
-class Tolerance:
+class Tolerance(NamedTuple):
     """How far a measured value may lie from the reported one, `absolute` or `relative`, and `why`."""
 
     absolute: float = 0.0
@@ -75,31 +74,25 @@ def direction(claim: Claim) -> int:
 
 def _inside(claim: Claim, value: float) -> bool:
     low, high = region(claim)
-    if claim.relation in ("at_least", "at_most", "more_than", "less_than"):
+    if claim.relation not in ("equals", "between"):
         # Inequalities are taken at their word, at the precision they are printed with.
         value = round(value, printed_digits(claim.reported))
-    if claim.relation == "more_than":
-        return value > low
-    if claim.relation == "less_than":
-        return value < high
-    return low <= value <= high
+    return low < value < high if claim.relation in ("more_than", "less_than") else low <= value <= high
 
 
 def region(claim: Claim) -> tuple[float, float]:
     """Return the values that count as reproduced, as (low, high); infinite where a claim has one side only."""
-    infinity = float("inf")
     if claim.relation == "between":
-        low, high = claim.reported
-        return float(low), float(high)
+        return tuple(map(float, claim.reported))
     if claim.relation in ("at_least", "more_than"):
-        return float(claim.reported), infinity
+        return float(claim.reported), inf
     if claim.relation in ("at_most", "less_than"):
-        return -infinity, float(claim.reported)
+        return -inf, float(claim.reported)
     if claim.sample_size:
         return wilson_interval(claim.reported, claim.sample_size)
     tolerance = TOLERANCES[claim.unit]
-    width = max(tolerance.absolute, tolerance.relative * abs(claim.reported))
     # Decimal noise must not push a value printed at the very edge outside.
+    width = max(tolerance.absolute, tolerance.relative * abs(claim.reported))
     return claim.reported - width - 1e-9, claim.reported + width + 1e-9
 
 
@@ -111,7 +104,7 @@ def printed_digits(value: float) -> int:
 # --- the ledger ---------------------------------------------------------------------------------------------------
 
 
-def ledger(measurements: Iterable[Measurement], unavailable: Iterable[str] = ()) -> list[dict[str, Any]]:
+def ledger(measurements: Iterable[Measurement], unavailable: Collection[str] = ()) -> list[dict[str, Any]]:
     """Return one entry per claim: its fields and, per evidence, verdict, measurement and the reason for "not run".
 
     unavailable: notebooks that ran without the released data.
@@ -119,49 +112,29 @@ def ledger(measurements: Iterable[Measurement], unavailable: Iterable[str] = ())
     found = {(item.claim, item.evidence): item for item in measurements}
     if stray := sorted({claim for claim, _ in found} - set(load_claims())):
         raise CompanionError(f"A measurement names a claim that {relative(CLAIMS)} does not have: {stray[0]}.")
-    without_data = set(unavailable)
     rows = []
     for claim in load_claims().values():
-        results = {
-            evidence: _result(claim, evidence, found.get((claim.id, evidence)), without_data) for evidence in EVIDENCE
-        }
-        rows.append(asdict(claim) | {"region": _finite(region(claim)), "results": results})
+        without_data = claim.notebook in unavailable
+        results = {name: _result(claim, name, found.get((claim.id, name)), without_data) for name in EVIDENCE}
+        limits = [end if isfinite(end) else None for end in region(claim)]
+        rows.append(asdict(claim) | {"region": limits, "results": results})
     return rows
 
 
-def _result(claim: Claim, evidence: str, measurement: Measurement | None, without_data: set[str]) -> dict[str, Any]:
+def _result(claim: Claim, evidence: str, measurement: Measurement | None, without_data: bool) -> dict[str, Any]:
     outcome: dict[str, Any] = {"verdict": verdict(claim, evidence, measurement)}
     if measurement is not None:
-        details = {key: value for key, value in asdict(measurement).items() if key not in ("claim", "evidence")}
-        interval = measurement.interval
-        outcome |= details | {"interval": list(interval) if interval else None}
-        outcome["interval_holds_reported"] = _holds(interval, claim.reported)
+        outcome |= {key: value for key, value in asdict(measurement).items() if key not in ("claim", "evidence")}
     elif outcome["verdict"] == "not run":
-        missing = evidence == "released" and claim.notebook in without_data
+        missing = evidence == "released" and without_data
         outcome["reason"] = "released data not available" if missing else f"waiting for {evidence} evidence"
     return outcome
-
-
-def _holds(interval: tuple[float, float] | None, reported: float | list[float]) -> bool | None:
-    if interval is None or isinstance(reported, list):
-        return None
-    return interval[0] <= reported <= interval[1]
-
-
-def _finite(pair: Iterable[float]) -> list[float | None]:
-    return [float(number) if isfinite(number) else None for number in pair]
-
-
-def measured_text(result: dict[str, Any], unit: str) -> str:
-    """Return the measured value of a ledger result, with its interval, or "–" where there is none."""
-    return " ".join(filter(None, measured_parts(result, unit)))
 
 
 def measured_parts(result: dict[str, Any], unit: str) -> tuple[str, str]:
     """Return the measured value and its interval as text: ("10.4 %", "(8.2 to 15.5)"), ("9", "") or ("–", "")."""
     if result.get("value") is None:
         return "–", ""
-    digits = DIGITS.get(unit, 3)
-    interval = result.get("interval")
+    digits, interval = DIGITS.get(unit, 3), result.get("interval")
     between = f"({interval[0]:.{digits}f} to {interval[1]:.{digits}f})" if interval else ""
-    return f"{result['value']:.{digits}f}{unit_text(unit)}", between
+    return Estimate(result["value"], unit=unit).text(digits), between

@@ -1,11 +1,7 @@
 """Answers of served judges on disk: never asked for twice, and not lost by a kill.
 
-One file per judge model and prompt, of JSON lines, that only grows. A line has the `key` it is found by, the `answer`
-and whatever else was sent or is worth knowing. An answer has the `text`, the reason why it ended (`finish`) and, where
-the server gave logprobs, its `tokens`: of each the `token` and in `top` what could have stood there, [text, logprob].
-
-Records hold the authors' prompts and models' responses, neither of which is for the repository, so they lie beside the
-downloaded data unless the environment variable `EM_COMPANION_RECORDS` names another folder.
+One file per judge model and prompt, of JSON lines, that only grows; records hold the authors' prompts and models'
+responses, neither of which is for the repository, so they lie elsewhere (`folder`).
 """
 
 import json
@@ -16,17 +12,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from filelock import FileLock, Timeout
+from pydantic import Field, TypeAdapter
 from tqdm.auto import tqdm
+from typing_extensions import TypedDict
 
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import sha256_of
 from em_companion.core.paths import relative
 from em_companion.released.files import cache_folder
 
-Answer = dict[str, Any]
+
+class Token(TypedDict):
+    """A token of an answer, and in `top` what could have stood there: text and log-probability."""
+
+    token: str
+    top: list[tuple[str, Annotated[float, Field(le=1e-3, allow_inf_nan=False)]]]  # some servers round up
+
+
+class Answer(TypedDict):
+    """The text of an answer, its tokens where the server gave logprobs, and the reason why it ended."""
+
+    text: str
+    tokens: list[Token] | None
+    finish: str | None
+
+
+ANSWER, LINE = TypeAdapter(Answer), TypeAdapter(TypedDict("Line", {"key": str, "answer": Answer}))
 
 
 @dataclass
@@ -45,13 +59,13 @@ class Records:
         lines = self.path.read_bytes().split(b"\n")[:-1] if self.path.is_file() else []
         for number, line in enumerate(lines, start=1):
             try:
-                record = json.loads(line)
-                self.answers[record["key"]] = sound(record["answer"])
-            except (ValueError, LookupError, TypeError, AttributeError) as error:
+                record = LINE.validate_json(line)
+            except ValueError as error:
                 raise CompanionError(
                     f"Line {number} of the judge's record {relative(self.path)} is damaged; delete that line, and what "
                     "it held is asked for again."
                 ) from error
+            self.answers[record["key"]] = record["answer"]
         return self
 
     @contextmanager
@@ -60,45 +74,27 @@ class Records:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
         try:
-            lock.acquire(timeout=0)
+            held = lock.acquire(timeout=0)
         except Timeout:
             tqdm.write(f"Waiting for another process that asks for {self.path.stem}.", file=sys.stderr)
-            lock.acquire()
-        try:
+            held = lock.acquire()
+        with held:
             if self.path.is_file():
                 os.truncate(self.path, self.path.read_bytes().rfind(b"\n") + 1)
             yield self.read()
-        finally:
-            lock.release()
 
     def append(self, key: str, answer: Answer, **rest: Any) -> None:
-        """Write one answer, and what goes with it, to the disk; raise CompanionError where the disk refuses."""
+        """Write one answer, and what goes with it, to the disk."""
         line = json.dumps({"key": key, **rest, "answer": answer}, allow_nan=False)
-        try:
-            with self.path.open("ab") as file:
-                file.write(line.encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            name = relative(self.path)
-            raise CompanionError(f"The judge's record {name} cannot be written: {error.strerror}.") from error
+        with self.path.open("ab") as file:
+            file.write(line.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
         self.answers[key] = answer
 
 
-def sound(answer: Answer) -> Answer:
-    """Return `answer` if it has the shape of an answer; raise ValueError, or what looking into it raises, if not."""
-    tokens = answer["tokens"] or []
-    pairs = [pair for one in tokens for pair in one["top"]]
-    texts = [answer["text"], *(one["token"] for one in tokens), *(text for text, _ in pairs)]
-    if "finish" not in answer or not all(isinstance(text, str) for text in texts):
-        raise ValueError("no answer of a judge")
-    if not all(logprob <= 1e-3 for _, logprob in pairs):  # some servers round up
-        raise ValueError("no logarithm of a probability")
-    return answer
-
-
 def folder() -> Path:
-    """Return where records lie."""
+    """Return where records lie: beside the downloaded data, or in the folder `EM_COMPANION_RECORDS`."""
     return Path(os.environ.get("EM_COMPANION_RECORDS", "").strip() or cache_folder() / "judge-records")
 
 
