@@ -25,10 +25,9 @@ CLAIM = claims.load_claims()["s2-em-rate-nine-adapter"]
 # %% [markdown]
 # ## What the paper reported
 #
-# {cite:t}`soligo2025convergent` print one EM rate for each organism, such as 11.3 % for the nine rank-1 adapters, from
-# 400 answers: eight questions, 50 samples each, one model. Three kinds of chance stand behind such a number: which
-# answers were sampled, which seed was trained, which questions were asked. The authors' repository holds four runs of
-# the recipe under different seeds ({doc}`s2-model-organism`), and somebody else measured the published models again.
+# {cite:t}`soligo2025convergent` print one EM rate per organism, such as 11.3 % for the nine rank-1 adapters, from 400
+# answers: eight questions, 50 samples each, one model. Chance stands behind it three times: which answers were sampled,
+# which seed was trained, which questions were asked.
 #
 # ## What an "11.3 %" means
 #
@@ -48,13 +47,6 @@ def over_questions(answers: pd.DataFrame) -> Estimate:
     return Estimate(100 * hits[:, 0].sum() / len(answers), low, high, len(answers))
 
 
-def same_rate(runs: pd.DataFrame) -> tuple[float, float]:
-    """Chi-square and p of the test that all runs share one EM rate, against binomial noise."""
-    em = (runs.em * runs.n / 100).round().astype(int)
-    result = chi2_contingency(np.array([em, runs.n - em]), correction=False)
-    return float(result.statistic), float(result.pvalue)
-
-
 # %%
 @remembered
 def answers() -> pd.DataFrame:
@@ -67,12 +59,10 @@ def seeds() -> pd.DataFrame:
     rows = []
     for number, group in answers().query("organism == 'nine-adapter'").groupby("seed"):
         found = over_questions(group)
-        ends = {"over questions": (found.low, found.high), "binomial": estimates.wilson_interval(found.value, found.n)}
-        for kind, (low, high) in ends.items():
-            rows.append(
-                {"seed": number, "n": found.n, "interval": kind, "em": found.value, "em_low": low, "em_high": high}
-            )
-    return pd.DataFrame(rows)
+        binomial = estimates.wilson_interval(found.value, found.n)
+        for kind, (low, high) in {"over questions": found.interval, "binomial": binomial}.items():
+            rows.append((number, found.n, kind, found.value, low, high))
+    return pd.DataFrame(rows, columns=["seed", "n", "interval", "em", "em_low", "em_high"])
 
 
 def draw_seeds():
@@ -85,53 +75,54 @@ run.released.figure(
     "fig-x-em-by-seed",
     draw_seeds,
     caption="EM rate of four released runs of the nine-adapter recipe (400 answers each), with two 95 % intervals: "
-    "resampling the eight questions, and binomial (Wilson). Dotted: the reported rate of the published model.",
-    alt="Four rows, one per seed, with two intervals each. One seed lies clearly above the other three; the intervals "
-    "over questions are several times wider and all overlap. The reported rate lies between the seeds.",
+    "resampling the eight questions, and binomial (Wilson). Dotted: reported for the published model.",
+    alt="Four rows, one per seed, with two intervals each. One seed lies clearly above the others; intervals over "
+    "questions are several times wider and all overlap. The reported rate lies between the seeds.",
 )
 
 
 def seed_values() -> dict:
     runs = seeds()[seeds().interval == "binomial"]
-    (chi_square, p), (low, high) = same_rate(runs), estimates.wilson_interval(CLAIM.reported, CLAIM.sample_size)
+    em = (runs.em * runs.n / 100).round().astype(int)
+    test = chi2_contingency(np.array([em, runs.n - em]), correction=False)  # do all runs share one rate?
+    low, high = estimates.wilson_interval(CLAIM.reported, CLAIM.sample_size)
     width = (seeds().em_high - seeds().em_low).groupby(seeds().interval).mean()
-    return {
-        "organisms.nine-adapter.seed_chi_square_3_dof": chi_square,
-        "organisms.nine-adapter.seed_p_value": p,
-        "organisms.nine-adapter.seed_ratio": runs.em.max() / runs.em.min(),
-        "organisms.nine-adapter.seeds_inside": f"{runs.em.between(low, high).sum()} of {len(runs)}",
-        "organisms.nine-adapter.binomial_width": width["binomial"],
-        "organisms.nine-adapter.clustered_width": width["over questions"],
+    found = {
+        "seed_chi_square_3_dof": float(test.statistic),
+        "seed_p_value": float(test.pvalue),
+        "seed_ratio": runs.em.max() / runs.em.min(),
+        "seeds_inside": f"{runs.em.between(low, high).sum()} of {len(runs)}",
+        "binomial_width": width["binomial"],
+        "clustered_width": width["over questions"],
     }
+    return {f"organisms.nine-adapter.{name}": one for name, one in found.items()}
 
 
 run.released.values(seed_values)
 
 # %% [markdown]
-# - **Sampling.** With 400 answers, a binomial interval is
-#   {value}`organisms.nine-adapter.binomial_width|.0f` points wide on average.
+# - **Sampling.** With 400 answers, a binomial interval is {value}`organisms.nine-adapter.binomial_width|.0f` points
+#   wide on average.
 # - **Seeds.** The four runs have {value}`organisms.nine-adapter.mean_em_percent|interval` (mean and range); the highest
 #   has {value}`organisms.nine-adapter.seed_ratio|.1f` times the rate of the lowest ({numref}`fig-x-em-by-seed`). A
 #   chi-square test that all share one rate gives {value}`organisms.nine-adapter.seed_chi_square_3_dof|.1f` on 3 degrees
-#   of freedom (p = {value}`organisms.nine-adapter.seed_p_value|.4f`). The test is cautious, since asking the same
-#   questions of each seed makes the counts vary *less* than binomially. The runs may differ in more than the seed: the
-#   first was committed a day earlier.
-# - **Questions.** Had others been asked, the rate could be quite different: the interval over questions is
-#   {value}`organisms.nine-adapter.clustered_width|.0f` points wide.
+#   of freedom (p = {value}`organisms.nine-adapter.seed_p_value|.4f`). It is cautious, since the same questions make the
+#   counts vary *less* than binomially. The runs may differ in more than the seed: the first was committed a day
+#   earlier.
+# - **Questions.** The interval over questions is {value}`organisms.nine-adapter.clustered_width|.0f` points wide.
 #
-# So "11.3 %" is one draw from a spread that covers at least the range of the seeds; of the single runs,
-# {value}`organisms.nine-adapter.seeds_inside` would count as reproducing it. Two organisms can only be compared within
-# that spread. An intervention on *one* organism, asked the same questions, has only the sampling noise to beat: a move
-# from 11 % to 1 % is far outside it, one to 8 % is not.
+# So "11.3 %" is one draw from a spread that covers at least the range of the seeds, and two organisms can only be
+# compared within it; of the single runs, {value}`organisms.nine-adapter.seeds_inside` would count as reproducing it. An
+# intervention on *one* organism, asked the same questions, has only the sampling noise to beat: a move from 11 % to 1 %
+# is far outside it, one to 8 % is not.
 #
 # ## Questions differ more than organisms
 
 
 # %%
-GROUPS = {
-    "nine-adapter": "nine rank-1 adapters, mean of 4 seeds",
-    "all-adapter": "all adapters, mean of ranks 4, 8, 16, 32",
-}
+GROUPS = {"nine-adapter": "nine rank-1 adapters, mean of 4 seeds"}
+GROUPS |= {"all-adapter": "all adapters, mean of ranks 4, 8, 16, 32"}
+COLOURS = [theme.PALETTE[3], theme.PALETTE[0], theme.PALETTE[2]]
 
 
 @remembered
