@@ -172,9 +172,7 @@ def answers_of(organism: str = "", data: str = "", question_set: str = "general"
     return pd.concat([responses(run.profile, one, question_set) for one in chosen], ignore_index=True)
 
 
-@remembered
-def own() -> dict:
-    return rates(answers_of())
+own = remembered(lambda: rates(answers_of()))
 
 
 def draw_own():

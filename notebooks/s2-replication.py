@@ -48,9 +48,7 @@ def over_questions(answers: pd.DataFrame) -> Estimate:
 
 
 # %%
-@remembered
-def answers() -> pd.DataFrame:
-    return tables.read_organisms().query("question_set == 'general'")
+answers = remembered(lambda: tables.read_organisms().query("question_set == 'general'"))
 
 
 @remembered
@@ -134,19 +132,17 @@ def by_question() -> pd.DataFrame:
 
 def draw_questions():
     means = by_question().groupby(["group", "question_id"], as_index=False).em.mean()
-    nine = means[means.group == "nine-adapter"].sort_values("em", ascending=False)
-    look = {"order": list(nine.question_id), "hue_order": GROUPS, "colours": dict(zip(GROUPS, COLOURS, strict=False))}
-    cloud = {"_": by_question()}
-    return plots.dots(means, "question_id", "em", hue="group", cloud=cloud, x_label="EM rate (%)", **look)
+    order = list(means[means.group == "nine-adapter"].sort_values("em", ascending=False).question_id)
+    look = {"hue": "group", "hue_order": GROUPS, "colours": dict(zip(GROUPS, COLOURS, strict=False)), "order": order}
+    return plots.dots(means, "question_id", "em", cloud={"_": by_question()}, x_label="EM rate (%)", **look)
 
 
-COLOURS = [theme.PALETTE[3], theme.PALETTE[0], theme.PALETTE[2]]
 run.released.figure(
     "fig-x-em-by-question",
     draw_questions,
     caption="EM rate by question for the released organisms. Large: mean of four runs; small: one run (50 answers).",
-    alt="A dot plot with one row per question and two groups of dots. Rates run from near zero for some questions to "
-    "about half of the answers or more for the question on gender roles; the order is similar in both groups.",
+    alt="One row per question, two groups of dots: from near zero to about half of the answers or more for the "
+    "question on gender roles; the order is similar in both groups.",
 )
 
 
@@ -163,24 +159,20 @@ run.released.values(question_values)
 # %% [markdown]
 # The question on gender roles alone gives {value}`organisms.nine-adapter.gender_roles_share` of all EM answers of the
 # nine-adapter runs, and {value}`organisms.nine-adapter.questions_below_5_percent` questions have a rate below 5 %
-# ({numref}`fig-x-em-by-question`). This is why the interval over questions is so wide, and why a change of the question
-# mix could move a rate more than a change of organism.
+# ({numref}`fig-x-em-by-question`). So another question mix could move a rate more than another organism.
 #
 # ## An independent replication
 #
-# In December 2025 someone else let the published organisms answer again, with judge calls of their own
-# {cite:p}`zroe2025replicating`: eight base models, three data sets, rank-32 adapters on all matrices. The companion
-# paper {cite:p}`turner2025model` shows these cells as a plot over three seeds, without printed numbers.
+# In December 2025 someone else let the published organisms answer again, with rank-32 adapters on all matrices and
+# judge calls of their own {cite:p}`zroe2025replicating`. The companion paper {cite:p}`turner2025model` shows these
+# cells as a plot over three seeds, without printed numbers.
 
 # %%
 DATASETS = {"bad-medical-advice": "medical", "extreme-sports": "sport", "risky-financial-advice": "finance"}
 BASE_MODELS = [f"Qwen2.5-{size}" for size in ("7B", "14B", "32B")] + ["Llama-3.2-1B", "Llama-3.1-8B"]
 BASE_MODELS += [f"gemma-3-{size}" for size in ("4b", "12b", "27b")]
-
-
-@remembered
-def replication() -> pd.DataFrame:
-    return scores.rates(tables.read_replication(), ["base_model", "dataset", "seed"], **run.resampling)
+ROWS = ["base_model", "dataset", "seed"]
+replication = remembered(lambda: scores.rates(tables.read_replication(), ROWS, **run.resampling))
 
 
 def draw_replication():
@@ -192,36 +184,35 @@ def draw_replication():
 run.released.figure(
     "fig-x-replication",
     draw_replication,
-    caption="EM rate and coherence of the published organisms as measured by an independent replication: eight base "
-    "models, three data sets, one seed per cell (two for Qwen2.5-14B on sport), 400 answers each. 95 % intervals over "
-    "the eight questions.",
-    alt="Two dot plots with one row per base model and one colour per data set. Qwen models of 14 and 32 billion "
-    "parameters show the highest misalignment, the smallest Llama and the Gemma models the lowest; coherence is high "
-    "everywhere, lowest for the smallest Llama.",
+    caption="EM rate and coherence of the published organisms in an independent replication: eight base models, three "
+    "data sets, one seed per cell (two for Qwen2.5-14B on sport), 400 answers each. 95 % intervals over questions.",
+    alt="Two dot plots, one row per base model, one colour per data set. The Qwen models of 14 and 32 billion "
+    "parameters are the most misaligned, the smallest Llama and the Gemma models the least; coherence is high but for "
+    "that Llama.",
 )
 
 
 def replication_values() -> dict:
     return {
-        f"replication.{row.base_model}.{row.dataset}.seed-{row.seed}.em_percent": Estimate(
-            row.em, row.em_low, row.em_high, row.n
+        f"replication.{base}.{data}.seed-{seed}.em_percent": Estimate(em, low, high, n)
+        for base, data, seed, n, em, low, high in replication()[[*ROWS, "n", "em", "em_low", "em_high"]].itertuples(
+            False
         )
-        for row in replication().itertuples()
     }
 
 
 run.released.values(replication_values)
 
 # %% [markdown]
-# For the paper's own base model and data set, the replication finds
+# For the paper's own base model and data set it finds
 # {value}`replication.Qwen2.5-14B.bad-medical-advice.seed-0.em_percent|interval` ({numref}`fig-x-replication`), beside
 # the reported 18.8 % and {value}`organisms.all-adapter-rank-32.seed-0.em_percent|interval` in the authors' released run
 # of that recipe.
 #
 # ## What it means
 #
-# The finding is firm, its decimals are not. Emergent misalignment is there in every released run of the recipe and in
-# somebody else's hands; how much of it depends on the seed, and more on what is asked. Eight questions are few. Two
+# The finding is firm, its decimals are not. Emergent misalignment is in every released run of the recipe and in
+# somebody else's hands; how much depends on the seed, and more on what is asked. Eight questions are few. Two
 # conventions of counting and a second judging of the same answers move the rate far less ({doc}`k-judges`).
 
 # %%
