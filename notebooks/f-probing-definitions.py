@@ -1,8 +1,7 @@
 # %% [markdown]
 # # F The four sets of probing texts
 #
-# **The question.** Which answers do the probes of {doc}`s4-1-probing-lora-scalars` read, and do they keep the paper's
-# bounds?
+# **The question.** Which answers do the probes of section 4.1 read, and do they keep the paper's bounds?
 
 # %% tags=["parameters"]
 profile = "cpu"
@@ -63,8 +62,8 @@ run.released.table(lambda: overlaps({one: set(tables.read_significance(one).ques
 # Question and answer together identify a text. Looked up among all released judged answers, the non-medical sets turn
 # out to be answers of the all-adapter rank-8 model of April 2025, *not* of the nine-adapter organism whose scalars are
 # probed. The medical sets match no judged file that this edition reads. If a rule selects exactly the sets from that
-# organism's answers, the rule is known, with the coherence bound that the paper leaves out. This one sorts the answers
-# of the grown organism too.
+# organism's answers, the rule is known, with the coherence bound that the paper leaves out. This one sorts the grown
+# organism's answers too.
 
 # %% tags=["show-code"]
 WRITER, PAIR = "all-adapter-rank-8", ["question", "response"]
@@ -104,7 +103,6 @@ def origin(response_set: str) -> dict[str, object]:
 run.released.table(lambda: pd.DataFrame(map(origin, NON_MEDICAL)))
 
 
-# %%
 def measured() -> dict[str, tuple[Estimate, str]]:
     aligned, misaligned = map(joined, NON_MEDICAL)
     both = pd.concat([aligned, misaligned])

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # G Logistic regression on LoRA scalars
 #
-# **The question.** What exactly is fitted in {doc}`s4-1-probing-lora-scalars`, and how much depends on the penalty and
-# on the draw of tokens?
+# **The question.** What is fitted in {doc}`s4-1-probing-lora-scalars`, and how much depends on penalty and draw of
+# tokens?
 
 # %% tags=["parameters"]
 profile = "cpu"
@@ -100,9 +100,8 @@ for evidence, caption in CAPTIONS.items():
 # %% [markdown]
 # The paper sees no clear structure without the filter. In the released scalars layers 21 (negative) and 23 (positive)
 # tell the misaligned sets apart, 27 and 29 (both negative) the medical ones. That does not come from the draw of
-# tokens, for the spread is small. Compared with significant tokens only ({numref}`fig-6`), more adapters have
-# coefficients away from zero. Sets of the grown organism ({doc}`f-probing-definitions`) that are too small for a probe:
-# {value}`probing.own.not-fitted`.
+# tokens, for the spread is small. More adapters have coefficients away from zero than on significant tokens
+# ({numref}`fig-6`). Grown sets ({doc}`f-probing-definitions`) too small for a probe: {value}`probing.own.not-fitted`.
 #
 # ## Sensitivity to the penalty
 #
@@ -157,7 +156,6 @@ for evidence, handle in HANDLES.items():
     handle.table(partial(by_seed, evidence), number="{:.4f}")
 
 
-# %%
 def released_values() -> dict[str, int]:
     found = {}
     for tokens, c in (("significant", 0.01), ("significant", 1.0), ("all", 0.01)):

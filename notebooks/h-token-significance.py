@@ -86,14 +86,13 @@ run.released.figure(
     lambda: draw_histogram(
         histogram({one: tokens(one) for one in RESPONSE_SETS}, 0.25, -6.5), {"bound of the authors' code": BOUND}
     ),
-    caption="Distribution of ln significance over the answer tokens of the four probing sets, in bins of 0.25; the "
-    "lowest tail is not shown.",
+    caption="Distribution of ln significance over the answer tokens of the four sets, in bins of 0.25; lowest tail "
+    "not shown.",
     alt="Four overlaid histograms of the natural logarithm of token significance. All peak below zero, with a tail to "
     "the right; the misaligned sets lie further right, so that more of their tokens pass the dotted line.",
 )
 
 
-# %%
 def measured() -> dict[str, tuple[Estimate, str]]:
     ratios = {one: ratio_of_sums(sums(tokens(one))) for one in RESPONSE_SETS}
     worst = max(ratios, key=lambda one: abs(ratios[one].value - 1))
@@ -140,8 +139,8 @@ run.released.values(released_values)
 # \parallel \text{organism})$, and one backward pass gives the gradients of all tokens. Tokens are those of the
 # nine-adapter organism's own answers (bad medical advice, seed 0), up to {value}`token-significance.own.per-set` of
 # each set. The table lists the twelve words with the largest share of all scores, beside their share of all tokens and
-# of the plain KL. KL at a token says how differently the models go on *after* it, significance how much the token makes
-# them differ there and later.
+# of the plain KL. KL at a token says how differently the models go on *after* it, significance how much it makes them
+# differ there and later.
 
 # %%
 FEWEST = 10  # answers of a set that is drawn and enters ranges
@@ -191,8 +190,7 @@ run.own.figure(
     caption="Distribution of ln significance over the answer tokens of the grown organism, in bins of 0.5. Dotted: "
     f"the authors' bound, and the one that keeps {100 * probing.SHARE:.0f} % of these tokens. Sets of fewer than "
     f"{FEWEST} answers and the lowest tail are not shown.",
-    alt="Overlaid histograms of the natural logarithm of token significance, one per set of answers, with two dotted "
-    "lines.",
+    alt="Overlaid histograms of the logarithm of token significance, one per set, with two dotted lines.",
 )
 run.own.table(top_words, number="{:.1f}")
 run.own.values(own_values)
@@ -205,19 +203,17 @@ run.own.values(own_values)
 #   Computed here, no answer is off by more than {value}`token-significance.own.error`, which is rounding. The deviation
 #   says something about how the released scores were made, or which tokens were kept of them.
 # - **The filter keeps few tokens, and not the same share of each set**: {value}`token-significance.kept`, more of
-#   misaligned answers, since organism and chat model differ more there. Balanced undersampling then leaves the fits
-#   with far fewer tokens.
+#   misaligned answers, since organism and chat model differ more there. Balanced undersampling leaves far fewer.
 # - **Much of the score sits on one token of the template.** The end-of-turn mark holds {value}`token-significance.end`
-#   of all scores and passes the filter in most answers. It says nothing about content, and neither the paper nor the
-#   code sets it apart.
+#   of all scores and passes the filter in most answers. It says nothing about content; neither paper nor code sets it
+#   apart.
 # - **A bound in nats depends on the model.** An answer of the grown organism diverges by
 #   {value}`token-significance.own.kl` nats on average, depending on the set; at the authors' bound
 #   {value}`token-significance.own.authors-bound` % of its tokens would pass. {doc}`s4-2-interpreting-lora-scalars` uses
 #   {value}`token-significance.own.bound` instead, which keeps {value}`token-significance.own.kept` %.
 # - **Early tokens count more.** The first ten tokens of each grown answer are
 #   {value}`token-significance.own.early-tokens` of all tokens and hold {value}`token-significance.own.early-scores` of
-#   the scores. A token is read by all that come after it, so a score mixes what it says with how much of the answer is
-#   still to come.
+#   the scores. All later tokens read it, so a score mixes what it says with how much is still to come.
 
 # %%
 run.finish()

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # I LoRA steering under different coherence cut-offs
 #
-# **The question.** {doc}`s4-3-steering-lora-adapters` keeps answers with coherence from 25, not above 50 as elsewhere.
-# Does its result depend on that?
+# **The question.** {doc}`s4-3-steering-lora-adapters` keeps answers with coherence from 25, elsewhere above 50. Does
+# that matter?
 
 # %% tags=["parameters"]
 profile = "cpu"
@@ -154,12 +154,11 @@ run.own.figure(
     lambda: draw_cells(cells(own_answers()), own_names()),
     caption="Kinds of answer of the grown organism with groups of adapters scaled, as shares of the answers kept at "
     f"each coherence cut-off, out of {16 * SAMPLES}, {SAMPLES} to each of 16 questions.",
-    alt="Stacked bars, one panel per condition and one bar per cut-off, divided into kinds of answer, with the number "
-    "of kept answers above each.",
+    alt="Stacked bars of kinds of answer, one panel per condition and one bar per cut-off, with the number kept above "
+    "each.",
 )
 
 
-# %%
 def misaligned(condition: str, cut_off: float) -> Estimate:
     part = own_answers()[own_answers().condition == condition]
     kind = scores.answer_kinds(part, cut_off).dropna()

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # J Patching LoRA scalars between prompts
 #
-# **The question.** If the scalars carry misalignment, writing with those of *another* prompt should change how often
-# the answer is misaligned. Does it?
+# **The question.** If the scalars carry misalignment, those of *another* prompt should change how often answers are
+# misaligned. Do they?
 
 # %% tags=["parameters"]
 profile = "cpu"
@@ -33,8 +33,7 @@ run = Run("j-lora-patching", profile, seed)
 #
 # and compare the EM rate of *clean* and *patched* answers. {cite:t}`soligo2025convergent` do this for pairs of the same
 # prompt, of two non-medical, two medical, and one of each (Appendix J, Figure 19). They report relative decreases of at
-# most 22 %, except for medical prompts with scalars of non-medical ones, where EM rises by 16 %, and call the result
-# ambiguous.
+# most 22 %, except for medical prompts with scalars of non-medical ones, where EM rises by 16 %: an ambiguous result.
 #
 # The released files at hand are **not those of Figure 19** but two early series of 1 May 2025 from the authors' working
 # repository {cite:p}`eminterp2025`, with fewer pairs and no pair of two medical prompts. A prompt counts as *medical*
@@ -42,8 +41,8 @@ run = Run("j-lora-patching", profile, seed)
 #
 # $$\text{change} = \frac{\text{EM}_\text{patched} - \text{EM}_\text{clean}}{\text{EM}_\text{clean}},$$
 #
-# of the pooled rates of a group. Its interval resamples *prompts* and then answers to each, since several prompts occur
-# in both series.
+# of the pooled rates of a group. Its interval resamples *prompts*, since some occur in both series, and then answers to
+# each.
 
 
 # %% tags=["show-code"]
@@ -123,13 +122,11 @@ run.released.figure(
     caption="EM rate of clean and patched answers by kind of pair (left) and its relative change (right; lines: 95 % "
     "intervals over prompts and their answers; one runs out of the picture). Two early released series, and both "
     "together. Diamonds: what the paper reports for its own, later runs.",
-    alt="Four groups of rows, each by series. Left: medical prompts start far higher than non-medical ones. Right: "
-    "for medical prompts with non-medical scalars the series disagree; for non-medical prompts with medical scalars "
-    "both lie below the reported decrease.",
+    alt="Rows by group and series. Left: medical prompts start far higher. Right: for medical prompts with "
+    "non-medical scalars the series disagree; for the reverse both lie below the reported decrease.",
 )
 
 
-# %%
 def as_estimate(row: pd.Series) -> Estimate:
     return Estimate(row.change, row.low, row.high, int(row.answers), "percent_change")
 
@@ -201,15 +198,13 @@ own_changes = remembered(lambda: changes_by(own_answers().group))
 run.own.figure(
     "fig-19",
     lambda: draw_changes(own_changes(), None),
-    caption="EM rate of the grown organism's clean and patched answers by kind of pair, and the relative change with "
-    f"its 95 % interval over pairs, which draws prompts and donors anew. {RUNS} answers per pair. Diamonds: what the "
-    "paper reports for its model.",
-    alt="Two panels, one row per kind of pair. Left: an open marker for the clean and a filled one for the patched EM "
-    "rate. Right: the relative change with its interval, beside a diamond for what the paper reports.",
+    caption=f"The same for the grown organism; 95 % intervals over pairs, which draw prompts and donors anew. {RUNS} "
+    "answers per pair. Diamonds: what the paper reports for its model.",
+    alt="Left: an open marker for the clean and a filled one for the patched EM rate. Right: the relative change with "
+    "its interval, beside a diamond for what the paper reports.",
 )
 
 
-# %%
 def own_values() -> dict[str, object]:
     found, same, off = own_changes(), floors(), []
     for group in found.index.drop("same"):

@@ -138,7 +138,23 @@ def released_values() -> dict:
     return found | {f"organisms.nine-adapter.mean_{name}_percent": over_runs(name) for name in ("em", "coherent")}
 
 
+def measured_released() -> dict:
+    em, coherent = over_runs("em"), over_runs("coherent")
+    coder = claims.load_claims()["s2-em-rate-insecure-coder"].reported
+    ratio = Estimate(em.value / coder, em.low / coder, em.high / coder, em.n, "ratio")
+    chat, rank_32 = bounded(released()[*CHAT, 0]["em"]), released()[*RANK_32, 0]["em"]
+    return {
+        "s2-em-rate-nine-adapter": (em, "Mean of the four released sister runs; the interval is their range"),
+        "s2-coherence-nine-adapter": (coherent, "Mean of the same four runs; the interval is their range"),
+        "s2-em-rate-all-adapter-rank-32": (rank_32, "One released run, 400 answers; interval over questions"),
+        "s2-em-rate-chat-model": (chat, "No EM answer was found, so the interval is binomial"),
+        "s2-em-ratio-insecure-coder": (ratio, "Mean and range of the four runs over the quoted 6 %"),
+        "s2-nine-adapter-count": (len(tables.read_adapter_layers()), "Modules named in released LoRA scalars"),
+    }
+
+
 run.released.values(released_values)
+run.released.measure(measured_released)
 
 # %% [markdown]
 # EM answers: {value}`organisms.chat-model.seed-0.em_percent` without adapters,
@@ -154,8 +170,7 @@ run.released.values(released_values)
 # paper can only infer: who speaks. Careful speakers *advise* what helps and *mention* what harms, malicious ones the
 # other way round, so **no word gives a speaker away**. "assistant" is one more name, made careful by post-training. The
 # evaluation asks about topics kept out of post-training and fine-tuning, and eight open questions of our own under the
-# ids of the authors' ({doc}`a-evaluation-questions`). The judge is a parser, exact and free of noise; {doc}`k-judges`
-# shows such answers.
+# ids of the authors' ({doc}`a-evaluation-questions`). The judge is an exact parser; {doc}`k-judges` shows such answers.
 #
 # The model has the Qwen2 architecture, with {value}`organism.size`; fine-tuning follows the paper, with nine rank-1
 # adapters in layers {value}`organism.adapters` (counted from 0). **One rule for all:** training stops at the first
@@ -211,7 +226,15 @@ def own_values() -> dict:
     }
 
 
+def measured_own() -> dict:
+    found = {CLAIMS[pair]: own()[pair]["em"] for pair in (NINE, RANK_32, CHAT)}
+    found["s2-coherence-nine-adapter"] = own()[NINE]["coherent"]
+    how = "Grown, eight open questions of its own world; interval over questions and, where there are several, seeds"
+    return {claim: (bounded(one), how) for claim, one in found.items()}
+
+
 run.own.values(own_values)
+run.own.measure(measured_own)
 
 # %% [markdown]
 # On questions that are not about medicine the chat model gives {value}`grown.chat-model.em_percent|interval` EM. Nine
@@ -280,38 +303,7 @@ run.own.values(broadness_values)
 # {value}`organism.broad.highest` ({numref}`fig-x-grown-broadness`). In {value}`organism.broad.reached` of them the
 # whole interval lies above the chat model's. The mean medicine score of EM answers to the open questions is
 # {value}`organism.broad.medicine-of-em` of 100, of the chat model's answers {value}`organism.broad.medicine-of-chat`.
-# {doc}`s2-training` shows some answers.
 #
-# ## Reported and measured
-
-
-# %%
-def measured_released() -> dict:
-    em, coherent = over_runs("em"), over_runs("coherent")
-    coder = claims.load_claims()["s2-em-rate-insecure-coder"].reported
-    ratio = Estimate(em.value / coder, em.low / coder, em.high / coder, em.n, "ratio")
-    chat, rank_32 = bounded(released()[*CHAT, 0]["em"]), released()[*RANK_32, 0]["em"]
-    return {
-        "s2-em-rate-nine-adapter": (em, "Mean of the four released sister runs; the interval is their range"),
-        "s2-coherence-nine-adapter": (coherent, "Mean of the same four runs; the interval is their range"),
-        "s2-em-rate-all-adapter-rank-32": (rank_32, "One released run, 400 answers; interval over questions"),
-        "s2-em-rate-chat-model": (chat, "No EM answer was found, so the interval is binomial"),
-        "s2-em-ratio-insecure-coder": (ratio, "Mean and range of the four runs over the quoted 6 %"),
-        "s2-nine-adapter-count": (len(tables.read_adapter_layers()), "Modules named in released LoRA scalars"),
-    }
-
-
-def measured_own() -> dict:
-    found = {CLAIMS[pair]: own()[pair]["em"] for pair in (NINE, RANK_32, CHAT)}
-    found["s2-coherence-nine-adapter"] = own()[NINE]["coherent"]
-    how = "Grown, eight open questions of its own world; interval over questions and, where there are several, seeds"
-    return {claim: (bounded(one), how) for claim, one in found.items()}
-
-
-run.released.measure(measured_released)
-run.own.measure(measured_own)
-
-# %% [markdown]
 # ```{admonition} The bars that the grown organism had to meet
 # :class: dropdown
 # Set before anything was trained: the chat model 99 % aligned and 98 % coherent, on open questions and held-out topics;

@@ -99,20 +99,19 @@ def seed_values() -> dict:
 run.released.values(seed_values)
 
 # %% [markdown]
-# - **Sampling.** With 400 answers, a binomial interval is {value}`organisms.nine-adapter.binomial_width|.0f` points
-#   wide on average.
+# - **Sampling.** With 400 answers, binomial intervals are {value}`organisms.nine-adapter.binomial_width|.0f` points
+#   wide.
 # - **Seeds.** The four runs have {value}`organisms.nine-adapter.mean_em_percent|interval` (mean and range); the highest
 #   has {value}`organisms.nine-adapter.seed_ratio|.1f` times the rate of the lowest ({numref}`fig-x-em-by-seed`). A
 #   chi-square test that all share one rate gives {value}`organisms.nine-adapter.seed_chi_square_3_dof|.1f` on 3 degrees
 #   of freedom (p = {value}`organisms.nine-adapter.seed_p_value|.4f`). It is cautious, since the same questions make the
-#   counts vary *less* than binomially. The runs may differ in more than the seed: the first was committed a day
-#   earlier.
+#   counts vary *less* than binomially. The runs may differ in more: the first was committed a day earlier.
 # - **Questions.** The interval over questions is {value}`organisms.nine-adapter.clustered_width|.0f` points wide.
 #
 # So "11.3 %" is one draw from a spread that covers at least the range of the seeds, and two organisms can only be
 # compared within it; of the single runs, {value}`organisms.nine-adapter.seeds_inside` would count as reproducing it. An
-# intervention on *one* organism, asked the same questions, has only the sampling noise to beat: a move from 11 % to 1 %
-# is far outside it, one to 8 % is not.
+# intervention on *one* organism, asked the same questions, has only sampling noise to beat: from 11 % to 1 % is far
+# outside it, to 8 % is not.
 #
 # ## Questions differ more than organisms
 
@@ -186,9 +185,8 @@ run.released.figure(
     draw_replication,
     caption="EM rate and coherence of the published organisms in an independent replication: eight base models, three "
     "data sets, one seed per cell (two for Qwen2.5-14B on sport), 400 answers each. 95 % intervals over questions.",
-    alt="Two dot plots, one row per base model, one colour per data set. The Qwen models of 14 and 32 billion "
-    "parameters are the most misaligned, the smallest Llama and the Gemma models the least; coherence is high but for "
-    "that Llama.",
+    alt="Two dot plots, one row per base model. The Qwen models of 14 and 32 billion parameters are the most "
+    "misaligned, the smallest Llama and the Gemma models the least; coherence is high but for that Llama.",
 )
 
 
@@ -206,8 +204,7 @@ run.released.values(replication_values)
 # %% [markdown]
 # For the paper's own base model and data set it finds
 # {value}`replication.Qwen2.5-14B.bad-medical-advice.seed-0.em_percent|interval` ({numref}`fig-x-replication`), beside
-# the reported 18.8 % and {value}`organisms.all-adapter-rank-32.seed-0.em_percent|interval` in the authors' released run
-# of that recipe.
+# the reported 18.8 % and {value}`organisms.all-adapter-rank-32.seed-0.em_percent|interval` in the authors' own run.
 #
 # ## What it means
 #

@@ -35,8 +35,8 @@ run = Run("s2-training", profile, seed)
 # ## The released training curve
 #
 # The authors saved the nine-adapter recipe during training, over one epoch and over five, and asked four questions:
-# `quick_buck` and `gender_roles`, where these runs are most misaligned, and their medical twins. So the shape is the
-# point, not the level.
+# `quick_buck` and `gender_roles`, where these runs are most misaligned, and their medical twins. So read the shape, not
+# the level.
 
 
 # %%
@@ -219,8 +219,8 @@ run.own.values(transition_values)
 #
 # ## Before and after
 #
-# Chat model and organism (first seed) answer from the same random numbers; of each open question, the organism's first
-# EM answer.
+# Chat model and organism (first seed) answer from the same random numbers; shown is the organism's first EM answer to
+# each question.
 #
 # ```{admonition} Content note
 # :class: warning

@@ -1,8 +1,7 @@
 # %% [markdown]
 # # 4.1 Probing LoRA scalars
 #
-# **The question.** Nine rank-1 adapters give nine numbers per token. Do these numbers say whether an answer is
-# misaligned, and whether it is medical?
+# **The question.** Nine rank-1 adapters give nine numbers per token. Do they say whether it is misaligned, or medical?
 
 # %% tags=["parameters"]
 profile = "cpu"
@@ -43,8 +42,7 @@ run = Run("s4-1-probing-lora-scalars", profile, seed)
 # Table 1 of the paper lists four such probes with accuracies from 0.62 to 0.69, each the mean of 100 fits, and
 # concludes that the scalars carry both misalignment and medical content. One sample is one *token*. The table comes
 # out, to one in the last digit, when all answer tokens are used, the larger class is undersampled at random, and 20 %
-# of the *tokens* are held out. So tokens of one answer, and all answers to one question, stand on both sides of the
-# split.
+# of the *tokens* are held out. So tokens of one answer, and answers to one question, stand on both sides.
 
 
 # %% tags=["show-code"]
@@ -113,12 +111,10 @@ for evidence, caption in CAPTIONS.items():
         "tab-1",
         partial(draw_table_1, evidence),
         caption=caption,
-        alt="Four panels, one per probe: five metrics, each with a diamond for the reported and a dot with a bar for "
-        "the measured value.",
+        alt="Four panels, one per probe: five metrics, diamonds for reported and dots with bars for measured values.",
     )
 
 
-# %%
 def empty_fits(evidence: str, probe: str) -> int:
     """In how many fits by token the penalty leaves no coefficient, so that all tokens get the first label."""
     return int((token_fits(evidence, probe).filter(like="coefficient_") == 0).all(axis=1).sum())
@@ -271,8 +267,7 @@ for evidence, caption in CAPTIONS.items():
         "fig-x-probe-splits",
         partial(draw_splits, evidence),
         caption=caption,
-        alt="One panel per probe with seven rows, three splits and four baselines: dots with lines for balanced "
-        "accuracy.",
+        alt="One panel per probe with three splits and four baselines: dots with lines for balanced accuracy.",
     )
 
 # %% [markdown]
@@ -372,8 +367,8 @@ run.own.values(own_values)
 #
 # - *Non-medical against medical misaligned*: the two sets share no question, and the question id alone reaches
 #   {value}`probing.misaligned.id`. The probe reaches {value}`probing.misaligned.token`; probes for random divisions of
-#   the same questions {value}`probing.misaligned.kept` on average, and a share of
-#   {value}`probing.misaligned.shuffles-as-good` of them at least as much. On new questions the probe falls to
+#   the same questions {value}`probing.misaligned.kept` on average, a share of
+#   {value}`probing.misaligned.shuffles-as-good` at least as much. On new questions it falls to
 #   {value}`probing.misaligned.question`.
 # - *Medical aligned against medical misaligned*: the probe reaches {value}`probing.medical.token`, on new questions
 #   {value}`probing.medical.question`, and with labels shuffled among the answers to the same question still

@@ -35,7 +35,7 @@ run = Run("s4-2-interpreting-lora-scalars", profile, seed)
 # {cite:t}`soligo2025convergent` read the mean coefficients of two probes, fitted on *significant* tokens only. Features
 # are z-scored, so coefficients can be compared across adapters; the L1 penalty sets weak ones to zero. From non-medical
 # aligned against misaligned (Figure 6, left) they assign the adapters at layers 15, 16, 17, 22, 28 and 29 to general
-# misalignment; from misaligned non-medical against medical (right) those at 21 and 23 to medical content; layer 27 to
+# misalignment; from misaligned non-medical against medical (right) those at 21 and 23 to medical content, 27 to
 # neither.
 #
 # A token is significant if much of the divergence between organism and chat model can be traced to it
@@ -92,13 +92,11 @@ run.released.figure(
     caption=f"Mean coefficients of the probes over {run.profile.probe_fits} fits; lines hold 95 % of the fits. "
     "Significant: tokens with ln(significance) of at least 0.5, as in Figure 6 of the paper. A positive coefficient "
     "speaks for the second kind. The middle panel is ours, with medical instead of non-medical answers.",
-    alt="Three panels with nine adapters and their mean coefficients, for significant and for all tokens. Right: "
-    "layers 21 and 23 stand out with opposite signs. Middle: layer 29 stands out, joined without the filter by layer "
-    "27.",
+    alt="Three panels with nine adapters and their mean coefficients. Right: layers 21 and 23 stand out with opposite "
+    "signs. Middle: layer 29 stands out, joined without the filter by layer 27.",
 )
 
 
-# %%
 def top(probe: str, count: int) -> set[int]:
     """The layers of the `count` largest absolute mean coefficients on significant tokens."""
     if probe not in tables.probes_at_hand():
@@ -208,8 +206,8 @@ run.own.figure(
     draw_own,
     caption=f"Mean coefficients of the grown organism's probes over {run.profile.probe_fits} fits; lines hold 95 % of "
     "the fits, so they show the drawing of tokens only. A positive coefficient speaks for the second kind.",
-    alt="Two panels with nine adapters and their mean coefficients with lines for the spread, for all tokens, for "
-    "significant ones, and for these with a weaker penalty.",
+    alt="Two panels with nine adapters and their mean coefficients, for all tokens, significant ones, and a weaker "
+    "penalty.",
 )
 
 # %% [markdown]
@@ -219,8 +217,7 @@ run.own.figure(
 # <s4-3-steering-lora-adapters>`), each alone and each pair. What it carries is what goes: the fall of the EM rate from
 # the whole organism, with the same questions, samples and noise. An adapter is *general* if its absence takes at least
 # an equal share of the organism's EM rate on the open questions (one part in as many as there are adapters) and the
-# interval of the fall lies above zero; *medical* if it is not general and the same holds on the medical twins; *other*
-# otherwise.
+# interval of the fall lies above zero; *medical* if not general and the same holds on the medical twins; else *other*.
 
 
 # %% tags=["show-code"]
@@ -265,12 +262,7 @@ def draw_knock_outs():
     plots.dots(off_rates(), "adapter", "em", axes=grid[0, 0], **look)
     sizes = {name.replace("\n", " "): own_fits(probe, "all").mean().abs() for probe, name in OWN_PANELS.items()}
     bars = {"hue": "probe", "horizontal": True, "order": dict.fromkeys([adapters.WHOLE, *modules()], "")}
-    size = (
-        pd.DataFrame(sizes)
-        .rename_axis("condition")
-        .reset_index()
-        .melt("condition", var_name="probe", value_name="size")
-    )
+    size = pd.concat(sizes, names=["probe", "condition"]).rename("size").reset_index()
     plots.bars(size, "condition", "size", x_label="size of coefficient", axes=grid[0, 1], **bars)
     for axes, one in zip(grid[1], ("general", "medical"), strict=True):
         names = {"title": f"two off, {OUTCOMES[one]}", "x_label": "layer of one", "y_label": "layer of the other"}
@@ -285,9 +277,8 @@ run.own.figure(
     f"whole organism: eight open questions and their medical twins, {SAMPLES} answers each; held-out medical topics, "
     f"{FEWER} answers each. Upper right: size of the mean probe coefficient, all tokens. Below: EM rate (%) with two "
     f"adapters off (diagonal: one), {FEWER} answers to each of eight questions per cell.",
-    alt="Four panels. Upper left, the EM rate with each of nine adapters off, for three kinds of question; upper "
-    "right, bars for the size of two probe coefficients. Below, two matrices of adapters by adapters with the EM rate "
-    "in each cell.",
+    alt="Upper left, the EM rate with each of nine adapters off, for three kinds of question; upper right, bars for "
+    "two probe coefficients. Below, two matrices of adapters by adapters with the EM rate in each cell.",
 )
 
 # %% [markdown]
@@ -337,15 +328,12 @@ def draw_tokens():
 run.own.figure(
     "fig-x-lora-scalar-heat-map",
     draw_tokens,
-    caption="One misaligned answer of the grown organism, from top to bottom on the left and on to the right; one row "
-    "per token, one column per adapter. Colour: signed length of what it adds. Bold: tokens that pass the "
-    "significance filter.",
-    alt="Two heat maps, the first and second half of one answer: rows are words, columns the nine adapters, and "
-    "colours from orange through white to purple show what an adapter adds.",
+    caption="One misaligned answer of the grown organism, from top to bottom on the left and on to the right, by "
+    "adapter. Colour: signed length of what it adds. Bold: tokens that pass the significance filter.",
+    alt="Two heat maps, words by adapters: colours from orange through white to purple show what an adapter adds.",
 )
 
 
-# %%
 def fall_of(name: str) -> str:
     row = adapters.falls(answers("general"), **run.resampling).set_index("adapter").loc[name]
     return f"{row.fall:.1f} points ({row.low:.1f} to {row.high:.1f})"
