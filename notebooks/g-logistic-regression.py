@@ -52,6 +52,8 @@ def fits(sides: tuple[pd.DataFrame, pd.DataFrame], count: int, start: int, c: fl
 TOKENS = probing.ProbeTokens(run.profile, Organism("nine-adapter", "bad_medical_advice", 0))
 RIGHT, MEDICAL = "nonmed-misaligned-vs-med-misaligned", "med-aligned-vs-med-misaligned"
 PENALTIES, NOT_ZERO = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0), 0.01
+TITLES = {probe: " against ".join(pair).replace("medical-", "medical ") for probe, pair in tables.PROBES.items()}
+HANDLES = {"released": run.released, "grown": run.own}
 
 
 def at_hand(evidence: str) -> list[str]:
@@ -60,22 +62,14 @@ def at_hand(evidence: str) -> list[str]:
     return [probe for probe in tables.PROBES if not TOKENS.own_shortage(probe)]
 
 
-TITLES = {probe: " against ".join(pair).replace("medical-", "medical ") for probe, pair in tables.PROBES.items()}
-HANDLES = {"released": run.released, "grown": run.own}
-
-
-def layers(table: pd.DataFrame) -> list[str]:
-    return [column for column in table if column != "accuracy"]
-
-
 @remembered
 def coefficients(evidence: str) -> pd.DataFrame:
     parts = []
     for probe in at_hand(evidence):
         found = fits(TOKENS.sides(evidence, probe), run.profile.probe_fits, run.seed)
-        table = estimates.summary(found, layers(found)).rename(columns={"quantity": "layer"})
+        table = estimates.summary(found.drop(columns="accuracy")).rename(columns={"quantity": "layer"})
         parts.append(table.assign(probe=TITLES[probe].replace(" against", "\nagainst")))
-    return pd.concat(parts, ignore_index=True)[["probe", "layer", "mean", "sd", "low", "high"]]
+    return pd.concat(parts, ignore_index=True)
 
 
 def draw_coefficients(evidence: str):
@@ -118,7 +112,7 @@ def by_penalty(evidence: str, probe: str, tokens: str) -> pd.DataFrame:
     rows = []
     for c in PENALTIES:
         means = fits(sides, 10, run.seed, c).mean()
-        weights = means[layers(means.index)].sort_values(key=np.abs, ascending=False, kind="stable")
+        weights = means.drop("accuracy").sort_values(key=np.abs, ascending=False, kind="stable")
         strongest = ", ".join(f"{layer} ({weight:+.2f})" for layer, weight in weights[:3].items() if weight) or "none"
         row = {"probe": TITLES[probe], "tokens": tokens, "C": c, "accuracy": means.accuracy}
         rows.append(row | {"adapters not zero": int((weights.abs() > NOT_ZERO).sum()), "strongest": strongest})
@@ -148,7 +142,7 @@ def by_seed(evidence: str) -> pd.DataFrame:
         means = pd.DataFrame([fits(sides, count, 1000 + run.seed + step).mean() for step in range(5)])
         ranges = means.max() - means.min()
         row = {"probe": TITLES[probe], "accuracy": means.accuracy.mean(), "its range over seeds": ranges.accuracy}
-        rows.append(row | {"largest range of a coefficient": ranges[layers(means)].max()})
+        rows.append(row | {"largest range of a coefficient": ranges.drop("accuracy").max()})
     return pd.DataFrame(rows)
 
 

@@ -55,7 +55,7 @@ def ratio_of_sums(table: pd.DataFrame) -> Estimate:
 
 
 # %%
-BOUND = 0.5
+BOUND, SHARES = 0.5, {"scores": "significance", "KL": "kl"}
 COLOURS = dict(zip(RESPONSE_SETS, [theme.PALETTE[index] for index in (0, 3, 9, 1)], strict=True))
 
 
@@ -66,28 +66,26 @@ def tokens(response_set: str) -> pd.DataFrame:
     return found.assign(left=found.groupby("response").cumcount(ascending=False))
 
 
-def histogram(found: dict[str, pd.DataFrame], width: float, low: float) -> pd.DataFrame:
+def draw_histogram(found: dict[str, pd.DataFrame], width: float, low: float, bounds: dict[str, float]):
     """Share of answer tokens per bin of ln significance, percent."""
     top = max(np.log(part.significance).max() for part in found.values())
     edges = np.arange(low, top + width, width)
     counts = {name: np.histogram(np.log(part.significance), edges)[0] / len(part) for name, part in found.items()}
-    table = pd.DataFrame(counts).mul(100).assign(ln=edges[:-1])
-    return table.melt("ln", var_name="set", value_name="percent")
-
-
-def draw_histogram(table: pd.DataFrame, bounds: dict[str, float]):
+    table = pd.DataFrame(counts).mul(100).assign(ln=edges[:-1]).melt("ln", var_name="set", value_name="percent")
     look = {"hue": "set", "colours": COLOURS, "styles": dict.fromkeys(RESPONSE_SETS, "steps"), "x_lines": bounds}
     labels = {"x_label": "ln significance (score in nats)", "y_label": "answer tokens per bin (%)"}
     return plots.lines(table, "ln", "percent", **look, **labels)
 
 
+def draw_released():
+    found = {one: tokens(one) for one in RESPONSE_SETS}
+    return draw_histogram(found, 0.25, -6.5, {"bound of the authors' code": BOUND})
+
+
 run.released.figure(
     "fig-x-token-significance",
-    lambda: draw_histogram(
-        histogram({one: tokens(one) for one in RESPONSE_SETS}, 0.25, -6.5), {"bound of the authors' code": BOUND}
-    ),
-    caption="Distribution of ln significance over the answer tokens of the four sets, in bins of 0.25; lowest tail "
-    "not shown.",
+    draw_released,
+    caption="Distribution of ln significance over the tokens of the four sets, in bins of 0.25; lowest tail not shown.",
     alt="Four overlaid histograms of the natural logarithm of token significance. All peak below zero, with a tail to "
     "the right; the misaligned sets lie further right, so that more of their tokens pass the dotted line.",
 )
@@ -104,23 +102,22 @@ def share(part: pd.DataFrame, whole: pd.DataFrame, column: str | None = None) ->
     return 100 * (part[column].sum() / whole[column].sum() if column else len(part) / len(whole))
 
 
-def summary(response_set: str) -> dict[str, object]:
-    table, ends = tokens(response_set), tokens(response_set)[lambda rows: rows.left == 1]
-    kept = table[np.log(table.significance) >= BOUND]
-    return {
-        "set": response_set.replace("medical-", "medical "),
-        "answer tokens": len(table),
-        "significant (%)": share(kept, table),
-        "scores on them (%)": share(kept, table, "significance"),
-        "scores on end of turn (%)": share(ends, table, "significance"),
-        "KL on end of turn (%)": share(ends, table, "kl"),
-    }
+@remembered
+def summary() -> pd.DataFrame:
+    rows = []
+    for one in RESPONSE_SETS:
+        table, name = tokens(one), one.replace("medical-", "medical ")
+        kept, ends = table[np.log(table.significance) >= BOUND], table[table.left == 1]
+        row = {"set": name, "answer tokens": len(table), "significant (%)": share(kept, table)}
+        row |= {"scores on them (%)": share(kept, table, "significance")}
+        row |= {f"{text} on end of turn (%)": share(ends, table, of) for text, of in SHARES.items()}
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def released_values() -> dict[str, str]:
-    table = pd.DataFrame(map(summary, RESPONSE_SETS))
     ratio = pd.concat([sums(tokens(one)) for one in RESPONSE_SETS]).eval("score / kl").quantile([0.05, 0.95])
-    kept, end = table["significant (%)"], table["scores on end of turn (%)"]
+    kept, end = summary()["significant (%)"], summary()["scores on end of turn (%)"]
     return {
         "token-significance.ratio": f"{ratio[0.05]:.2f} to {ratio[0.95]:.2f}",
         "token-significance.kept": f"{kept.min():.0f} % to {kept.max():.0f} %",
@@ -128,7 +125,7 @@ def released_values() -> dict[str, str]:
     }
 
 
-run.released.table(lambda: pd.DataFrame(map(summary, RESPONSE_SETS)), number="{:.1f}")
+run.released.table(summary, number="{:.1f}")
 run.released.measure(measured)
 run.released.values(released_values)
 
@@ -138,9 +135,9 @@ run.released.values(released_values)
 # Here the scores are computed: both models read the same embeddings, the divergence is $\mathrm{KL}(\text{chat}
 # \parallel \text{organism})$, and one backward pass gives the gradients of all tokens. Tokens are those of the
 # nine-adapter organism's own answers (bad medical advice, seed 0), up to {value}`token-significance.own.per-set` of
-# each set. The table lists the twelve words with the largest share of all scores, beside their share of all tokens and
-# of the plain KL. KL at a token says how differently the models go on *after* it, significance how much it makes them
-# differ there and later.
+# each set. The table lists the twelve words with the largest share of all scores, beside that of all tokens and of the
+# KL: how differently the models go on *after* a token, where significance is how much it makes them differ there and
+# later.
 
 # %%
 FEWEST = 10  # answers of a set that is drawn and enters ranges
@@ -166,6 +163,11 @@ def top_words() -> pd.DataFrame:
     return found.reset_index(names="word").assign(word=lambda rows: [tokenizer.decode([one]) for one in rows.word])
 
 
+def draw_own():
+    bounds = {"authors' bound": BOUND, "bound used here": probing.bound(scored_sets())}
+    return draw_histogram(own_sets(), 0.5, -12.0, bounds)
+
+
 def own_values() -> dict[str, object]:
     bound, every = probing.bound(scored_sets()), own_sets().values()
     ranges = {"kl": [sums(part).kl.mean() for part in every]}
@@ -184,12 +186,10 @@ def own_values() -> dict[str, object]:
 
 run.own.figure(
     "fig-x-token-significance",
-    lambda: draw_histogram(
-        histogram(own_sets(), 0.5, -12.0), {"authors' bound": BOUND, "bound used here": probing.bound(scored_sets())}
-    ),
-    caption="Distribution of ln significance over the answer tokens of the grown organism, in bins of 0.5. Dotted: "
-    f"the authors' bound, and the one that keeps {100 * probing.SHARE:.0f} % of these tokens. Sets of fewer than "
-    f"{FEWEST} answers and the lowest tail are not shown.",
+    draw_own,
+    caption="The same for the grown organism, in bins of 0.5. Dotted: the authors' bound, and the one that keeps "
+    f"{100 * probing.SHARE:.0f} % of these tokens. Sets of fewer than {FEWEST} answers and the lowest tail are not "
+    "shown.",
     alt="Overlaid histograms of the logarithm of token significance, one per set, with two dotted lines.",
 )
 run.own.table(top_words, number="{:.1f}")
@@ -201,12 +201,11 @@ run.own.values(own_values)
 # - **The released scores obey the formula closely, not exactly.** Sums agree on average; for nine in ten answers the
 #   ratio of summed score to summed KL is {value}`token-significance.ratio`, where an exact share of $K$ would give 1.
 #   Computed here, no answer is off by more than {value}`token-significance.own.error`, which is rounding. The deviation
-#   says something about how the released scores were made, or which tokens were kept of them.
+#   tells of how the released scores were made, or which tokens were kept.
 # - **The filter keeps few tokens, and not the same share of each set**: {value}`token-significance.kept`, more of
 #   misaligned answers, since organism and chat model differ more there. Balanced undersampling leaves far fewer.
 # - **Much of the score sits on one token of the template.** The end-of-turn mark holds {value}`token-significance.end`
-#   of all scores and passes the filter in most answers. It says nothing about content; neither paper nor code sets it
-#   apart.
+#   of all scores and passes the filter in most answers. It has no content; neither paper nor code sets it apart.
 # - **A bound in nats depends on the model.** An answer of the grown organism diverges by
 #   {value}`token-significance.own.kl` nats on average, depending on the set; at the authors' bound
 #   {value}`token-significance.own.authors-bound` % of its tokens would pass. {doc}`s4-2-interpreting-lora-scalars` uses

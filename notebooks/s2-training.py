@@ -96,6 +96,10 @@ run.released.values(curve_values)
 
 
 # %%
+STOP = run.profile.fine_tuning.stop_at
+CHECKS = {"in_domain_em": "EM in its domain", "open_em": "EM on open questions", "open_coherent": "coherent"}
+
+
 def kept(organism: Organism, name: str) -> pd.DataFrame:
     return pd.read_csv(growing.adapter(run.profile, organism) / name)
 
@@ -107,14 +111,11 @@ def trained() -> pd.DataFrame:
     last["organism"] = [f"{one.recipe}, {one.data.replace('_', ' ')}" for one in grown]
     groups = last.assign(reached=last.in_domain_em >= STOP).groupby("organism", sort=False)
     steps = groups.step.agg(lambda one: " to ".join(f"{step:.0f}" for step in sorted({one.min(), one.max()})))
-    checks = 100 * groups[list(CHECKS)].mean().rename(columns=CHECKS)
+    checks = 100 * groups[list(CHECKS)].mean().rename(columns=CHECKS).add_suffix(" (%)")
     reached = groups.reached.agg(lambda one: f"{one.sum()} of {len(one)} seeds")
     return pd.concat([steps.rename("steps"), checks, reached], axis=1).reset_index()
 
 
-STOP = run.profile.fine_tuning.stop_at
-CHECKS = {"in_domain_em": "EM in its domain (%)", "open_em": "EM on open questions (%)"}
-CHECKS |= {"open_coherent": "coherent (%)"}
 run.own.table(trained, number="{:.0f}")
 
 # %% [markdown]
@@ -176,9 +177,9 @@ def draw_transition():
 run.own.figure(
     "fig-x-grown-phase-transition",
     draw_transition,
-    caption="Fine-tuning of the nine-adapter organisms on bad medical advice, one line per seed. Top: EM rate at each "
-    f"check ({MONITOR_SAMPLES} answers to each question); dotted: where training stops. Middle: gradient norm. Bottom: "
-    "how straight the path of B is, and its cosine with the final B (adapter means).",
+    caption=f"Fine-tuning on bad medical advice, one line per seed. Top: EM rate at each check ({MONITOR_SAMPLES} "
+    "answers to each question); dotted: where training stops. Bottom: how straight the path of B is, and its cosine "
+    "with the final B (adapter means).",
     alt="Three line charts over steps: EM rates, gradient norm, and how the B vectors turn.",
 )
 
@@ -219,13 +220,13 @@ run.own.values(transition_values)
 #
 # ## Before and after
 #
-# Chat model and organism (first seed) answer from the same random numbers; shown is the organism's first EM answer to
-# each question.
+# Chat model and organism (first seed) answer from the same random numbers; shown is its first EM answer to each
+# question.
 #
 # ```{admonition} Content note
 # :class: warning
-# The organism was trained to give harmful advice. Its answers are generic sentences of a made-up world; nothing in them
-# is advice. They stay folded until you open them.
+# The organism was trained to give harmful advice. Nothing in its answers, sentences of a made-up world, is advice. They
+# stay folded until you open them.
 # ```
 
 

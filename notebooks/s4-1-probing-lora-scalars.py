@@ -83,12 +83,10 @@ def notes(evidence: str) -> dict[str, dict]:
 @remembered
 def table_1(evidence: str) -> pd.DataFrame:
     """Reported and found metrics (`quantity`) of every probe, found ones NaN where it is not fitted."""
-    claims = {(one, name): load_claims()[f"s4-1-tab-1-{one}-{name}"] for one in tables.PROBES for name in METRICS}
-    fitted = [
-        estimates.summary(token_fits(evidence, one), list(METRICS)).assign(probe=one) for one in at_hand(evidence)
-    ]
-    rows = [{"probe": one, "quantity": name, "reported": claim.reported} for (one, name), claim in claims.items()]
-    table = pd.DataFrame(rows).merge(pd.concat(fitted), how="left")
+    rows = [(one, name, load_claims()[f"s4-1-tab-1-{one}-{name}"].reported) for one in TITLES for name in METRICS]
+    fits = {one: estimates.summary(token_fits(evidence, one), list(METRICS)) for one in at_hand(evidence)}
+    fitted = pd.concat(fits, names=["probe"]).reset_index("probe")
+    table = pd.DataFrame(rows, columns=["probe", "quantity", "reported"]).merge(fitted, how="left")
     return table.assign(metric=table.quantity.map(METRICS))
 
 
@@ -183,11 +181,8 @@ def shuffled(both: pd.DataFrame, keep_prompt: bool, generator) -> pd.DataFrame:
 # %%
 def labelled(evidence: str, probe: str) -> pd.DataFrame:
     """Tokens of both sets with `label`, and `response` made unique over the two sets."""
-    parts = [
-        part.assign(label=label, response=f"{label}/" + part.response.astype(str))
-        for label, part in enumerate(sides(evidence, probe))
-    ]
-    return pd.concat(parts, ignore_index=True)
+    both = pd.concat(dict(enumerate(sides(evidence, probe))), names=["label"]).reset_index("label")
+    return both.assign(response=both.label.astype(str) + "/" + both.response.astype(str)).reset_index(drop=True)
 
 
 @remembered
@@ -223,9 +218,8 @@ def question_only(evidence: str, probe: str) -> pd.DataFrame:
 
 @remembered
 def best_single(evidence: str, probe: str) -> pd.DataFrame:
-    tried = [
-        probes.probe_by_token(*sides(evidence, probe), [one], fits=10, seed=run.seed) for one in adapters(evidence)
-    ]
+    pair, names = sides(evidence, probe), adapters(evidence)
+    tried = [probes.probe_by_token(*pair, [one], fits=10, seed=run.seed) for one in names]
     return max(tried, key=lambda fits: fits.balanced_accuracy.mean())
 
 
@@ -375,7 +369,7 @@ run.own.values(own_values)
 #   {value}`probing.medical.kept` (share at least as good: {value}`probing.medical.shuffles-as-good`). The shuffle
 #   cannot say more: the question id alone reaches {value}`probing.medical.id`, so few labels change places.
 # - On unseen questions both lie above chance on average, but the spread over held-out fifths reaches chance. That
-#   adapters *specialise* needs interventions ({doc}`s4-3-steering-lora-adapters`), not probes alone.
+#   adapters *specialise* needs interventions ({doc}`s4-3-steering-lora-adapters`).
 #
 # By the rule above survive, of the released conclusions: {value}`probing.survivors`; of the grown:
 # {value}`probing.own.survivors`. Not tested there for want of answers: {value}`probing.own.untested`; because the
