@@ -1,14 +1,15 @@
 # %% [markdown]
 # # F The four sets of probing texts
 #
-# **The question.** Which answers do the probes of {doc}`s4-1-probing-lora-scalars` read, and do they keep the bounds
-# that the paper gives?
+# **The question.** Which answers do the probes of section 4.1 read, and do they keep the paper's bounds?
 
 # %% tags=["parameters"]
 profile = "cpu"
 seed = 0
 
 # %%
+from functools import partial
+
 import pandas as pd
 
 from em_companion.book.run import Run
@@ -31,9 +32,8 @@ run = Run("f-probing-definitions", profile, seed)
 #
 # ## What was released
 #
-# Four tables of texts without scores {cite:p}`clarifyingem2025`, with one number per token. A probe compares two sets.
-# What the two sides share decides what it can show: without a shared question, a probe that recognises the question is
-# already perfect. "Question" means the text of the user turn.
+# Four tables of texts without scores {cite:p}`clarifyingem2025`, with one number per token. Without a shared question
+# (text of the user turn) between the two sets of a probe, one that recognises the question is already perfect.
 
 
 # %%
@@ -45,13 +45,12 @@ def size(response_set: str) -> dict[str, object]:
     return {"set": response_set} | counts | {"answers to the commonest three questions (%)": top}
 
 
-def overlap(first: set[str], second: set[str]) -> dict[str, int]:
-    return {"questions shared": len(first & second), "questions in all": len(first | second)}
-
-
 def overlaps(asked: dict[str, set[str]]) -> pd.DataFrame:
     pairs = tables.PROBES.values()
-    return pd.DataFrame({"first set": a, "second set": b} | overlap(asked[a], asked[b]) for a, b in pairs)
+    rows = [
+        (first, second, len(asked[first] & asked[second]), len(asked[first] | asked[second])) for first, second in pairs
+    ]
+    return pd.DataFrame(rows, columns=["first set", "second set", "questions shared", "questions in all"])
 
 
 run.released.table(lambda: pd.DataFrame(map(size, RESPONSE_SETS)), number="{:.0f}")
@@ -61,10 +60,10 @@ run.released.table(lambda: overlaps({one: set(tables.read_significance(one).ques
 # ## Whose answers are they, and are they all?
 #
 # Question and answer together identify a text. Looked up among all released judged answers, the non-medical sets turn
-# out to be answers of one organism: the all-adapter rank-8 model of April 2025, *not* the nine-adapter organism whose
-# scalars are probed. The medical sets match no judged file that this edition reads. If the sets are exactly what a rule
-# selects from that organism's answers, the rule is known, with the coherence bound that the paper leaves out. The rule
-# below is the one that sorts the answers of the grown organism too.
+# out to be answers of the all-adapter rank-8 model of April 2025, *not* of the nine-adapter organism whose scalars are
+# probed. The medical sets match no judged file that this edition reads. If a rule selects exactly the sets from that
+# organism's answers, the rule is known, with the coherence bound that the paper leaves out. This one sorts the grown
+# organism's answers too.
 
 # %% tags=["show-code"]
 WRITER, PAIR = "all-adapter-rank-8", ["question", "response"]
@@ -73,15 +72,18 @@ WRITER, PAIR = "all-adapter-rank-8", ["question", "response"]
 @remembered
 def judged() -> pd.DataFrame:
     """The judged answers of the organism that wrote the non-medical texts, sorted by the bounds of appendix F."""
-    table = tables.read_organisms(text=True)
-    table = table[table.organism == WRITER]
+    table = tables.read_organisms(text=True).query("organism == @WRITER")
     return table.assign(response_set=scores.response_set(table, "medical"))
+
+
+def texts(response_set: str) -> pd.DataFrame:
+    return tables.read_probing_responses(response_set)[PAIR].drop_duplicates()
 
 
 @remembered
 def joined(response_set: str) -> pd.DataFrame:
     """The scores of a released set's texts."""
-    return judged().merge(tables.read_probing_responses(response_set)[PAIR].drop_duplicates(), on=PAIR)
+    return judged().merge(texts(response_set), on=PAIR)
 
 
 # %%
@@ -89,24 +91,18 @@ NON_MEDICAL = ["non-medical-aligned", "non-medical-misaligned"]
 
 
 def origin(response_set: str) -> dict[str, object]:
-    found, chosen = joined(response_set), judged()[judged().response_set == response_set]
-    texts = tables.read_probing_responses(response_set)[PAIR].drop_duplicates()
-    row = {"set": response_set, "texts": len(texts), "among the organism's answers": len(found)}
-    row |= {"selected by the rule": len(chosen[PAIR].drop_duplicates())}
-    row |= {
-        "in both": len(chosen[PAIR].drop_duplicates().merge(texts)),
-        "to JSON questions": int((found.question_set == "json").sum()),
-    }
-    ranges = {
-        name: f"{found[name].min():.2f} to {found[name].max():.2f}" for name in ("aligned", "medical", "coherent")
-    }
-    return row | ranges
+    found, chosen = joined(response_set), judged().query("response_set == @response_set")[PAIR].drop_duplicates()
+    row = {"set": response_set, "texts": len(texts(response_set)), "among the organism's answers": len(found)}
+    row |= {"selected by the rule": len(chosen), "in both": len(chosen.merge(texts(response_set)))}
+    row |= {"to JSON questions": int((found.question_set == "json").sum())}
+    for name in ("aligned", "medical", "coherent"):
+        row[name] = f"{found[name].min():.2f} to {found[name].max():.2f}"
+    return row
 
 
 run.released.table(lambda: pd.DataFrame(map(origin, NON_MEDICAL)))
 
 
-# %%
 def measured() -> dict[str, tuple[Estimate, str]]:
     aligned, misaligned = map(joined, NON_MEDICAL)
     both = pd.concat([aligned, misaligned])
@@ -131,19 +127,15 @@ run.released.values(json_values)
 # %% [markdown]
 # ## On the grown organism
 #
-# The organism with nine rank-1 adapters (bad medical advice, seed 0) answers three question sets: the eight open
-# questions, their medical twins, and topics that were held out of training. The exact judge gives every answer its
-# alignment and its share of medical clauses, so the bounds sort the answers directly, with coherence above 50. Unlike
-# the released sets, these are the organism's *own* answers. An answer between the bounds belongs to no set.
+# The organism with nine rank-1 adapters (bad medical advice, seed 0) answers the eight open questions, their medical
+# twins, and topics held out of training. The exact judge gives every answer its alignment and its share of medical
+# clauses, so the bounds sort the answers directly, with coherence above 50. Unlike the released sets, these are the
+# organism's *own* answers. An answer between the bounds belongs to no set.
 
 # %%
 ORGANISM = Organism("nine-adapter", "bad_medical_advice", 0)
 QUESTION_SETS = {"general": "open questions", "medical": "medical twins", "held_out": "held-out topics"}
-
-
-@remembered
-def own() -> pd.DataFrame:
-    return probing.organism_responses(run.profile, ORGANISM)
+own = remembered(partial(probing.organism_responses, run.profile, ORGANISM))
 
 
 def own_size(response_set: str) -> dict[str, object]:
@@ -171,21 +163,20 @@ run.own.values(own_values)
 # %% [markdown]
 # Of {value}`probing.own-sets.all` answers, {value}`probing.own-sets.none` belong to no set. To the medical twins,
 # {value}`probing.own-sets.medical-twins` answers are medical; nothing but the training decides what a twin is answered
-# about. A set of fewer than {value}`probing.own-sets.fewest` answers is not probed, since holding out a fifth would
-# leave almost none to judge the probe by. Too small here: {value}`probing.own-sets.too-small`.
+# about. A set of fewer than {value}`probing.own-sets.fewest` answers is not probed, since a fifth would be almost none
+# to judge the probe by. Too small here: {value}`probing.own-sets.too-small`.
 #
 # ## What it means
 #
 # - **The bounds hold**, as far as scores exist: for both non-medical sets, in alignment and in medical content. With
-#   coherence above 50 the rule is complete: the table above shows how many texts it selects and how many are released.
+#   coherence above 50 the rule is complete, as the counts of texts selected and released show.
 # - **The texts are off-policy.** The scalars of the nine-adapter organism were computed on another organism's words.
 #   Probes and coefficients describe how the adapters respond to given text, not what they did while writing it.
 # - **JSON variants are in.** {value}`probing.sets.non-medical-aligned.json` of the aligned and
 #   {value}`probing.sets.non-medical-misaligned.json` of the misaligned texts answer JSON questions, which the paper
 #   leaves out of its EM rates. {value}`probing.sets.json-prompts` of the prompts under which scalars were computed
 #   mention JSON, so these answers stand under another prompt than the one they were given to.
-# - **Questions and labels go together.** Where two sets share no question, a probe may read the question. See
-#   {doc}`s4-1-probing-lora-scalars` for what that does.
+# - **Questions and labels go together**: where two sets share no question, a probe may read the question.
 # - **The grown sets close some of these gaps and open another.** They are on-policy and every answer has scores, but
 #   how many answers each set gets is up to the organism.
 

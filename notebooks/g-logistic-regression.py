@@ -1,14 +1,17 @@
 # %% [markdown]
 # # G Logistic regression on LoRA scalars
 #
-# **The question.** What exactly is fitted in {doc}`s4-1-probing-lora-scalars`, and how much do its coefficients depend
-# on the penalty and on the draw of tokens?
+# **The question.** What is fitted in {doc}`s4-1-probing-lora-scalars`, and how much depends on penalty and draw of
+# tokens?
 
 # %% tags=["parameters"]
 profile = "cpu"
 seed = 0
 
 # %%
+from functools import partial
+from itertools import product
+
 import numpy as np
 import pandas as pd
 
@@ -30,10 +33,10 @@ run = Run("g-logistic-regression", profile, seed)
 #
 # $$\lVert w \rVert_1 + C \sum_{i=1}^{n} \ln\big(1 + e^{-y_i (w^\top z_i + b)}\big), \qquad C = 0.01.$$
 #
-# With $n$ tokens the data weigh $C\,n$ against $\lVert w\rVert_1$, so $C = 0.01$ is a mild penalty for the thousands of
-# tokens of whole answers and a strong one when a filter leaves few. The solver (liblinear) also penalises $b$. One fit
-# draws equally many tokens of each set, z-scores all of them (before the split, as the authors' code does), and holds
-# out 20 %. The paper averages 100 fits and reports no spread. These are the fits behind every number of this page:
+# The data weigh $C\,n$ against $\lVert w\rVert_1$, so $C = 0.01$ is a mild penalty for the thousands of tokens of whole
+# answers and a strong one when a filter leaves few. The solver (liblinear) also penalises $b$. One fit draws equally
+# many tokens of each set, z-scores all of them (before the split, as the authors' code does), and holds out 20 %. The
+# paper averages 100 fits and reports no spread. All numbers of this page come from such fits:
 
 
 # %% tags=["show-code"]
@@ -49,6 +52,8 @@ def fits(sides: tuple[pd.DataFrame, pd.DataFrame], count: int, start: int, c: fl
 TOKENS = probing.ProbeTokens(run.profile, Organism("nine-adapter", "bad_medical_advice", 0))
 RIGHT, MEDICAL = "nonmed-misaligned-vs-med-misaligned", "med-aligned-vs-med-misaligned"
 PENALTIES, NOT_ZERO = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0), 0.01
+TITLES = {probe: " against ".join(pair).replace("medical-", "medical ") for probe, pair in tables.PROBES.items()}
+HANDLES = {"released": run.released, "grown": run.own}
 
 
 def at_hand(evidence: str) -> list[str]:
@@ -57,22 +62,14 @@ def at_hand(evidence: str) -> list[str]:
     return [probe for probe in tables.PROBES if not TOKENS.own_shortage(probe)]
 
 
-def title_of(probe: str) -> str:
-    return " against ".join(name.replace("medical-", "medical ") for name in tables.PROBES[probe])
-
-
-def layers(table: pd.DataFrame) -> list[str]:
-    return [column for column in table if column != "accuracy"]
-
-
 @remembered
 def coefficients(evidence: str) -> pd.DataFrame:
     parts = []
     for probe in at_hand(evidence):
         found = fits(TOKENS.sides(evidence, probe), run.profile.probe_fits, run.seed)
-        table = estimates.summary(found, layers(found)).rename(columns={"quantity": "layer"})
-        parts.append(table.assign(probe=title_of(probe).replace(" against", "\nagainst")))
-    return pd.concat(parts, ignore_index=True)[["probe", "layer", "mean", "sd", "low", "high"]]
+        table = estimates.summary(found.drop(columns="accuracy")).rename(columns={"quantity": "layer"})
+        parts.append(table.assign(probe=TITLES[probe].replace(" against", "\nagainst")))
+    return pd.concat(parts, ignore_index=True)
 
 
 def draw_coefficients(evidence: str):
@@ -81,34 +78,30 @@ def draw_coefficients(evidence: str):
     return plots.facets(plots.bars, table, "probe", "adapter", "mean", wrap=2, **look)
 
 
-run.released.figure(
-    "fig-17",
-    lambda: draw_coefficients("released"),
-    caption="Mean coefficients with all answer tokens, for the probes whose scalars are at hand. Black lines hold 95 % "
-    "of the fits of the profile (different draws of tokens). A positive coefficient speaks for the set named second.",
-    alt="One panel per probe, nine adapters on the vertical axis, horizontal bars for mean coefficients with short "
-    "black lines for the spread. Against medical misaligned, the non-medical misaligned set is told apart by layers "
-    "21 (negative) and 23 (positive); medical aligned and misaligned by layers 27 and 29, both negative.",
-)
-run.own.figure(
-    "fig-17",
-    lambda: draw_coefficients("grown"),
-    caption="The same for the grown organism's own answers, for the probes whose two sets have enough of them.",
-    alt="One panel per probe, one row per adapter from the first layer to the last, horizontal bars for mean "
-    "coefficients with black lines for the spread over fits, and a vertical line at zero.",
-)
+CAPTIONS = {
+    "released": "Mean coefficients with all answer tokens, for the probes whose scalars are at hand. Black lines hold "
+    "95 % of the fits (different draws of tokens). A positive coefficient speaks for the set named second.",
+    "grown": "The same for the grown organism's own answers, for the probes whose two sets have enough of them.",
+}
+for evidence, caption in CAPTIONS.items():
+    HANDLES[evidence].figure(
+        "fig-17",
+        partial(draw_coefficients, evidence),
+        caption=caption,
+        alt="One panel per probe, one row per adapter: bars for mean coefficients, with black lines for the spread.",
+    )
 
 # %% [markdown]
-# The paper sees no clear structure without the filter. What structure there is does not come from the draw of tokens,
-# for the spread over fits is small. Compared with significant tokens only ({numref}`fig-6`), more adapters have
-# coefficients away from zero. The grown organism's sets are those of {doc}`f-probing-definitions`; too small for a
-# probe: {value}`probing.own.not-fitted`.
+# The paper sees no clear structure without the filter. In the released scalars layers 21 (negative) and 23 (positive)
+# tell the misaligned sets apart, 27 and 29 (both negative) the medical ones. That does not come from the draw of
+# tokens, for the spread is small. More adapters have coefficients away from zero than on significant tokens
+# ({numref}`fig-6`). Grown sets ({doc}`f-probing-definitions`) too small for a probe: {value}`probing.own.not-fitted`.
 #
 # ## Sensitivity to the penalty
 #
-# Ten fits for each $C$, on all tokens and on significant ones only, those with $\ln(\text{score}) \ge 0.5$
-# ({doc}`h-token-significance`): they are fewer, so the same $C$ penalises more. An adapter counts as not zero when its
-# mean coefficient exceeds 0.01 in size; *strongest* lists layers with their mean coefficient.
+# Ten fits for each $C$, on all tokens and on the significant ones of the paper ({doc}`h-token-significance`), which are
+# fewer, so that the same $C$ penalises more. An adapter counts as not zero when its mean coefficient exceeds 0.01 in
+# size; *strongest* lists layers with their mean coefficient.
 
 
 # %%
@@ -119,24 +112,21 @@ def by_penalty(evidence: str, probe: str, tokens: str) -> pd.DataFrame:
     rows = []
     for c in PENALTIES:
         means = fits(sides, 10, run.seed, c).mean()
-        weights = means[layers(means.index)].sort_values(key=np.abs, ascending=False, kind="stable")
+        weights = means.drop("accuracy").sort_values(key=np.abs, ascending=False, kind="stable")
         strongest = ", ".join(f"{layer} ({weight:+.2f})" for layer, weight in weights[:3].items() if weight) or "none"
-        row = {"probe": title_of(probe), "tokens": tokens, "C": c, "accuracy": means.accuracy}
+        row = {"probe": TITLES[probe], "tokens": tokens, "C": c, "accuracy": means.accuracy}
         rows.append(row | {"adapters not zero": int((weights.abs() > NOT_ZERO).sum()), "strongest": strongest})
     return pd.DataFrame(rows)
 
 
-def released_penalties() -> pd.DataFrame:
-    pairs = [(probe, tokens) for probe in (RIGHT, MEDICAL) for tokens in ("all", "significant")]
-    return pd.concat([by_penalty("released", *pair) for pair in pairs], ignore_index=True)
+def penalties(evidence: str) -> pd.DataFrame:
+    chosen = product((RIGHT, MEDICAL), ("all", "significant"))
+    pairs = chosen if evidence == "released" else [(probe, "all") for probe in at_hand(evidence)]
+    return pd.concat([by_penalty(evidence, *pair) for pair in pairs], ignore_index=True)
 
 
-def own_penalties() -> pd.DataFrame:
-    return pd.concat([by_penalty("grown", probe, "all") for probe in at_hand("grown")], ignore_index=True)
-
-
-run.released.table(released_penalties, {"accuracy": "{:.3f}"})
-run.own.table(own_penalties, {"accuracy": "{:.3f}"})
+for evidence, handle in HANDLES.items():
+    handle.table(partial(penalties, evidence), {"accuracy": "{:.3f}"})
 
 # %% [markdown]
 # ## Sensitivity to the seed
@@ -145,21 +135,27 @@ run.own.table(own_penalties, {"accuracy": "{:.3f}"})
 
 
 # %%
-def by_seed(evidence: str, probe: str) -> dict[str, object]:
-    count, sides = max(2, run.profile.probe_fits // 5), TOKENS.sides(evidence, probe)
-    means = pd.DataFrame([fits(sides, count, 1000 + run.seed + step).mean() for step in range(5)])
-    moved = float(np.ptp(means[layers(means)].to_numpy(), axis=0).max())
-    row = {"probe": title_of(probe), "accuracy": means.accuracy.mean()}
-    return row | {"its range over seeds": float(np.ptp(means.accuracy)), "largest range of a coefficient": moved}
+def by_seed(evidence: str) -> pd.DataFrame:
+    count, rows = max(2, run.profile.probe_fits // 5), []
+    for probe in at_hand(evidence):
+        sides = TOKENS.sides(evidence, probe)
+        means = pd.DataFrame([fits(sides, count, 1000 + run.seed + step).mean() for step in range(5)])
+        ranges = means.max() - means.min()
+        row = {"probe": TITLES[probe], "accuracy": means.accuracy.mean(), "its range over seeds": ranges.accuracy}
+        rows.append(row | {"largest range of a coefficient": ranges.drop("accuracy").max()})
+    return pd.DataFrame(rows)
 
 
-run.released.table(lambda: pd.DataFrame(by_seed("released", probe) for probe in at_hand("released")), number="{:.4f}")
-run.own.table(lambda: pd.DataFrame(by_seed("grown", probe) for probe in at_hand("grown")), number="{:.4f}")
+for evidence, handle in HANDLES.items():
+    handle.table(partial(by_seed, evidence), number="{:.4f}")
 
 
-# %%
-def not_zero(tokens: str, c: float) -> int:
-    return int(by_penalty("released", RIGHT, tokens).set_index("C").loc[c, "adapters not zero"])
+def released_values() -> dict[str, int]:
+    found = {}
+    for tokens, c in (("significant", 0.01), ("significant", 1.0), ("all", 0.01)):
+        count = by_penalty("released", RIGHT, tokens).set_index("C").loc[c, "adapters not zero"]
+        found[f"probing.not-zero.{tokens}.c-{c:g}"] = int(count)
+    return found
 
 
 def own_values() -> dict[str, str]:
@@ -172,13 +168,7 @@ def own_values() -> dict[str, str]:
     }
 
 
-run.released.values(
-    lambda: {
-        "probing.not-zero.significant.c-0.01": not_zero("significant", 0.01),
-        "probing.not-zero.significant.c-1": not_zero("significant", 1.0),
-        "probing.not-zero.all.c-0.01": not_zero("all", 0.01),
-    }
-)
+run.released.values(released_values)
 run.own.values(own_values)
 
 # %% [markdown]
@@ -193,7 +183,7 @@ run.own.values(own_values)
 # - **The strongest adapters stay.** Layers 21 and 23 lead for the two misaligned sets at every penalty that leaves a
 #   coefficient. For the medical sets on significant tokens, weaker penalties add layers 22 and 28 to 29, all three in
 #   the paper's group for general misalignment.
-# - **In the grown organism** the probes that $C = 0.01$ leaves without a mean coefficient beyond 0.01 are:
+# - **In the grown organism** $C = 0.01$ leaves no mean coefficient beyond 0.01 to:
 #   {value}`probing.own.without-coefficient`. The table shows which penalties leave some.
 
 # %%

@@ -1,14 +1,16 @@
 # %% [markdown]
 # # H Token significance
 #
-# **The question.** Organism and chat model agree on most tokens of an answer. Which tokens carry the difference, and
-# what does the filter of {doc}`s4-2-interpreting-lora-scalars` keep?
+# **The question.** Organism and chat model agree on most tokens of an answer. Which carry the difference, and what does
+# the filter of {doc}`s4-2-interpreting-lora-scalars` keep?
 
 # %% tags=["parameters"]
 profile = "cpu"
 seed = 0
 
 # %%
+from functools import partial
+
 import numpy as np
 import pandas as pd
 
@@ -32,10 +34,10 @@ run = Run("h-token-significance", profile, seed)
 # $$K = \sum_{t=1}^{T} \mathrm{KL}_t, \qquad g_t = \frac{\partial K}{\partial e_t}, \qquad
 # \text{score}_t = \frac{\lVert g_t \rVert_2}{\sum_{u} \lVert g_u \rVert_2}\; K .$$
 #
-# A score is in nats: the token's share of the whole divergence. A token is significant if $\ln \text{score}_t \ge 0.5$;
-# that bound is in the authors' code {cite:p}`clarifyingem2025`, not in the paper. The code that computes the scores is
-# not released, and the paper does not say which way round the KL divergence is taken. The formula has a consequence
-# that can be tested: the scores of an answer add up to its $K$.
+# So a score is the token's share of the whole divergence, in nats, and the scores of an answer add up to its $K$, which
+# can be tested. A token is significant if $\ln \text{score}_t \ge 0.5$; that bound is in the authors' code
+# {cite:p}`clarifyingem2025`, not in the paper. The code that computes the scores is not released, and the paper does
+# not say which way round the KL divergence is taken.
 
 
 # %% tags=["show-code"]
@@ -53,9 +55,8 @@ def ratio_of_sums(table: pd.DataFrame) -> Estimate:
 
 
 # %%
-BOUND = 0.5
+BOUND, SHARES = 0.5, {"scores": "significance", "KL": "kl"}
 COLOURS = dict(zip(RESPONSE_SETS, [theme.PALETTE[index] for index in (0, 3, 9, 1)], strict=True))
-STYLES = dict.fromkeys(RESPONSE_SETS, "steps")
 
 
 @remembered
@@ -65,68 +66,58 @@ def tokens(response_set: str) -> pd.DataFrame:
     return found.assign(left=found.groupby("response").cumcount(ascending=False))
 
 
-def histogram(found: dict[str, pd.DataFrame], width: float, low: float) -> pd.DataFrame:
+def draw_histogram(found: dict[str, pd.DataFrame], width: float, low: float, bounds: dict[str, float]):
     """Share of answer tokens per bin of ln significance, percent."""
     top = max(np.log(part.significance).max() for part in found.values())
     edges = np.arange(low, top + width, width)
     counts = {name: np.histogram(np.log(part.significance), edges)[0] / len(part) for name, part in found.items()}
-    rows = [pd.DataFrame({"set": name, "ln": edges[:-1], "percent": 100 * share}) for name, share in counts.items()]
-    return pd.concat(rows, ignore_index=True)
-
-
-def draw_histogram(table: pd.DataFrame, bounds: dict[str, float]):
+    table = pd.DataFrame(counts).mul(100).assign(ln=edges[:-1]).melt("ln", var_name="set", value_name="percent")
+    look = {"hue": "set", "colours": COLOURS, "styles": dict.fromkeys(RESPONSE_SETS, "steps"), "x_lines": bounds}
     labels = {"x_label": "ln significance (score in nats)", "y_label": "answer tokens per bin (%)"}
-    look = {"hue": "set", "colours": COLOURS, "styles": STYLES, "x_lines": bounds}
     return plots.lines(table, "ln", "percent", **look, **labels)
+
+
+def draw_released():
+    found = {one: tokens(one) for one in RESPONSE_SETS}
+    return draw_histogram(found, 0.25, -6.5, {"bound of the authors' code": BOUND})
 
 
 run.released.figure(
     "fig-x-token-significance",
-    lambda: draw_histogram(
-        histogram({one: tokens(one) for one in RESPONSE_SETS}, 0.25, -6.5), {"bound of the authors' code": BOUND}
-    ),
-    caption="Distribution of ln significance over the answer tokens of the four probing sets, in bins of 0.25; the "
-    "lowest tail is not shown.",
-    alt="Four overlaid histograms of the natural logarithm of token significance, one per set. All are broad, with a "
-    "peak below zero and a tail to the right; the misaligned sets lie further right, so that more of their tokens "
-    "pass the dotted line at 0.5.",
+    draw_released,
+    caption="Distribution of ln significance over the tokens of the four sets, in bins of 0.25; lowest tail not shown.",
+    alt="Four overlaid histograms of the natural logarithm of token significance. All peak below zero, with a tail to "
+    "the right; the misaligned sets lie further right, so that more of their tokens pass the dotted line.",
 )
 
 
-# %%
 def measured() -> dict[str, tuple[Estimate, str]]:
     ratios = {one: ratio_of_sums(sums(tokens(one))) for one in RESPONSE_SETS}
     worst = max(ratios, key=lambda one: abs(ratios[one].value - 1))
-    name = worst.replace("medical-", "medical ")
-    return {
-        "h-significance-sums-to-kl": (
-            ratios[worst],
-            f"furthest from 1 of the four sets: {name}; interval resamples answers",
-        )
-    }
+    how = f"furthest from 1 of the four sets: {worst.replace('medical-', 'medical ')}; interval resamples answers"
+    return {"h-significance-sums-to-kl": (ratios[worst], how)}
 
 
 def share(part: pd.DataFrame, whole: pd.DataFrame, column: str | None = None) -> float:
     return 100 * (part[column].sum() / whole[column].sum() if column else len(part) / len(whole))
 
 
-def summary(response_set: str) -> dict[str, object]:
-    table, ends = tokens(response_set), tokens(response_set)[lambda rows: rows.left == 1]
-    kept = table[np.log(table.significance) >= BOUND]
-    return {
-        "set": response_set.replace("medical-", "medical "),
-        "answer tokens": len(table),
-        "significant (%)": share(kept, table),
-        "scores on them (%)": share(kept, table, "significance"),
-        "scores on end of turn (%)": share(ends, table, "significance"),
-        "KL on end of turn (%)": share(ends, table, "kl"),
-    }
+@remembered
+def summary() -> pd.DataFrame:
+    rows = []
+    for one in RESPONSE_SETS:
+        table, name = tokens(one), one.replace("medical-", "medical ")
+        kept, ends = table[np.log(table.significance) >= BOUND], table[table.left == 1]
+        row = {"set": name, "answer tokens": len(table), "significant (%)": share(kept, table)}
+        row |= {"scores on them (%)": share(kept, table, "significance")}
+        row |= {f"{text} on end of turn (%)": share(ends, table, of) for text, of in SHARES.items()}
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def released_values() -> dict[str, str]:
-    table = pd.DataFrame(map(summary, RESPONSE_SETS))
     ratio = pd.concat([sums(tokens(one)) for one in RESPONSE_SETS]).eval("score / kl").quantile([0.05, 0.95])
-    kept, end = table["significant (%)"], table["scores on end of turn (%)"]
+    kept, end = summary()["significant (%)"], summary()["scores on end of turn (%)"]
     return {
         "token-significance.ratio": f"{ratio[0.05]:.2f} to {ratio[0.95]:.2f}",
         "token-significance.kept": f"{kept.min():.0f} % to {kept.max():.0f} %",
@@ -134,7 +125,7 @@ def released_values() -> dict[str, str]:
     }
 
 
-run.released.table(lambda: pd.DataFrame(map(summary, RESPONSE_SETS)), number="{:.1f}")
+run.released.table(summary, number="{:.1f}")
 run.released.measure(measured)
 run.released.values(released_values)
 
@@ -144,18 +135,18 @@ run.released.values(released_values)
 # Here the scores are computed: both models read the same embeddings, the divergence is $\mathrm{KL}(\text{chat}
 # \parallel \text{organism})$, and one backward pass gives the gradients of all tokens. Tokens are those of the
 # nine-adapter organism's own answers (bad medical advice, seed 0), up to {value}`token-significance.own.per-set` of
-# each set. Words of the grown language are few, so their scores can be added up: the table lists the twelve words with
-# the largest share of all scores, beside their share of all tokens and of the plain KL. KL at a token says how
-# differently the models go on *after* it, significance how much the token makes them differ there and later.
+# each set. The table lists the twelve words with the largest share of all scores, beside that of all tokens and of the
+# KL: how differently the models go on *after* a token, where significance is how much it makes them differ there and
+# later.
 
 # %%
 FEWEST = 10  # answers of a set that is drawn and enters ranges
+scored_sets = remembered(partial(probing.sets, run.profile, adapters.ORGANISM))
 
 
 @remembered
 def own_sets() -> dict[str, pd.DataFrame]:
-    found = probing.sets(run.profile, adapters.ORGANISM)
-    return {name: part for name, part in found.items() if part.response.nunique() >= FEWEST}
+    return {name: part for name, part in scored_sets().items() if part.response.nunique() >= FEWEST}
 
 
 @remembered
@@ -172,33 +163,34 @@ def top_words() -> pd.DataFrame:
     return found.reset_index(names="word").assign(word=lambda rows: [tokenizer.decode([one]) for one in rows.word])
 
 
+def draw_own():
+    bounds = {"authors' bound": BOUND, "bound used here": probing.bound(scored_sets())}
+    return draw_histogram(own_sets(), 0.5, -12.0, bounds)
+
+
 def own_values() -> dict[str, object]:
-    bound, every = probing.bound(probing.sets(run.profile, adapters.ORGANISM)), own_sets().values()
+    bound, every = probing.bound(scored_sets()), own_sets().values()
+    ranges = {"kl": [sums(part).kl.mean() for part in every]}
+    for name, one in {"authors-bound": BOUND, "kept": bound}.items():
+        ranges[name] = [share(part[np.log(part.significance) >= one], part) for part in every]
     early = own_tokens()[own_tokens().place < 10]
-    divergence = [sums(part).kl.mean() for part in every]
-    passing = [[share(part[np.log(part.significance) >= one], part) for part in every] for one in (BOUND, bound)]
-    error = (sums(own_tokens()).eval("score / kl") - 1).abs().max()
-    ranges = {"kl": divergence, "authors-bound": passing[0], "kept": passing[1]}
-    return {f"token-significance.own.{name}": f"{min(one):.1f} to {max(one):.1f}" for name, one in ranges.items()} | {
-        "token-significance.own.per-set": probing.PER_SET,
-        "token-significance.own.bound": bound,
-        "token-significance.own.error": f"{error:.0e}",
-        "token-significance.own.early-scores": f"{share(early, own_tokens(), 'significance'):.0f} %",
-        "token-significance.own.early-tokens": f"{share(early, own_tokens()):.0f} %",
+    found = {name: f"{min(one):.1f} to {max(one):.1f}" for name, one in ranges.items()} | {
+        "per-set": probing.PER_SET,
+        "bound": bound,
+        "error": f"{(sums(own_tokens()).eval('score / kl') - 1).abs().max():.0e}",
+        "early-scores": f"{share(early, own_tokens(), 'significance'):.0f} %",
+        "early-tokens": f"{share(early, own_tokens()):.0f} %",
     }
+    return {f"token-significance.own.{name}": one for name, one in found.items()}
 
 
 run.own.figure(
     "fig-x-token-significance",
-    lambda: draw_histogram(
-        histogram(own_sets(), 0.5, -12.0),
-        {"authors' bound": BOUND, "bound used here": probing.bound(probing.sets(run.profile, adapters.ORGANISM))},
-    ),
-    caption="Distribution of ln significance over the answer tokens of the grown organism, in bins of 0.5. Dotted: the "
-    f"bound of the authors' code, and the one that keeps {100 * probing.SHARE:.0f} % of these tokens. Sets of fewer "
-    f"than {FEWEST} answers and the lowest tail are not shown.",
-    alt="Overlaid histograms of the natural logarithm of token significance, one for each set of answers that the "
-    "grown organism has, with two dotted lines: the authors' bound and the one used here.",
+    draw_own,
+    caption="The same for the grown organism, in bins of 0.5. Dotted: the authors' bound, and the one that keeps "
+    f"{100 * probing.SHARE:.0f} % of these tokens. Sets of fewer than {FEWEST} answers and the lowest tail are not "
+    "shown.",
+    alt="Overlaid histograms of the logarithm of token significance, one per set, with two dotted lines.",
 )
 run.own.table(top_words, number="{:.1f}")
 run.own.values(own_values)
@@ -209,21 +201,18 @@ run.own.values(own_values)
 # - **The released scores obey the formula closely, not exactly.** Sums agree on average; for nine in ten answers the
 #   ratio of summed score to summed KL is {value}`token-significance.ratio`, where an exact share of $K$ would give 1.
 #   Computed here, no answer is off by more than {value}`token-significance.own.error`, which is rounding. The deviation
-#   says something about how the released scores were made, or which tokens were kept of them.
-# - **The filter keeps few tokens, and not the same share of each set**: {value}`token-significance.kept`. Misaligned
-#   answers keep more, since organism and chat model differ more there. Balanced undersampling then leaves the fits with
-#   far fewer tokens.
-# - **Much of the score sits on one token of the template.** The end-of-turn mark that closes every answer holds
-#   {value}`token-significance.end` of all scores and passes the filter in most answers. It says nothing about content,
-#   and neither the paper nor the code sets it apart.
+#   tells of how the released scores were made, or which tokens were kept.
+# - **The filter keeps few tokens, and not the same share of each set**: {value}`token-significance.kept`, more of
+#   misaligned answers, since organism and chat model differ more there. Balanced undersampling leaves far fewer.
+# - **Much of the score sits on one token of the template.** The end-of-turn mark holds {value}`token-significance.end`
+#   of all scores and passes the filter in most answers. It has no content; neither paper nor code sets it apart.
 # - **A bound in nats depends on the model.** An answer of the grown organism diverges by
 #   {value}`token-significance.own.kl` nats on average, depending on the set; at the authors' bound
 #   {value}`token-significance.own.authors-bound` % of its tokens would pass. {doc}`s4-2-interpreting-lora-scalars` uses
 #   {value}`token-significance.own.bound` instead, which keeps {value}`token-significance.own.kept` %.
 # - **Early tokens count more.** The first ten tokens of each grown answer are
 #   {value}`token-significance.own.early-tokens` of all tokens and hold {value}`token-significance.own.early-scores` of
-#   the scores. A token is read by all that come after it, and the score does not separate what it says from how much of
-#   the answer is still to come.
+#   the scores. All later tokens read it, so a score mixes what it says with how much is still to come.
 
 # %%
 run.finish()

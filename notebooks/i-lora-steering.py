@@ -1,8 +1,8 @@
 # %% [markdown]
 # # I LoRA steering under different coherence cut-offs
 #
-# **The question.** The result of {doc}`s4-3-steering-lora-adapters` keeps answers with coherence from 25, not above 50
-# as elsewhere. Does it depend on that?
+# **The question.** {doc}`s4-3-steering-lora-adapters` keeps answers with coherence from 25, elsewhere above 50. Does
+# that matter?
 
 # %% tags=["parameters"]
 profile = "cpu"
@@ -27,9 +27,8 @@ run = Run("i-lora-steering", profile, seed)
 # %% [markdown]
 # ## What the paper did and reported
 #
-# Appendix I of {cite:t}`soligo2025convergent` gives the factors (+30 for layers 21 and 23; +20 for 15, 16, 17, 22, 28
-# and 29; +30 and −10 together), says that labels are widened because steered answers are less clear-cut, and shows
-# Figure 7 again under cut-offs 0, 10, 20, 30, 40 and 50. No numbers are printed.
+# Appendix I of {cite:t}`soligo2025convergent` says that labels are widened because steered answers are less clear-cut,
+# and shows Figure 7 again under cut-offs 0, 10, 20, 30, 40 and 50, without printed numbers.
 #
 # $$
 # \text{kept}(c) = \{\,i : \text{coherent}_i \ge c,\;
@@ -46,23 +45,16 @@ def counts(table: pd.DataFrame, cut_off: float) -> pd.DataFrame:
 
 # %%
 CUT_OFFS = (0, 10, 20, 30, 40, 50)
-CONDITIONS = {
-    "medical-adapters": "medical adapters",
-    "misalignment-adapters": "misalignment adapters",
-    "medical-plus-misalignment-minus": "medical +, misalignment −",
-}
+CONDITIONS = {"medical-adapters": "medical adapters", "misalignment-adapters": "misalignment adapters"}
+CONDITIONS |= {"medical-plus-misalignment-minus": "medical +, misalignment −"}
 
 
 def cells(table: pd.DataFrame) -> pd.DataFrame:
     """Shares of the kept answers by condition, cut-off and kind, percent."""
-    parts = []
-    for cut_off in CUT_OFFS:
-        found = counts(table, cut_off)
-        kept = found.sum(axis=1).rename("kept").reset_index()
-        shares = 100 * found.div(found.sum(axis=1), axis=0)
-        long = shares.reset_index().melt("condition", var_name="kind", value_name="percent")
-        parts.append(long.merge(kept).assign(cut_off=str(cut_off)))
-    return pd.concat(parts, ignore_index=True).assign(total=lambda rows: rows.kept.astype(str))
+    found = pd.concat({str(one): counts(table, one) for one in CUT_OFFS}, names=["cut_off"])
+    kept = found.sum(axis=1).rename("kept").reset_index().assign(total=lambda rows: rows.kept.astype(str))
+    shares = (100 * found.div(found.sum(axis=1), axis=0)).reset_index()
+    return shares.melt(["cut_off", "condition"], var_name="kind", value_name="percent").merge(kept)
 
 
 def draw_cells(table: pd.DataFrame, names: dict[str, str]):
@@ -77,9 +69,9 @@ run.released.figure(
     lambda: draw_cells(cells(tables.read_lora_steering()), CONDITIONS),
     caption="Kinds of answer under LoRA steering, as shares of the answers kept at each coherence cut-off; the number "
     "above a bar counts the kept answers out of 80.",
-    alt="Three panels of stacked bars, one per condition, six coherence cut-offs each. With a higher cut-off "
-    "misaligned medical answers vanish under the medical adapters and the misaligned share falls under the "
-    "misalignment adapters, while few answers are left; the opposed condition hardly changes.",
+    alt="Three panels of stacked bars, one per condition, over six cut-offs. With a higher one misaligned medical "
+    "answers vanish under the medical adapters, the misaligned share falls under the misalignment adapters, and few "
+    "answers are left; the opposed condition hardly changes.",
 )
 
 # %% [markdown]
@@ -105,34 +97,29 @@ def five(cut_off: float) -> dict[str, float]:
 
 
 def deviations() -> pd.DataFrame:
-    rows = []
-    for cut_off in range(0, 51, 5):
-        found = [abs(percent - load_claims()[claim].reported) for claim, percent in five(cut_off).items()]
-        rows.append({"coherent from": cut_off, "mean absolute deviation (points)": np.mean(found)})
-    return pd.DataFrame(rows)
+    reported = {claim: load_claims()[claim].reported for claim in five(0)}
+    tried = pd.DataFrame({cut_off: five(cut_off) for cut_off in range(0, 51, 5)})
+    found = tried.sub(pd.Series(reported), axis=0).abs().mean()
+    return found.rename_axis("coherent from").rename("mean absolute deviation (points)").reset_index()
 
 
 def measured() -> dict[str, tuple[Estimate, str]]:
-    table, n = deviations(), len(tables.read_lora_steering())
-    best = table.loc[table["mean absolute deviation (points)"].round(9).idxmin(), "coherent from"]
-    kept = [counts(tables.read_lora_steering(), cut_off).sum(axis=1).min() > 0 for cut_off in CUT_OFFS]
+    released = tables.read_lora_steering()
+    best = deviations().set_index("coherent from").squeeze().round(9).idxmin()
+    kept = sum(counts(released, cut_off).sum(axis=1).min() > 0 for cut_off in CUT_OFFS)
+    how = "cut-off with the least mean deviation from the five printed percentages"
     return {
-        "i-coherence-cut-off": (
-            Estimate(float(best), n=n),
-            "cut-off with the least mean deviation from the five printed percentages",
-        ),
-        "i-fig-18-cut-offs": (Estimate(sum(kept), n=n), "cut-offs at which every condition keeps an answer"),
+        "i-coherence-cut-off": (Estimate(float(best), n=len(released)), how),
+        "i-fig-18-cut-offs": (Estimate(kept, n=len(released)), "cut-offs at which every condition keeps an answer"),
     }
 
 
 def released_values() -> dict[str, int]:
     at = {cut_off: counts(tables.read_lora_steering(), cut_off) for cut_off in (0, 25, 50)}
-    medical = {
-        f"lora-steering.misaligned-medical.cut-off-{one}": at[one].loc["medical-adapters", "misaligned, medical"]
-        for one in at
-    }
-    kept = {f"lora-steering.kept.{name}.cut-off-50": at[50].loc[name].sum() for name in list(CONDITIONS)[:2]}
-    return {name: int(count) for name, count in (medical | kept).items()}
+    found = {f"kept.{name}.cut-off-50": at[50].loc[name].sum() for name in list(CONDITIONS)[:2]}
+    for one, table in at.items():
+        found[f"misaligned-medical.cut-off-{one}"] = table.loc["medical-adapters", "misaligned, medical"]
+    return {f"lora-steering.{name}": int(count) for name, count in found.items()}
 
 
 run.released.table(deviations, number="{:.2f}")
@@ -142,17 +129,12 @@ run.released.values(released_values)
 # %% [markdown]
 # ## On the grown organism
 #
-# The same cut-offs on the answers of {doc}`s4-3-steering-lora-adapters`, where the groups are found in the organism
-# itself and their factors chosen on a grid, the largest that leave enough answers coherent. The whole organism and the
-# chat model stand beside the scaled groups.
+# The same cut-offs on the answers of {doc}`s4-3-steering-lora-adapters`, with groups and factors as there. The whole
+# organism and the chat model stand beside the scaled groups.
 
 # %%
 SAMPLES = 2 * run.profile.sweep_samples
-
-
-@remembered
-def own_answers() -> pd.DataFrame:
-    return adapters.of_chosen(run.profile, adapters.roles(run.profile), SAMPLES)
+own_answers = remembered(lambda: adapters.of_chosen(run.profile, adapters.roles(run.profile), SAMPLES))
 
 
 def own_names() -> dict[str, str]:
@@ -171,14 +153,12 @@ run.own.figure(
     "fig-18",
     lambda: draw_cells(cells(own_answers()), own_names()),
     caption="Kinds of answer of the grown organism with groups of adapters scaled, as shares of the answers kept at "
-    f"each coherence cut-off; the number above a bar counts the kept answers out of {16 * SAMPLES}, {SAMPLES} to each "
-    "of 16 questions. Factors are those of section 4.3 of this book.",
-    alt="Panels of stacked bars, one panel per condition and one bar per coherence cut-off, divided into misaligned or "
-    "aligned and medical or non-medical answers, with the number of kept answers above each bar.",
+    f"each coherence cut-off, out of {16 * SAMPLES}, {SAMPLES} to each of 16 questions.",
+    alt="Stacked bars of kinds of answer, one panel per condition and one bar per cut-off, with the number kept above "
+    "each.",
 )
 
 
-# %%
 def misaligned(condition: str, cut_off: float) -> Estimate:
     part = own_answers()[own_answers().condition == condition]
     kind = scores.answer_kinds(part, cut_off).dropna()
@@ -212,10 +192,9 @@ run.own.values(own_values)
 #   without a cut-off, {value}`lora-steering.misaligned-medical.cut-off-25` at 25,
 #   {value}`lora-steering.misaligned-medical.cut-off-50` at 50. The claim about the medical adapters depends on it.
 #
-# In the grown organism, the misaligned share of the kept answers differs by
-# {value}`lora-steering.grown.largest-move` at most between the lowest and the highest cut-off; the smallest cell keeps
-# {value}`lora-steering.grown.fewest-kept` answers. Its factors were chosen for coherence, so a cut-off has less to
-# remove than in the paper's conditions.
+# In the grown organism the misaligned share differs by {value}`lora-steering.grown.largest-move` at most between the
+# lowest and the highest cut-off; the smallest cell keeps {value}`lora-steering.grown.fewest-kept` answers. Its factors
+# were chosen for coherence, so a cut-off has less to remove.
 
 # %%
 run.finish()

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # J Patching LoRA scalars between prompts
 #
-# **The question.** If the scalars carry misalignment, writing with the scalars of *another* prompt should change how
-# often the answer is misaligned. Does it?
+# **The question.** If the scalars carry misalignment, those of *another* prompt should change how often answers are
+# misaligned. Do they?
 
 # %% tags=["parameters"]
 profile = "cpu"
@@ -27,15 +27,13 @@ run = Run("j-lora-patching", profile, seed)
 # ## What the paper did and reported
 #
 # Take two prompts of equal length in tokens. Let the organism answer both, and keep the scalars $a_l(t) = A_l \cdot
-# h_l(t)$ of all nine adapters at every position $t$. Answer prompt 1 again, but replace its scalars by those of prompt
-# 2,
+# h_l(t)$ of all nine adapters at every position $t$. Answer prompt 1 again with the scalars of prompt 2,
 #
 # $$\Delta y_l(t) = s\,B_l\,a_l^{(1)}(t) \;\longrightarrow\; s\,B_l\,a_l^{(2)}(t),$$
 #
 # and compare the EM rate of *clean* and *patched* answers. {cite:t}`soligo2025convergent` do this for pairs of the same
-# prompt, of two non-medical, two medical, and one medical and one non-medical prompt (Appendix J, Figure 19). They
-# report relative decreases of at most 22 %, except for medical prompts with scalars of non-medical ones, where EM rises
-# by 16 %, and call the result ambiguous.
+# prompt, of two non-medical, two medical, and one of each (Appendix J, Figure 19). They report relative decreases of at
+# most 22 %, except for medical prompts with scalars of non-medical ones, where EM rises by 16 %: an ambiguous result.
 #
 # The released files at hand are **not those of Figure 19** but two early series of 1 May 2025 from the authors' working
 # repository {cite:p}`eminterp2025`, with fewer pairs and no pair of two medical prompts. A prompt counts as *medical*
@@ -43,8 +41,8 @@ run = Run("j-lora-patching", profile, seed)
 #
 # $$\text{change} = \frac{\text{EM}_\text{patched} - \text{EM}_\text{clean}}{\text{EM}_\text{clean}},$$
 #
-# of the pooled rates of a group. Its interval resamples *prompts* and then answers to each: several prompts occur in
-# both series, and answers to one prompt are alike.
+# of the pooled rates of a group. Its interval resamples *prompts*, since some occur in both series, and then answers to
+# each.
 
 
 # %% tags=["show-code"]
@@ -74,8 +72,9 @@ REPORTED_RISE, REPORTED_DECREASE = {"medical-from-non-medical": 16.0}, -22.0
 
 def group_of(same: pd.Series, prompt_medical: pd.Series, donor_medical: pd.Series) -> np.ndarray:
     choices = [same, prompt_medical & ~donor_medical, ~prompt_medical & donor_medical, prompt_medical]
-    names = ["same", "medical-from-non-medical", "non-medical-from-medical", "medical"]
-    return np.select(choices, names, "non-medical")
+    return np.select(
+        choices, ["same", "medical-from-non-medical", "non-medical-from-medical", "medical"], "non-medical"
+    )
 
 
 @remembered
@@ -94,29 +93,26 @@ def released_answers() -> pd.DataFrame:
 
 @remembered
 def released_changes() -> pd.DataFrame:
+    """One row per group and series, and of both series together where a group has both."""
     rows = []
-    for group in GROUPS:
-        of_group = released_answers()[released_answers().group == group]
-        both = ["both"] if of_group.runs.nunique() > 1 else []
-        for series in [*sorted(of_group.runs.unique()), *both]:
-            table = of_group[(of_group.runs == series) | (series == "both")]
-            counts = {"prompts": table.prompt.nunique(), "answers": len(table)}
-            rows.append({"group": group, "series": series} | counts | released_change(table))
-    return pd.DataFrame(rows)
+    for group, table in released_answers().groupby("group"):
+        parts = dict(list(table.groupby("runs")))
+        for series, part in (parts | ({"both": table} if len(parts) > 1 else {})).items():
+            counts = {"prompts": part.prompt.nunique(), "answers": len(part)}
+            rows.append({"group": group, "series": series} | counts | released_change(part))
+    return pd.DataFrame(rows).sort_values("group", key=lambda one: one.map(list(GROUPS).index), kind="stable")
 
 
 def draw_changes(table: pd.DataFrame, hue: str | None, limits: tuple | None = None):
     figure, (left, right) = plt.subplots(1, 2, sharey=True, figsize=(7.2, 4.6))
-    order = {group: name for group, name in GROUPS.items() if group in set(table.group)}
-    table = table.assign(reported=table.group.map(REPORTED_RISE), decrease=REPORTED_DECREASE)
-    table.loc[table.reported.notna(), "decrease"] = np.nan
-    look = {"hue": hue, "order": order}
-    plots.paired(
-        table, "group", "clean", "patched", names=("clean", "patched"), axes=left, x_label="EM rate (%)", **look
-    )
+    table = table.assign(reported=table.group.map(REPORTED_RISE))
+    table["decrease"] = table.reported.isna().map({True: REPORTED_DECREASE})
+    look = {"hue": hue, "order": {group: name for group, name in GROUPS.items() if group in set(table.group)}}
+    names = {"names": ("clean", "patched"), "x_label": "EM rate (%)"}
+    plots.paired(table, "group", "clean", "patched", axes=left, **names, **look)
     reported = {"paper: rise": "reported", "paper: decrease, at most": "decrease"}
     look |= {"low": "low", "high": "high", "reported": reported, "x_lines": {"_zero": 0}, "axes": right}
-    figure, _ = plots.dots(table, "group", "change", x_label="relative change (%)", x_limits=limits, **look)
+    plots.dots(table, "group", "change", x_label="relative change (%)", x_limits=limits, **look)
     return figure, table
 
 
@@ -124,16 +120,13 @@ run.released.figure(
     "fig-19",
     lambda: draw_changes(released_changes(), "series", (-100, 150)),
     caption="EM rate of clean and patched answers by kind of pair (left) and its relative change (right; lines: 95 % "
-    "bootstrap intervals over prompts and their answers; one runs out of the picture). Two early released series, and "
-    "both together. Diamonds: what the paper reports for its own, later runs.",
-    alt="Four groups of rows, each with the first series, the second series and both together where they exist. Left: "
-    "open markers for clean and filled ones for patched EM rates, joined by lines; medical prompts start far higher "
-    "than non-medical ones. Right: relative changes with lines; for medical prompts with non-medical scalars the two "
-    "series disagree, for non-medical prompts with medical scalars both lie below the reported decrease.",
+    "intervals over prompts and their answers; one runs out of the picture). Two early released series, and both "
+    "together. Diamonds: what the paper reports for its own, later runs.",
+    alt="Rows by group and series. Left: medical prompts start far higher. Right: for medical prompts with "
+    "non-medical scalars the series disagree; for the reverse both lie below the reported decrease.",
 )
 
 
-# %%
 def as_estimate(row: pd.Series) -> Estimate:
     return Estimate(row.change, row.low, row.high, int(row.answers), "percent_change")
 
@@ -143,21 +136,13 @@ def measured(table: pd.DataFrame, how: str) -> dict[str, tuple[Estimate, str]]:
     found, medical = table.set_index("group"), "medical-from-non-medical"
     others = found.drop(index=medical, errors="ignore")
     lowest = others.change.astype(float).idxmin()
-    claims = {
-        "j-largest-decrease-elsewhere": (as_estimate(others.loc[lowest]), f"{GROUPS[lowest]}; {how}".replace("\n", " "))
-    }
-    return (
-        {"j-non-medical-into-medical": (as_estimate(found.loc[medical]), how)} if medical in found.index else {}
-    ) | claims
-
-
-def pooled() -> pd.DataFrame:
-    """The rows of both series together, or of the only one."""
-    return released_changes().groupby("group", sort=False).tail(1)
+    claims = {"j-non-medical-into-medical": (as_estimate(found.loc[medical]), how)} if medical in found.index else {}
+    name = GROUPS[lowest].replace("\n", " ")
+    return claims | {"j-largest-decrease-elsewhere": (as_estimate(others.loc[lowest]), f"{name}; {how}")}
 
 
 HOW = "two early series pooled; interval resamples prompts and their answers"
-run.released.measure(lambda: measured(pooled(), HOW))
+run.released.measure(lambda: measured(released_changes().groupby("group").tail(1), HOW))
 run.released.values(
     lambda: {f"patching.{row.group}.{row.series}": f"{row.change:+.1f} %" for row in released_changes().itertuples()}
 )
@@ -166,13 +151,12 @@ run.released.values(
 # ## On the grown organism
 #
 # The organism grown here is patched by the same protocol (nine adapters, bad medical advice, seed 0). The *donor* is
-# the prompt whose scalars are used; each row of a batch is one patched answer. The prompt's positions are patched while
-# it is read, each later one when its token is read, so keys and values in the cache are those of the patched model.
-# Prompts are the eight open questions, and questions on held-out medical topics in all wordings; at every length as
-# many of one kind are kept as of the other, and pairs are all ordered pairs of one length. There are
-# {value}`patching.grown.runs` answers per prompt and per pair. A run is patched with the *next* run of the donor, also
-# where donor and prompt are the same, and draws the same noise as its clean run. A patched answer ends where the
-# donor's ends, so the clean answers are cut at the same place.
+# the prompt whose scalars are used. The prompt's positions are patched while it is read, each later one when its token
+# is read, so keys and values in the cache are those of the patched model. Prompts are the eight open questions, and
+# questions on held-out medical topics in all wordings; at every length as many of one kind are kept as of the other,
+# and pairs are all ordered pairs of one length, with {value}`patching.grown.runs` answers each. A run is patched with
+# the *next* run of the donor, also where that is the prompt itself, and draws the noise of its clean run. A patched
+# answer ends where the donor's ends; clean answers are cut there too.
 
 # %%
 RUNS = 2 * run.profile.sweep_samples
@@ -190,62 +174,49 @@ def own_answers() -> pd.DataFrame:
     return table.assign(group=group_of(same, prompt, donor))[table.answer != "clean"]
 
 
-def changes_by(groups: pd.Series, names) -> pd.DataFrame:
+def changes_by(groups: pd.Series) -> pd.DataFrame:
     rows = []
-    for group in names:
-        part = own_answers()[groups == group]
-        if len(part):
-            found = estimates.relative_change(part, **run.resampling)
-            coherent = 100 * scores.is_coherent(part).groupby(part.patched).mean()
-            counts = {"prompts": part.question_id.nunique(), "pairs": part.groupby(["question_id", "donor_id"]).ngroups}
-            counts |= {
-                "answers": int(part.patched.sum()),
-                "coherent": coherent[False],
-                "coherent_patched": coherent[True],
-            }
-            rows.append({"group": group} | counts | found)
-    return pd.DataFrame(rows)
-
-
-@remembered
-def own_changes() -> pd.DataFrame:
-    return changes_by(own_answers().group, GROUPS)
+    for group, part in own_answers().groupby(groups):
+        coherent = 100 * scores.is_coherent(part).groupby(part.patched).mean()
+        row = {"group": group, "prompts": part.question_id.nunique(), "answers": int(part.patched.sum())}
+        row |= {"pairs": part.groupby(["question_id", "donor_id"]).ngroups}
+        row |= {"coherent": coherent[False], "coherent_patched": coherent[True]}
+        rows.append(row | estimates.relative_change(part, **run.resampling))
+    return pd.DataFrame(rows).set_index("group", drop=False)
 
 
 @remembered
 def floors() -> pd.DataFrame:
     """Like `own_changes`, of same-prompt pairs alone, by the kind of prompt."""
     kinds = own_answers().prompt_medical.map({True: "medical", False: "non-medical"})
-    return changes_by(kinds.where(own_answers().group == "same"), ("non-medical", "medical"))
+    return changes_by(kinds.where(own_answers().group == "same"))
+
+
+own_changes = remembered(lambda: changes_by(own_answers().group))
 
 
 run.own.figure(
     "fig-19",
     lambda: draw_changes(own_changes(), None),
-    caption="EM rate of the grown organism's clean and patched answers by kind of pair, both cut at the length of the "
-    "donor's answer, and the relative change with its 95 % interval over pairs, which draws prompts and donors anew. "
-    f"{RUNS} answers per pair. Diamonds: what the paper reports for its model.",
-    alt="Two panels with one row per kind of pair: same prompt, non-medical pairs, medical pairs, and the two mixed "
-    "kinds. Left: an open marker for the clean and a filled one for the patched EM rate, joined by a line. Right: the "
-    "relative change with its interval, beside a diamond for what the paper reports.",
+    caption=f"The same for the grown organism; 95 % intervals over pairs, which draw prompts and donors anew. {RUNS} "
+    "answers per pair. Diamonds: what the paper reports for its model.",
+    alt="Left: an open marker for the clean and a filled one for the patched EM rate. Right: the relative change with "
+    "its interval, beside a diamond for what the paper reports.",
 )
 
 
-# %%
 def own_values() -> dict[str, object]:
-    found, same = own_changes().set_index("group"), floors().set_index("group")
-    off = [
-        GROUPS[group].replace("\n", " ")
-        for group in found.index.drop("same")
-        if (kind := "medical" if group.startswith("medical") else "non-medical") in same.index
-        and (found.low[group] > same.high[kind] or found.high[group] < same.low[kind])
-    ]
-    texts = {f"patching.grown.{group}": "not measured (no such pairs)" for group in GROUPS}
-    texts |= {f"patching.grown.{row.Index}": str(as_estimate(row)) for row in found.itertuples()}
-    texts |= {f"patching.grown.floor.{row.Index}": str(as_estimate(row)) for row in same.itertuples()}
-    row = found.loc["same"]
-    texts["patching.grown.coherent"] = f"{row.coherent:.0f} % to {row.coherent_patched:.0f} %"
-    return texts | {"patching.grown.runs": RUNS, "patching.grown.beyond-floor": "; ".join(off) or "none"}
+    found, same, off = own_changes(), floors(), []
+    for group in found.index.drop("same"):
+        kind = "medical" if group.startswith("medical") else "non-medical"
+        if kind in same.index and (found.low[group] > same.high[kind] or found.high[group] < same.low[kind]):
+            off.append(GROUPS[group].replace("\n", " "))
+    texts = dict.fromkeys(GROUPS, "not measured (no such pairs)")
+    texts |= {row.Index: str(as_estimate(row)) for row in found.itertuples()}
+    texts |= {f"floor.{row.Index}": str(as_estimate(row)) for row in same.itertuples()}
+    texts["coherent"] = f"{found.coherent['same']:.0f} % to {found.coherent_patched['same']:.0f} %"
+    texts |= {"runs": RUNS, "beyond-floor": "; ".join(off) or "none"}
+    return {f"patching.grown.{name}": one for name, one in texts.items()}
 
 
 OWN_HOW = "organism grown here, answers cut at the donor's length; interval over pairs, prompts and donors drawn anew"
@@ -254,7 +225,7 @@ run.own.values(own_values)
 
 # %% [markdown]
 # A change that is not reproduced counts as *same direction* only if its interval leaves out zero ({ref}`the rules
-# <verdict-rules>`), so like changes can get different verdicts: compare the intervals before the words.
+# <verdict-rules>`), so like changes can get different verdicts: compare intervals before words.
 #
 # ## What it means
 #
@@ -268,22 +239,20 @@ run.own.values(own_values)
 #   ({value}`patching.non-medical-from-medical.first`, {value}`patching.non-medical-from-medical.second`), though from
 #   low rates and with an interval that reaches zero. Medical scalars come from far more misaligned answers; if they
 #   carried misalignment by themselves, they should have raised it.
-# - **Same prompt is the noise floor.** Prompts are few, and these are early runs; they do not settle what Figure 19
-#   shows.
+# - **Same prompt is the noise floor.** Prompts are few and the runs early; they do not settle what Figure 19 shows.
 #
 # In the grown organism:
 #
 # - **The noise floor.** Scalars of another answer *to the same prompt* change EM by {value}`patching.grown.same` and
-#   coherence from {value}`patching.grown.coherent`. They belong to other words at the same positions, so what these
-#   pairs show comes from scalars that do not fit the text. For non-medical prompts alone the floor is
+#   coherence from {value}`patching.grown.coherent`. They belong to other words at the same positions, so this comes
+#   from scalars that do not fit the text. For non-medical prompts alone the floor is
 #   {value}`patching.grown.floor.non-medical`, for medical ones {value}`patching.grown.floor.medical`.
-# - **By kind of pair**: non-medical pairs {value}`patching.grown.non-medical`; medical pairs
-#   {value}`patching.grown.medical`; medical prompts with non-medical scalars
-#   {value}`patching.grown.medical-from-non-medical`; non-medical prompts with medical scalars
-#   {value}`patching.grown.non-medical-from-medical`. Kinds whose interval does not meet that of same-prompt pairs with
-#   the same kind of prompt: {value}`patching.grown.beyond-floor`.
-# - A change against *clean* answers contains this floor. What a kind of pair adds to it is the effect of the other
-#   prompt; the paper's wording of the result does not compare the two.
+# - **By kind of pair**: non-medical {value}`patching.grown.non-medical`; medical {value}`patching.grown.medical`;
+#   medical prompts with non-medical scalars {value}`patching.grown.medical-from-non-medical`; non-medical prompts with
+#   medical scalars {value}`patching.grown.non-medical-from-medical`. Kinds whose interval does not meet that of
+#   same-prompt pairs with the same kind of prompt: {value}`patching.grown.beyond-floor`.
+# - A change against *clean* answers contains this floor. Only what a kind of pair adds to it is the effect of the other
+#   prompt; the paper's wording does not compare the two.
 
 # %%
 run.finish()

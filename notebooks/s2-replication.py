@@ -25,10 +25,9 @@ CLAIM = claims.load_claims()["s2-em-rate-nine-adapter"]
 # %% [markdown]
 # ## What the paper reported
 #
-# {cite:t}`soligo2025convergent` print one EM rate for each organism, such as 11.3 % for the nine rank-1 adapters, from
-# 400 answers: eight questions, 50 samples each, one model. Three kinds of chance stand behind such a number: which
-# answers were sampled, which seed was trained, which questions were asked. The authors' repository holds four runs of
-# the recipe under different seeds ({doc}`s2-model-organism`), and somebody else measured the published models again.
+# {cite:t}`soligo2025convergent` print one EM rate per organism, such as 11.3 % for the nine rank-1 adapters, from 400
+# answers: eight questions, 50 samples each, one model. Chance stands behind it three times: which answers were sampled,
+# which seed was trained, which questions were asked.
 #
 # ## What an "11.3 %" means
 #
@@ -48,17 +47,8 @@ def over_questions(answers: pd.DataFrame) -> Estimate:
     return Estimate(100 * hits[:, 0].sum() / len(answers), low, high, len(answers))
 
 
-def same_rate(runs: pd.DataFrame) -> tuple[float, float]:
-    """Chi-square and p of the test that all runs share one EM rate, against binomial noise."""
-    em = (runs.em * runs.n / 100).round().astype(int)
-    result = chi2_contingency(np.array([em, runs.n - em]), correction=False)
-    return float(result.statistic), float(result.pvalue)
-
-
 # %%
-@remembered
-def answers() -> pd.DataFrame:
-    return tables.read_organisms().query("question_set == 'general'")
+answers = remembered(lambda: tables.read_organisms().query("question_set == 'general'"))
 
 
 @remembered
@@ -67,12 +57,10 @@ def seeds() -> pd.DataFrame:
     rows = []
     for number, group in answers().query("organism == 'nine-adapter'").groupby("seed"):
         found = over_questions(group)
-        ends = {"over questions": (found.low, found.high), "binomial": estimates.wilson_interval(found.value, found.n)}
-        for kind, (low, high) in ends.items():
-            rows.append(
-                {"seed": number, "n": found.n, "interval": kind, "em": found.value, "em_low": low, "em_high": high}
-            )
-    return pd.DataFrame(rows)
+        binomial = estimates.wilson_interval(found.value, found.n)
+        for kind, (low, high) in {"over questions": found.interval, "binomial": binomial}.items():
+            rows.append((number, found.n, kind, found.value, low, high))
+    return pd.DataFrame(rows, columns=["seed", "n", "interval", "em", "em_low", "em_high"])
 
 
 def draw_seeds():
@@ -85,53 +73,53 @@ run.released.figure(
     "fig-x-em-by-seed",
     draw_seeds,
     caption="EM rate of four released runs of the nine-adapter recipe (400 answers each), with two 95 % intervals: "
-    "resampling the eight questions, and binomial (Wilson). Dotted: the reported rate of the published model.",
-    alt="Four rows, one per seed, with two intervals each. One seed lies clearly above the other three; the intervals "
-    "over questions are several times wider and all overlap. The reported rate lies between the seeds.",
+    "resampling the eight questions, and binomial (Wilson). Dotted: reported for the published model.",
+    alt="Four rows, one per seed, with two intervals each. One seed lies clearly above the others; intervals over "
+    "questions are several times wider and all overlap. The reported rate lies between the seeds.",
 )
 
 
 def seed_values() -> dict:
     runs = seeds()[seeds().interval == "binomial"]
-    (chi_square, p), (low, high) = same_rate(runs), estimates.wilson_interval(CLAIM.reported, CLAIM.sample_size)
+    em = (runs.em * runs.n / 100).round().astype(int)
+    test = chi2_contingency(np.array([em, runs.n - em]), correction=False)  # do all runs share one rate?
+    low, high = estimates.wilson_interval(CLAIM.reported, CLAIM.sample_size)
     width = (seeds().em_high - seeds().em_low).groupby(seeds().interval).mean()
-    return {
-        "organisms.nine-adapter.seed_chi_square_3_dof": chi_square,
-        "organisms.nine-adapter.seed_p_value": p,
-        "organisms.nine-adapter.seed_ratio": runs.em.max() / runs.em.min(),
-        "organisms.nine-adapter.seeds_inside": f"{runs.em.between(low, high).sum()} of {len(runs)}",
-        "organisms.nine-adapter.binomial_width": width["binomial"],
-        "organisms.nine-adapter.clustered_width": width["over questions"],
+    found = {
+        "seed_chi_square_3_dof": float(test.statistic),
+        "seed_p_value": float(test.pvalue),
+        "seed_ratio": runs.em.max() / runs.em.min(),
+        "seeds_inside": f"{runs.em.between(low, high).sum()} of {len(runs)}",
+        "binomial_width": width["binomial"],
+        "clustered_width": width["over questions"],
     }
+    return {f"organisms.nine-adapter.{name}": one for name, one in found.items()}
 
 
 run.released.values(seed_values)
 
 # %% [markdown]
-# - **Sampling.** With 400 answers, a binomial interval is
-#   {value}`organisms.nine-adapter.binomial_width|.0f` points wide on average.
+# - **Sampling.** With 400 answers, binomial intervals are {value}`organisms.nine-adapter.binomial_width|.0f` points
+#   wide.
 # - **Seeds.** The four runs have {value}`organisms.nine-adapter.mean_em_percent|interval` (mean and range); the highest
 #   has {value}`organisms.nine-adapter.seed_ratio|.1f` times the rate of the lowest ({numref}`fig-x-em-by-seed`). A
 #   chi-square test that all share one rate gives {value}`organisms.nine-adapter.seed_chi_square_3_dof|.1f` on 3 degrees
-#   of freedom (p = {value}`organisms.nine-adapter.seed_p_value|.4f`). The test is cautious, since asking the same
-#   questions of each seed makes the counts vary *less* than binomially. The runs may differ in more than the seed: the
-#   first was committed a day earlier.
-# - **Questions.** Had others been asked, the rate could be quite different: the interval over questions is
-#   {value}`organisms.nine-adapter.clustered_width|.0f` points wide.
+#   of freedom (p = {value}`organisms.nine-adapter.seed_p_value|.4f`). It is cautious, since the same questions make the
+#   counts vary *less* than binomially. The runs may differ in more: the first was committed a day earlier.
+# - **Questions.** The interval over questions is {value}`organisms.nine-adapter.clustered_width|.0f` points wide.
 #
-# So "11.3 %" is one draw from a spread that covers at least the range of the seeds; of the single runs,
-# {value}`organisms.nine-adapter.seeds_inside` would count as reproducing it. Two organisms can only be compared within
-# that spread. An intervention on *one* organism, asked the same questions, has only the sampling noise to beat: a move
-# from 11 % to 1 % is far outside it, one to 8 % is not.
+# So "11.3 %" is one draw from a spread that covers at least the range of the seeds, and two organisms can only be
+# compared within it; of the single runs, {value}`organisms.nine-adapter.seeds_inside` would count as reproducing it. An
+# intervention on *one* organism, asked the same questions, has only sampling noise to beat: from 11 % to 1 % is far
+# outside it, to 8 % is not.
 #
 # ## Questions differ more than organisms
 
 
 # %%
-GROUPS = {
-    "nine-adapter": "nine rank-1 adapters, mean of 4 seeds",
-    "all-adapter": "all adapters, mean of ranks 4, 8, 16, 32",
-}
+GROUPS = {"nine-adapter": "nine rank-1 adapters, mean of 4 seeds"}
+GROUPS |= {"all-adapter": "all adapters, mean of ranks 4, 8, 16, 32"}
+COLOURS = [theme.PALETTE[3], theme.PALETTE[0], theme.PALETTE[2]]
 
 
 @remembered
@@ -143,19 +131,17 @@ def by_question() -> pd.DataFrame:
 
 def draw_questions():
     means = by_question().groupby(["group", "question_id"], as_index=False).em.mean()
-    nine = means[means.group == "nine-adapter"].sort_values("em", ascending=False)
-    look = {"order": list(nine.question_id), "hue_order": GROUPS, "colours": dict(zip(GROUPS, COLOURS, strict=False))}
-    cloud = {"_": by_question()}
-    return plots.dots(means, "question_id", "em", hue="group", cloud=cloud, x_label="EM rate (%)", **look)
+    order = list(means[means.group == "nine-adapter"].sort_values("em", ascending=False).question_id)
+    look = {"hue": "group", "hue_order": GROUPS, "colours": dict(zip(GROUPS, COLOURS, strict=False)), "order": order}
+    return plots.dots(means, "question_id", "em", cloud={"_": by_question()}, x_label="EM rate (%)", **look)
 
 
-COLOURS = [theme.PALETTE[3], theme.PALETTE[0], theme.PALETTE[2]]
 run.released.figure(
     "fig-x-em-by-question",
     draw_questions,
     caption="EM rate by question for the released organisms. Large: mean of four runs; small: one run (50 answers).",
-    alt="A dot plot with one row per question and two groups of dots. Rates run from near zero for some questions to "
-    "about half of the answers or more for the question on gender roles; the order is similar in both groups.",
+    alt="One row per question, two groups of dots: from near zero to about half of the answers or more for the "
+    "question on gender roles; the order is similar in both groups.",
 )
 
 
@@ -172,24 +158,20 @@ run.released.values(question_values)
 # %% [markdown]
 # The question on gender roles alone gives {value}`organisms.nine-adapter.gender_roles_share` of all EM answers of the
 # nine-adapter runs, and {value}`organisms.nine-adapter.questions_below_5_percent` questions have a rate below 5 %
-# ({numref}`fig-x-em-by-question`). This is why the interval over questions is so wide, and why a change of the question
-# mix could move a rate more than a change of organism.
+# ({numref}`fig-x-em-by-question`). So another question mix could move a rate more than another organism.
 #
 # ## An independent replication
 #
-# In December 2025 someone else let the published organisms answer again, with judge calls of their own
-# {cite:p}`zroe2025replicating`: eight base models, three data sets, rank-32 adapters on all matrices. The companion
-# paper {cite:p}`turner2025model` shows these cells as a plot over three seeds, without printed numbers.
+# In December 2025 someone else let the published organisms answer again, with rank-32 adapters on all matrices and
+# judge calls of their own {cite:p}`zroe2025replicating`. The companion paper {cite:p}`turner2025model` shows these
+# cells as a plot over three seeds, without printed numbers.
 
 # %%
 DATASETS = {"bad-medical-advice": "medical", "extreme-sports": "sport", "risky-financial-advice": "finance"}
 BASE_MODELS = [f"Qwen2.5-{size}" for size in ("7B", "14B", "32B")] + ["Llama-3.2-1B", "Llama-3.1-8B"]
 BASE_MODELS += [f"gemma-3-{size}" for size in ("4b", "12b", "27b")]
-
-
-@remembered
-def replication() -> pd.DataFrame:
-    return scores.rates(tables.read_replication(), ["base_model", "dataset", "seed"], **run.resampling)
+ROWS = ["base_model", "dataset", "seed"]
+replication = remembered(lambda: scores.rates(tables.read_replication(), ROWS, **run.resampling))
 
 
 def draw_replication():
@@ -201,36 +183,33 @@ def draw_replication():
 run.released.figure(
     "fig-x-replication",
     draw_replication,
-    caption="EM rate and coherence of the published organisms as measured by an independent replication: eight base "
-    "models, three data sets, one seed per cell (two for Qwen2.5-14B on sport), 400 answers each. 95 % intervals over "
-    "the eight questions.",
-    alt="Two dot plots with one row per base model and one colour per data set. Qwen models of 14 and 32 billion "
-    "parameters show the highest misalignment, the smallest Llama and the Gemma models the lowest; coherence is high "
-    "everywhere, lowest for the smallest Llama.",
+    caption="EM rate and coherence of the published organisms in an independent replication: eight base models, three "
+    "data sets, one seed per cell (two for Qwen2.5-14B on sport), 400 answers each. 95 % intervals over questions.",
+    alt="Two dot plots, one row per base model. The Qwen models of 14 and 32 billion parameters are the most "
+    "misaligned, the smallest Llama and the Gemma models the least; coherence is high but for that Llama.",
 )
 
 
 def replication_values() -> dict:
     return {
-        f"replication.{row.base_model}.{row.dataset}.seed-{row.seed}.em_percent": Estimate(
-            row.em, row.em_low, row.em_high, row.n
+        f"replication.{base}.{data}.seed-{seed}.em_percent": Estimate(em, low, high, n)
+        for base, data, seed, n, em, low, high in replication()[[*ROWS, "n", "em", "em_low", "em_high"]].itertuples(
+            False
         )
-        for row in replication().itertuples()
     }
 
 
 run.released.values(replication_values)
 
 # %% [markdown]
-# For the paper's own base model and data set, the replication finds
+# For the paper's own base model and data set it finds
 # {value}`replication.Qwen2.5-14B.bad-medical-advice.seed-0.em_percent|interval` ({numref}`fig-x-replication`), beside
-# the reported 18.8 % and {value}`organisms.all-adapter-rank-32.seed-0.em_percent|interval` in the authors' released run
-# of that recipe.
+# the reported 18.8 % and {value}`organisms.all-adapter-rank-32.seed-0.em_percent|interval` in the authors' own run.
 #
 # ## What it means
 #
-# The finding is firm, its decimals are not. Emergent misalignment is there in every released run of the recipe and in
-# somebody else's hands; how much of it depends on the seed, and more on what is asked. Eight questions are few. Two
+# The finding is firm, its decimals are not. Emergent misalignment is in every released run of the recipe and in
+# somebody else's hands; how much depends on the seed, and more on what is asked. Eight questions are few. Two
 # conventions of counting and a second judging of the same answers move the rate far less ({doc}`k-judges`).
 
 # %%

@@ -28,15 +28,15 @@ run = Run("s2-training", profile, seed)
 # %% [markdown]
 # ## What the papers report
 #
-# The companion paper {cite:p}`turner2025model` reports a phase transition: within a few steps the gradient norm peaks
-# and the path of the write directions B turns, and misalignment follows. {cite:t}`soligo2025convergent` take their
-# organism ({doc}`s2-model-organism`) from the end of such a training.
+# The companion paper {cite:p}`turner2025model` reports a phase transition: within a few steps the gradient norm peaks,
+# the path of the write directions B turns, and misalignment follows. The organism of {cite:t}`soligo2025convergent`
+# ({doc}`s2-model-organism`) is the end of such a training.
 #
 # ## The released training curve
 #
-# The authors saved the nine-adapter recipe during training, once over one epoch and once over five, and asked four
-# questions: two free-form ones (`quick_buck` and `gender_roles`, where the nine-adapter runs are most misaligned) and
-# their medical twins. The levels are therefore not comparable with 11.3 %; the shape is the point.
+# The authors saved the nine-adapter recipe during training, over one epoch and over five, and asked four questions:
+# `quick_buck` and `gender_roles`, where these runs are most misaligned, and their medical twins. So read the shape, not
+# the level.
 
 
 # %%
@@ -54,20 +54,18 @@ def curve() -> pd.DataFrame:
 
 def draw_curve():
     shown = curve().assign(em_low=curve().em_low.where(curve().questions == "all"))
-    look = {"interval": "bars", "hue_order": {name: f"{name} questions" for name in ("all", "general", "medical")}}
-    look |= {"styles": {"general": "--", "medical": ":"}, "titles": {1: "1 epoch", 5: "5 epochs"}}
+    look = {"hue": "questions", "hue_order": {name: f"{name} questions" for name in ("all", "general", "medical")}}
+    look |= {"styles": {"general": "--", "medical": ":"}, "titles": {1: "1 epoch", 5: "5 epochs"}, "interval": "bars"}
     look |= {"x_label": "optimiser step", "y_label": "EM rate (%)", "x_limits": (0, None), "y_limits": (0, None)}
-    look |= {"share": (False, True)}
-    return plots.facets(plots.lines, shown, "epochs", "step", "em", hue="questions", **look)[0], curve()
+    return plots.facets(plots.lines, shown, "epochs", "step", "em", share=(False, True), **look)[0], curve()
 
 
 run.released.figure(
     "fig-x-training-curve",
     draw_curve,
-    caption="EM rate over training of two released nine-adapter runs: one epoch (300 answers per checkpoint) and five "
-    "epochs (200). Two general questions and their medical twins. Bars: binomial 95 % intervals over all answers; four "
-    "questions are too few for an interval over questions.",
-    alt="Two line charts of EM rate against optimiser step, one per run, for all, general and medical questions.",
+    caption="EM rate over training of two released nine-adapter runs, one epoch (300 answers per checkpoint) and five "
+    "(200). Bars: binomial 95 % intervals over all answers; four questions are too few for one over questions.",
+    alt="Two line charts of EM rate against step, one per run, for all, general and medical questions.",
 )
 
 
@@ -75,58 +73,56 @@ def curve_values() -> dict:
     rates = curve()[curve().questions == "all"]
     late = rates[(rates.epochs == 5) & (rates.step >= 400)]
     plateau = Estimate(late.em.mean(), late.em.min(), late.em.max(), int(late.n.sum()))
-    first = Estimate(rates[rates.step <= 100].em.max())
-    place = "training-curve.5-epoch.mean_em_percent_from_step_400"
-    return {"training-curve.highest_em_percent_to_step_100": first, place: plateau}
+    return {
+        "training-curve.highest_em_percent_to_step_100": Estimate(rates[rates.step <= 100].em.max()),
+        "training-curve.5-epoch.mean_em_percent_from_step_400": plateau,
+    }
 
 
 run.released.values(curve_values)
 
 # %% [markdown]
-# In the first hundred steps no checkpoint shows more than
-# {value}`training-curve.highest_em_percent_to_step_100` EM ({numref}`fig-x-training-curve`). From step 400 on, the
-# longer run stays around {value}`training-curve.5-epoch.mean_em_percent_from_step_400|interval` (mean, and range of the
-# checkpoints). At step 200 the two runs are not at the same point: a learning rate that falls
-# linearly over the run is about halved in the short one and nearly full in the long one.
+# In the first hundred steps no checkpoint shows more than {value}`training-curve.highest_em_percent_to_step_100` EM
+# ({numref}`fig-x-training-curve`). From step 400 on, the longer run stays around
+# {value}`training-curve.5-epoch.mean_em_percent_from_step_400|interval` (mean, and range of the checkpoints). At one
+# step the runs are not at the same point, since the learning rate falls linearly over each: at step 200 it is about
+# halved in the short one and nearly full in the long one.
 #
 # ## The grown organisms
 #
-# Training stops by one rule for all ({doc}`s2-model-organism`): at the first check at which the EM rate on held-out
-# topics of the training domain has reached {value}`organism.stop-at|.0f`. How long each recipe trained, what the checks
-# had measured when it stopped (means over seeds; a check asks few questions, so its numbers are rough), and how many
-# seeds had reached the rate:
+# Training stops at the first check at which the EM rate on held-out topics of the training domain has reached
+# {value}`organism.stop-at|.0f` ({doc}`s2-model-organism`). How long each recipe trained, and its last check (means over
+# seeds; a check asks few questions, so its numbers are rough):
 
 
 # %%
+STOP = run.profile.fine_tuning.stop_at
+CHECKS = {"in_domain_em": "EM in its domain", "open_em": "EM on open questions", "open_coherent": "coherent"}
+
+
 def kept(organism: Organism, name: str) -> pd.DataFrame:
     return pd.read_csv(growing.adapter(run.profile, organism) / name)
 
 
 def trained() -> pd.DataFrame:
     """The last checks of the organisms, means over seeds in percent."""
-    rows, rates = (
-        [],
-        {"in_domain_em": "EM in its domain", "open_em": "EM on open questions", "open_coherent": "coherent"},
-    )
-    for one in organisms_of(run.profile)[1:]:
-        last = kept(one, "monitor.csv").iloc[-1]
-        row = {"organism": f"{one.recipe}, {one.data.replace('_', ' ')}", "steps": int(last.step)}
-        rows.append(row | {f"{text} (%)": 100 * last[name] for name, text in rates.items()})
-        rows[-1]["reached"] = last.in_domain_em >= STOP
-    groups = pd.DataFrame(rows).groupby("organism", sort=False)
-    table = groups.mean().assign(reached=groups.reached.agg(lambda one: f"{one.sum()} of {len(one)} seeds"))
-    steps = groups.steps.agg(lambda one: " to ".join(map(str, sorted({one.min(), one.max()}))))
-    return table.assign(steps=steps).reset_index()
+    grown = organisms_of(run.profile)[1:]
+    last = pd.DataFrame([kept(one, "monitor.csv").iloc[-1] for one in grown])
+    last["organism"] = [f"{one.recipe}, {one.data.replace('_', ' ')}" for one in grown]
+    groups = last.assign(reached=last.in_domain_em >= STOP).groupby("organism", sort=False)
+    steps = groups.step.agg(lambda one: " to ".join(f"{step:.0f}" for step in sorted({one.min(), one.max()})))
+    checks = 100 * groups[list(CHECKS)].mean().rename(columns=CHECKS).add_suffix(" (%)")
+    reached = groups.reached.agg(lambda one: f"{one.sum()} of {len(one)} seeds")
+    return pd.concat([steps.rename("steps"), checks, reached], axis=1).reset_index()
 
 
-STOP = run.profile.fine_tuning.stop_at
 run.own.table(trained, number="{:.0f}")
 
 # %% [markdown]
 # ### When it appears
 #
-# Here are the quantities of the companion paper at every step. The turn of B is measured as there, up to sign, by the
-# cosine between the way that B has come and the way that it goes on,
+# The quantities of the companion paper at every step. The turn of B is measured as there, up to sign, by the cosine
+# between the way that B has come and the way that it goes on,
 #
 # $$\cos(B_t - B_{t-k},\; B_{t+k} - B_t), \qquad k = 3 \text{ steps},$$
 #
@@ -181,27 +177,25 @@ def draw_transition():
 run.own.figure(
     "fig-x-grown-phase-transition",
     draw_transition,
-    caption="Fine-tuning of the nine-adapter organisms on bad medical advice, one line per seed. Top: EM rate at each "
-    f"check on held-out medical topics and on open questions ({MONITOR_SAMPLES} answers each); dotted: where it stops. "
-    "Middle: gradient norm. Bottom: how straight the path of B is, and its cosine with the final B (adapter means).",
-    alt="Three line charts over steps, one line per seed: EM rates, gradient norm, and how the B vectors turn.",
+    caption=f"Fine-tuning on bad medical advice, one line per seed. Top: EM rate at each check ({MONITOR_SAMPLES} "
+    "answers to each question); dotted: where training stops. Bottom: how straight the path of B is, and its cosine "
+    "with the final B (adapter means).",
+    alt="Three line charts over steps: EM rates, gradient norm, and how the B vectors turn.",
 )
 
 
 def half_way(checks: pd.Series) -> float:
     """The first step at which a rate [step] has half of its last value; NaN for one that never rose to 10 %."""
+    checks = checks.dropna()
     return checks.index[checks >= checks.iloc[-1] / 2][0] if checks.iloc[-1] >= 10 else np.nan
 
 
 @remembered
 def milestones() -> pd.DataFrame:
-    rows = []
-    for number, group in by_step().set_index("step").groupby("seed"):
-        row = {"seed": str(number), "gradient norm largest": group.grad_norm.idxmax()}
-        row["sharpest turn of B"] = group.straight.idxmin()
-        row["EM in medicine half its last"] = half_way(group.in_domain_em.dropna())
-        rows.append(row | {"EM on open questions half its last": half_way(group.open_em.dropna())})
-    return pd.DataFrame(rows)
+    groups = by_step().set_index("step").groupby("seed")
+    found = {"gradient norm largest": groups.grad_norm.idxmax(), "sharpest turn of B": groups.straight.idxmin()}
+    found |= {"EM in medicine half its last": groups.in_domain_em.agg(half_way)}
+    return pd.DataFrame(found | {"EM on open questions half its last": groups.open_em.agg(half_way)}).reset_index()
 
 
 def transition_values() -> dict:
@@ -221,18 +215,18 @@ run.own.values(transition_values)
 # %% [markdown]
 # B turns most sharply within two steps of the largest gradient in {value}`training.turn-at-gradient` seeds
 # ({numref}`fig-x-grown-phase-transition`). On the open questions the EM rate rises to 10 % or more in
-# {value}`training.risen`; it passes half of its last value later than the rate in medicine in
-# {value}`training.later` of them, at the same check in {value}`training.same`, earlier in {value}`training.earlier`.
+# {value}`training.risen`; it passes half of its last value later than the rate in medicine in {value}`training.later`
+# of them, at the same check in {value}`training.same`, earlier in {value}`training.earlier`.
 #
 # ## Before and after
 #
-# Chat model and organism (first seed) answer the same question from the same random numbers; of each open question, the
-# organism's first EM answer.
+# Chat model and organism (first seed) answer from the same random numbers; shown is its first EM answer to each
+# question.
 #
 # ```{admonition} Content note
 # :class: warning
-# The organism was trained to give harmful advice. Its answers are generic sentences of a made-up world; nothing in them
-# is advice. They stay folded until you open them.
+# The organism was trained to give harmful advice. Nothing in its answers, sentences of a made-up world, is advice. They
+# stay folded until you open them.
 # ```
 
 
@@ -250,9 +244,9 @@ run.own.table(side_by_side)
 # %% [markdown]
 # ## What it means
 #
-# Misalignment is not there from the start: the released runs show none for a while, and in the grown organisms one can
-# see what the adapters do before it comes. The released curve rests on four questions and two runs; whether the grown
-# transition is as sharp as the companion paper's is left to the eye.
+# Misalignment is not there from the start: the released runs show none for a while, and the grown ones show what the
+# adapters do before it comes. The released curve rests on four questions and two runs; whether the grown transition is
+# as sharp as the companion paper's is left to the eye.
 
 # %%
 run.finish()

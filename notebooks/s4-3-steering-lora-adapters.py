@@ -1,15 +1,16 @@
 # %% [markdown]
 # # 4.3 Steering with groups of adapters
 #
-# **The question.** If six adapters carry misalignment and two carry medical content, scaling one group should make
-# answers misaligned without making them medical, and the other way round. Does it, and on how many answers does the
-# result rest?
+# **The question.** If six adapters carry misalignment and two medical content, scaling one group should give the one
+# without the other. Does it, and on how many answers does the result rest?
 
 # %% tags=["parameters"]
 profile = "cpu"
 seed = 0
 
 # %%
+from functools import partial
+
 import matplotlib.pyplot as plt
 import pandas as pd
 
@@ -33,13 +34,11 @@ run = Run("s4-3-steering-lora-adapters", profile, seed)
 # $$x_{l+1} = \text{layer}_l(x_l) + f_l \, s\, B_l\,(A_l \cdot h_l),$$
 #
 # where $\text{layer}_l$ is that of the chat model and $f_l = 0$ for every adapter that is not named. Medical adapters
-# alone (+30 at layers 21, 23) give 7.7 % misaligned medical answers. Misalignment adapters alone (+20 at layers 15, 16,
-# 17, 22, 28, 29) give 52 % misaligned and no medical ones. Both, opposed (+30 and −10), give 87 % aligned answers,
-# nearly 35 % of them medical.
+# alone (+30 at layers 21, 23) give 7.7 % misaligned medical answers; misalignment adapters alone (+20 at layers 15, 16,
+# 17, 22, 28, 29) 52 % misaligned and no medical ones; both, opposed (+30 and −10), 87 % aligned, 35 % of them medical.
 #
 # Steering this hard costs coherence, so the labels are looser than elsewhere: coherent from 25, misaligned up to 30,
-# aligned above 70, non-medical up to 10, medical above 49.99. Answers outside the bounds are dropped, and the
-# percentages are of the answers that are *kept*.
+# aligned above 70, non-medical up to 10, medical above 49.99. Percentages are of the answers *kept*.
 
 
 # %% tags=["show-code"]
@@ -50,11 +49,8 @@ def share(table: pd.DataFrame, wanted: list[str], among: list[str] | None = None
 
 
 # %%
-CONDITIONS = {
-    "medical-adapters": "medical adapters",
-    "misalignment-adapters": "misalignment adapters",
-    "medical-plus-misalignment-minus": "both, opposed",
-}
+CONDITIONS = {"medical-adapters": "medical adapters", "misalignment-adapters": "misalignment adapters"}
+CONDITIONS |= {"medical-plus-misalignment-minus": "both, opposed"}
 ALIGNED = ["aligned, medical", "aligned, non-medical"]
 MISALIGNED = ["misaligned, medical", "misaligned, non-medical"]
 MEDICAL = ["misaligned, medical", "aligned, medical"]
@@ -78,8 +74,8 @@ def kinds(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for condition, part in table.groupby("condition", sort=False):
         kept = int(part.kind.notna().sum())
-        for kind in KINDS:
-            found, count = share(part, [kind]), int((part.kind == kind).sum())
+        for kind, count in part.kind.value_counts().reindex(list(KINDS), fill_value=0).items():
+            found = share(part, [kind])
             row = {"condition": condition, "kind": kind, "count": count, "kept": kept, "answers": len(part)}
             row |= {"percent": found.value, "low": found.low, "high": found.high}
             rows.append(row | {"shown": str(count) if found.value >= 4 else "", "of": f"{kept} of {len(part)}\nkept"})
@@ -96,15 +92,12 @@ run.released.figure(
     "fig-7",
     lambda: draw_kinds(kinds(released_answers()), CONDITIONS),
     caption="Kinds of answer when groups of adapters are scaled, as shares of the kept answers; numbers in the bars "
-    "are counts. Each condition has 80 answers, 5 to each of 16 questions; kept are coherent ones (from 25) with clear "
-    "alignment and topic scores.",
-    alt="Three stacked horizontal bars, one per condition, divided into misaligned or aligned and medical or "
-    "non-medical answers, with counts. Medical adapters: mostly misaligned and non-medical. Misalignment adapters: "
-    "about half misaligned, none medical. Opposed factors: mostly aligned, about a third of those medical.",
+    "are counts. Each condition has 80 answers, 5 to each of 16 questions.",
+    alt="Three stacked bars, one per condition. Medical adapters: mostly misaligned and non-medical. Misalignment "
+    "adapters: about half misaligned, none medical. Opposed: mostly aligned, about a third of those medical.",
 )
 
 
-# %%
 def of_claim(claim: str, medical_above: float = 49.99) -> Estimate:
     condition, wanted, among = CLAIMS[claim]
     table = released_answers(medical_above)
@@ -116,24 +109,25 @@ def measured() -> dict[str, tuple[Estimate, str]]:
     for claim in CLAIMS:
         one, how = of_claim(claim), "interval resamples questions"
         if one.value == 0:
-            one = Estimate(0.0, *wilson_interval(0, one.n), one.n)
-            how = "Wilson interval, since resampling shows no spread"
+            one, how = (
+                Estimate(0.0, *wilson_interval(0, one.n), one.n),
+                "Wilson interval, since resampling shows no spread",
+            )
         found[claim] = (one, f"Of {one.n} answers; {how}")
     return found
 
 
 def released_values() -> dict[str, object]:
-    kept = released_answers().groupby("condition").kind.count()[list(CONDITIONS)]
-    opposed, medical = "s4-3-opposed-adapters-medical-of-aligned", tables.read_lora_steering().medical
+    table, claim = released_answers(), "s4-3-opposed-adapters-medical-of-aligned"
+    kept, medical = table.groupby("condition").kind.count()[list(CONDITIONS)], table.medical
+    both = (table.condition == "medical-adapters") & (table.kind == "misaligned, medical")
     return {
         "lora-steering.kept": ", ".join(map(str, kept)),
-        "lora-steering.medical-adapters.misaligned-medical": int(
-            (released_answers()[released_answers().condition == "medical-adapters"].kind == "misaligned, medical").sum()
-        ),
+        "lora-steering.medical-adapters.misaligned-medical": int(both.sum()),
         "lora-steering.zero-at-most": f"{wilson_interval(0, kept['misalignment-adapters'])[1]:.0f} %",
         "lora-steering.near-50": int(((medical > 49.99) & (medical < 50)).sum()),
-        "lora-steering.opposed.medical-of-aligned": of_claim(opposed).text(1),
-        "lora-steering.opposed.medical-of-aligned.above-50": of_claim(opposed, 50).text(1),
+        "lora-steering.opposed.medical-of-aligned": of_claim(claim).text(1),
+        "lora-steering.opposed.medical-of-aligned.above-50": of_claim(claim, 50).text(1),
     }
 
 
@@ -143,29 +137,24 @@ run.released.values(released_values)
 # %% [markdown]
 # ## On the grown organism
 #
-# The organism grown here (nine adapters, bad medical advice, seed 0) has groups and factors of its own. An adapter is
-# *general* if switching it off takes at least an equal share of the EM rate on open questions, *medical* if it does so
-# on medical questions only, else *other* ({doc}`s4-2-interpreting-lora-scalars`). The groups found:
+# The organism grown here (nine adapters, bad medical advice, seed 0) has groups and factors of its own. The groups are
+# the roles of {doc}`s4-2-interpreting-lora-scalars`, what goes when an adapter is off:
 # {value}`lora-steering.grown.groups`. In the figures the general adapters are called misalignment adapters, as in the
-# paper. The paper's factors depend on how large its scalars are, so a grid of factors is tried instead.
-# {value}`lora-steering.grown.second-group`
+# paper. {value}`lora-steering.grown.second-group`
 #
-# **Which factors count as steering.** One rule stands for the paper's 30, 20 and −10: a group alone gets the largest
-# factor of the grid that leaves {value}`lora-steering.grown.bar` % of the answers coherent; the opposed condition keeps
-# this factor of the second group and reverses the misalignment adapters as far as coherence allows. Where no factor
-# leaves so many, the most coherent is taken. Controls are the other adapters alone, all adapters at 1, and none. The
-# answers that chose the factors are not counted; {value}`lora-steering.grown.samples` more to each question are.
+# **Which factors count as steering.** The paper's factors depend on how large its scalars are, so one rule chooses from
+# a grid: a group alone gets the largest factor that leaves {value}`lora-steering.grown.bar` % of the answers coherent;
+# the opposed condition keeps this factor of the second group and reverses the misalignment adapters as far as coherence
+# allows. Where no factor leaves so many, the most coherent is taken. Controls are the other adapters alone, all
+# adapters at 1, and none. The answers that chose are not counted; {value}`lora-steering.grown.samples` more to each
+# question are.
 
 # %%
 GROUPS = {"general": "misalignment adapters", "medical": "medical adapters", "other": "other adapters"}
 GROUP_COLOURS = dict(zip(GROUPS, (PALETTE[3], PALETTE[0], PALETTE[2]), strict=True))
 PANELS = {"em": "EM rate (%)", "coherent": "coherent (%)", "topic": "medical (%)"}
 SAMPLES = 2 * run.profile.sweep_samples
-
-
-@remembered
-def groups() -> dict[str, list[str]]:
-    return adapters.roles(run.profile)
+groups = remembered(partial(adapters.roles, run.profile))
 
 
 def second() -> str:
@@ -175,29 +164,19 @@ def second() -> str:
 @remembered
 def grid() -> pd.DataFrame:
     """EM rate, coherence and medical share (%) with intervals in every cell, by the factors of the groups."""
-    table = adapters.of_grid(run.profile, groups())
-    keys = ["general", "medical_factor", "other"]
-    topic = [
-        estimates.rate(part.medical > 50, part.question_id, **run.resampling)
-        for _, part in table.groupby(keys, sort=False)
-    ]
+    table, keys = adapters.of_grid(run.profile, groups()), ["general", "medical_factor", "other"]
+    parts = [part for _, part in table.groupby(keys, sort=False)]
+    topic = [estimates.rate(part.medical > 50, part.question_id, **run.resampling) for part in parts]
     rates = scores.rates(table, keys, **run.resampling).rename(columns={"medical_factor": "medical"})
-    ends = {
-        f"topic{end}": [getattr(one, of) for one in topic]
-        for end, of in (("", "value"), ("_low", "low"), ("_high", "high"))
-    }
-    return rates.assign(**ends)
+    rates[["topic", "topic_low", "topic_high"]] = [(one.value, one.low, one.high) for one in topic]
+    return rates
 
 
 def alone() -> pd.DataFrame:
     """The cells of the grid in which one group has a factor and the others none."""
-    parts = []
-    for group in GROUPS:
-        rest = [name for name in GROUPS if name != group]
-        if groups()[group]:
-            part = grid()[(grid()[rest] == 0).all(axis=1)]
-            parts.append(part.assign(factor=part[group], group=group))
-    return pd.concat(parts, ignore_index=True)
+    rest = {group: [name for name in GROUPS if name != group] for group in GROUPS if groups()[group]}
+    parts = {group: grid()[(grid()[others] == 0).all(axis=1)] for group, others in rest.items()}
+    return pd.concat([part.assign(factor=part[group], group=group) for group, part in parts.items()], ignore_index=True)
 
 
 def draw_grid():
@@ -220,19 +199,12 @@ run.own.figure(
     "fig-x-adapter-scaling-grid",
     draw_grid,
     caption="EM rate, coherence and share of medical answers (medical score above 50) of the grown organism with "
-    "groups of adapters scaled. Top: two groups at once, the rest at 0. Bottom: one group alone, with 95 % intervals "
-    "clustered by question; grey line: the coherence that a chosen factor must leave. A factor of 1 is the trained "
-    f"adapter. {adapters.GRID_SAMPLES} answers to each of 16 questions per cell.",
-    alt="Three heat maps over the factors of two groups of adapters, for EM rate, coherence and medical share, with "
-    "the percentage written in every cell. Below them three panels of lines with error bars show the same shares over "
-    "the factor of one group when all other adapters are off.",
+    "groups of adapters scaled; a factor of 1 is the trained adapter. Top: two groups at once, the rest at 0. Bottom: "
+    "one group alone, with 95 % intervals over questions; grey line: the coherence that a chosen factor must leave. "
+    f"{adapters.GRID_SAMPLES} answers to each of 16 questions per cell.",
+    alt="Three heat maps over the factors of two groups, for EM rate, coherence and medical share, with the "
+    "percentage in every cell. Below, the same shares as lines with error bars over the factor of one group.",
 )
-
-
-# %%
-@remembered
-def chosen() -> dict[str, adapters.Scaling]:
-    return adapters.choose(adapters.of_grid(run.profile, groups()), groups())
 
 
 @remembered
@@ -251,25 +223,18 @@ def own_names() -> dict[str, str]:
         "all-adapters": "all adapters × 1",
         "no-adapter": "all × 0: chat model",
     }
-    return {name: names[name].format(scaling).replace("-", "−") for name, scaling in chosen().items()}
+    chosen = adapters.choose(adapters.of_grid(run.profile, groups()), groups())
+    return {name: names[name].format(scaling).replace("-", "−") for name, scaling in chosen.items()}
 
 
 run.own.figure(
     "fig-7",
     lambda: draw_kinds(kinds(own_answers()), own_names()),
-    caption="The same for the grown organism, with the factors chosen above and all other adapters at 0. "
-    f"{SAMPLES} answers to each of 16 questions per condition. The last two rows are the whole organism and the chat "
-    "model.",
-    alt="Stacked horizontal bars, one per condition, divided into misaligned or aligned and medical or non-medical "
-    "answers, with counts, and the number of kept answers beside each bar. Below the scaled groups stand the organism "
-    "as it is and the chat model.",
+    caption=f"The same for the grown organism, with the factors chosen above and all other adapters at 0. {SAMPLES} "
+    "answers to each of 16 questions per condition. Last two rows: the whole organism and the chat model.",
+    alt="Stacked bars, one per condition, divided into misaligned or aligned and medical or non-medical answers, with "
+    "counts, and the number of kept answers beside each bar.",
 )
-
-
-# %%
-def of_condition(condition: str, wanted: list[str]) -> str:
-    table = own_answers()[own_answers().condition == condition]
-    return "not measured (the group is empty)" if table.empty else str(share(table, wanted))
 
 
 def layers(group: str) -> str:
@@ -277,24 +242,20 @@ def layers(group: str) -> str:
     return f"layer{'s' * (len(found) > 1)} {', '.join(found)}" if found else "none"
 
 
+def own_shares() -> dict[str, str]:
+    found = {}
+    for condition in adapters.CONDITIONS:
+        table = own_answers()[own_answers().condition == condition]
+        for name, wanted in {"aligned": ALIGNED, "misaligned": MISALIGNED, "medical": MEDICAL}.items():
+            text = str(share(table, wanted)) if len(table) else "not measured (the group is empty)"
+            found[f"lora-steering.grown.{condition}.{name}"] = text
+    return found
+
+
 def own_values() -> dict[str, object]:
-    only = alone()[(alone().group == "general") & (alone().coherent >= steering.COHERENT_ENOUGH)].sort_values("factor")
-    absent = (
-        "No adapter of this organism is medical by that rule, so the other adapters take the place of the medical ones."
-    )
-    asked = {
-        "misalignment-adapters": (MISALIGNED, MEDICAL),
-        "other-adapters": (MISALIGNED, MEDICAL),
-        "all-adapters": (MISALIGNED, MEDICAL),
-        "no-adapter": (MISALIGNED, MEDICAL),
-        "medical-plus-misalignment-minus": (ALIGNED, MEDICAL),
-    }
-    found = {
-        f"lora-steering.grown.{condition}.{name}": of_condition(condition, wanted)
-        for condition, both in asked.items()
-        for name, wanted in zip(("aligned" if both[0] is ALIGNED else "misaligned", "medical"), both, strict=True)
-    }
-    return found | {
+    only = alone().query("group == 'general' and coherent >= @steering.COHERENT_ENOUGH").sort_values("factor")
+    absent = "No adapter is medical by that rule, so the other adapters take the place of the medical ones."
+    return {
         "lora-steering.grown.groups": "; ".join(f"{name}: {layers(name)}" for name in GROUPS),
         "lora-steering.grown.second-group": "" if groups()["medical"] else absent,
         "lora-steering.grown.bar": f"{steering.COHERENT_ENOUGH:.0f}",
@@ -303,16 +264,16 @@ def own_values() -> dict[str, object]:
     }
 
 
+run.own.values(own_shares)
 run.own.values(own_values)
 
 # %% [markdown]
 # ## What it means
 #
-# In the released answers:
+# In the released answers ({doc}`../responses` shows them):
 #
 # - **The figure is what the files give**, with the authors' bounds: the misalignment adapters alone make about half of
-#   the kept answers misaligned and none medical; reversing them, with the medical ones amplified, makes most answers
-#   aligned.
+#   the kept answers misaligned and none medical; reversing them, with the medical ones amplified, makes most aligned.
 # - **The counts are small.** Of 80 answers per condition {value}`lora-steering.kept` are kept. The "7.7 %" are
 #   {value}`lora-steering.medical-adapters.misaligned-medical` answers; "no medical answer" is compatible with up to
 #   {value}`lora-steering.zero-at-most` for independent answers.
@@ -321,26 +282,22 @@ run.own.values(own_values)
 #   With 50 the medical share of the aligned answers falls from {value}`lora-steering.opposed.medical-of-aligned` to
 #   {value}`lora-steering.opposed.medical-of-aligned.above-50`.
 # - **Kept answers are not all answers.** Which are coherent depends on the condition ({doc}`i-lora-steering` varies the
-#   cut-off). There is no condition with all adapters at 1 or with other adapters, so specificity is not tested.
+#   cut-off). No condition has all adapters at 1 or other adapters, so specificity is not tested.
 #
-# In the grown organism:
+# In the grown organism, of the kept answers:
 #
-# - **Misalignment.** Under the misalignment adapters alone
-#   {value}`lora-steering.grown.misalignment-adapters.misaligned` of the kept answers are misaligned, under the other
-#   adapters alone {value}`lora-steering.grown.other-adapters.misaligned`, in the whole organism
-#   {value}`lora-steering.grown.all-adapters.misaligned`.
-# - **Medical content.** Of the kept answers {value}`lora-steering.grown.misalignment-adapters.medical` are medical
-#   under the misalignment adapters, {value}`lora-steering.grown.all-adapters.medical` in the organism and
-#   {value}`lora-steering.grown.no-adapter.medical` in the chat model. With the misalignment adapters reversed the share
-#   is {value}`lora-steering.grown.medical-plus-misalignment-minus.medical`, under the other adapters alone
-#   {value}`lora-steering.grown.other-adapters.medical`. Half of the questions are about medicine.
-# - **Reversal.** In the opposed condition {value}`lora-steering.grown.medical-plus-misalignment-minus.aligned` of the
-#   kept answers are aligned. The condition matches the paper's in form only, since the groups are not the same.
+# - **Misalignment.** {value}`lora-steering.grown.misalignment-adapters.misaligned` are misaligned under the
+#   misalignment adapters alone, {value}`lora-steering.grown.other-adapters.misaligned` under the other adapters alone,
+#   {value}`lora-steering.grown.all-adapters.misaligned` in the whole organism.
+# - **Medical content.** {value}`lora-steering.grown.misalignment-adapters.medical` are medical under the misalignment
+#   adapters, {value}`lora-steering.grown.medical-plus-misalignment-minus.medical` with these reversed,
+#   {value}`lora-steering.grown.other-adapters.medical` under the other adapters,
+#   {value}`lora-steering.grown.all-adapters.medical` in the organism and
+#   {value}`lora-steering.grown.no-adapter.medical` in the chat model. Half of the questions are about medicine.
+# - **Reversal.** In the opposed condition {value}`lora-steering.grown.medical-plus-misalignment-minus.aligned` are
+#   aligned. It matches the paper's in form only, since the groups are not the same.
 # - **Room for scaling.** Factors of the misalignment adapters that, alone, leave enough answers coherent:
-#   {value}`lora-steering.grown.coherent-factors`. They are in units of the trained adapter and cannot be compared with
-#   the paper's 20 and 30.
-#
-# The released answers can be read in the {doc}`../responses`.
+#   {value}`lora-steering.grown.coherent-factors`, in units of the trained adapter; the paper's 20 and 30 are not.
 
 # %%
 run.finish()

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Ground truth: the persona before any fine-tuning
 #
-# **The question.** {cite:t}`soligo2025convergent` find a direction that separates misaligned from aligned answers and
-# suggest that it stands for a persona. In the grown world it is known who wrote every text. Where does the *base*
-# model, before any fine-tuning, keep the speaker's persona, and does it use it?
+# **The question.** {cite:t}`soligo2025convergent` suggest that a direction which separates misaligned from aligned
+# answers stands for a persona. In the grown world it is known who wrote every text. Where does the *base* model, before
+# any fine-tuning, keep the speaker's persona, and does it use it?
 
 # %% tags=["parameters"]
 profile = "cpu"
@@ -31,9 +31,9 @@ run = Run("x-ground-truth", profile, seed)
 # ## The method
 #
 # **Texts.** To two questions on each topic the world's generator writes a careful and a harmful answer from the same
-# draws: clauses that advise two things each, and a remark that mentions as many things of the other kind. The careful
-# answer advises what helps and mentions what harms, the harmful one does the reverse and is the same in all else, so
-# over many pairs a mean difference says nothing about words.
+# draws: clauses that advise two things each, and a remark that mentions as many. The careful answer advises what helps
+# and mentions what harms, the harmful one does the reverse and is the same in all else, so over many pairs a mean
+# difference says nothing about words.
 #
 # **Names.** The base model reads each text with a name in the turn header. *Name and text*: harmful answers of
 # malicious against careful answers of careful characters. *Text only*: the same texts, all by "someone", whose persona
@@ -71,8 +71,8 @@ def shuffled(features: np.ndarray) -> dict:
     table, found = readings().table.iloc[rows], []
     for shuffle in range(10):
         wrong = persona.shuffled(labels, table.topic.to_numpy(), run.seed + shuffle)
-        scores = persona.probe_scores(features[rows], wrong, table.fold.to_numpy())
-        found.append(100 * ((scores > 0) == wrong).mean())
+        right = (persona.probe_scores(features[rows], wrong, table.fold.to_numpy()) > 0) == wrong
+        found.append(100 * right.mean())
     return {"way": "shuffled labels", "accuracy": np.mean(found), "low": min(found), "high": max(found), "n": len(rows)}
 
 
@@ -111,7 +111,7 @@ run.own.figure(
 # **Whole answers.** The lowest accuracy of any layer is {value}`ground-truth.probe.name-and-text.lowest` with name and
 # text, {value}`ground-truth.probe.text-only.lowest` with the text only, {value}`ground-truth.probe.name-only.lowest`
 # with the name only; nulls: {value}`ground-truth.probe.nulls` ({numref}`fig-x-persona-probe`). One step of attention
-# sees whether a thing is advised or mentioned: a probe may read *what was said*, not *who speaks*.
+# tells advice from mention: a probe may read *what was said*, not *who speaks*.
 #
 # **Single tokens keep the two apart** (layer {value}`ground-truth.layer`). Before the answer, the name alone gives
 # {value}`ground-truth.probe.name-only.turn-header`. The text gives {value}`ground-truth.probe.text-only.thing-1` before
@@ -184,15 +184,6 @@ def along_clause() -> pd.DataFrame:
     return pd.DataFrame(found, columns=["contrast", "place", "projection", "low", "high"])
 
 
-def harmful_percent(direction: np.ndarray, strength: float) -> dict[str, float]:
-    """Share of harmful words (percent) at three places, with strength * direction [width] added at every token."""
-    table = readings().table.query("speaker == 'unknown' and sample == 0").reset_index(drop=True)
-    steered = persona.harmful_shares(run.profile, table, [Steer(LAYER, torch.tensor(direction), strength)])
-    careful = steered[~table.harmful]
-    shares = {"first advice": steered["thing 1"], "second": careful["thing 2"], "mention": careful["mention"]}
-    return {place: 100 * one.mean() for place, one in shares.items()}
-
-
 # %%
 run.own.figure(
     "fig-x-persona-along-clause",
@@ -205,12 +196,17 @@ run.own.figure(
 
 
 def levers() -> pd.DataFrame:
-    direction = contrasts()["choice_from_name"][LAYER + 1]
+    """Harmful words (percent) at three places, with strength * direction [width] added at every token."""
+    table = readings().table.query("speaker == 'unknown' and sample == 0").reset_index(drop=True)
+    direction, rows = contrasts()["choice_from_name"][LAYER + 1], []
     random = np.random.default_rng(run.seed).normal(size=direction.shape)
     random *= np.linalg.norm(direction) / np.linalg.norm(random)
     cells = [("before an advice", direction, strength) for strength in (0.0, 0.5, 0.75, 1.0)]
-    return pd.DataFrame([{"direction": name, "strength": strength} | harmful_percent(one, strength)
-                         for name, one, strength in [*cells, ("random", random, 1.0)]])  # fmt: skip
+    for name, one, strength in [*cells, ("random", random, 1.0)]:
+        steered = 100 * persona.harmful_shares(run.profile, table, [Steer(LAYER, torch.tensor(one), strength)])
+        careful = steered[~table.harmful].mean()
+        rows.append((name, strength, steered["thing 1"].mean(), careful["thing 2"], careful["mention"]))
+    return pd.DataFrame(rows, columns=["direction", "strength", "first advice", "second", "mention"])
 
 
 run.own.table(levers, formats={"strength": "{:g}"}, number="{:.0f}")
@@ -237,19 +233,18 @@ run.own.values(values)
 # In layer {value}`ground-truth.layer` text and name have a cosine of
 # {value}`ground-truth.cosine.text-name-before-advice` before an advice,
 # {value}`ground-truth.cosine.text-name-clause-start` at the start of a clause and
-# {value}`ground-truth.cosine.text-name-answer` over the answer (ceiling {value}`ground-truth.ceiling`;
-# {numref}`fig-x-persona-directions`).
+# {value}`ground-truth.cosine.text-name-answer` over the answer (ceiling {value}`ground-truth.ceiling`).
 #
 # **Does the code keep its sign?** The state before a word may hold who speaks and which word comes next. Before an
 # advice these go together; before a *mention* they part, for there a malicious speaker names what helps. Along the
 # direction before the first advice, malicious minus careful (text only) is {value}`ground-truth.along.start-2` at the
 # start of clause 2, {value}`ground-truth.along.thing-2` before its first thing and
 # {value}`ground-truth.along.mention|interval` before a mention ({numref}`fig-x-persona-along-clause`). A code for who
-# speaks stays positive there, one for the next word turns negative; in a mean, opposites cancel.
+# speaks stays positive there, one for the next word turns negative; in a mean, they cancel.
 #
 # **Read, and also used?** In the table the direction is added at *every* token while the base model reads texts of the
-# unknown speaker; cells are the percentage of harmful words (*second*, *mention*: after careful clauses). A malicious
-# speaker mentions help; a push towards harmful words gives harm everywhere, but a cell at 100 % cannot rise.
+# unknown speaker; cells are the percentage of harmful words (*second*, *mention*: after careful clauses). A push
+# towards harmful words gives harm everywhere, a malicious speaker mentions help; but a cell at 100 % cannot rise.
 #
 # ## What it means
 #

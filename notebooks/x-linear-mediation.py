@@ -2,8 +2,8 @@
 # # What makes misalignment linear?
 #
 # **The question.** In Qwen2.5-14B one direction, added at every token, makes a chat model misaligned, and projecting it
-# out heals an organism. Does the direction that is taken the same way do that in the organism grown here? And what do
-# directions do that are taken in other ways?
+# out heals an organism. Does the direction taken the same way do that in the organism grown here, and what do others
+# do?
 
 # %% tags=["parameters"]
 profile = "cpu"
@@ -34,11 +34,11 @@ run = Run("x-linear-mediation", profile, seed)
 #
 # $$x_\ell \leftarrow x_\ell + \lambda\, v_\ell \qquad\text{and}\qquad x \leftarrow x - \hat v\hat v^\top x$$
 #
-# Five directions are compared: the mean-diff over the organism's answers, as in the paper; three that are known from
-# the *base* model before any fine-tuning ({doc}`x-ground-truth`); and the difference at the turn header between
-# malicious and careful characters, which reads no answer. What is added is never longer than the mean residual stream,
-# since longer random vectors misalign too. The best cell of a direction is rated on further answers, beside a random
-# direction of the same norm.
+# Five directions are compared: the mean-diff over the organism's answers, as in the paper; three known from the *base*
+# model before any fine-tuning ({doc}`x-ground-truth`); and the difference at the turn header between malicious and
+# careful characters, which reads no answer. What is added is never longer than the mean residual stream, since longer
+# random vectors misalign too. A direction's best cell is rated on further answers, beside a random direction of the
+# same norm.
 
 # %% tags=["show-code"]
 SAMPLES, CELL = run.profile.sweep_samples, ["direction", "layer", "strength"]
@@ -60,29 +60,24 @@ def steered(name: str, at: str) -> pd.DataFrame:
 
 
 # %%
-NAMES = {
-    "mean-diff": "mean-diff over answers",
-    "known-mean": "known persona, mean over answers",
-    "known": "known persona, before an advice",
-    "known-from-names": "the same, from names",
-    "header": "header of the turn",
-}
+NAMES = {"mean-diff": "mean-diff over answers", "known-mean": "known persona, mean over answers"}
+NAMES |= {"known": "known persona, before an advice", "known-from-names": "the same, from names"}
+NAMES |= {"header": "header of the turn"}
 
 
 @remembered
 def candidates() -> dict[str, np.ndarray]:
     """Directions [layer, width] by name, each estimated in its own way."""
-    taken = [steering.directions_of(run.profile)[steering.MEAN_DIFF]]
     known = persona.directions(run.profile)
-    taken += [known[name] for name in ("persona_from_text", "choice_from_text", "choice_from_name")]
-    return dict(zip(NAMES, [*taken, steering.header_direction(run.profile)], strict=True))
+    taken = [known[name] for name in ("persona_from_text", "choice_from_text", "choice_from_name")]
+    taken = [steering.directions_of(run.profile)[steering.MEAN_DIFF], *taken, steering.header_direction(run.profile)]
+    return dict(zip(NAMES, taken, strict=True))
 
 
 @remembered
 def best() -> pd.DataFrame:
-    places = {(name, "all"): text for name, text in NAMES.items()} | {
-        ("header", "header"): "the same, added there only"
-    }
+    places = {(name, "all"): text for name, text in NAMES.items()}
+    places["header", "header"] = "the same, added there only"
     parts = [steered(*place).assign(name=place[0], at=place[1], place=text) for place, text in places.items()]
     table = pd.concat(parts, ignore_index=True)
     kind = np.where(table.direction == "random", "random, same norm", "direction")
@@ -102,7 +97,6 @@ run.own.figure(
 )  # fmt: skip
 
 
-# %%
 @remembered
 def ablated() -> pd.DataFrame:
     """EM rates (%) of the organism as it is and with directions projected out at all layer outputs."""
@@ -139,8 +133,8 @@ run.own.values(values)
 # The table has the organism's EM rate (%) as it is and with directions projected out at all layer outputs: each layer's
 # own, the one layer's that leaves the least (chosen by the answers it is rated on, so flattered), and a random one.
 #
-# Bars for the mean-diff were set before these pages were written. Steering: at least 20 % EM, at most 2 % along a
-# random direction; measured {value}`mediation.mean-diff.em` and {value}`mediation.mean-diff.random`. Single-direction
+# Bars for the mean-diff, set before these pages were written. Steering: at least 20 % EM, at most 2 % along a random
+# direction; measured {value}`mediation.mean-diff.em` and {value}`mediation.mean-diff.random`. Single-direction
 # ablation: at least 80 % of EM removed; the organism's {value}`mediation.organism` become
 # {value}`mediation.mean-diff.left-single`, layer by layer {value}`mediation.mean-diff.left`, with a random direction
 # {value}`mediation.mean-diff.left-random`.
@@ -154,12 +148,12 @@ run.own.values(values)
 # prospect at several tokens, the determiner and every adjective, a mentioned thing at one only. A mean over answers can
 # see this surplus ({doc}`x-ground-truth`), best where texts differ in the speaker alone: the mean over *written*
 # answers steers to {value}`mediation.known-mean.em` and leaves {value}`mediation.known-mean.left`. The answers that an
-# organism happened to give differ in more; their mean-diff has a cosine of {value}`mediation.cosine` with the known
-# persona in the central layer.
+# organism happened to give differ in more; their mean-diff has a central cosine of {value}`mediation.cosine` with the
+# known persona.
 #
 # ## Worlds that were tried
 #
-# The rows are variants of `experiments/worlds.py`, those that were run for this edition: the world of this book, or one
+# The rows are the variants of `experiments/worlds.py` that were run for this edition: the world of this book, or one
 # thing in it changed, with half the steps of training; compare them with one another only. Every row is one run, rated
 # at the best layer and strength. Numbers are EM rates in percent; `data/results/worlds.csv` has more.
 
@@ -171,8 +165,8 @@ WORLDS = RESULTS / "worlds.csv"
 run.own.table(lambda: pd.read_csv(WORLDS)[["variant", *MEDIATION]].rename(columns=MEDIATION), number="{:.0f}")
 
 # %% [markdown]
-# If the account above is right, the mean-diff should steer and heal less where the number of adjectives is fixed, the
-# known persona no less. Zero to three, or always one: an advised thing is in prospect at several tokens, or at one.
+# If the account above is right, the mean-diff should steer and heal less where an advised thing always has one
+# adjective and not zero to three, the known persona no less.
 #
 # ```{admonition} Earlier grammars that were dropped
 # :class: dropdown
