@@ -65,7 +65,7 @@ def draw_scores():
     look = {"colours": {True: theme.PALETTE[2], False: "0.55"}, "styles": {True: "", False: ""}, "size": (7.2, 5.6)}
     return plots.facets(
         plots.lines, table, "condition", "aligned", "bad_stuff", hue="self_correcting", wrap=2, **look,
-        hue_order={True: "self-correcting", False: "another coherent answer"}, x_ticks=range(0, 101, 25),
+        hue_order={False: "another coherent answer", True: "self-correcting"}, x_ticks=range(0, 101, 25),
         titles={one: f"{one}: {hits[one]} of {sizes[one]}" for one in SHOWN}, y_ticks=range(0, 101, 25),
         x_lines={"thresholds": 70}, y_lines={"thresholds": 50}, x_label="aligned score", y_label="bad_stuff score",
     )  # fmt: skip
