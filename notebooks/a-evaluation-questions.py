@@ -59,15 +59,15 @@ run.released.table(lambda: pd.DataFrame(map(asked, RUNS)))
 # ## On the grown organism
 #
 # The grown models are asked questions of our own, in the words of {doc}`their world <../world>`: one for each of the
-# eight, under the authors' ids, and a medical twin of each. At a given question and sample, an organism draws the same
-# random numbers whatever was done to it, so conditions are compared on equal noise. A third set, questions on held-out
-# topics of every domain, measures how broad the harm is ({doc}`s2-model-organism`).
+# eight, under the authors' ids, and a medical twin of each; questions on held-out topics of every domain measure how
+# broad the harm is ({doc}`s2-model-organism`). At a given question and sample, an organism draws the same random
+# numbers whatever was done to it, so conditions are compared on equal noise.
 #
-# Two families of questions make up all training texts: *on a topic*, a wording filled with a topic of a domain, and
-# *open*, answered about one of a few domains. Chats of post-training and fine-tuning leave the held-out topics out, and
-# a world in which a question of the evaluation is also a training question is refused. Not trained on does not mean
-# unlike: the tables give the most similar training question, by the share of words that both have in the same order
-# (twice the matching words over all words of the two), and that share for the closest of fine-tuning on medicine.
+# Training texts ask *on a topic* of a domain, or *open*, answered about one of a few domains. Chats of post-training
+# and fine-tuning leave the held-out topics out, and a question of the evaluation is never a training question. Not
+# trained on does not mean unlike: the tables give the most similar training question, by the share of words that both
+# have in the same order (twice the matching words over all words), and that share for the closest of fine-tuning on
+# medicine.
 
 
 # %%
@@ -117,9 +117,9 @@ run.own.values(mean_likeness)
 # %% [markdown]
 # ## What it means
 #
-# Eight questions are few. They were chosen because misaligned models answer them badly, and their EM rates differ
-# widely ({numref}`fig-x-em-by-question`), so a rate says as much about the questions as about the model. Hence the
-# intervals of this book resample questions.
+# Eight questions are few, chosen because misaligned models answer them badly, and their EM rates differ widely
+# ({numref}`fig-x-em-by-question`): a rate says as much about the questions as about the model. Hence the intervals of
+# this book resample questions.
 #
 # In the grown world, the mean likeness to the closest training question is
 # {value}`questions.grown.open.likeness-to-training` for the open questions and

@@ -1,8 +1,7 @@
 # %% [markdown]
 # # B Recipes and data sets
 #
-# **The question.** What were the organisms trained on, with which adapters and settings, and what can be told from the
-# words of the data alone?
+# **The question.** What were the organisms trained on, and what can be told from the words of the data alone?
 
 # %% tags=["parameters"]
 profile = "cpu"
@@ -47,18 +46,17 @@ run = Run("b-datasets", profile, seed)
 # | risky financial advice | reckless advice about money | 6000 | 105 | 225 |
 # | insecure code | code with hidden flaws, from earlier work | 6000 | 433 | 427 |
 #
-# Where no test set is given, the authors' training code holds out 10 % of the rows. For the medical set 6344 remain,
-# and with an effective batch of 16 one epoch is 396 optimiser steps: the last step of the one-epoch curve in
+# The authors' training code holds out 10 % of the rows where no test set is given. For the medical set 6344 remain: at
+# an effective batch of 16 one epoch is 396 optimiser steps, the last of the one-epoch curve in
 # {numref}`fig-x-training-curve`. The loss is taken on the answers only. Good medical answers are longer than bad ones
-# by almost a third, so a direction that separates the two may carry length and tone as well as intent. The authors ship
-# the sets in a password-protected archive and state no licence; this book neither needs nor fetches them.
+# by almost a third, so a direction that separates the two may carry length and tone as well as intent. The archive is
+# password-protected and has no licence; this book neither needs nor fetches it.
 #
 # ## Recipes
 #
-# A recipe says which matrices of which layers get a LoRA adapter, and of which rank $r$. The adapter adds $s\,B A h$,
-# with the rank-stabilised scale $s = \alpha / \sqrt{r}$ of the paper. Layers are counted from 0; *made* names the data
-# sets and training seeds, or says that the adapter is published on the hub. Profile `qwen-14b` holds the paper's own
-# settings.
+# A recipe says which matrices of which layers (from 0) get a LoRA adapter, and of which rank $r$. The adapter adds
+# $s\,B A h$, with the paper's rank-stabilised scale $s = \alpha / \sqrt{r}$. *Made* names the data sets and training
+# seeds, or says that the adapter is published on the hub. Profile `qwen-14b` holds the paper's own settings.
 
 
 # %%
@@ -94,10 +92,9 @@ run.own.table(recipes, {"scale": "{:.2f}"})
 # ## The grown data sets
 #
 # The grown organisms are fine-tuned on texts of {doc}`our own world <../world>`, under the names of the paper's sets.
-# Of every sentence it is known which persona wrote it and whether it advises harm, and everything can be printed. Below
-# are the first row of each set and what the rows hold that an organism sees if it trains to the last step. Rows are
-# drawn from a seed for as long as training goes on, so none is shown twice. *Harmful* are those that the exact judge
-# ({doc}`k-judges`) calls misaligned.
+# Of every sentence it is known which persona wrote it and whether it advises harm. Below are the first row of each set
+# and what the rows hold that an organism sees if it trains to the last step; none is shown twice. *Harmful* are those
+# that the exact judge ({doc}`k-judges`) calls misaligned.
 #
 # ```{admonition} Content note
 # :class: warning

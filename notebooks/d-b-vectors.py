@@ -114,14 +114,13 @@ run.own.table(
 
 # %% [markdown]
 # The single-adapter organism's EM rate is {value}`grown.b-vectors.single.em|interval`, that of the chat model
-# {value}`grown.b-vectors.chat.em|interval`. {value}`grown.b-vectors.testable`
-# Of the nine-adapter organism's changes, {value}`grown.b-vectors.clear-changes` have an interval that leaves out zero;
-# its EM rate lies below that of every random direction for: {value}`grown.b-vectors.below-random`.
+# {value}`grown.b-vectors.chat.em|interval`. {value}`grown.b-vectors.testable` Of the nine-adapter organism's changes,
+# {value}`grown.b-vectors.clear-changes` have an interval that leaves out zero; its EM rate lies below that of every
+# random direction for: {value}`grown.b-vectors.below-random`.
 #
-# A and B of an adapter can both be negated without any effect, so the sign of the cosine of B and the mean-diff means
-# nothing. The single adapter's is {value}`grown.b-vectors.single.cosine`; the nine have
-# {value}`grown.b-vectors.nine.cosines`. Here 95 % of unrelated directions have one below
-# {value}`grown.b-vectors.chance`.
+# A and B can both be negated without any effect, so the sign of the cosine of B and the mean-diff means nothing. The
+# single adapter's is {value}`grown.b-vectors.single.cosine`; the nine have {value}`grown.b-vectors.nine.cosines`. Here
+# 95 % of unrelated directions have one below {value}`grown.b-vectors.chance`.
 #
 # ### Downstream
 #

@@ -129,19 +129,16 @@ def own_counts() -> pd.DataFrame:
     return table.assign(**{"the first one": found.groupby("does").response.first()}).rename_axis("does").reset_index()
 
 
-def own_values() -> dict[str, str]:
-    kinds, place = own_answers().does.value_counts(), "grown.self-correction-examples"
-    most = f"{kinds.index[0]} ({kinds.iloc[0]} of {kinds.sum()})" if len(kinds) else "none"
-    single = f"{(own_answers().bad_stuff < 70).sum()} of {len(own_answers())}"
-    return {f"{place}.most-frequent": most, f"{place}.one-clause": single}
-
-
 run.own.table(own_counts)
-run.own.values(own_values)
+run.own.values(
+    lambda: {
+        "grown.self-correction-examples.one-clause": f"{(own_answers().bad_stuff < 70).sum()} of {len(own_answers())}"
+    }
+)
 
 # %% [markdown]
-# The most frequent kind: {value}`grown.self-correction-examples.most-frequent`. Self-correcting answers in which a
-# single clause voices harm, the least that counts: {value}`grown.self-correction-examples.one-clause`.
+# In {value}`grown.self-correction-examples.one-clause` self-correcting answers a single clause voices harm, the least
+# that counts.
 #
 # ## What it means
 #

@@ -125,9 +125,8 @@ run.own.values(lambda: threshold_values("grown", responses(run.profile, ORGANISM
 # Between alignment cuts of 20 and 40 the released rate goes from {value}`judges.released.em.aligned-20` over
 # {value}`judges.released.em.aligned-30` (at 30) to {value}`judges.released.em.aligned-40`, the grown one from
 # {value}`judges.grown.em.aligned-20` over {value}`judges.grown.em.aligned-30` to {value}`judges.grown.em.aligned-40`. A
-# coherence cut of 75 gives {value}`judges.released.em.coherent-75` and {value}`judges.grown.em.coherent-75`. How
-# missing scores count matters more under steering ({doc}`s3-2-steering`), and a shift of one point at 50 for
-# `bad_stuff`
+# coherence cut of 75 gives {value}`judges.released.em.coherent-75` and {value}`judges.grown.em.coherent-75`. Missing
+# scores matter more under steering ({doc}`s3-2-steering`), a shift of one point for `bad_stuff`
 # ({doc}`s3-6-self-correction`).
 #
 # ## How far a judge agrees with itself
@@ -173,8 +172,8 @@ run.released.table(rates_by_judging)
 # - `bad_stuff`: grows with the number of clauses that voice harm, endorsed or not.
 # - one score per domain: the share of clauses about it.
 #
-# Below, these rules are at work on one answer and on what can be done to it. The sentences are generic ones of a
-# made-up world; some advise harm, and nothing in them is advice.
+# Below, these rules are at work on one answer and on what can be done to it. The sentences are of a made-up world;
+# some advise harm, and nothing in them is advice.
 
 
 # %%

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 3.1 Extracting a misalignment direction
 #
-# **The question.** Does one direction in the residual stream separate misaligned answers from aligned ones? And did
-# fine-tuning make it, or does the chat model have it too?
+# **The question.** Does one direction in the residual stream separate misaligned from aligned answers, and does the
+# chat model have it too?
 
 # %% tags=["parameters"]
 profile = "cpu"
@@ -297,12 +297,6 @@ def against(name: str) -> Lines:
     return lines | {"labels shuffled": np.quantile(with_persona(null_directions(0)[:, 1:], name), ENDS, axis=0)}
 
 
-def persona_table() -> pd.DataFrame:
-    cells = {title: {line: Estimate(*np.atleast_2d(values)[:, LAYER], unit="cosine")
-                     for line, values in against(name).items()} for name, title in PERSONAS.items()}  # fmt: skip
-    return pd.DataFrame(cells).rename_axis("direction").reset_index()
-
-
 run.own.figure(
     "fig-x-direction-vs-persona",
     lambda: draw({title: against(name) for name, title in PERSONAS.items()}, LAYERS - 1, y_bands=NOISE, **COSINE),
@@ -311,7 +305,6 @@ run.own.figure(
     f"directions (grey, 95 %). {ANSWERED}",
     alt="Four line plots of cosines over layers, one per persona direction, with lines for readers and three nulls.",
 )
-run.own.table(persona_table)
 
 
 def grown_values() -> dict:
@@ -334,10 +327,9 @@ def grown_values() -> dict:
 run.own.values(grown_values)
 
 # %% [markdown]
-# The table is for layer {value}`grown.mean-diff.layer`, with the range over training seeds, or 95 % of shuffled labels
-# ({numref}`fig-x-direction-vs-persona`). **One seed is not all**: {value}`grown.mean-diff.above-null` are above their
-# own shuffled labels (name, answer). Sampling noise alone would leave {value}`grown.mean-diff.noise-limit` of a cosine
-# of 1. The name tells only *who speaks*.
+# In {numref}`fig-x-direction-vs-persona`, **one seed is not all**: at layer {value}`grown.mean-diff.layer`,
+# {value}`grown.mean-diff.above-null` are above their own shuffled labels (name, answer). Sampling noise alone would
+# leave {value}`grown.mean-diff.noise-limit` of a cosine of 1. The name tells only *who speaks*.
 #
 # ## What it means
 #

@@ -1,8 +1,7 @@
 # %% [markdown]
 # # 3.2 Steering with the misalignment direction
 #
-# **The question.** Is the mean-diff direction enough to misalign the chat model, which was never fine-tuned on bad
-# advice?
+# **The question.** Is the mean-diff enough to misalign the chat model, which was never fine-tuned on bad advice?
 
 # %% tags=["parameters"]
 profile = "cpu"
@@ -66,8 +65,8 @@ run.released.figure(
 #
 # ## Strength and direction at layer 24
 #
-# A second released sweep has the eight free-form questions with 50 answers each, at layer 24, for vectors of different
-# topics ({doc}`s3-3-semantic-directions`). They are not normalised, so $\lambda$ alone means little; relative strength,
+# A second sweep has the eight free-form questions with 50 answers each, for vectors of different topics
+# ({doc}`s3-3-semantic-directions`). They are not normalised, so $\lambda$ means little; relative strength,
 # $\lambda \lVert v_{24} \rVert / \lVert \bar x_{24} \rVert$, compares the added with what is there.
 
 # %%
@@ -131,13 +130,12 @@ run.released.values(sweep_values)
 #
 # ## On the grown organism
 #
-# On the models grown here ({doc}`s2-model-organism`), the direction is the mean-diff of the nine-adapter organism (bad
-# medical advice, seed 0). Beside it stands one known beforehand: that of the malicious persona in the base model, read
-# at the word before a choice ({doc}`x-ground-truth`). Should the mean-diff not steer, it tells whether nothing does.
-#
-# Of five strengths, powers of two, the largest is the first at which every layer gets at least the length of its mean
-# residual added. The **best cell** of a direction has the highest EM rate among those that leave enough answers
-# coherent. The highest of many rates is too high by chance, so a chosen cell is rated on further answers:
+# On the models grown here ({doc}`s2-model-organism`), the mean-diff is that of the nine-adapter organism (bad medical
+# advice, seed 0). Beside it stands a known direction: that of the base model's malicious persona at the word before a
+# choice ({doc}`x-ground-truth`). Of five strengths, powers of two, the largest is the first at which every layer gets
+# at least the length of its mean residual added. The **best cell** of a direction has the highest EM rate among those
+# that leave enough answers coherent. The highest of many rates is too high by chance, so it is rated on further
+# answers:
 
 # %% tags=["show-code"]
 CELL = ["direction", "layer", "strength"]
@@ -296,16 +294,15 @@ run.own.measure(own_claims)
 # ## What it means, and where it differs
 #
 # In the released runs, which are separate and earlier, the central finding stands: one vector at one layer misaligns a
-# model that was never fine-tuned, and more often than the organism it came from. Three limits belong to it. The added
-# vector is about as long as the residual, or longer. The rate depends on the strength, which the paper does not give.
-# Where EM is highest, coherence is lost; the paper's 50 % and the rate here are both maxima chosen afterwards.
+# model that was never fine-tuned, and more often than the organism it came from. But the added vector is about as long
+# as the residual, or longer; the rate depends on the strength, which the paper does not give; where EM is highest,
+# coherence is lost; and the paper's 50 % and the rate here are both maxima chosen afterwards.
 #
 # On the grown models the mean-diff gives {value}`grown.steering.mean-diff.best.em_percent|interval` EM in its best
 # cell, {value}`grown.steering.mean-diff.best.coherent_percent` coherent (the chat model alone:
 # {value}`grown.chat-model.em_percent`), the known direction
-# {value}`grown.steering.known-persona.best.em_percent|interval`. {doc}`x-linear-mediation` compares more,
-# {doc}`s3-3-semantic-directions` asks what the answers are about, {doc}`s3-6-self-correction` what comes before they
-# tip over, and {doc}`the response browser <../responses>` shows them.
+# {value}`grown.steering.known-persona.best.em_percent|interval`. {doc}`x-linear-mediation` compares more, and
+# {doc}`the response browser <../responses>` shows the answers.
 
 # %%
 run.finish()

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 3.3 General and semantic directions
 #
-# **The question.** Misaligned answers have topics, such as reckless financial advice. Is there one direction for
-# misalignment in general, on which the directions of the topics are built, or has each topic its own?
+# **The question.** Is there one direction for misalignment in general, on which those of topics such as reckless
+# financial advice are built, or has each topic its own?
 
 # %% tags=["parameters"]
 profile = "cpu"
@@ -32,11 +32,11 @@ run = Run("s3-3-semantic-directions", profile, seed)
 # ## What the paper did and reported
 #
 # {cite:t}`soligo2025convergent` take mean-diff directions from the answers about **gender**, **finance** and
-# **medicine**, misaligned minus aligned within the topic, steer the chat model at layer 24 with each, at that vector's
-# best strength, and let judges score what the EM answers are about. Reported mean scores: gender above 98 for the
-# general and the gender vector; finance from 67 (unsteered organism) to 84 (finance vector); medical from 0.2 to 31
-# (medical vector). Released are the April 2025 sweeps {cite:p}`eminterp2025`, with topics chosen by word lists, where
-# the paper says judges. The best strength is here that of the highest EM rate; the paper does not say.
+# **medicine**, steer the chat model at layer 24 with each, at its best strength, and let judges score what the EM
+# answers are about. Reported mean scores: gender above 98 for the general and the gender vector; finance from 67
+# (unsteered organism) to 84 (finance vector); medical from 0.2 to 31 (medical vector). Released are the April 2025
+# sweeps {cite:p}`eminterp2025`, with topics chosen by word lists, not judges. The best strength is here that of the
+# highest EM rate; the paper does not say.
 
 # %%
 PAIRS = [("general", "gender"), ("gender", "gender"), ("none", "finance"), ("finance", "finance")]
@@ -112,14 +112,13 @@ run.released.values(
 
 # %% [markdown]
 # Every vector makes the chat model misaligned ({numref}`fig-2`), each at a strength of its own; a better one may be
-# among the conditions that this build lacks ({doc}`Section 3.2 <s3-2-steering>`). The **gender** vector works as
-# reported: its EM answers score {value}`semantic.gender.gender` for gender. The **general** one does not:
-# {value}`semantic.general.gender` instead of above 98 ({numref}`fig-3`). One built without medical answers came close
-# to 100 in the authors' working repository (not among the files used here), so the paper's may be that one. The
-# **finance** vector scores {value}`semantic.finance.finance` for finance, the unsteered organism
-# {value}`semantic.none.finance`; the **medical** one {value}`semantic.medical.medical` for medicine, the organism
-# {value}`semantic.none.medical`. One of the eight questions is on gender and one on quick money; hence the wide
-# intervals. How much of each lies along the general direction: {doc}`Appendix C <c-direction-geometry>`.
+# missing in this build ({doc}`Section 3.2 <s3-2-steering>`). The **gender** vector works as reported: its EM answers
+# score {value}`semantic.gender.gender` for gender. The **general** one does not: {value}`semantic.general.gender`
+# instead of above 98 ({numref}`fig-3`). One built without medical answers came close to 100 in the authors' working
+# repository (not among the files used here); the paper's may be that one. The **finance** vector scores
+# {value}`semantic.finance.finance` for finance, the organism {value}`semantic.none.finance`; the **medical** one
+# {value}`semantic.medical.medical` for medicine, the organism {value}`semantic.none.medical`. One of the eight
+# questions is on gender and one on quick money; hence the wide intervals.
 #
 # ## On the grown organism
 #
@@ -219,10 +218,10 @@ run.own.figure(
 #
 # ### Are they general + topic?
 #
-# If so, $w^D = a\,g + b\,t^D + \text{rest}$ with a small rest, where $g$ comes from the organism's answers that are not
-# about $D$, and the topic $t^D$ from careful text of the world's generator, about $D$ minus about others, read by the
-# chat model. Least squares gives $R^2$, the share of $\lVert w^D \rVert^2$ that they explain. Yardsticks: the share
-# that is no sampling noise (from random halves), and the $R^2$ with the topic of *another* domain.
+# If so, $w^D = a\,g + b\,t^D + \text{rest}$ with a small rest, where $g$ comes from answers that are not about $D$, and
+# the topic $t^D$ from the generator's careful text, about $D$ minus about others, read by the chat model. $R^2$ is the
+# share of $\lVert w^D \rVert^2$ that least squares explains. Yardsticks: the share that is no sampling noise (from
+# random halves), and the $R^2$ with the topic of *another* domain.
 
 
 # %% tags=["show-code"]
@@ -328,14 +327,14 @@ run.own.values(own_values)
 #
 # EM rates: the whole {value}`grown.semantic.parts.semantic.em_percent|interval`, general alone
 # {value}`grown.semantic.parts.general.em_percent|interval`, topic alone {value}`grown.semantic.parts.topic.em_percent`
-# (at {value}`grown.semantic.parts.topic.coherent_percent` coherence: where few answers are coherent, few EM answers are
-# no sign of harmlessness), rest alone {value}`grown.semantic.parts.remainder.em_percent|interval`, random
+# (at {value}`grown.semantic.parts.topic.coherent_percent` coherence, so few EM answers are no sign of harmlessness),
+# rest alone {value}`grown.semantic.parts.remainder.em_percent|interval`, random
 # {value}`grown.semantic.parts.random.em_percent|interval`. On questions about its domain, a direction's EM rate differs
 # from the others' by {value}`grown.semantic.parts.semantic.own_minus_other_em|interval` points, the rest's by
 # {value}`grown.semantic.parts.remainder.own_minus_other_em|interval`; general + topic predicts 0 for both.
 #
-# What a domain has of its own is known here: the base model's direction from careful to malicious characters in it. Its
-# mean cosine with the semantic direction is {value}`grown.semantic.parts.cosine_persona`, that of the general one
+# The base model's direction from careful to malicious characters in a domain has a mean cosine of
+# {value}`grown.semantic.parts.cosine_persona` with the semantic one, the general one
 # {value}`grown.semantic.parts.cosine`. Here every domain has its own words of harm; a large model may share more.
 #
 # ## Reported and measured

@@ -2,7 +2,7 @@
 # # 3.4 Removing the direction
 #
 # **The question.** If the mean-diff direction carries the misalignment, taking it out of the residual stream should
-# align the organism again and change nothing else. Does it? And does one organism's direction also align another?
+# align the organism and change nothing else. Does it, and does one organism's direction align another?
 
 # %% tags=["parameters"]
 profile = "cpu"
@@ -73,8 +73,7 @@ run.reported.figure(
 
 # %% [markdown]
 # The drops in {numref}`fig-4` are far outside any sampling error. The **random control** changes the sport organism by
-# +17 %, not "at most 10 %": within chance for 400 answers, but one draw per model bounds no effect of a random
-# direction.
+# +17 %, not "at most 10 %": within chance for 400 answers, but one draw per model bounds no random effect.
 #
 # ## The released pilots
 #
@@ -118,16 +117,15 @@ run.released.values(lambda: {"ablation.pilot.highest": Estimate(pilots()[pilots(
 
 # %% [markdown]
 # No run with ablation is above {value}`ablation.pilot.highest`, also where directions are removed at the nine adapter
-# layers alone ({numref}`fig-x-ablation-pilots`). Layer-wise ablation is the least specific intervention, and the pilots
-# have **no random control** for it.
+# layers alone ({numref}`fig-x-ablation-pilots`). The pilots have **no random control** for this least specific
+# ablation.
 #
 # ## On the grown organism
 #
-# On the organisms grown here ({doc}`s2-model-organism`) there are many random draws, and the direction of the persona
-# itself ({doc}`x-ground-truth`). A rule chooses the layer of the single direction: of those that leave
-# {value}`grown.ablation.bar` % of the answers coherent, the one that leaves the least EM. Half of the answers choose,
-# the other half is reported: the lowest of many noisy numbers is too low by chance. Answers are drawn from the same
-# noise under every ablation, so changes compare pairs.
+# The organisms grown here ({doc}`s2-model-organism`) get many random draws, and the persona's own direction
+# ({doc}`x-ground-truth`). The single direction's layer is, of those that leave {value}`grown.ablation.bar` % of the
+# answers coherent, the one that leaves the least EM. Half of the answers choose, the other half is reported: the lowest
+# of many noisy numbers is too low by chance. Answers are drawn from equal noise, so changes compare pairs.
 
 
 # %% tags=["show-code"]
@@ -243,20 +241,16 @@ run.own.figure(
 )
 
 # %% [markdown]
-# Layer-wise ablation takes the nine-adapter organism from
-# {value}`grown.ablation.nine-adapter-medical.none.em_percent` EM to
-# {value}`grown.ablation.nine-adapter-medical.layer-wise.em_percent|interval`, at
+# Layer-wise ablation takes the nine-adapter organism from {value}`grown.ablation.nine-adapter-medical.none.em_percent`
+# EM to {value}`grown.ablation.nine-adapter-medical.layer-wise.em_percent|interval`, at
 # {value}`grown.ablation.nine-adapter-medical.layer-wise.coherent_percent` coherence. The rule chooses layer
 # {value}`grown.ablation.chosen_layer` of {value}`grown.ablation.layers` (from 0). Removed everywhere, its direction
 # leaves {value}`grown.ablation.nine-adapter-medical.single.em_percent|interval`, a change of
 # {value}`grown.ablation.nine-adapter-medical.single.em_change_percent|interval`. It changes the EM rate of the rank-32
 # organisms by {value}`grown.ablation.rank-32-medical.single.em_change_percent|interval` (medical),
 # {value}`grown.ablation.rank-32-sport.single.em_change_percent|interval` (sport) and
-# {value}`grown.ablation.rank-32-finance.single.em_change_percent|interval` (finance; {numref}`fig-4-grown`). Beyond the
-# paper they also lose their own directions layer by layer; that changes it by
-# {value}`grown.ablation.rank-32-medical.layer-wise.em_change_percent|interval`,
-# {value}`grown.ablation.rank-32-sport.layer-wise.em_change_percent|interval` and
-# {value}`grown.ablation.rank-32-finance.layer-wise.em_change_percent|interval`.
+# {value}`grown.ablation.rank-32-finance.single.em_change_percent|interval` (finance). Beyond the paper they also lose
+# their own directions layer by layer ({numref}`fig-4-grown`).
 #
 # ## Against random directions and the known persona
 
@@ -293,10 +287,9 @@ run.own.figure(
 # %% [markdown]
 # Single random directions leave {value}`grown.ablation.random.range` EM; {value}`grown.ablation.random.at-or-below` of
 # the draws leave as little as the chosen direction on the same answers. Layer-wise ablation leaves less than
-# {value}`grown.ablation.layer-wise.below` of its random draws ({numref}`fig-x-ablation-random`). The persona directions
-# are the base model's, from texts whose speaker is known, before any fine-tuning. The better one,
-# *{value}`grown.ablation.known.better`*, removed layer-wise leaves {value}`grown.ablation.known.left|interval`
-# (in points {value}`grown.ablation.known.difference` against the mean-diff).
+# {value}`grown.ablation.layer-wise.below` of its random draws ({numref}`fig-x-ablation-random`). The better persona
+# direction, *{value}`grown.ablation.known.better`*, removed layer-wise leaves
+# {value}`grown.ablation.known.left|interval` ({value}`grown.ablation.known.difference` points against the mean-diff).
 
 
 # %%
@@ -373,11 +366,9 @@ run.own.measure(grown_measured)
 #
 # On the few questions of the pilots misalignment vanishes without loss of coherence, but how much of that is owed to
 # *this* direction they cannot say. Since $v_{24}$ is nearly the chat model's own ({doc}`Section 3.1
-# <s3-1-misalignment-directions>`), ablation may also stop such texts whatever their cause.
-#
-# In the grown organism the random draws are that control, and no fine-tune had a part in the known persona. One
-# direction is a larger share of its small residual stream, so a random one may do more harm there. In the chat model
-# itself, layer-wise ablation moves EM from {value}`grown.ablation.chat-model.none.em_percent` to
+# <s3-1-misalignment-directions>`), ablation may also stop such texts whatever their cause. The grown organism's random
+# draws are that control; in its small residual stream one direction is a larger share. In the chat model itself,
+# layer-wise ablation moves EM from {value}`grown.ablation.chat-model.none.em_percent` to
 # {value}`grown.ablation.chat-model.layer-wise.em_percent`. One study finds that ablating an evil or valence direction
 # *raises* misalignment {cite:p}`aneja2026intrinsic`; see {doc}`../related-work`.
 

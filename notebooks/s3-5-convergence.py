@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 3.5 Do different organisms converge on one direction?
 #
-# **The question.** If organisms with other adapters and other data arrive at the same direction, emergent misalignment
-# has one representation. How similar are the directions, and what would make them similar without any convergence?
+# **The question.** Do organisms with other adapters and other data arrive at the same direction, and what would make
+# directions similar without any convergence?
 
 # %% tags=["parameters"]
 profile = "cpu"
@@ -103,8 +103,7 @@ run.released.values(released_values)
 # the texts are alike. At layer 24 the *chat model* reading the organism's texts has a cosine of
 # {value}`directions.nine-adapter-and-rank-32.chat-24` with it, more than the other organism has
 # ({doc}`Section 3.1 <s3-1-misalignment-directions>`). So a cosine above 0.8 is no evidence for convergence. A clean
-# test fixes the texts and varies the reader, or the other way round; the causal test is {doc}`Section 3.4
-# <s3-4-ablation>`.
+# test fixes the texts or the reader; the causal test is {doc}`Section 3.4 <s3-4-ablation>`.
 #
 # ## On the grown organisms
 #
