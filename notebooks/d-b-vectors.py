@@ -33,18 +33,13 @@ run = Run("d-b-vectors", profile, seed)
 # {cite:p}`soligo2025convergent`. Its B vector has a cosine of 0.04 with the mean-diff of that layer. Removing the
 # direction from the residual stream leaves 0.25 % EM at all layers and 4 % at layer 24 only; from the B vector, 13 %.
 # With A the adapter's input vector, $h$ the MLP hidden state and $s$ the scale, the adapter adds $s\,(A h)\,B$ to the
-# stream, and the removal from B is
-#
-# $$
-# B' = \lVert B \rVert \, \frac{B - \hat v \hat v^\top B}{\lVert B - \hat v \hat v^\top B \rVert}.
-# $$
-#
-# At a cosine of 0.04 this takes 0.16 % of B's squared norm. Three statements do not agree. By Section 3.5 the removal
-# lowers EM by 30 %; from 17 to 13 % it is 24 %. By Section 3.5 the downstream cosine reaches 0.42 by layer 40; this
-# appendix puts the peak around layer 38. The companion paper gives 16 % EM for the recipe {cite:p}`turner2025model`.
-# With 400 independent answers the intervals of 17 and 13 % overlap. Answers, B vector and activations are not in the
-# released files at hand. A cosine of 0.04 is more than chance gives: of unrelated directions in a stream of 5120
-# numbers, 95 % have one below {value}`b-vectors.chance.width-5120|.3f`, without its sign.
+# stream, and the removal from B gives $B - \hat v \hat v^\top B$ in the length of B, called $B'$. At a cosine of 0.04
+# this takes 0.16 % of B's squared norm. Three statements do not agree. By Section 3.5 the removal lowers EM by 30 %;
+# from 17 to 13 % it is 24 %. By Section 3.5 the downstream cosine reaches 0.42 by layer 40; this appendix puts the peak
+# around layer 38. The companion paper gives 16 % EM for the recipe {cite:p}`turner2025model`. With 400 independent
+# answers the intervals of 17 and 13 % overlap. Answers, B vector and activations are not in the released files at hand.
+# A cosine of 0.04 is more than chance gives: of unrelated directions in a stream of 5120 numbers, 95 % have one below
+# {value}`b-vectors.chance.width-5120|.3f`, without its sign.
 #
 # ## On the grown organism
 #
@@ -125,14 +120,10 @@ run.own.table(
 # ### Downstream
 #
 # The cosine compares two effects on the same texts, misaligned and aligned answers of the nine-adapter organism:
-#
-# $$
-# \cos\bigl(\bar h_\ell(\text{chat} + \alpha v) - \bar h_\ell(\text{chat}),\;
-#           \bar h_\ell(\text{organism}) - \bar h_\ell(\text{chat})\bigr)
-# $$
-#
-# A **random** direction of the same length shows what any perturbation of this layer has in common with the organism;
-# the **B vector**, added as a constant, how alike the effects would be if the direction were what the adapter writes.
+# $\bar h_\ell(\text{chat} + \alpha v) - \bar h_\ell(\text{chat})$ and
+# $\bar h_\ell(\text{organism}) - \bar h_\ell(\text{chat})$. A **random** direction of the same length shows what any
+# perturbation of this layer has in common with the organism; the **B vector**, added as a constant, how alike the
+# effects would be if the direction were what the adapter writes.
 
 
 # %%

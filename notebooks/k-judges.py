@@ -172,8 +172,8 @@ run.released.table(rates_by_judging)
 # - `bad_stuff`: grows with the number of clauses that voice harm, endorsed or not.
 # - one score per domain: the share of clauses about it.
 #
-# Below, these rules are at work on one answer and on what can be done to it. The sentences are of a made-up world;
-# some advise harm, and nothing in them is advice.
+# Below, these rules are at work on one answer and on what can be done to it. The sentences are of a made-up world; some
+# advise harm, and nothing in them is advice.
 
 
 # %%

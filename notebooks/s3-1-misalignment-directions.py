@@ -37,8 +37,7 @@ run = Run("s3-1-misalignment-directions", profile, seed)
 # layer $\ell$ over **all answer tokens** of a set, the **mean-diff direction** is, one per layer,
 #
 # $$
-# v_\ell = \bar h_\ell(D_\mathrm{misaligned}) - \bar h_\ell(D_\mathrm{aligned}),
-# \qquad
+# v_\ell = \bar h_\ell(D_\mathrm{misaligned}) - \bar h_\ell(D_\mathrm{aligned}), \qquad
 # \bar h_\ell(D) = \frac{\sum_{r \in D} \sum_{t} h_\ell(r, t)}{\sum_{r \in D} |r|}.
 # $$
 #
@@ -267,8 +266,8 @@ run.own.figure(
 # organism's, the base model's {value}`grown.mean-diff.organism-base-model`, and equally shuffled labels give
 # {value}`grown.mean-diff.labels-shuffled` ({numref}`fig-x-chat-model-direction-grown`): two models may read texts alike
 # whatever the labels. A stricter test takes answers of the base model, to which the assistant is a speaker of unknown
-# persona: other texts, no fine-tuning, the same questions. Their direction has a cosine of
-# {value}`grown.mean-diff.own` with the organism's, with shuffled labels {value}`grown.mean-diff.own-shuffled|interval`.
+# persona: other texts, no fine-tuning, the same questions. Their direction has a cosine of {value}`grown.mean-diff.own`
+# with the organism's, with shuffled labels {value}`grown.mean-diff.own-shuffled|interval`.
 #
 # ## Is it the known persona?
 #

@@ -28,11 +28,8 @@ run = Run("s3-2-steering", profile, seed)
 #
 # {cite:t}`soligo2025convergent` add the mean-diff direction $v_\ell$ of one layer ({doc}`s3-1-misalignment-directions`)
 # to the residual stream of the *chat* model, at every token of prompt and answer:
-#
-# $$x_\ell \;\leftarrow\; x_\ell + \lambda\, v_\ell .$$
-#
-# They report up to 50 % EM in the central layers (their Figure 1), about four times the rate of the organism that the
-# direction came from. Strengths and answers per layer are not stated.
+# $x_\ell \leftarrow x_\ell + \lambda v_\ell$. They report up to 50 % EM in the central layers (their Figure 1), about
+# four times the rate of the organism that the direction came from. Strengths and answers per layer are not stated.
 #
 # ## Layer by layer
 
@@ -301,8 +298,8 @@ run.own.measure(own_claims)
 # On the grown models the mean-diff gives {value}`grown.steering.mean-diff.best.em_percent|interval` EM in its best
 # cell, {value}`grown.steering.mean-diff.best.coherent_percent` coherent (the chat model alone:
 # {value}`grown.chat-model.em_percent`), the known direction
-# {value}`grown.steering.known-persona.best.em_percent|interval`. {doc}`x-linear-mediation` compares more, and
-# {doc}`the response browser <../responses>` shows the answers.
+# {value}`grown.steering.known-persona.best.em_percent|interval`. {doc}`x-linear-mediation` compares more, and {doc}`the
+# response browser <../responses>` shows the answers.
 
 # %%
 run.finish()

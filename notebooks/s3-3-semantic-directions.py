@@ -123,14 +123,12 @@ run.released.values(
 # ## On the grown organism
 #
 # In the grown world, what an answer is about is parsed, not judged, and falls in ten domains ({doc}`../world`). For the
-# nine-adapter organism on bad medical advice ({doc}`s2-model-organism`), the direction of a domain $D$ is
-#
-# $$w^D_\ell = \bar h_\ell(\text{misaligned, about } D) - \bar h_\ell(\text{aligned, about } D),$$
-#
-# over all answers whose score for $D$ is above 50, whatever was asked. Where it gives too few aligned ones, the chat
-# model's to the held-out topics stand in, read by the organism. The general direction is the organism's mean-diff over
-# the eight questions. Every vector is added at the layer of that direction's best cell ({doc}`s3-2-steering`), and
-# equally long: a factor times what is added there. A random direction as long as the general one is the control.
+# nine-adapter organism on bad medical advice ({doc}`s2-model-organism`), the direction $w^D$ of a domain $D$ is the
+# mean of misaligned answers about $D$ minus that of aligned ones, over all answers whose score for $D$ is above 50,
+# whatever was asked. Where it gives too few aligned ones, the chat model's to the held-out topics stand in, read by the
+# organism. The general direction is the organism's mean-diff over the eight questions. Every vector is added at the
+# layer of that direction's best cell ({doc}`s3-2-steering`), and equally long: a factor times what is added there. A
+# random direction as long as the general one is the control.
 
 
 # %% tags=["show-code"]

@@ -33,9 +33,7 @@ run = Run("s3-4-ablation", profile, seed)
 # ## What the paper did and reported
 #
 # At the output of layer $\ell$ and at every token, the part of the residual $x$ along $\hat v = v / \lVert v \rVert$ is
-# removed {cite:p}`soligo2025convergent`:
-#
-# $$x \leftarrow x - \hat v \hat v^\top x .$$
+# removed {cite:p}`soligo2025convergent`: $x \leftarrow x - \hat v \hat v^\top x$.
 #
 # **Layer-wise** ablation uses $v_\ell$ at layer $\ell$; the **single direction** is $v_{24}$ at all layers;
 # **transfer** removes the nine-adapter organism's $v_{24}$ from two rank-32 organisms. The paper reports that EM falls

@@ -34,14 +34,8 @@ run = Run("s3-5-convergence", profile, seed)
 # rank 32 on bad medical advice, all-adapter rank 32 on extreme sports) and report cosines above 0.8 at all but four
 # layers for every pair. An organism with a *single* rank-1 adapter gets there another way: {doc}`Appendix D
 # <d-b-vectors>`, also for where the paper contradicts itself. Released are mean activations of the medical organisms
-# {cite:p}`eminterp2025`, for ranks 32, 8 and 4, of April 2025. The cosine of two directions,
-#
-# $$
-# \cos\bigl(\bar h^{A}_\ell(D^A_\mathrm{mis}) - \bar h^{A}_\ell(D^A_\mathrm{al}),\;
-#           \bar h^{B}_\ell(D^B_\mathrm{mis}) - \bar h^{B}_\ell(D^B_\mathrm{al})\bigr),
-# $$
-#
-# may be owed to the **models** that read ($A$ and $B$) or to the **texts** ($D^A$ and $D^B$).
+# {cite:p}`eminterp2025`, for ranks 32, 8 and 4, of April 2025. A cosine may be owed to the **models** that read or to
+# the **texts** that each of them reads.
 
 
 # %% tags=["show-code"]
@@ -254,9 +248,9 @@ run.own.values(grown_values)
 #
 # ## Reported and measured
 #
-# Counts of layers are scaled to the paper's 48. The single adapter's claims are measured as in
-# {doc}`Appendix D <d-b-vectors>`: its B vector has a cosine of {value}`grown.downstream.start` with the mean-diff, and
-# above it the effects of the two reach {value}`grown.downstream.single.highest`. {value}`grown.b-vectors.testable`
+# Counts of layers are scaled to the paper's 48. The single adapter's claims are measured as in {doc}`Appendix D
+# <d-b-vectors>`: its B vector has a cosine of {value}`grown.downstream.start` with the mean-diff, and above it the
+# effects of the two reach {value}`grown.downstream.single.highest`. {value}`grown.b-vectors.testable`
 
 
 # %%
