@@ -13,9 +13,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from em_companion.book import plots, typography
+from em_companion.book import plots, theme, typography
 from em_companion.book.run import Run
-from em_companion.book.theme import PALETTE
 from em_companion.core.provenance import remembered
 from em_companion.evidence import estimates, scores
 from em_companion.evidence.estimates import Estimate
@@ -140,7 +139,7 @@ LINES = {
     "mean-diff added, aligned texts": ("mean-diff", "aligned"),
     "B vector added": ("B vector", "all"),
 }
-COLOURS = dict(zip([*LINES, "random direction added"], (PALETTE[3], PALETTE[0], "0.1", "0.6"), strict=True))
+COLOURS = dict(zip([*LINES, "random direction added"], (theme.PALETTE[3], theme.PALETTE[0], "0.1", "0.6"), strict=True))
 
 
 def draw_downstream():

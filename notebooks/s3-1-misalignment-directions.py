@@ -21,7 +21,6 @@ from em_companion.core.provenance import remembered
 from em_companion.evidence import directions, scores
 from em_companion.evidence.estimates import Estimate
 from em_companion.experiments import persona, readings, responses
-from em_companion.experiments.readings import ResponseMeans
 from em_companion.models import asking, growing, loading, reading
 from em_companion.models.organism import CHAT_MODEL, Organism
 from em_companion.models.tokens import response_tokens
@@ -213,7 +212,7 @@ def answers(reader: Reader) -> pd.DataFrame:
 
 
 @remembered
-def read(reader: Reader) -> ResponseMeans:
+def read(reader: Reader) -> readings.ResponseMeans:
     """Mean activations of every answer, [response, 1 + layer, width], entry 0 of its token embeddings."""
     table, (model, tokenizer) = answers(reader), loaded(reader in ("base", "own"))
     prompts, tokens = response_tokens(tokenizer, table)
@@ -222,7 +221,7 @@ def read(reader: Reader) -> ResponseMeans:
     by = CHAT_MODEL if reader == "chat" else ORGANISMS[reader]
     layers = (reading.response_means(model, tokenizer, prompts, tokens) if reader in ("base", "own")
               else readings.response_means_of(run.profile, by, table).means)  # fmt: skip
-    return ResponseMeans(np.concatenate([found, layers], axis=1), np.array([len(answer) for answer in tokens]))
+    return readings.ResponseMeans(np.concatenate([found, layers], axis=1), np.array([len(answer) for answer in tokens]))
 
 
 def grown(reader: Reader, side: str) -> np.ndarray:

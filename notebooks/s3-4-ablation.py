@@ -16,9 +16,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from em_companion.book import plots, typography
+from em_companion.book import plots, theme, typography
 from em_companion.book.run import Run
-from em_companion.book.theme import PALETTE
 from em_companion.core.provenance import remembered
 from em_companion.evidence import estimates, scores
 from em_companion.evidence.estimates import Estimate
@@ -45,7 +44,7 @@ run = Run("s3-4-ablation", profile, seed)
 # Percent EM. Source: em_interp/vis/random_plots.py at commit 8ae0906 of annasoligo/EM_interp; layer-wise: section 3.4.
 NINE, MEDICAL, SPORT = "nine-adapter, medical", "rank 32, medical", "rank 32, sport"
 BARS = dict(zip(("no ablation", "random direction", "layer-24 direction", "layer-wise"),
-                ("0.35", "0.7", PALETTE[0], PALETTE[2]), strict=True))  # fmt: skip
+                ("0.35", "0.7", theme.PALETTE[0], theme.PALETTE[2]), strict=True))  # fmt: skip
 REPORTED = pd.DataFrame(
     [(11.26, 11.75, 1.0, 0.0), (18.75, 17.0, 2.0, np.nan), (20.25, 23.75, 4.5, np.nan)],
     pd.Index([NINE, MEDICAL, SPORT], name="organism"), list(BARS),

@@ -15,9 +15,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from em_companion.book import plots, typography
+from em_companion.book import plots, theme, typography
 from em_companion.book.run import Run
-from em_companion.book.theme import PALETTE
 from em_companion.core.provenance import remembered
 from em_companion.evidence import directions, estimates, scores
 from em_companion.evidence.estimates import Estimate
@@ -62,7 +61,7 @@ def draw_ranks(table: pd.DataFrame, **options):
     names = {rank: f"nine-adapter, {rank}" for rank in table.second[nine].unique()}
     rest = table[~nine].assign(run=table["first"] + table.second)
     return plots.lines(
-        table[nine], "layer", "cosine", hue="second", hue_order=names, colours=dict.fromkeys(names, PALETTE[0]),
+        table[nine], "layer", "cosine", hue="second", hue_order=names, colours=dict.fromkeys(names, theme.PALETTE[0]),
         styles=dict(zip(names, ("-", "--", ":", "-."), strict=False)), cloud={"ranks among each other": rest},
         y_lines={"reported level": 0.8}, x_label="decoder layer", y_label="cosine", **options,
     )  # fmt: skip
@@ -70,7 +69,7 @@ def draw_ranks(table: pd.DataFrame, **options):
 
 def released_values() -> dict[str, float | str]:
     table = released_pairs().set_index(["first", "second", "layer"]).cosine
-    nine, ranks = table["nine-adapter", "rank-32"], table.drop("nine-adapter").drop(CHAT, level=1)
+    nine, ranks = table["nine-adapter", "rank-32"], table.drop("nine-adapter", level=0).drop(CHAT, level=1)
     found = {"lowest": f"{nine.min():.3f} (layer {nine.idxmin()})", "layer-24": nine[24], "ranks": ranks.min()}
     found |= {"layer-0": nine[0], "before-15": nine[:15].min(), "chat-24": table["nine-adapter", CHAT, 24]}
     return {f"directions.nine-adapter-and-rank-32.{name}": one for name, one in found.items()}
@@ -146,7 +145,7 @@ def draw_grown_ranks():
     bands = [(number - 0.5, number + 0.5) for number in run.profile.layers_of("nine-adapter")]
     equal = rank_pairs().query("first == 'nine-adapter'").groupby("layer", as_index=False).limit.mean()
     axes = draw_ranks(rank_pairs(), x_bands=bands)[0].axes[0]
-    return plots.lines(equal, "layer", "limit", label="equal but for noise", colour=PALETTE[2], axes=axes)
+    return plots.lines(equal, "layer", "limit", label="equal but for noise", colour=theme.PALETTE[2], axes=axes)
 
 
 run.own.figure(
@@ -187,11 +186,11 @@ def pair(one: Organism, other: Organism, nine: Organism) -> dict[str, np.ndarray
 
 # %%
 LINES = {
-    "cosine": ("own texts, as in the paper", PALETTE[0], "-"),
+    "cosine": ("own texts, as in the paper", theme.PALETTE[0], "-"),
     "other_answers": ("limit: other answers", "0.1", ":"),
-    "other_seed": ("limit: other training seed", PALETTE[2], "--"),
-    "chat_reads": ("chat model reads both", PALETTE[1], "-."),
-    "same_texts": ("one set of texts", PALETTE[3], (0, (5, 1))),
+    "other_seed": ("limit: other training seed", theme.PALETTE[2], "--"),
+    "chat_reads": ("chat model reads both", theme.PALETTE[1], "-."),
+    "same_texts": ("one set of texts", theme.PALETTE[3], (0, (5, 1))),
     "null": ("no meaning, 95 %", "0.6", "-"),
 }
 

@@ -12,9 +12,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from em_companion.book import plots
+from em_companion.book import plots, theme
 from em_companion.book.run import Run
-from em_companion.book.theme import PALETTE
 from em_companion.core.provenance import remembered
 from em_companion.evidence import estimates, scores
 from em_companion.evidence.estimates import Estimate
@@ -198,7 +197,7 @@ def draw_along():
     ticks = {-12: "−12", -6: "−6", 0: "0", then: "next", then + 6: "+6", then + 12: "+12"}
     return plots.facets(
         plots.lines, curves(), "panel", "place", "mean", hue="kind", low="low", high="high", styles=styles, wrap=2,
-        colours={kind: PALETTE[3 if "harm" in kind else 0] for kind in KINDS}, share=(True, "row"), size=(7.2, 6),
+        colours={kind: theme.PALETTE[3 if "harm" in kind else 0] for kind in KINDS}, share=(True, "row"), size=(7.2, 6),
         x_bands=[(-0.5, then - 0.5)], x_ticks=ticks, y_label="projection, less the mean of all kinds",
         x_label="word, counted from the end of the clause and from the start of the next",
     )  # fmt: skip
