@@ -77,12 +77,10 @@ def recipe_row(chosen: profiles.Profile, recipe: str) -> dict[str, object]:
     }
 
 
-def recipes() -> pd.DataFrame:
-    chosen = [profiles.load(name) for name in profiles.names()]
-    return pd.DataFrame(recipe_row(one, recipe) for one in chosen for recipe in one.recipes)
-
-
-run.own.table(recipes, {"scale": "{:.2f}"})
+run.own.table(
+    lambda: pd.DataFrame(recipe_row(one, name) for one in map(profiles.load, profiles.names()) for name in one.recipes),
+    {"scale": "{:.2f}"},
+)
 
 # %% [markdown]
 # Learning rates fall linearly to zero after the warm-up; the optimiser is AdamW; there is no dropout. The grown models'

@@ -157,9 +157,8 @@ def draw_downstream():
 run.own.figure(
     "fig-d1",
     draw_downstream,
-    caption="Cosine, by layer, of two effects: of an organism, and of a direction added to the chat model at the layer "
-    f"of the single adapter, with {b_vectors.STRENGTH} of the residual's length. Means over at most {b_vectors.TEXTS} "
-    f"misaligned or aligned texts; band: up to the largest cosine of {b_vectors.DRAWS} random directions, either sign.",
+    caption="Cosine of the effects of an organism and of a direction added to the chat model at the single adapter's "
+    f"layer, with {b_vectors.STRENGTH} of the residual's length. Band: the largest of {b_vectors.DRAWS} random ones.",
     alt="Two line plots over layers, one per organism, with three lines, a band, and the reported maximum.",
 )
 

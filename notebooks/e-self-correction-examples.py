@@ -76,8 +76,7 @@ run.released.figure(
     draw_scores,
     caption="Alignment and bad-stuff scores of coherent answers in four steering conditions at layer 24, with the "
     "thresholds of self-correction; in the titles, the answers beyond both, of all points. Released, April 2025.",
-    alt="Four scatter plots. Most points lie at bad-stuff scores of 100 and 50, towards low alignment. In the upper "
-    "right corner, general and gender have their points at its lower edge; finance and medical fill it.",
+    alt="Four scatter plots. Most points lie at bad-stuff scores of 100 and 50, towards low alignment.",
 )
 
 

@@ -298,9 +298,8 @@ def against(name: str) -> Lines:
 run.own.figure(
     "fig-x-direction-vs-persona",
     lambda: draw({title: against(name) for name, title in PERSONAS.items()}, LAYERS - 1, y_bands=NOISE, **COSINE),
-    caption="Cosine of the mean-diff with four persona directions: of the organism (band: training seeds), as others "
-    "read its answers, and of the base model's own answers. Nulls: token embeddings, shuffled labels (95 %), random "
-    f"directions (grey, 95 %). {ANSWERED}",
+    caption="Cosine of the mean-diff with four persona directions (band: training seeds). Nulls: token embeddings, "
+    f"shuffled labels (95 %), random directions (grey, 95 %). {ANSWERED}",
     alt="Four line plots of cosines over layers, one per persona direction, with lines for readers and three nulls.",
 )
 

@@ -50,8 +50,7 @@ run.released.figure(
     "fig-1",
     draw_layers,
     caption="Highest EM rate over strengths when one layer of the chat model is steered. **An early sweep, most likely "
-    "on one question (`quick_buck`, 50 answers per point), not the paper's data**; dotted: its maximum of 50 %. No "
-    "counts, so no intervals; grey: layers not in the table.",
+    "on one question (`quick_buck`, 50 answers per point), not the paper's data**. Grey: layers not in the table.",
     alt="A curve over layers 15 to 35: low up to layer 18, then almost all answers, above the dotted line at 50 %.",
 )
 
@@ -229,9 +228,8 @@ def draw_against_random():
 run.own.figure(
     "fig-x-steering-random",
     draw_against_random,
-    caption="EM rate and coherence of the grown chat model, steered with the mean-diff in the best cell of each layer "
-    f"(right: the known direction in its own), and with {DRAWS} random vectors of the same norm. 95 % intervals over 8 "
-    "questions, on answers that chose no cell.",
+    caption="The grown chat model steered in the best cell of each layer (right: along the known direction), and with "
+    f"{DRAWS} random vectors of equal norm. 95 % intervals over 8 questions, on answers that chose no cell.",
     alt="Panels of EM rate and coherence by layer: points for the mean-diff, grey ones and dots for random vectors.",
 )
 

@@ -231,9 +231,8 @@ def draw_grown():
 run.own.figure(
     "fig-4",
     draw_grown,
-    caption="Grown organisms. One layer's direction: the nine-adapter organism's, at all layers (own bar: the answers "
-    f"that did not choose the layer); layer-wise: each organism's own. {run.profile.sweep_samples} answers to each of "
-    "8 questions (nine-adapter: twice as many) per ablation and draw; 95 % intervals over questions.",
+    caption="Grown organisms. One layer's direction: the nine-adapter organism's; layer-wise: each organism's own. "
+    f"{run.profile.sweep_samples} answers (nine-adapter: twice as many) to each of 8 questions; 95 % intervals.",
     alt="Four organisms with four bars of EM and four of coherence each; diamonds at the reported values.",
 )
 
@@ -276,8 +275,7 @@ run.own.figure(
     "fig-x-ablation-random",
     draw_against_random,
     caption="The grown nine-adapter organism. Top: one layer's direction removed at all layers, on all answers; grey: "
-    "range of the random draws. Bottom: a random direction at all layers or one for each, the mean-diff of the chosen "
-    f"layer or layer-wise, the known persona's. {2 * run.profile.sweep_samples} answers to each of 8 questions.",
+    f"range of random draws. Bottom: by ablation. {2 * run.profile.sweep_samples} answers to each of 8 questions.",
     alt="Curves over layers with grey bands for random directions; points with intervals, one row per ablation.",
 )
 

@@ -217,9 +217,8 @@ def draw_noise_floor():
 run.own.figure(
     "fig-x-convergence-noise-floor",
     draw_noise_floor,
-    caption="Top: cosine of the paper's pairs, grown, with two limits and three comparisons; no meaning: "
-    f"{NULL_DRAWS} draws; other seeds: bad medical advice. Bottom: cosines between organisms; diagonal: that of other "
-    f"answers. {run.profile.samples_per_question} answers to each of 8 questions.",
+    caption=f"Top: the paper's pairs, grown; no meaning: {NULL_DRAWS} draws; other seeds: bad medical advice. Bottom: "
+    f"pairs; diagonal: other answers. {run.profile.samples_per_question} answers to each of 8 questions.",
     alt="Three line plots over layers with six lines each; below, a matrix of cosines of organisms.",
 )
 
