@@ -163,7 +163,6 @@ run.own.figure(
 )
 
 
-# %%
 def chance(width: int) -> float:
     """The cosine, without its sign, that 95 % of pairs of unrelated directions stay below."""
     return float(np.sqrt(stats.beta.ppf(0.95, 0.5, (width - 1) / 2)))

@@ -53,7 +53,6 @@ def counts() -> pd.DataFrame:
 
 run.released.table(counts, number="{:.0f}")
 
-# %%
 SHOWN = ["general, λ = 6", "gender, λ = 6", "finance, λ = 6", "medical, λ = 4"]
 
 

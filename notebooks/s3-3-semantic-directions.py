@@ -75,7 +75,6 @@ run.released.figure(
 )  # fmt: skip
 
 
-# %%
 @remembered
 def released_scores() -> pd.DataFrame:
     table = at_best(released(), "lambda", released("nine-adapter organism"), TOPICS)
@@ -186,7 +185,6 @@ run.own.figure(
 )
 
 
-# %%
 @remembered
 def own_scores() -> pd.DataFrame:
     unsteered = responses.responses(run.profile, steering.ORGANISM)

@@ -204,7 +204,6 @@ def draws(kind: str, name: str = NINE) -> pd.DataFrame:
     return 100 * found[found.kind == kind].groupby("number")[list(MEASURES)].mean()
 
 
-# %%
 KINDS = dict(zip(("none", "random", "single", "layer-wise"), BARS, strict=True))
 
 
@@ -336,7 +335,7 @@ def largest_random() -> tuple[Estimate, str]:
 def grown_measured() -> dict[str, tuple[Estimate, str]]:
     nine, single = (
         "Grown nine-adapter organism",
-        f"v of layer {chosen()}, chosen on half of the answers, tested on the other",
+        f"v of layer {chosen()}, chosen on half the answers, tested on the rest",
     )
     coherent = min((rate(name, "single", "coherent") for name in PAPERS), key=lambda one: one.value)
     sport = scores.em_rate(responses.responses(run.profile, MODELS[SPORT]), **run.resampling)

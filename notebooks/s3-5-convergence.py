@@ -223,7 +223,6 @@ run.own.figure(
 )
 
 
-# %%
 def grown_values() -> dict[str, object]:
     middle = pairs().query("layer == @MIDDLE")
     found: dict[str, object] = {f"pairs.{one}": typography.extremes(middle[one]) for one in LINES}

@@ -212,7 +212,6 @@ run.own.figure(
 )
 
 
-# %%
 @remembered
 def expected(name: str, kind: str) -> Estimate:
     """Probability in percent that the first thing advised in the next clause is a harmful one."""
