@@ -36,9 +36,9 @@ run = Run("d-b-vectors", profile, seed)
 # this takes 0.16 % of B's squared norm. Three statements do not agree. By Section 3.5 the removal lowers EM by 30 %;
 # from 17 to 13 % it is 24 %. By Section 3.5 the downstream cosine reaches 0.42 by layer 40; this appendix puts the peak
 # around layer 38. The companion paper gives 16 % EM for the recipe {cite:p}`turner2025model`. With 400 independent
-# answers the intervals of 17 and 13 % overlap. Answers, B vector and activations are not in the released files at hand.
-# A cosine of 0.04 is more than chance gives: of unrelated directions in a stream of 5120 numbers, 95 % have one below
-# {value}`b-vectors.chance.width-5120|.3f`, without its sign.
+# answers the intervals of 17 and 13 % overlap: the decrease may be noise. None of the data is in the released files at
+# hand. A cosine of 0.04 is more than chance gives: of unrelated directions in a stream of 5120 numbers, 95 % have one
+# below {value}`b-vectors.chance.width-5120|.3f`, without its sign.
 #
 # ## On the grown organism
 #
