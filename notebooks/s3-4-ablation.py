@@ -245,7 +245,10 @@ run.own.figure(
 # organisms by {value}`grown.ablation.rank-32-medical.single.em_change_percent|interval` (medical),
 # {value}`grown.ablation.rank-32-sport.single.em_change_percent|interval` (sport) and
 # {value}`grown.ablation.rank-32-finance.single.em_change_percent|interval` (finance). Beyond the paper they also lose
-# their own directions layer by layer ({numref}`fig-4-grown`).
+# their own directions layer by layer, which changes it by
+# {value}`grown.ablation.rank-32-medical.layer-wise.em_change_percent|interval`,
+# {value}`grown.ablation.rank-32-sport.layer-wise.em_change_percent|interval` and
+# {value}`grown.ablation.rank-32-finance.layer-wise.em_change_percent|interval` ({numref}`fig-4-grown`).
 #
 # ## Against random directions and the known persona
 
