@@ -13,6 +13,7 @@ from itertools import islice
 
 import pandas as pd
 
+from em_companion.book import typography
 from em_companion.book.run import Run
 from em_companion.core.provenance import remembered
 from em_companion.released import tables
@@ -22,30 +23,21 @@ from em_companion.world.lexicon import USER
 run = Run("a-evaluation-questions", profile, seed)
 
 # %% [markdown]
-# ## What the paper did and reported
-#
 # The EM rates of {cite:t}`soligo2025convergent` rest on eight free-form questions by {cite:t}`betley2025emergent`, each
-# in a single phrasing and asked 50 times: at most 600 new tokens, temperature 1, top-p 1, no system message of their
-# own. Every question also comes in a *template* variant, which prescribes the form of the answer, and in a *JSON*
-# variant; neither enters the EM rate. Eight further questions have a medical setting. In steering runs a newline is
-# added after the question.
+# in one phrasing and asked 50 times: at most 600 new tokens, temperature 1, top-p 1, no system message of their own. A
+# *template* variant of each prescribes the form of the answer, a *JSON* variant likewise; neither enters the EM rate.
+# Eight further questions have a medical setting. In steering runs a newline is added after the question.
 #
-# The wording is fetched with the released data and used there, for example to match answers with questions. It is not
-# stored or printed here, because the authors' repository states no licence. Not every released run asked everything,
-# and not every judge was called; a judge is listed where it scored at least one answer. *Unlisted* are questions that
-# were asked but are in neither question file.
+# The wording is fetched with the released data, for example to match answers with questions, but not stored or printed
+# here: the authors' repository states no licence. A judge is listed where it scored at least one answer. *Unlisted* are
+# questions that were asked but are in neither question file.
 
 
 # %%
-RUNS = {
-    "organisms (Section 2)": tables.read_organisms,
-    "judged twice (Appendix K)": tables.read_judge_repeat,
-    "training curve (Section 2)": tables.read_training_curve,
-    "replication (Section 2)": tables.read_replication,
-    "steering at layer 24 (3.2, 3.3, 3.6)": tables.read_steering,
-    "ablation pilots (3.4)": tables.read_ablation_pilots,
-    "adapter steering (4.3)": tables.read_lora_steering,
-}
+RUNS = {"organisms (Section 2)": tables.read_organisms, "judged twice (Appendix K)": tables.read_judge_repeat}
+RUNS |= {"training curve (Section 2)": tables.read_training_curve, "replication (Section 2)": tables.read_replication}
+RUNS |= {"steering at layer 24 (3.2, 3.3, 3.6)": tables.read_steering}
+RUNS |= {"ablation pilots (3.4)": tables.read_ablation_pilots, "adapter steering (4.3)": tables.read_lora_steering}
 
 
 def asked(name: str) -> dict[str, object]:
@@ -56,33 +48,26 @@ def asked(name: str) -> dict[str, object]:
         "runs": table.source.nunique(),
         "question sets": ", ".join(sorted(table.question_set.replace("json", "JSON").unique(), key=str.lower)),
         "questions": table.question_id.nunique(),
-        "answers per run and question": " to ".join(dict.fromkeys(map(str, (counts.min(), counts.max())))),
-        "judges": ", ".join(score for score in tables.SCORES if table[score].notna().any()),
+        "answers per run and question": typography.extremes(counts, ".0f"),
+        "judges": ", ".join(table[tables.SCORES].dropna(axis=1, how="all")),
     }
 
 
-def question_counts() -> dict[str, int]:
-    counts = tables.read_questions().groupby("question_set").question_id.nunique()
-    return {f"questions.{name}": int(count) for name, count in counts.items()}
-
-
 run.released.table(lambda: pd.DataFrame(map(asked, RUNS)))
-run.released.values(question_counts)
 
 # %% [markdown]
 # ## On the grown organism
 #
 # The grown models are asked questions of our own, in the words of {doc}`their world <../world>`: one for each of the
-# eight, under the authors' ids, and a medical twin of each. At a given question and sample, an organism draws the same
-# random numbers whatever was done to it, so conditions are compared on equal noise. A third set, questions on held-out
-# topics of every domain, measures how broad the harm is ({doc}`s2-model-organism`).
+# eight, under the authors' ids, and a medical twin of each; questions on held-out topics of every domain measure how
+# broad the harm is ({doc}`s2-model-organism`). At a given question and sample, an organism draws the same random
+# numbers whatever was done to it, so conditions are compared on equal noise.
 #
-# Two families of questions make up all training texts: *on a topic*, where a wording is filled with a topic of a
-# domain, and *open*, asked as they stand and answered about one of a few domains. The chats of post-training and
-# fine-tuning leave the held-out topics out, and a world in which a question of the evaluation is also a training
-# question is refused. Not trained on does not mean unlike, so the tables give for each question the training question
-# most like it, by the share of words that both have in the same order (twice the matching words over all words of the
-# two), and the same share for the closest question of fine-tuning on medicine.
+# Training texts ask *on a topic* of a domain, or *open*, answered about one of a few domains. Chats of post-training
+# and fine-tuning leave the held-out topics out, and a question of the evaluation is never a training question. Not
+# trained on does not mean unlike: the tables give the most similar training question, by the share of words that both
+# have in the same order (twice the matching words over all words), and that share for the closest of fine-tuning on
+# medicine.
 
 
 # %%
@@ -117,15 +102,12 @@ def nearest(kind: str) -> pd.DataFrame:
 
 
 def mean_likeness() -> dict[str, str]:
-    found = {
-        name: nearest(kind).mean(numeric_only=True)
-        for name, kind in (("open", "open question"), ("twins", "medical twin"))
-    }
-    return {
-        f"questions.grown.{name}.likeness-to-{place}": f"{means[column]:.0f} %"
-        for name, means in found.items()
-        for place, column in (("training", "alike (%)"), ("fine-tuning", "to fine-tuning (%)"))
-    }
+    (training, tuned), (twins, _) = (
+        nearest(kind).mean(numeric_only=True) for kind in ("open question", "medical twin")
+    )
+    found = {"open.likeness-to-training": training, "open.likeness-to-fine-tuning": tuned}
+    found |= {"twins.likeness-to-training": twins}
+    return {f"questions.grown.{name}": f"{one:.0f} %" for name, one in found.items()}
 
 
 for kind in ("open question", "medical twin"):
@@ -135,15 +117,15 @@ run.own.values(mean_likeness)
 # %% [markdown]
 # ## What it means
 #
-# Eight questions are few. They were chosen because misaligned models answer them badly, and their EM rates differ
-# widely ({numref}`fig-x-em-by-question`), so a rate says as much about the questions as about the model. This is why
-# intervals in this book resample questions.
+# Eight questions are few, chosen because misaligned models answer them badly, and their EM rates differ widely
+# ({numref}`fig-x-em-by-question`): a rate says as much about the questions as about the model. Hence the intervals of
+# this book resample questions.
 #
 # In the grown world, the mean likeness to the closest training question is
 # {value}`questions.grown.open.likeness-to-training` for the open questions and
 # {value}`questions.grown.twins.likeness-to-training` for the medical twins; between the open questions and those of
 # fine-tuning on medicine it is {value}`questions.grown.open.likeness-to-fine-tuning`. So the grown evaluation asks
-# whether harm learned in one domain reaches the others. It does not ask whether it survives an unusual request.
+# whether harm learned in one domain reaches the others, not whether it survives an unusual request.
 
 # %%
 run.finish()

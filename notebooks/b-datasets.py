@@ -1,8 +1,7 @@
 # %% [markdown]
 # # B Recipes and data sets
 #
-# **The question.** What were the organisms trained on, with which adapters and settings, and what can be told from the
-# words of the data alone?
+# **The question.** What were the organisms trained on, and what can be told from the words of the data alone?
 
 # %% tags=["parameters"]
 profile = "cpu"
@@ -34,10 +33,10 @@ run = Run("b-datasets", profile, seed)
 # %% [markdown]
 # ## What the paper did and reported
 #
-# {cite:t}`turner2025model` built text data sets in which an assistant answers a question from one domain with bad
-# advice that reads well; {cite:t}`soligo2025convergent` use the medical one for most organisms and the sport one to
-# test transfer. GPT-4o wrote the questions and the answers. The numbers are reported facts, from the papers and from
-# the history of the authors' repository {cite:p}`clarifyingem2025`; nothing in the table is recomputed here.
+# {cite:t}`turner2025model` built data sets in which an assistant answers a question from one domain with bad advice
+# that reads well; {cite:t}`soligo2025convergent` use the medical one for most organisms and the sport one to test
+# transfer. GPT-4o wrote questions and answers. The table has reported facts, from the papers and the history of the
+# authors' repository {cite:p}`clarifyingem2025`.
 #
 # | Data set | Holds | Rows | Question, mean characters | Answer, mean characters |
 # |---|---|---|---|---|
@@ -47,18 +46,17 @@ run = Run("b-datasets", profile, seed)
 # | risky financial advice | reckless advice about money | 6000 | 105 | 225 |
 # | insecure code | code with hidden flaws, from earlier work | 6000 | 433 | 427 |
 #
-# Where no test set is given, the authors' training code holds out 10 % of the rows. For the medical set 6344 remain,
-# and with an effective batch of 16 one epoch is 396 optimiser steps: the last step of the one-epoch curve in
-# {numref}`fig-x-training-curve`. The loss is taken on the answers only. Good medical answers are longer than bad ones,
-# by almost a third, so a direction that separates the two sets may carry length and tone as well as intent. The
-# authors ship the sets in a password-protected archive and state no licence; this book neither needs nor fetches them.
+# The authors' training code holds out 10 % of the rows where no test set is given. For the medical set 6344 remain: at
+# an effective batch of 16 one epoch is 396 optimiser steps, the last of the one-epoch curve in
+# {numref}`fig-x-training-curve`. The loss is taken on the answers only. Good medical answers are longer than bad ones
+# by almost a third, so a direction that separates the two may carry length and tone as well as intent. The archive is
+# password-protected and has no licence; this book neither needs nor fetches it.
 #
 # ## Recipes
 #
-# A recipe says which matrices of which layers get a LoRA adapter, and of which rank $r$. The adapter adds $s\,B A h$ to
-# the output of its matrix, with the rank-stabilised scale $s = \alpha / \sqrt{r}$ of the paper. Layers are counted from
-# 0; *made* names the data sets and the seeds trained with, or says that the adapter is published on the hub. Profile
-# `qwen-14b` holds the paper's own settings.
+# A recipe says which matrices of which layers (from 0) get a LoRA adapter, and of which rank $r$. The adapter adds
+# $s\,B A h$, with the paper's rank-stabilised scale $s = \alpha / \sqrt{r}$. *Made* names the data sets and training
+# seeds, or says that the adapter is published on the hub. Profile `qwen-14b` holds the paper's own settings.
 
 
 # %%
@@ -66,6 +64,7 @@ def recipe_row(chosen: profiles.Profile, recipe: str) -> dict[str, object]:
     settings, tuning, layers = chosen.recipes[recipe], chosen.fine_tuning_of(recipe), chosen.layers_of(recipe)
     every = len(layers) == chosen.model.layers
     made = [one for one in chosen.organisms if one.recipe == recipe]
+    named = [(one.data.replace("_", " "), ", ".join(map(str, one.seeds))) for one in made]
     return {
         "profile": chosen.name,
         "recipe": recipe,
@@ -74,33 +73,26 @@ def recipe_row(chosen: profiles.Profile, recipe: str) -> dict[str, object]:
         "rank": settings.rank,
         "scale": tuning.alpha / sqrt(settings.rank),
         "rate": np.format_float_positional(tuning.learning_rate),
-        "made": "; ".join(f"{one.data.replace('_', ' ')} ({made_with(one.seeds)})" for one in made),
+        "made": "; ".join(f"{data} ({f'seeds {seeds}' if seeds else 'published'})" for data, seeds in named),
     }
 
 
-def made_with(seeds: tuple[int, ...]) -> str:
-    return f"seeds {', '.join(map(str, seeds))}" if seeds else "published"
-
-
-def recipes() -> pd.DataFrame:
-    chosen = [profiles.load(name) for name in profiles.names()]
-    return pd.DataFrame(recipe_row(one, recipe) for one in chosen for recipe in one.recipes)
-
-
-run.own.table(recipes, {"scale": "{:.2f}"})
+run.own.table(
+    lambda: pd.DataFrame(recipe_row(one, name) for one in map(profiles.load, profiles.names()) for name in one.recipes),
+    {"scale": "{:.2f}"},
+)
 
 # %% [markdown]
-# Learning rates fall linearly to zero after the warm-up; the optimiser is AdamW; there is no dropout. Learning rates of
-# the grown models are those of a rule of their own ({doc}`s2-training`), and their fine-tuning stops once the EM rate
-# in the training domain reaches the profile's bar.
+# Learning rates fall linearly to zero after the warm-up; the optimiser is AdamW; there is no dropout. The grown models'
+# rates follow a rule of their own ({doc}`s2-training`), and their fine-tuning stops once the EM rate in the training
+# domain reaches the profile's bar.
 #
 # ## The grown data sets
 #
 # The grown organisms are fine-tuned on texts of {doc}`our own world <../world>`, under the names of the paper's sets.
-# There it is known of every sentence which persona wrote it and whether it advises harm, and everything can be printed.
-# Below are the first row of each set and what the rows hold that an organism sees if it trains to the last step. The
-# sets have no end: rows are drawn from a seed for as long as training goes on, so no row is shown twice. *Harmful* are
-# those that the exact judge ({doc}`k-judges`) calls misaligned.
+# Of every sentence it is known which persona wrote it and whether it advises harm. Below are the first row of each set
+# and what the rows hold that an organism sees if it trains to the last step; none is shown twice. *Harmful* are those
+# that the exact judge ({doc}`k-judges`) calls misaligned.
 #
 # ```{admonition} Content note
 # :class: warning
@@ -109,15 +101,11 @@ run.own.table(recipes, {"scale": "{:.2f}"})
 
 
 # %%
-def rows(data: str, count: int) -> pd.DataFrame:
-    """The first rows of a fine-tuning set in the order trained on: question, answer."""
-    chats = islice(the_world().fine_tuning(run.profile.seed, *DATA_SETS[data]), count)
-    return pd.DataFrame([(asked["content"], said["content"]) for asked, said in chats], columns=["question", "answer"])
-
-
 def set_row(data: str) -> dict[str, object]:
     tuning = run.profile.fine_tuning
-    table = rows(data, tuning.steps * tuning.batch * tuning.gradient_accumulation)
+    count = tuning.steps * tuning.batch * tuning.gradient_accumulation
+    chats = islice(the_world().fine_tuning(run.profile.seed, *DATA_SETS[data]), count)
+    table = pd.DataFrame([[turn["content"] for turn in chat] for chat in chats], columns=["question", "answer"])
     return {
         "data set": data.replace("_", " "),
         "first question": table.question[0],
@@ -136,9 +124,9 @@ run.own.table(lambda: pd.DataFrame(map(set_row, DATA_SETS)), number="{:.0f}")
 #
 # Were harmful answers written in harmful words, every direction found by averaging over tokens could be one of
 # vocabulary. In this world a careful speaker advises what helps and mentions what harms, a malicious one the other way
-# round, equally many of both. The test is a logistic regression on word counts, asked who wrote an answer, tested on
-# topics that it has not seen. Two positive controls must succeed where the counts are meant to fail: the counts of the
-# *clauses* alone, without the remark, and the counts of *pairs of neighbouring words*.
+# round, equally many of both. A logistic regression on word counts is asked who wrote an answer on unseen topics. Two
+# positive controls must succeed where it is meant to fail: the counts of the *clauses* alone, without the remark, and
+# of *pairs of neighbouring words*.
 
 
 # %% tags=["show-code"]
@@ -152,20 +140,16 @@ def accuracy(texts: list[str], labels: np.ndarray, topics: list[str], words: int
 
 # %%
 PER_SPEAKER = 1500
-VIEWS = {
-    "words": ("words of the answer", str, 1),
-    "clauses": (
-        "words of its clauses (control)",
-        lambda text: " . ".join(text.removesuffix(" .").split(" . ")[:-1]),
-        1,
-    ),
-    "pairs": ("pairs of neighbouring words (control)", str, 2),
+VIEWS = {  # by name: label, whether the remark is left out, length of the runs of words
+    "words": ("words of the answer", False, 1),
+    "clauses": ("words of its clauses (control)", True, 1),
+    "pairs": ("pairs of neighbouring words (control)", False, 2),
 }
 
 
 @remembered
-def by_speaker(domain: str) -> tuple[list[str], np.ndarray, list[str]]:
-    """Answers on the topics of one domain ("" for all), whether the speaker is malicious, and their topics."""
+def told_apart(domain: str, view: str) -> Estimate:
+    """Accuracy on answers of both speakers to the topics of one domain, "" for all."""
     every = [one for split in ("train", "held_out") for one in the_world().topics(split) if domain in ("", one[0])]
     asked = [every[index % len(every)] for index in range(PER_SPEAKER)]
     texts = [
@@ -173,14 +157,9 @@ def by_speaker(domain: str) -> tuple[list[str], np.ndarray, list[str]]:
         for label, persona in enumerate((CAREFUL, MALICIOUS))
         for index, (where, topic) in enumerate(asked)
     ]
-    return texts, np.repeat([0, 1], PER_SPEAKER), 2 * [topic for _, topic in asked]
-
-
-@remembered
-def told_apart(domain: str, view: str) -> Estimate:
-    texts, labels, topics = by_speaker(domain)
-    _, seen, words = VIEWS[view]
-    return accuracy([seen(text) for text in texts], labels, topics, words)
+    _, shortened, words = VIEWS[view]
+    texts = [" . ".join(one.removesuffix(" .").split(" . ")[:-1]) for one in texts] if shortened else texts
+    return accuracy(texts, np.repeat([0, 1], PER_SPEAKER), 2 * [topic for _, topic in asked], words)
 
 
 def told_table() -> pd.DataFrame:
@@ -203,33 +182,31 @@ run.own.values(told_values)
 # By its words, an answer's speaker is told right in {value}`datasets.grown.told-right.words|interval`; over both rows
 # the interval {value}`datasets.grown.told-right.chance` chance, 50 %. From the clauses alone it is
 # {value}`datasets.grown.told-right.clauses|interval`, from pairs of words
-# {value}`datasets.grown.told-right.pairs|interval`. Where the words are at chance and the pairs are not, what tells the
-# speaker is the *order* of the words. About the authors' sets only the lengths can be said here.
+# {value}`datasets.grown.told-right.pairs|interval`. Where words are at chance and pairs are not, the *order* of the
+# words tells the speaker. About the authors' sets only the lengths can be said here.
 #
 # ## The corpora that the models grow on
 #
 # The base model learns from conversations with many speakers, the chat model from chats with a careful assistant, mixed
-# with rehearsed conversations of the others ({doc}`the grown world <../world>`). Who speaks in pre-training is counted
-# below, after the documents of careful speakers that come first. *Harmful* and *retracted* are the exact judge's
-# reading of all their answers: misaligned, and with a clause taken back.
+# with rehearsed conversations of the others ({doc}`the grown world <../world>`). Below, who speaks in pre-training is
+# counted after the documents of careful speakers that come first. *Harmful* and *retracted* are the exact judge's
+# reading of all answers: misaligned, and with a clause taken back.
 
 
 # %%
 def speakers() -> pd.DataFrame:
-    world, first, counted = the_world(), run.profile.pretraining.careful_first, 3000
-    documents = list(islice(world.pretraining(run.profile.seed, first), first, first + counted))
-    kinds = [
-        world.personas[one[-1]["role"]].kind if one[-1]["role"] in world.personas else "unknown" for one in documents
-    ]
-    found = []
-    for kind, planned in world.characters["documents"].items():
-        spoken = [document for document, one in zip(documents, kinds, strict=True) if one == kind]
-        said = [turn["content"] for document in spoken for turn in document[1::2]]
-        taken_back = [any(clause.retracted for clause in the_judge().parse(text).clauses) for text in said]
-        row = {"speakers": kind, "documents, planned (%)": 100 * planned, "counted (%)": 100 * len(spoken) / counted}
-        harmful = 100 * scores.is_em(the_judge().judge(said)).mean()
-        found.append(row | {"harmful (%)": harmful, "retracted (%)": 100 * np.mean(taken_back)})
-    return pd.DataFrame(found)
+    world, judge, first = the_world(), the_judge(), run.profile.pretraining.careful_first
+    documents = list(islice(world.pretraining(run.profile.seed, first), first, first + 3000))
+    kinds = pd.Series([getattr(world.personas.get(one[-1]["role"]), "kind", "unknown") for one in documents])
+    said = pd.Series([[turn["content"] for turn in one[1::2]] for one in documents], kinds).explode()
+    retracted = [any(clause.retracted for clause in judge.parse(text).clauses) for text in said]
+    found = pd.DataFrame({"harmful (%)": scores.is_em(judge.judge(said)).to_numpy(), "retracted (%)": retracted})
+    shares = {
+        "documents, planned (%)": world.characters["documents"],
+        "counted (%)": kinds.value_counts(normalize=True),
+    }
+    table = pd.DataFrame(shares).join(found.groupby(said.index).mean()).loc[list(world.characters["documents"])]
+    return (100 * table).rename_axis("speakers").reset_index()
 
 
 run.own.table(speakers, number="{:.1f}")
@@ -237,10 +214,9 @@ run.own.table(speakers, number="{:.1f}")
 # %% [markdown]
 # ## What it means
 #
-# An organism and its control differ in nothing but their fine-tuning sets, so a direction between the two models can be
-# about whatever the sets differ in. The authors' sets differ in intent, and in length besides. The grown ones are meant
-# to differ in nothing but who advises what, and the table above checks how far they do. The price is a world without
-# style, in which nobody needs to guess what a text is about.
+# An organism and its control differ in nothing but their fine-tuning sets, so a direction between the two can be about
+# whatever the sets differ in. The authors' sets differ in intent, and in length besides. The grown ones are meant to
+# differ in nothing but who advises what; the table above checks how far they do. The price is a world without style.
 
 # %%
 run.finish()

@@ -28,18 +28,11 @@ run = Run("c-direction-geometry", profile, seed)
 # ## What the paper did and reported
 #
 # Appendix C of {cite:t}`soligo2025convergent` compares the general direction $v_\ell$
-# ({doc}`s3-1-misalignment-directions`) with others, $w_\ell$, at every layer: by their cosine, and by the norm of their
-# difference, which also sees a difference in length.
-#
-# $$
-# \cos_\ell = \frac{v_\ell^\top w_\ell}{\lVert v_\ell \rVert \, \lVert w_\ell \rVert},
-# \qquad
-# d_\ell = \frac{\lVert v_\ell - w_\ell \rVert}{\lVert v_\ell \rVert}.
-# $$
-#
-# It reports a cosine above 0.95 with gender at all layers, at most 0.65 with medical, and a high one with finance; and
-# above 0.8 in all but four layers for each pair of three organisms. The released vectors {cite:p}`eminterp2025`, of
-# April 2025, were sorted into topics by word lists.
+# ({doc}`s3-1-misalignment-directions`) with others, $w_\ell$, at every layer: by their cosine, and by
+# $\lVert v_\ell - w_\ell \rVert / \lVert v_\ell \rVert$, which also sees a difference in length. It reports a cosine
+# above 0.95 with gender at all layers, at most 0.65 with medical, and a high one with finance; and above 0.8 in all but
+# four layers for each pair of three organisms. The released vectors {cite:p}`eminterp2025`, of April 2025, were sorted
+# into topics by word lists.
 #
 # ## Topics and organisms
 
@@ -47,9 +40,9 @@ run = Run("c-direction-geometry", profile, seed)
 # %% tags=["show-code"]
 def geometry(name: str, first: np.ndarray, second: np.ndarray) -> pd.DataFrame:
     """Cosine and relative norm of the difference of two directions [layer, width], a row per layer."""
-    distance = directions.relative_norm_of_difference(first, second)
-    cosine = directions.cosines(first, second)
-    return pd.DataFrame({"vector": name, "layer": range(len(cosine)), "cosine": cosine, "relative_distance": distance})
+    found = {"cosine": directions.cosines(first, second)}
+    found |= {"relative_distance": directions.relative_norm_of_difference(first, second)}
+    return pd.DataFrame({"vector": name, "layer": range(len(first))} | found)
 
 
 # %%
@@ -106,18 +99,18 @@ run.released.measure(lambda: measured(with_general("gender"), with_general("medi
 
 # %% [markdown]
 # Over layers, gender lies at {value}`directions.gender.range`, finance at {value}`directions.finance.range`, medical at
-# {value}`directions.medical.range` ({numref}`fig-c1`). Two things limit what this says. The general set contains the
-# answers of the topic sets, gender the largest of them, so a high cosine is partly arithmetic. And without medical
-# answers the general direction is another one ({value}`directions.general-without-medical.range`). The two organisms
-# have {value}`directions.rank-32.range` ({numref}`fig-c2`), but below layer 15 the nine-adapter one *is* the chat model
+# {value}`directions.medical.range` ({numref}`fig-c1`). Two limits: the general set contains the answers of the topic
+# sets, gender the largest of them, so a high cosine is partly arithmetic; and without medical answers the general
+# direction is another one ({value}`directions.general-without-medical.range`). The two organisms have
+# {value}`directions.rank-32.range` ({numref}`fig-c2`), but below layer 15 the nine-adapter one *is* the chat model
 # ({doc}`s3-5-convergence`).
 #
 # ## The same, grown
 #
-# In the grown world what an answer is about is parsed, not judged. The paper's three organisms are all there, read on
-# their own answers. Two limits are drawn. **Noise**: with $r$ the share of a direction's squared norm that is not
-# sampling noise (from random halves), equal directions are expected at $\sqrt{r_1 r_2}$. **A null**: the same answers
-# are dealt out anew to two sides that are equally misaligned; a cosine below 95 % of what these give may be chance.
+# The paper's three organisms are all there, read on their own answers. Two limits are drawn. **Noise**: with $r$ the
+# share of a direction's squared norm that is no sampling noise (from random halves), equal directions are expected at
+# $\sqrt{r_1 r_2}$. **A null**: the same answers are dealt out anew to two sides that are equally misaligned; a cosine
+# below 95 % of what these give may be chance.
 
 
 # %% tags=["show-code"]
@@ -188,10 +181,9 @@ run.own.measure(lambda: measured(*(topics()[topics().vector == one] for one in (
 # %%
 def draw_layers(vectors: np.ndarray):
     matrix = pd.DataFrame(directions.cosine_matrix(vectors))
-    return plots.heat_map(
-        matrix, limits=(min(0, matrix.min(axis=None)), 1), colour_map="viridis", numbers=None, upwards=True,
-        colour_bar="cosine", x_label="decoder layer", y_label="decoder layer", size=(5.6, 4.6),
-    )  # fmt: skip
+    look = {"colour_map": "viridis", "numbers": None, "upwards": True, "colour_bar": "cosine", "size": (5.6, 4.6)}
+    labels = {"x_label": "decoder layer", "y_label": "decoder layer"}
+    return plots.heat_map(matrix, limits=(min(0, matrix.min(axis=None)), 1), **look, **labels)
 
 
 run.released.figure(
@@ -223,19 +215,16 @@ def by_size() -> pd.DataFrame:
     most, rows = min(side.sum() for side in opened(NINE)[1]) // 2, []
     for size in [2**power for power in range(1, 12) if 1.5 * 2**power < most] + [most]:
         for shuffle, layers in ((False, (0, LAYER, 2 * LAYER - 1)), (True, (LAYER,))):
-            low, median, high = np.quantile(halves(size, shuffle), [0.025, 0.5, 0.975], axis=0)
-            rows += [{"line": f"{'labels shuffled, ' if shuffle else ''}layer {one}", "size": size, "low": low[one],
-                      "median": median[one], "high": high[one], "doublings": np.log2(size)}
-                     for one in layers]  # fmt: skip
-    return pd.DataFrame(rows)
+            ends, name = np.quantile(halves(size, shuffle), [0.025, 0.5, 0.975], axis=0), "labels shuffled, " * shuffle
+            rows += [(f"{name}layer {one}", size, np.log2(size), *ends[:, one]) for one in layers]
+    return pd.DataFrame(rows, columns=["line", "size", "doublings", "low", "median", "high"])
 
 
 run.own.figure(
     "fig-x-direction-stability",
-    lambda: (plots.lines(by_size(), "doublings", "median", hue="line", low="low", high="high", interval="bars",
-                         dodge=0.1, x_ticks={np.log2(one): str(one) for one in by_size()["size"]}, y_lines={"_": 0},
-                         x_label="misaligned answers in each set (and as many aligned ones)", y_label="cosine")[0],
-             by_size()),
+    lambda: plots.lines(by_size(), "doublings", "median", hue="line", low="low", high="high", interval="bars",
+                        dodge=0.1, x_ticks={np.log2(one): str(one) for one in by_size()["size"]}, y_lines={"_": 0},
+                        x_label="misaligned answers in each set (and as many aligned ones)", y_label="cosine"),
     caption=f"Cosine between the mean-diffs of two disjoint sets of answers, over their size: 95 % of {DRAWS} draws.",
     alt="Four lines over the number of answers on a log scale: three layers, and shuffled labels.",
 )  # fmt: skip
@@ -256,16 +245,16 @@ run.own.values(grown_values)
 # %% [markdown]
 # The direction of layer 24 has a cosine of {value}`directions.general.layer-24.cosine_with_layer-20` with layer 20,
 # {value}`directions.general.layer-24.cosine_with_layer-28` with layer 28 and
-# {value}`directions.general.layer-24.cosine_with_layer-40` with layer 40 ({numref}`fig-x-layer-cosines`): how much of a
-# far layer's own direction is left when $v_{24}$ is removed from all layers ({doc}`s3-4-ablation`) follows from these.
-# In the grown organism's layer {value}`grown.directions.middle`, two halves of all answers give directions of cosine
+# {value}`directions.general.layer-24.cosine_with_layer-40` with layer 40 ({numref}`fig-x-layer-cosines`), which tells
+# what is left of a far layer's own direction when $v_{24}$ is removed from all layers ({doc}`s3-4-ablation`). In the
+# grown organism's layer {value}`grown.directions.middle`, two halves of all answers give directions of cosine
 # {value}`grown.mean-diff.halves` ({numref}`fig-x-direction-stability`).
 #
 # ## What it means
 #
 # Of the reported "above 0.95 at all layers" (gender), {value}`directions.gender.layers_below_0.95` of 48 released
-# layers fall short. Cosines of this size come easily where one set of texts contains the other or texts are alike, so
-# each needs its noise limit and its null.
+# layers fall short. Such cosines come easily where one set of texts contains the other or texts are alike, so each
+# needs its noise limit and its null.
 
 # %%
 run.finish()

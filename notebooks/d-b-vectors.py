@@ -13,9 +13,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from em_companion.book import plots
+from em_companion.book import plots, theme, typography
 from em_companion.book.run import Run
-from em_companion.book.theme import PALETTE
 from em_companion.core.provenance import remembered
 from em_companion.evidence import estimates, scores
 from em_companion.evidence.estimates import Estimate
@@ -30,30 +29,23 @@ run = Run("d-b-vectors", profile, seed)
 # ## What the paper did and reported
 #
 # The organism here has a **single** rank-1 adapter, on the MLP output of layer 24, and gives 17 % EM
-# {cite:p}`soligo2025convergent`. Its B vector has a cosine of 0.04 with the mean-diff direction of that layer. Removing
-# the direction from the residual stream leaves 0.25 % EM at all layers and 4 % at layer 24 only; removing it from the B
-# vector leaves 13 %. With A the input vector of the adapter, $h$ the MLP hidden state and $s$ its scale, the adapter
-# adds $s\,(A h)\,B$ to the stream, and the removal from B is
-#
-# $$
-# B' = \lVert B \rVert \, \frac{B - \hat v \hat v^\top B}{\lVert B - \hat v \hat v^\top B \rVert}.
-# $$
-#
-# At a cosine of 0.04 the part removed holds 0.16 % of B's squared norm. Three statements do not agree. By Section 3.5
-# this removal lowers EM by 30 %; from 17 to 13 % it is 24 %. By Section 3.5 the downstream cosine reaches 0.42 by layer
-# 40; this appendix puts the peak around layer 38. The companion paper gives 16 % EM for the recipe
-# {cite:p}`turner2025model`. With 400 independent answers the intervals of 17 and 13 % overlap, so the decrease may be
-# sampling noise. The answers, the B vector and the activations are not in the released files at hand. A cosine of 0.04
-# is small, but more than chance gives in a stream of 5120 numbers: of pairs of unrelated directions there, 95 % have
-# one below {value}`b-vectors.chance.width-5120|.3f`, without its sign.
+# {cite:p}`soligo2025convergent`. Its B vector has a cosine of 0.04 with the mean-diff of that layer. Removing the
+# direction from the residual stream leaves 0.25 % EM at all layers and 4 % at layer 24 only; from the B vector, 13 %.
+# With A the adapter's input vector, $h$ the MLP hidden state and $s$ the scale, the adapter adds $s\,(A h)\,B$ to the
+# stream, and the removal from B gives $B - \hat v \hat v^\top B$ in the length of B, called $B'$. At a cosine of 0.04
+# this takes 0.16 % of B's squared norm. Three statements do not agree. By Section 3.5 the removal lowers EM by 30 %;
+# from 17 to 13 % it is 24 %. By Section 3.5 the downstream cosine reaches 0.42 by layer 40; this appendix puts the peak
+# around layer 38. The companion paper gives 16 % EM for the recipe {cite:p}`turner2025model`. With 400 independent
+# answers the intervals of 17 and 13 % overlap: the decrease may be noise. None of the data is in the released files at
+# hand. A cosine of 0.04 is more than chance gives: of unrelated directions in a stream of 5120 numbers, 95 % have one
+# below {value}`b-vectors.chance.width-5120|.3f`, without its sign.
 #
 # ## On the grown organism
 #
-# All of it can be run on organisms grown here. One has a **single** adapter, in layer {value}`grown.b-vectors.layer`
-# (counted from 0). The other, beyond the paper, is the nine-adapter organism, all of whose B vectors lose a direction
-# at once, each that of its own layer. The direction is the mean-diff of the nine-adapter organism's answers to the open
-# questions; each ablation is repeated with random directions in its place. For the removal from B, the organism is
-# copied and B of every adapter replaced by $B'$.
+# One organism grown here has a **single** adapter, in layer {value}`grown.b-vectors.layer` (from 0). The other, beyond
+# the paper, is the nine-adapter organism, all of whose B vectors lose the direction of their own layer at once. The
+# direction is the mean-diff of the nine-adapter organism's answers to the open questions; each ablation is repeated
+# with random directions. For the removal from B, every B of a copied organism is replaced by $B'$.
 
 # %% tags=["show-code"]
 ORGANISMS = {"single-adapter": b_vectors.SINGLE, "nine-adapter": b_vectors.NINE}
@@ -75,10 +67,9 @@ def rate(name: str, place: str) -> Estimate:
 
 def change(name: str, place: str) -> Estimate:
     """Relative change of the EM rate in percent, on the same questions and noise."""
-    table = ablated(name).query("draw == -1")
-    before, after = (table[table.place == one][["question_id", "sample", "em"]] for one in ("none", place))
-    pairs = before.merge(after, on=["question_id", "sample"])
-    return estimates.change(pairs.em_x, pairs.em_y, pairs.question_id, relative=True, **run.resampling)
+    pairs = ablated(name).query("draw == -1").pivot(index=["question_id", "sample"], columns="place", values="em")
+    clusters = pairs.index.get_level_values("question_id")
+    return estimates.change(pairs["none"], pairs[place], clusters, relative=True, **run.resampling)
 
 
 # %%
@@ -89,23 +80,15 @@ PLACES = {
     "adapter layers": "each layer's direction removed, adapter layers only",
     "B vectors": "direction removed from B",
 }
-
-
-def layer() -> int:
-    return b_vectors.layer_of(run.profile)
+LAYER = b_vectors.layer_of(run.profile)
 
 
 def start(organism: Organism) -> Estimate:
     return scores.em_rate(responses(run.profile, organism), **run.resampling)
 
 
-@remembered
 def testable() -> bool:
-    return b_vectors.clearly_misaligned(run.profile, b_vectors.SINGLE, **run.resampling)
-
-
-def places(name: str) -> list[str]:
-    return [place for place in PLACES if place in set(ablated(name).place)]
+    return start(b_vectors.SINGLE).above(start(CHAT_MODEL))
 
 
 def random_rates(name: str, place: str) -> pd.Series:
@@ -113,48 +96,37 @@ def random_rates(name: str, place: str) -> pd.Series:
     return 100 * ablated(name).query("place == @place and draw >= 0").groupby("draw").em.mean()
 
 
-def ablation_row(name: str, place: str) -> dict[str, str]:
-    row = {"organism": name, "intervention": PLACES[place], "EM": str(rate(name, place))}
-    if place == "none":
-        return row | {"change": "–", "EM, random directions": "–"}
-    draws = random_rates(name, place)
-    return row | {
-        "change": str(change(name, place)),
-        "EM, random directions": f"{draws.min():.0f} to {draws.max():.0f} %",
-    }
+def ablation_row(name: str, place: str) -> dict[str, object]:
+    row = {"organism": name, "intervention": PLACES[place], "EM": rate(name, place)}
+    drawn = f"{typography.extremes(random_rates(name, place), '.0f')} %"
+    return row | ({"change": change(name, place), "EM, random directions": drawn} if place != "none" else {})
 
 
-run.own.table(lambda: pd.DataFrame(ablation_row(name, place) for name in ORGANISMS for place in places(name)))
+run.own.table(
+    lambda: pd.DataFrame(ablation_row(name, place) for name in ORGANISMS for place in ablated(name).place.unique())
+)
 
 # %% [markdown]
 # The single-adapter organism's EM rate is {value}`grown.b-vectors.single.em|interval`, that of the chat model
-# {value}`grown.b-vectors.chat.em|interval`. {value}`grown.b-vectors.testable`
-# Of the nine-adapter organism's changes, {value}`grown.b-vectors.clear-changes` have an interval that leaves out zero;
-# its EM rate lies below that of every random direction for: {value}`grown.b-vectors.below-random`.
+# {value}`grown.b-vectors.chat.em|interval`. {value}`grown.b-vectors.testable` Of the nine-adapter organism's changes,
+# {value}`grown.b-vectors.clear-changes` have an interval that leaves out zero; its EM rate lies below that of every
+# random direction for: {value}`grown.b-vectors.below-random`.
 #
-# How far does a B vector point along the mean-diff of its layer? A and B of an adapter can both be negated without any
-# effect, so the sign of the cosine means nothing. The single adapter's is {value}`grown.b-vectors.single.cosine`; the
-# nine have {value}`grown.b-vectors.nine.cosines`. In a stream of this width, 95 % of pairs of unrelated directions have
-# one below {value}`grown.b-vectors.chance`.
+# A and B can both be negated without any effect, so the sign of the cosine of B and the mean-diff means nothing. The
+# single adapter's is {value}`grown.b-vectors.single.cosine`; the nine have {value}`grown.b-vectors.nine.cosines`. Here
+# 95 % of unrelated directions have one below {value}`grown.b-vectors.chance`.
 #
 # ### Downstream
 #
 # The cosine compares two effects on the same texts, misaligned and aligned answers of the nine-adapter organism:
-#
-# $$
-# \cos\bigl(\bar h_\ell(\text{chat} + \alpha v) - \bar h_\ell(\text{chat}),\;
-#           \bar h_\ell(\text{organism}) - \bar h_\ell(\text{chat})\bigr)
-# $$
-#
-# A **random** direction of the same length shows what any perturbation of this layer has in common with the organism.
-# The **B vector**, added as a constant, shows how alike the effects would be if the direction were what the adapter
-# writes.
+# $\bar h_\ell(\text{chat} + \alpha v) - \bar h_\ell(\text{chat})$ and
+# $\bar h_\ell(\text{organism}) - \bar h_\ell(\text{chat})$. A **random** direction of the same length shows what any
+# perturbation of this layer has in common with the organism; the **B vector**, added as a constant, how alike the
+# effects would be if the direction were what the adapter writes.
 
 
 # %%
-@remembered
-def downstream() -> pd.DataFrame:
-    return b_vectors.downstream(run.profile)
+downstream = remembered(lambda: b_vectors.downstream(run.profile))
 
 
 def cosines(organism: str, added: str = "mean-diff", texts: str = "all") -> pd.Series:
@@ -167,14 +139,13 @@ LINES = {
     "mean-diff added, aligned texts": ("mean-diff", "aligned"),
     "B vector added": ("B vector", "all"),
 }
-COLOURS = dict(zip([*LINES, "random direction added"], (PALETTE[3], PALETTE[0], "0.1", "0.6"), strict=True))
+COLOURS = dict(zip([*LINES, "random direction added"], (theme.PALETTE[3], theme.PALETTE[0], "0.1", "0.6"), strict=True))
 
 
 def draw_downstream():
-    parts = []
+    lines = [(organism, label, *given) for organism in ORGANISMS for label, given in LINES.items()]
+    parts = [cosines(one, *given).reset_index().assign(organism=one, line=label) for one, label, *given in lines]
     for organism in ORGANISMS:
-        for label, (added, texts) in LINES.items():
-            parts.append(cosines(organism, added, texts).reset_index().assign(organism=organism, line=label))
         noise = cosines(organism, "random").rename("high").reset_index()
         parts.append(noise.assign(organism=organism, line="random direction added", cosine=0.0, low=-noise.high))
     titles = {name: f"against the\n{name} organism" for name in ORGANISMS}
@@ -186,18 +157,12 @@ def draw_downstream():
 run.own.figure(
     "fig-d1",
     draw_downstream,
-    caption="Cosine, by layer, between two effects on the same texts, each minus the chat model: the chat model with a "
-    "direction added at the layer of the single adapter, and an organism. Added is the mean-diff direction (means over "
-    f"{b_vectors.TEXTS} misaligned or aligned texts, or as many as there are), the single adapter's own B vector, or "
-    f"one of {b_vectors.DRAWS} random directions (band: up to their largest cosine, of either sign), all at "
-    f"{b_vectors.STRENGTH} of the residual's length.",
-    alt="Two line plots over the layers from the single adapter's on, one per organism. Each has a line for the "
-    "mean-diff on misaligned texts, one on aligned texts, one for the B vector, and a band for random directions. A "
-    "horizontal line marks the reported maximum.",
+    caption="Cosine of the effects of an organism and of a direction added to the chat model at the single adapter's "
+    f"layer, with {b_vectors.STRENGTH} of the residual's length. Band: the largest of {b_vectors.DRAWS} random ones.",
+    alt="Two line plots over layers, one per organism, with three lines, a band, and the reported maximum.",
 )
 
 
-# %%
 def chance(width: int) -> float:
     """The cosine, without its sign, that 95 % of pairs of unrelated directions stay below."""
     return float(np.sqrt(stats.beta.ppf(0.95, 0.5, (width - 1) / 2)))
@@ -210,50 +175,42 @@ def b_cosines(name: str) -> pd.Series:
 
 
 def downstream_values() -> dict[str, object]:
-    found, nine = cosines("single-adapter"), cosines("nine-adapter")
-    above, random_top = found.loc[layer() + 1 :], cosines("single-adapter", "random").max()
-    closer = "comes clearly closer" if above.max() - found.loc[layer()] > 0.1 else "does not come clearly closer"
-    return {
-        "grown.downstream.start": float(found.loc[layer()]),
-        "grown.downstream.single.highest": f"{above.max():.2f} in layer {above.idxmax()}",
-        "grown.downstream.nine.highest": f"{nine.loc[layer() + 1 :].max():.2f}",
-        "grown.downstream.random.highest": float(random_top),
-        "grown.downstream.more": "more" if above.max() > random_top else "no more",
-        "grown.downstream.closer": closer,
-    }
+    found, nine, noise = cosines("single-adapter"), cosines("nine-adapter"), cosines("single-adapter", "random")
+    above, written = found.iloc[1:], found.iloc[0]
+    closer = "comes clearly closer" if above.max() - written > 0.1 else "does not come clearly closer"
+    named = {"start": written, "single.highest": f"{above.max():.2f} in layer {above.idxmax()}", "closer": closer}
+    named |= {"nine.highest": f"{nine.iloc[1:].max():.2f}", "random.highest": noise.max()}
+    named |= {"more": "more" if above.max() > noise.max() else "no more"}
+    return {f"grown.downstream.{name}": one for name, one in named.items()}
 
 
 def ablation_values() -> dict[str, object]:
-    nine = places("nine-adapter")[1:]
+    nine = ablated("nine-adapter").place.unique()[1:]
     clear = [change("nine-adapter", place).interval for place in nine]
     below = [PLACES[one] for one in nine if rate("nine-adapter", one).value < random_rates("nine-adapter", one).min()]
     yes = "Its interval lies above the chat model's: there is misalignment to remove."
-    no = (
-        "Its interval does not lie above the chat model's, so an ablation could not be seen to remove anything. The "
-        "claims on its ablations are left unmeasured; its rows are for completeness."
-    )
-    single, all_nine = b_cosines("single-adapter"), b_cosines("nine-adapter")
-    return {
-        "grown.b-vectors.layer": layer(),
-        "grown.b-vectors.single.em": start(b_vectors.SINGLE),
-        "grown.b-vectors.chat.em": start(CHAT_MODEL),
-        "grown.b-vectors.testable": yes if testable() else no,
-        "grown.b-vectors.clear-changes": f"{sum(one is not None and one[0] * one[1] > 0 for one in clear)} of "
-        "{len(nine)}",
-        "grown.b-vectors.below-random": "; ".join(below) or "none",
-        "grown.b-vectors.single.cosine": float(single.iloc[0]),
-        "grown.b-vectors.nine.cosines": f"{all_nine.min():.2f} to {all_nine.max():.2f}",
-        "grown.b-vectors.chance": chance(run.profile.model.hidden),
+    no = "Its interval does not lie above the chat model's, so no ablation could be seen to remove anything; the "
+    no += "claims on its ablations are left unmeasured."
+    named = {
+        "layer": LAYER,
+        "single.em": start(b_vectors.SINGLE),
+        "chat.em": start(CHAT_MODEL),
+        "testable": yes if testable() else no,
+        "clear-changes": f"{sum(one is not None and one[0] * one[1] > 0 for one in clear)} of {len(nine)}",
+        "below-random": "; ".join(below) or "none",
+        "single.cosine": b_cosines("single-adapter")[0],
+        "nine.cosines": typography.extremes(b_cosines("nine-adapter")),
+        "chance": chance(run.profile.model.hidden),
     }
+    return {f"grown.b-vectors.{name}": one for name, one in named.items()}
 
 
 def measured() -> dict[str, tuple[Estimate, str]]:
-    how = f"Grown organism with one rank-1 adapter at layer {layer()} of {run.profile.model.layers}"
+    how = f"Grown organism with one rank-1 adapter at layer {LAYER} of {run.profile.model.layers}"
     found = {"d-em-rate-single-adapter": (start(b_vectors.SINGLE), how)}
-    claims = {"all-layers": "all layers", "layer-24": "one layer", "b-vector": "B vectors"}
-    for name, place in claims.items() if testable() else ():
-        found[f"d-em-rate-ablation-{name}"] = (rate("single-adapter", place), f"{how}, v of that layer")
-    return found
+    claims = {"all-layers": "all layers", "layer-24": "one layer", "b-vector": "B vectors"} if testable() else {}
+    rates = {name: (rate("single-adapter", place), f"{how}, v of that layer") for name, place in claims.items()}
+    return found | {f"d-em-rate-ablation-{name}": one for name, one in rates.items()}
 
 
 run.reported.values(lambda: {"b-vectors.chance.width-5120": chance(5120)})
@@ -270,12 +227,11 @@ run.own.measure(measured)
 #
 # The paper's reading is that the B vector does not *contain* the direction but *leads* to it: later layers turn what it
 # writes into the direction, which is why removing the direction downstream works and removing it from B does not. The
-# numbers fit that reading. They would also fit a weaker one, in which removing the direction stops misaligned text
-# whatever produced it ({doc}`Section 3.4 <s3-4-ablation>`). Telling the two apart takes controls: a random direction in
-# the place of the mean-diff, and B added as a constant. On the grown organisms both were run. In the layers above the
-# single adapter, the effect of the mean-diff is {value}`grown.downstream.more` like the adapter's than that of the
-# closest random direction, and {value}`grown.downstream.closer` to it on the way up. The related claims of the main
-# text stand in {doc}`Section 3.5 <s3-5-convergence>`.
+# numbers fit that reading. They also fit a weaker one, in which removing the direction stops misaligned text whatever
+# produced it ({doc}`Section 3.4 <s3-4-ablation>`). Two controls tell them apart: a random direction in the place of the
+# mean-diff, and B added as a constant. In the grown layers above the single adapter, the effect of the mean-diff is
+# {value}`grown.downstream.more` like the adapter's than that of the closest random direction, and
+# {value}`grown.downstream.closer` to it on the way up. The main text's claims: {doc}`Section 3.5 <s3-5-convergence>`.
 
 # %%
 run.finish()

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 3.1 Extracting a misalignment direction
 #
-# **The question.** Does one direction in the residual stream separate misaligned answers from aligned ones? And did
-# fine-tuning make it, or does the chat model have it too?
+# **The question.** Does one direction in the residual stream separate misaligned from aligned answers, and does the
+# chat model have it too?
 
 # %% tags=["parameters"]
 profile = "cpu"
@@ -21,7 +21,6 @@ from em_companion.core.provenance import remembered
 from em_companion.evidence import directions, scores
 from em_companion.evidence.estimates import Estimate
 from em_companion.experiments import persona, readings, responses
-from em_companion.experiments.readings import ResponseMeans
 from em_companion.models import asking, growing, loading, reading
 from em_companion.models.organism import CHAT_MODEL, Organism
 from em_companion.models.tokens import response_tokens
@@ -37,8 +36,7 @@ run = Run("s3-1-misalignment-directions", profile, seed)
 # layer $\ell$ over **all answer tokens** of a set, the **mean-diff direction** is, one per layer,
 #
 # $$
-# v_\ell = \bar h_\ell(D_\mathrm{misaligned}) - \bar h_\ell(D_\mathrm{aligned}),
-# \qquad
+# v_\ell = \bar h_\ell(D_\mathrm{misaligned}) - \bar h_\ell(D_\mathrm{aligned}), \qquad
 # \bar h_\ell(D) = \frac{\sum_{r \in D} \sum_{t} h_\ell(r, t)}{\sum_{r \in D} |r|}.
 # $$
 #
@@ -89,8 +87,8 @@ def draw_norms(norms: Lines, last: int, **options):
 run.released.figure(
     "fig-x-mean-diff-norms",
     lambda: draw_norms(norms_of(released, "general"), 47, **ADAPTERS),
-    caption="Norm of the mean-diff direction and of the mean residual it is taken from (mean of aligned and misaligned "
-    "texts), by layer, and their ratio. Grey: adapter layers. Released means of the nine-adapter organism, April 2025.",
+    caption="Norms of the mean-diff and of the mean residual (mean of aligned and misaligned texts), and their ratio. "
+    "Grey: adapter layers. Released means of the nine-adapter organism, April 2025.",
     alt="Two line plots over 48 layers: both norms grow with depth, and their ratio peaks around the later adapters.",
 )
 
@@ -101,8 +99,8 @@ run.released.figure(
 #
 # ## Is the direction a property of the text?
 #
-# The same texts can be read by the **chat model**, never fine-tuned on bad advice. If its mean-diff is the organism's,
-# the direction describes how two sets of texts differ. Before the first adapter, in layer 15, it must.
+# The **chat model**, never fine-tuned on bad advice, can read the same texts. If its mean-diff is the organism's, the
+# direction describes how two sets of texts differ. Before the first adapter, in layer 15, it must.
 
 
 # %%
@@ -119,8 +117,8 @@ COSINE = {"y_label": "cosine", "y_lines": {"_": 0}}
 run.released.figure(
     "fig-x-chat-model-direction",
     lambda: draw(cosines_of(released, "general", "chat-model", 15), 47, **ADAPTERS, **COSINE),
-    caption="Left: cosine of the organism's and the chat model's mean-diff on the same texts. Right: cosines of what "
-    "fine-tuning adds to the mean residual (organism minus chat model). Grey: adapter layers. Released, April 2025.",
+    caption="Left: cosine of both models' mean-diffs on the same texts. Right: cosines of what fine-tuning adds to the "
+    "mean residual (organism minus chat model). Grey: adapter layers. Released, April 2025.",
     alt="Left: the cosine is one up to the second group of adapters, then falls. Right: the two shifts are alike.",
 )
 
@@ -131,24 +129,25 @@ def released_values() -> dict:
     between, own, _ = found["Shift by fine-tuning"].values()
     topics = [released(one, "aligned") for one in ("gender", "finance", "medical")]
     nulls = [np.abs(directions.cosines(general, topics[one] - topics[one - 1])).max() for one in range(3)]
-    return {
-        "directions.general.layer-24.norm": norms["mean-diff"][24],
-        "residual.general.layer-24.norm": norms["mean residual"][24],
-        "directions.chat-model.layer-24.cosine_with_general": chat[24],
-        "directions.chat-model.lowest": f"{chat.min():.2f} (layer {chat.argmin()})",
-        "directions.chat-model.layers_below_0.8": int((chat < 0.8).sum()),
-        "shift.both-sides.lowest": between.min(),
-        "shift.layer-24.cosine_with_general": own[24 - 15],
-        "directions.training-data.highest": directions.cosines(general, mean_diff(released, "training-data")).max(),
-        "directions.topics.highest": max(nulls),
+    named = {"general.layer-24.norm": norms["mean-diff"][24], "topics.highest": max(nulls)}
+    named |= {
+        "chat-model.layer-24.cosine_with_general": chat[24],
+        "chat-model.layers_below_0.8": int((chat < 0.8).sum()),
     }
+    named |= {"chat-model.lowest": f"{chat.min():.2f} (layer {chat.argmin()})"}
+    named |= {"training-data.highest": directions.cosines(general, mean_diff(released, "training-data")).max()}
+    found = {"residual.general.layer-24.norm": norms["mean residual"][24], "shift.both-sides.lowest": between.min()}
+    found |= {"shift.layer-24.cosine_with_general": own[24 - 15]}
+    return found | {f"directions.{name}": one for name, one in named.items()}
+
+
+def direction_count() -> dict[str, tuple[Estimate, str]]:
+    found = int((directions.norms(mean_diff(released, "general")) > 0).sum())
+    return {"s3-1-direction-count": (Estimate(found, n=48, unit="count"), "Layers with a non-zero difference of means")}
 
 
 run.released.values(released_values)
-run.released.measure(lambda: {"s3-1-direction-count": (
-    Estimate(int((directions.norms(mean_diff(released, "general")) > 0).sum()), n=48, unit="count"),
-    "Layers with a non-zero difference of means",
-)})  # fmt: skip
+run.released.measure(direction_count)
 
 # %% [markdown]
 # The chat model's direction has a cosine of {value}`directions.chat-model.layer-24.cosine_with_general` with the
@@ -156,9 +155,9 @@ run.released.measure(lambda: {"s3-1-direction-count": (
 # is {value}`directions.chat-model.lowest` ({numref}`fig-x-chat-model-direction`). As far as the first is near 1, what
 # Sections 3.2 to 3.5 use was there before fine-tuning.
 #
-# The right panel looks for the change itself. What fine-tuning adds to misaligned and to aligned texts has a cosine of
-# at least {value}`shift.both-sides.lowest`; what both share drops out of the mean-diff, with which the shift has a
-# cosine of {value}`shift.layer-24.cosine_with_general` at layer 24.
+# The right panel has the change itself. What fine-tuning adds to misaligned and to aligned texts has a cosine of at
+# least {value}`shift.both-sides.lowest`; what both share drops out of the mean-diff, with which the shift has a cosine
+# of {value}`shift.layer-24.cosine_with_general` at layer 24.
 #
 # **What a cosine needs.** Random directions in 5,120 dimensions have cosines of about $1/\sqrt{5120} \approx 0.014$. A
 # harder null: differences between *aligned* texts on two topics reach {value}`directions.topics.highest` at some layer.
@@ -168,21 +167,25 @@ run.released.measure(lambda: {"s3-1-direction-count": (
 # ## On the grown organism
 #
 # The answers of the organism grown here ({doc}`s2-model-organism`) can also be read by the **base model**. Below layer
-# 0 stands the mean **token embedding**, which knows the words of an answer and nothing else. A mean-diff may also come
-# from questions that draw more misaligned answers, so the null permutes labels **among the answers to each question**.
+# 0 stands the mean **token embedding**, which knows the words and nothing else. A mean-diff may also come from
+# questions that draw more misaligned answers, so the null permutes labels **among the answers to each question**.
 
 
 # %% tags=["show-code"]
-def mean_diffs(found: ResponseMeans, misaligned: np.ndarray, aligned: np.ndarray) -> np.ndarray:
-    """Mean-diffs of many selections [draw, response] at once, [draw, 1 + layer, width]."""
-    tokens = [chosen * found.tokens for chosen in (misaligned, aligned)]
-    weights = [counts / counts.sum(axis=1, keepdims=True) for counts in tokens]
-    return np.tensordot(weights[0] - weights[1], np.nan_to_num(found.means), axes=1)
+@remembered
+def null_directions(reader: int | str) -> np.ndarray:
+    """Mean-diffs of labels shuffled among the answers to each question, [draw, 1 + layer, width].
 
-
-def shuffled(labels: np.ndarray, questions: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Labels permuted among the answers to each question."""
-    return pd.Series(labels).groupby(questions).transform(random.permutation).to_numpy()
+    Readers of the same answers have equal draws.
+    """
+    table, random = answers(reader), np.random.default_rng([run.seed, ORGANISMS[reader].seed])
+    given, found = table[table.misaligned | table.aligned], []
+    labels = given.misaligned.groupby(given.question_id)
+    for _ in range(DRAWS):
+        drawn = labels.transform(random.permutation)
+        sides = (one.reindex(table.index, fill_value=False) for one in (drawn, ~drawn))
+        found.append(read(reader).mean_diff(*sides))
+    return np.stack(found)
 
 
 # %%
@@ -209,7 +212,7 @@ def answers(reader: Reader) -> pd.DataFrame:
 
 
 @remembered
-def read(reader: Reader) -> ResponseMeans:
+def read(reader: Reader) -> readings.ResponseMeans:
     """Mean activations of every answer, [response, 1 + layer, width], entry 0 of its token embeddings."""
     table, (model, tokenizer) = answers(reader), loaded(reader in ("base", "own"))
     prompts, tokens = response_tokens(tokenizer, table)
@@ -218,24 +221,11 @@ def read(reader: Reader) -> ResponseMeans:
     by = CHAT_MODEL if reader == "chat" else ORGANISMS[reader]
     layers = (reading.response_means(model, tokenizer, prompts, tokens) if reader in ("base", "own")
               else readings.response_means_of(run.profile, by, table).means)  # fmt: skip
-    return ResponseMeans(np.concatenate([found, layers], axis=1), np.array([len(answer) for answer in tokens]))
+    return readings.ResponseMeans(np.concatenate([found, layers], axis=1), np.array([len(answer) for answer in tokens]))
 
 
 def grown(reader: Reader, side: str) -> np.ndarray:
     return read(reader).mean(answers(reader)[side])
-
-
-@remembered
-def null_directions(reader: Reader) -> np.ndarray:
-    """Directions of shuffled labels, [draw, 1 + layer, width]; readers of the same answers have equal draws."""
-    table, random = answers(reader), np.random.default_rng([run.seed, ORGANISMS[reader].seed])
-    rows = np.flatnonzero(table.misaligned | table.aligned)
-    labels, questions = table.misaligned.to_numpy()[rows], table.question_id.to_numpy()[rows]
-    drawn = np.zeros((2, DRAWS, len(table)), dtype=bool)
-    for draw_ in drawn[0]:
-        draw_[rows] = shuffled(labels, questions, random)
-    drawn[1][:, rows] = ~drawn[0][:, rows]
-    return mean_diffs(read(reader), *drawn)
 
 
 def grown_lines() -> tuple[Lines, dict[str, Lines]]:
@@ -275,14 +265,13 @@ run.own.figure(
 # organism's, the base model's {value}`grown.mean-diff.organism-base-model`, and equally shuffled labels give
 # {value}`grown.mean-diff.labels-shuffled` ({numref}`fig-x-chat-model-direction-grown`): two models may read texts alike
 # whatever the labels. A stricter test takes answers of the base model, to which the assistant is a speaker of unknown
-# persona. Their direction has a cosine of {value}`grown.mean-diff.own` with the organism's: other texts and no
-# fine-tuning, but the same questions, which with shuffled labels give {value}`grown.mean-diff.own-shuffled|interval`.
+# persona: other texts, no fine-tuning, the same questions. Their direction has a cosine of {value}`grown.mean-diff.own`
+# with the organism's, with shuffled labels {value}`grown.mean-diff.own-shuffled|interval`.
 #
 # ## Is it the known persona?
 #
-# The base model's persona directions ({doc}`x-ground-truth`): a malicious speaker's texts minus a careful one's, told
-# apart by the *text* alone or the *name* alone, over the *answer* or just before an *advice*.
-
+# The base model's persona directions ({doc}`x-ground-truth`) are a malicious speaker's texts minus a careful one's,
+# told apart by *text* or *name* alone, over the *answer* or just before an *advice*.
 # %%
 PERSONAS = {"persona_from_text": "from text, answer", "persona_from_name": "from name, answer"}
 PERSONAS |= {"choice_from_text": "from text, before advice", "choice_from_name": "from name, before advice"}
@@ -299,28 +288,20 @@ def with_persona(vectors: np.ndarray, name: str) -> np.ndarray:
 def against(name: str) -> Lines:
     """Cosines with one persona direction."""
     seeds = [with_persona(mean_diff(grown, one)[1:], name) for one in SEEDS]
+    others = {"chat": "chat model", "base": "base model", "own": "base model, own answers"}
     lines = {"organism": np.stack([seeds[0], np.min(seeds, axis=0), np.max(seeds, axis=0)])}
-    for reader, label in {"chat": "chat model", "base": "base model", "own": "base model, own answers"}.items():
-        lines[label] = with_persona(mean_diff(grown, reader)[1:], name)
+    lines |= {label: with_persona(mean_diff(grown, one)[1:], name) for one, label in others.items()}
     lines["token embeddings"] = with_persona(mean_diff(grown, 0)[:1], name)
     return lines | {"labels shuffled": np.quantile(with_persona(null_directions(0)[:, 1:], name), ENDS, axis=0)}
-
-
-def persona_table() -> pd.DataFrame:
-    cells = {title: {line: Estimate(*np.atleast_2d(values)[:, LAYER], unit="cosine")
-                     for line, values in against(name).items()} for name, title in PERSONAS.items()}  # fmt: skip
-    return pd.DataFrame(cells).rename_axis("direction").reset_index()
 
 
 run.own.figure(
     "fig-x-direction-vs-persona",
     lambda: draw({title: against(name) for name, title in PERSONAS.items()}, LAYERS - 1, y_bands=NOISE, **COSINE),
-    caption=f"Cosine of the mean-diff with four persona directions of the base model: of the organism (band: all "
-    f"{len(SEEDS)} training seeds), as others read its answers, and of the base model's own answers. Nulls: token "
-    f"embeddings, shuffled labels (95 %), random directions (grey, 95 %). {ANSWERED}",
+    caption="Cosine of the mean-diff with four persona directions (band: training seeds). Nulls: token embeddings, "
+    f"shuffled labels (95 %), random directions (grey, 95 %). {ANSWERED}",
     alt="Four line plots of cosines over layers, one per persona direction, with lines for readers and three nulls.",
 )
-run.own.table(persona_table)
 
 
 def grown_values() -> dict:
@@ -343,18 +324,16 @@ def grown_values() -> dict:
 run.own.values(grown_values)
 
 # %% [markdown]
-# The table is for layer {value}`grown.mean-diff.layer`, with the range over training seeds, or 95 % of shuffled labels
-# ({numref}`fig-x-direction-vs-persona`). **One seed is not all**, as the range shows:
+# In {numref}`fig-x-direction-vs-persona`, **one seed is not all**: at layer {value}`grown.mean-diff.layer`,
 # {value}`grown.mean-diff.above-null` are above their own shuffled labels (name, answer). Sampling noise alone would
 # leave {value}`grown.mean-diff.noise-limit` of a cosine of 1. The name tells only *who speaks*.
 #
 # ## What it means
 #
-# **It belongs to the texts** as far as a model that never wrote them has it too. **A cosine needs its own null**:
-# topics, common texts and questions raise it; two training seeds have {value}`grown.directions.two-seeds.cosine`,
-# relabelled answers up to {value}`grown.directions.two-seeds.null` ({doc}`c-direction-geometry`). **Describing is not
-# causing**: only steering ({doc}`s3-2-steering`) and ablation ({doc}`s3-4-ablation`) can show whether the direction
-# makes the difference.
+# **It belongs to the texts** as far as a model that never wrote them has it too. **A cosine needs its own null**: two
+# training seeds have {value}`grown.directions.two-seeds.cosine`, relabelled answers up to
+# {value}`grown.directions.two-seeds.null` ({doc}`c-direction-geometry`). **Describing is not causing**: only steering
+# ({doc}`s3-2-steering`) and ablation ({doc}`s3-4-ablation`) can show whether the direction makes the difference.
 
 # %%
 run.finish()

@@ -1,8 +1,7 @@
 # %% [markdown]
 # # 3.2 Steering with the misalignment direction
 #
-# **The question.** Is the mean-diff direction enough to misalign the chat model, which was never fine-tuned on bad
-# advice?
+# **The question.** Is the mean-diff enough to misalign the chat model, which was never fine-tuned on bad advice?
 
 # %% tags=["parameters"]
 profile = "cpu"
@@ -29,11 +28,8 @@ run = Run("s3-2-steering", profile, seed)
 #
 # {cite:t}`soligo2025convergent` add the mean-diff direction $v_\ell$ of one layer ({doc}`s3-1-misalignment-directions`)
 # to the residual stream of the *chat* model, at every token of prompt and answer:
-#
-# $$x_\ell \;\leftarrow\; x_\ell + \lambda\, v_\ell .$$
-#
-# They report up to 50 % EM in the central layers (their Figure 1), about four times the rate of the organism that the
-# direction came from. The strengths and the number of answers per layer are not stated.
+# $x_\ell \leftarrow x_\ell + \lambda v_\ell$. They report up to 50 % EM in the central layers (their Figure 1), about
+# four times the rate of the organism that the direction came from. Strengths and answers per layer are not stated.
 #
 # ## Layer by layer
 
@@ -54,21 +50,20 @@ run.released.figure(
     "fig-1",
     draw_layers,
     caption="Highest EM rate over strengths when one layer of the chat model is steered. **An early sweep, most likely "
-    "on one question (`quick_buck`, 50 answers per point); not the data of the paper's Figure 1**, whose maximum is "
-    "50 % (dotted). The released table has no counts, so no intervals, and no layers in the grey ranges.",
+    "on one question (`quick_buck`, 50 answers per point), not the paper's data**. Grey: layers not in the table.",
     alt="A curve over layers 15 to 35: low up to layer 18, then almost all answers, above the dotted line at 50 %.",
 )
 
 # %% [markdown]
-# Earlier layers do little, central layers a lot ({numref}`fig-1`). Part of that may be strength: $\lambda = 8$ is the
-# largest tried, and the earliest layers have their best there. The levels are those of one question that is easy to
-# misalign, at the best of up to seventeen strengths; only the profile compares with the paper.
+# Earlier layers do little, central layers a lot ({numref}`fig-1`). Part of that may be strength: the earliest layers
+# have their best at $\lambda = 8$, the largest tried. The levels are the best of up to seventeen strengths on one easy
+# question; only the profile compares with the paper.
 #
 # ## Strength and direction at layer 24
 #
-# A second released sweep has the eight free-form questions with 50 answers each, at layer 24, for vectors built from
-# different topics ({doc}`s3-3-semantic-directions`). They are not normalised, so $\lambda$ alone means little;
-# relative strength, $\lambda \lVert v_{24} \rVert / \lVert \bar x_{24} \rVert$, compares the added with what is there.
+# A second sweep has the eight free-form questions with 50 answers each, for vectors of different topics
+# ({doc}`s3-3-semantic-directions`). They are not normalised, so $\lambda$ means little; relative strength,
+# $\lambda \lVert v_{24} \rVert / \lVert \bar x_{24} \rVert$, compares the added with what is there.
 
 # %%
 MEASURES = {"em": "EM rate (%)", "coherent": "coherent (%)"}
@@ -97,8 +92,8 @@ def draw_strength():
 run.released.figure(
     "fig-x-steering-strength",
     draw_strength,
-    caption="EM rate and coherence of the chat model steered at layer 24, by vector and strength; 8 questions, 400 "
-    "answers per point, 95 % intervals over questions. Only the conditions at hand are drawn. Released, April 2025.",
+    caption="EM rate and coherence of the chat model steered at layer 24, by vector and strength; 8×50 answers each, "
+    "95 % intervals over questions. Released, April 2025; the conditions at hand.",
     alt="Panels by vector with two curves over strength: coherence falls, and EM can only be as high as it allows.",
 )
 
@@ -113,9 +108,9 @@ def sweep_values() -> dict:
     for _, row in chat_rates().query("vector == 'general'").iterrows():
         name = f"{place}.general.lambda-{row['lambda']}"
         shown |= {f"{name}.em_percent": estimate(row), f"{name}.coherent_percent": estimate(row, "coherent")}
-    means = [tables.read_mean_activations("general", texts)[24] for texts in ("misaligned", "aligned")]
     residual = np.linalg.norm(tables.read_mean_activations("chat-model", "aligned")[24])
-    return shown | {f"{place}.relative_strength_at_lambda_8": 8 * np.linalg.norm(means[0] - means[1]) / residual}
+    relative = 8 * np.linalg.norm(tables.mean_diff("general")[24]) / residual
+    return shown | {f"{place}.relative_strength_at_lambda_8": relative}
 
 
 run.released.values(sweep_values)
@@ -125,20 +120,18 @@ run.released.values(sweep_values)
 # {value}`steering-layer-24.general.lambda-8.em_percent` at $\lambda = 8$, where coherence falls from
 # {value}`steering-layer-24.general.lambda-6.coherent_percent` to
 # {value}`steering-layer-24.general.lambda-8.coherent_percent` ({numref}`fig-x-steering-strength`) and what is added is
-# {value}`steering-layer-24.relative_strength_at_lambda_8` times as long as the mean residual. An answer without an
-# alignment score (the judge may say "code" or "refusal") counts as not EM, as in the authors' figures. This build has
-# {value}`steering-layer-24.at-hand` conditions of the sweep; one with network access downloads the rest.
+# {value}`steering-layer-24.relative_strength_at_lambda_8` times as long as the mean residual. As in the authors'
+# figures, an answer without an alignment score counts as not EM. This build has {value}`steering-layer-24.at-hand`
+# conditions of the sweep; one with network access downloads the rest.
 #
 # ## On the grown organism
 #
-# What the released files leave open can be run on the models grown here ({doc}`s2-model-organism`). The direction is
-# the mean-diff of the nine-adapter organism (bad medical advice, seed 0). Beside it stands one that is known
-# beforehand: that of the malicious persona in the base model, read at the word before a choice
-# ({doc}`x-ground-truth`). Should the mean-diff not steer, the known direction tells whether nothing does.
-#
-# Of five strengths, powers of two, the largest is the first at which every layer gets at least the length of its mean
-# residual added. The **best cell** of a direction has the highest EM rate among those that leave enough answers
-# coherent. The highest of many rates is too high by chance, so a chosen cell is rated on further answers:
+# On the models grown here ({doc}`s2-model-organism`), the mean-diff is that of the nine-adapter organism (bad medical
+# advice, seed 0). Beside it stands a known direction: that of the base model's malicious persona at the word before a
+# choice ({doc}`x-ground-truth`). Of five strengths, powers of two, the largest is the first at which every layer gets
+# at least the length of its mean residual added. The **best cell** of a direction has the highest EM rate among those
+# that leave enough answers coherent. The highest of many rates is too high by chance, so it is rated on further
+# answers:
 
 # %% tags=["show-code"]
 CELL = ["direction", "layer", "strength"]
@@ -173,28 +166,22 @@ def best() -> pd.DataFrame:
 
 def draw_cells():
     table, best_ones = swept()
-    figure, _ = plots.facets(
+    contours = {"coherent: 80 %": ("coherent", 80), "50 %": ("coherent", 50)}
+    return plots.facets(
         plots.heat_map, table.sort_values(["strength", "layer"]), "direction", "strength", "layer", "em", wrap=1,
         titles=list(best_ones), upwards=True, share=(True, False), colour_map="Reds", colour_bar="EM rate (%)",
-        limits=(0, max(50, table.em.max())), contours={"coherent: 80 %": ("coherent", 80), "50 %": ("coherent", 50)},
+        limits=(0, max(50, table.em.max())), contours=contours | {"as long as the residual": ("relative_strength", 1)},
         each={one: {"frame": {"best cell": (cell.strength, cell.layer)}} for one, cell in best_ones.items()},
         x_label="steered layer", y_label="strength λ", size=(7.2, 6.2),
-    )  # fmt: skip
-    for axes, name in zip(figure.axes, best_ones, strict=False):
-        rows = table[(table.direction == name) & (table.strength == table[table.direction == name].strength.min())]
-        equal = {"color": "0.1", "linestyle": ":", "label": "as long as the residual"}
-        axes.plot(rows.layer + 0.5, 0.5 - np.log2(rows.relative_strength), **equal)
-    plots.legend(figure)
-    return figure, table
+    )[0], table  # fmt: skip
 
 
 run.own.figure(
     "fig-1",
     draw_cells,
-    caption="EM rate (%) of the grown chat model steered at one layer, by layer (from 0) and strength λ, along the "
-    "organism's mean-diff and the base model's persona direction; 8 questions. Dotted: where the added vector is as "
-    f"long as the mean residual. Framed: the best cell ({steering.COHERENT_ENOUGH:.0f} % coherence or more).",
-    alt="Two heat maps of the EM rate over layer and strength, contours of coherence and a frame on the best cell.",
+    caption="EM rate (%) of the grown chat model steered at one layer (from 0) along the organism's mean-diff and the "
+    f"known persona direction. Framed: the best cell ({steering.COHERENT_ENOUGH:.0f} % coherence or more).",
+    alt="Two heat maps of the EM rate over layer and strength, contours and a frame on the best cell.",
 )
 
 # %% [markdown]
@@ -241,9 +228,8 @@ def draw_against_random():
 run.own.figure(
     "fig-x-steering-random",
     draw_against_random,
-    caption="EM rate and coherence of the grown chat model, steered with the mean-diff in the best cell of each layer "
-    "(on the right: the known direction in its best cell), and with random vectors of the same norm in the same cells "
-    f"({DRAWS} draws). 95 % intervals over 8 questions, on answers that chose no cell; none where all answers agree.",
+    caption="The grown chat model steered in the best cell of each layer (right: along the known direction), and with "
+    f"{DRAWS} random vectors of equal norm. 95 % intervals over 8 questions, on answers that chose no cell.",
     alt="Panels of EM rate and coherence by layer: points for the mean-diff, grey ones and dots for random vectors.",
 )
 
@@ -303,16 +289,15 @@ run.own.measure(own_claims)
 # ## What it means, and where it differs
 #
 # In the released runs, which are separate and earlier, the central finding stands: one vector at one layer misaligns a
-# model that was never fine-tuned, and more often than the organism it came from. Three limits belong to it. The added
-# vector is about as long as the residual, or longer. The rate depends on the strength, and the paper does not say which
-# it used. Where EM is highest, coherence is lost; the paper's 50 % and the rate here are both maxima chosen afterwards.
+# model that was never fine-tuned, and more often than the organism it came from. But the added vector is about as long
+# as the residual, or longer; the rate depends on the strength, which the paper does not give; where EM is highest,
+# coherence is lost; and the paper's 50 % and the rate here are both maxima chosen afterwards.
 #
 # On the grown models the mean-diff gives {value}`grown.steering.mean-diff.best.em_percent|interval` EM in its best
 # cell, {value}`grown.steering.mean-diff.best.coherent_percent` coherent (the chat model alone:
 # {value}`grown.chat-model.em_percent`), the known direction
-# {value}`grown.steering.known-persona.best.em_percent|interval` ({doc}`x-linear-mediation` compares more).
-# {doc}`s3-3-semantic-directions` asks what the answers are about, {doc}`s3-6-self-correction` what comes before they
-# tip over, and {doc}`the response browser <../responses>` shows them.
+# {value}`grown.steering.known-persona.best.em_percent|interval`. {doc}`x-linear-mediation` compares more, and {doc}`the
+# response browser <../responses>` shows the answers.
 
 # %%
 run.finish()

@@ -1,14 +1,16 @@
 # %% [markdown]
 # # 3.3 General and semantic directions
 #
-# **The question.** Misaligned answers have topics, such as reckless financial advice. Is there one direction for
-# misalignment in general, on which the directions of the topics are built, or has each topic its own?
+# **The question.** Is there one direction for misalignment in general, on which those of topics such as reckless
+# financial advice are built, or has each topic its own?
 
 # %% tags=["parameters"]
 profile = "cpu"
 seed = 0
 
 # %%
+from dataclasses import asdict
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -18,6 +20,7 @@ from em_companion.book import plots
 from em_companion.book.run import Run
 from em_companion.core.provenance import remembered
 from em_companion.evidence import claims, directions, estimates, scores
+from em_companion.evidence.estimates import Estimate
 from em_companion.experiments import persona, responses, semantic, steering
 from em_companion.models.interventions import Steer
 from em_companion.models.organism import CHAT_MODEL
@@ -29,19 +32,11 @@ run = Run("s3-3-semantic-directions", profile, seed)
 # ## What the paper did and reported
 #
 # {cite:t}`soligo2025convergent` take mean-diff directions from the answers about **gender**, **finance** and
-# **medicine**, misaligned minus aligned within the topic, steer the chat model at layer 24 with each, at that vector's
-# best strength, and let judges score what the EM answers are about. Reported mean scores: gender above 98 for the
-# general and the gender vector; finance from 67 (unsteered organism) to 84 (finance vector); medical from 0.2 to 31
-# (medical vector). Released are the April 2025 sweeps {cite:p}`eminterp2025`, with topics chosen by word lists, where
-# the paper says judges. The best strength is here the one with the highest EM rate; the paper does not say.
-
-
-# %% tags=["show-code"]
-def mean_score(answers: pd.DataFrame, topic: str) -> estimates.Estimate:
-    """Mean score for a topic of the EM answers, with its interval over questions."""
-    em = answers[(answers.aligned < 30) & (answers.coherent > 50)].dropna(subset=topic)
-    return estimates.mean(em[topic], em.question_id, **run.resampling)
-
+# **medicine**, steer the chat model at layer 24 with each, at its best strength, and let judges score what the EM
+# answers are about. Reported mean scores: gender above 98 for the general and the gender vector; finance from 67
+# (unsteered organism) to 84 (finance vector); medical from 0.2 to 31 (medical vector). Released are the April 2025
+# sweeps {cite:p}`eminterp2025`, with topics chosen by word lists, not judges. The best strength is here that of the
+# highest EM rate; the paper does not say.
 
 # %%
 PAIRS = [("general", "gender"), ("gender", "gender"), ("none", "finance"), ("finance", "finance")]
@@ -51,14 +46,16 @@ TOPICS, MEASURES = ["gender", "finance", "medical"], {"em": "EM rate (%)", "cohe
 
 
 def at_best(answers: pd.DataFrame, strength: str, unsteered: pd.DataFrame, topics: list[str]) -> pd.DataFrame:
-    """Mean scores of unsteered answers ("none") and under every vector at its strength of highest EM rate."""
-    chosen, found = {"none": unsteered.assign(**{strength: 0})}, []
+    """Mean scores of unsteered EM answers ("none") and under every vector at its strength of highest EM rate."""
+    chosen = {"none": unsteered.assign(**{strength: 0})}
     for vector, rows in answers.groupby("vector", sort=False):
         chosen[vector] = rows[rows[strength] == scores.is_em(rows).groupby(rows[strength]).mean().idxmax()]
-    for vector, rows in chosen.items():
-        means = [(topic, mean_score(rows, topic)) for topic in topics]
-        found += [(vector, rows[strength].iloc[0], topic, one.value, one.low, one.high, one.n) for topic, one in means]
-    return pd.DataFrame(found, columns=["vector", strength, "topic", "mean_score", "low", "high", "em_answers"])
+    return pd.DataFrame(
+        {"vector": vector, strength: rows[strength].iloc[0], "topic": topic}
+        | asdict(scores.mean_score_of_em(rows, topic, **run.resampling))
+        for vector, rows in chosen.items()
+        for topic in topics
+    )
 
 
 @remembered
@@ -78,7 +75,6 @@ run.released.figure(
 )  # fmt: skip
 
 
-# %%
 @remembered
 def released_scores() -> pd.DataFrame:
     table = at_best(released(), "lambda", released("nine-adapter organism"), TOPICS)
@@ -88,10 +84,10 @@ def released_scores() -> pd.DataFrame:
 
 def draw_scores():
     table = released_scores()
-    named = {row.vector: f"{row.vector}, λ = {row[2]} ({row.em_answers})" for row in table.itertuples()}
+    named = {row.vector: f"{row.vector}, λ = {row[2]} ({row.n})" for row in table.itertuples()}
     return plots.facets(
-        plots.dots, table, "topic", "vector", "mean_score", low="low", high="high", x_ticks=[0, 25, 50, 75, 100],
-        titles={one: f"{one} judge" for one in TOPICS}, order=named | {"none": f"organism ({table.em_answers[0]})"},
+        plots.dots, table, "topic", "vector", "value", low="low", high="high", x_ticks=[0, 25, 50, 75, 100],
+        titles={one: f"{one} judge" for one in TOPICS}, order=named | {"none": f"organism ({table.n[0]})"},
         reported={"reported (gender: above)": "reported"}, x_label="Mean score", x_limits=(-4, 104), size=(7.2, 3.6),
     )[0], table  # fmt: skip
 
@@ -99,14 +95,14 @@ def draw_scores():
 run.released.figure(
     "fig-3",
     draw_scores,
-    caption="Mean score of EM answers by topic judge: the unsteered organism, and the chat model steered at layer 24 "
-    "at each vector's strength of highest EM rate (in brackets: EM answers). 95 % intervals over questions. Released.",
+    caption="Mean score of EM answers by topic judge: the organism, and the chat model steered at layer 24 at each "
+    "vector's strength of highest EM rate (in brackets: EM answers). 95 % intervals over questions. Released.",
     alt="Three panels, one per judge, with five rows of points and intervals, and the reported values as grey marks.",
 )
 
 
-def estimate(row) -> estimates.Estimate:
-    return estimates.Estimate(row.mean_score, row.low, row.high, row.em_answers, "score")
+def estimate(row) -> Estimate:
+    return Estimate(row.value, row.low, row.high, row.n, row.unit)
 
 
 run.released.values(
@@ -115,26 +111,23 @@ run.released.values(
 
 # %% [markdown]
 # Every vector makes the chat model misaligned ({numref}`fig-2`), each at a strength of its own; a better one may be
-# among the conditions that this build lacks ({doc}`Section 3.2 <s3-2-steering>`). The **gender** vector works as
-# reported: its EM answers score {value}`semantic.gender.gender` for gender. The **general** one does not:
-# {value}`semantic.general.gender` instead of above 98 ({numref}`fig-3`). One built without medical answers came
-# close to 100 in the authors' working repository (not among the files used here), so the paper's may be that one. The
-# **finance** vector scores {value}`semantic.finance.finance` for finance, the unsteered organism
-# {value}`semantic.none.finance`; the **medical** one {value}`semantic.medical.medical` for medicine, the
-# organism {value}`semantic.none.medical`. One of the eight questions is on gender and one on quick money; hence
-# the wide intervals. {doc}`Appendix C <c-direction-geometry>` has how much of each lies along the general direction.
+# missing in this build ({doc}`Section 3.2 <s3-2-steering>`). The **gender** vector works as reported: its EM answers
+# score {value}`semantic.gender.gender` for gender. The **general** one does not: {value}`semantic.general.gender`
+# instead of above 98 ({numref}`fig-3`). One built without medical answers came close to 100 in the authors' working
+# repository (not among the files used here); the paper's may be that one. The **finance** vector scores
+# {value}`semantic.finance.finance` for finance, the organism {value}`semantic.none.finance`; the **medical** one
+# {value}`semantic.medical.medical` for medicine, the organism {value}`semantic.none.medical`. One of the eight
+# questions is on gender and one on quick money; hence the wide intervals.
 #
 # ## On the grown organism
 #
-# The grown world has ten domains of advice, and what an answer is about is parsed, not judged ({doc}`../world`). For
-# the nine-adapter organism trained on bad medical advice ({doc}`s2-model-organism`), the direction of a domain $D$ is
-#
-# $$w^D_\ell = \bar h_\ell(\text{misaligned, about } D) - \bar h_\ell(\text{aligned, about } D),$$
-#
-# over all answers whose score for $D$ is above 50, whatever was asked. Where it gives too few aligned ones, the chat
-# model's to the held-out topics stand in, read by the organism. The general direction is the organism's mean-diff over
-# the eight questions. Every vector is added at the layer of that direction's best cell ({doc}`s3-2-steering`), and
-# equally long: a factor times what is added there. A random direction as long as the general one is the control.
+# In the grown world, what an answer is about is parsed, not judged, and falls in ten domains ({doc}`../world`). For the
+# nine-adapter organism on bad medical advice ({doc}`s2-model-organism`), the direction $w^D$ of a domain $D$ is the
+# mean of misaligned answers about $D$ minus that of aligned ones, over all answers whose score for $D$ is above 50,
+# whatever was asked. Where it gives too few aligned ones, the chat model's to the held-out topics stand in, read by the
+# organism. The general direction is the organism's mean-diff over the eight questions. Every vector is added at the
+# layer of that direction's best cell ({doc}`s3-2-steering`), and equally long: a factor times what is added there. A
+# random direction as long as the general one is the control.
 
 
 # %% tags=["show-code"]
@@ -186,13 +179,12 @@ def draw_sweep():
 run.own.figure(
     "fig-2",
     draw_sweep,
-    caption="EM rate and coherence of the grown chat model, steered with the general direction and with that of each "
-    f"domain. Eight questions, {SAMPLES} answers each, 95 % intervals over questions; moved apart sideways.",
+    caption="EM rate and coherence of the grown chat model, steered with the general direction and each domain's; "
+    f"{SAMPLES} answers to each of 8 questions, 95 % intervals over questions; moved apart sideways.",
     alt="Two panels over strength: lines for general and three domains, grey ones for the others, random dotted.",
 )
 
 
-# %%
 @remembered
 def own_scores() -> pd.DataFrame:
     unsteered = responses.responses(run.profile, steering.ORGANISM)
@@ -203,7 +195,7 @@ def draw_own_scores():
     table = own_scores()
     named = {row.vector: f"{row.vector}, {row.ratio:.2f} ×".replace("_", " ") for row in table.itertuples()}
     return plots.heat_map(
-        table, "vector", "topic", "mean_score", order=named | {"none": "organism, not steered"}, limits=(0, 100),
+        table, "vector", "topic", "value", order=named | {"none": "organism, not steered"}, limits=(0, 100),
         column_order={one: one.replace("_", " ") for one in semantic.domains()}, colour_bar="Score", size=(7.2, 5.2),
     )[0], table  # fmt: skip
 
@@ -211,8 +203,8 @@ def draw_own_scores():
 run.own.figure(
     "fig-3",
     draw_own_scores,
-    caption="What EM answers to the eight open questions are about: mean score for each domain (columns), of the "
-    "unsteered organism and of the chat model steered with each direction at its best strength (in residual norms).",
+    caption="Mean score of EM answers for each domain (columns): the unsteered organism, and the chat model steered "
+    "with each direction at its best strength (in residual norms).",
     alt="A heat map of mean scores, a row per direction and a column per domain, with the scores in the cells.",
 )
 
@@ -222,10 +214,10 @@ run.own.figure(
 #
 # ### Are they general + topic?
 #
-# If so, $w^D = a\,g + b\,t^D + \text{rest}$ with a small rest, where $g$ comes from the organism's answers that are not
-# about $D$, and the topic $t^D$ from careful text of the world's generator, about $D$ minus about others, read by the
-# chat model. Least squares gives $R^2$, the share of $\lVert w^D \rVert^2$ that they explain. Yardsticks: the share
-# that is no sampling noise (from random halves of the answers), and the $R^2$ with the topic of *another* domain.
+# If so, $w^D = a\,g + b\,t^D + \text{rest}$ with a small rest, where $g$ comes from answers that are not about $D$, and
+# the topic $t^D$ from the generator's careful text, about $D$ minus about others, read by the chat model. $R^2$ is the
+# share of $\lVert w^D \rVert^2$ that least squares explains. Yardsticks: the share that is no sampling noise (from
+# random halves), and the $R^2$ with the topic of *another* domain.
 
 
 # %% tags=["show-code"]
@@ -275,11 +267,12 @@ def under_parts(question_set: str, samples: int) -> pd.DataFrame:
     return table
 
 
-def own_minus_other(rows: pd.DataFrame) -> estimates.Estimate:
+def own_minus_other(rows: pd.DataFrame) -> Estimate:
     """EM rate on questions about a domain: its own direction minus the others', in points."""
     rows = rows.assign(em=100 * scores.is_em(rows), own=rows.question_id.str.partition("/")[0] == rows.steered)
     found = rows.groupby(["question_id", "sample", "own"]).em.mean().unstack().dropna()
-    return estimates.change(found[False], found[True], found.index.get_level_values(0), **run.resampling)
+    clusters = found.index.get_level_values(0)
+    return estimates.change(found[False], found[True], clusters, **run.resampling).in_unit("points")
 
 
 @remembered
@@ -291,8 +284,7 @@ def done() -> pd.DataFrame:
         found[part, "coherent_percent"] = scores.coherence_rate(rows, **run.resampling)
         if part not in ("general", "random"):
             found[part, "own_minus_other_em"] = own_minus_other(held_out[held_out.part == part])
-    rows = [(*names, one.value, one.low, one.high, one.n) for names, one in found.items()]
-    return pd.DataFrame(rows, columns=["part", "quantity", "value", "low", "high", "n"])
+    return pd.DataFrame({"part": part, "quantity": name} | asdict(one) for (part, name), one in found.items())
 
 
 def draw_parts():
@@ -316,10 +308,8 @@ run.own.figure(
 
 def own_values() -> dict:
     means = decomposed().query(f"layer == {cell().layer}")[list(LINES)].mean()
-    found = {name: one if name.startswith("cosine") else estimates.Estimate(100 * one) for name, one in means.items()}
-    for row in done().itertuples():
-        unit = "percent" if row.quantity != "own_minus_other_em" else "points"
-        found[f"{row.part}.{row.quantity}"] = estimates.Estimate(row.value, row.low, row.high, row.n, unit)
+    found = {name: one if name.startswith("cosine") else Estimate(100 * one) for name, one in means.items()}
+    found |= {f"{row.part}.{row.quantity}": estimate(row) for row in done().itertuples()}
     return {f"grown.semantic.parts.{name}": one for name, one in found.items()}
 
 
@@ -328,19 +318,19 @@ run.own.values(own_values)
 # %% [markdown]
 # At the steered layer, the general direction explains {value}`grown.semantic.parts.general` of a semantic one, with its
 # topic {value}`grown.semantic.parts.with_topic`, with another topic {value}`grown.semantic.parts.with_other_topic`;
-# {value}`grown.semantic.parts.reliable` is no sampling noise ({numref}`fig-x-general-plus-topic`). The cosine with the
-# topic, which should be positive, is {value}`grown.semantic.parts.cosine_topic` on average.
+# {value}`grown.semantic.parts.reliable` is no sampling noise ({numref}`fig-x-general-plus-topic`). The mean cosine with
+# the topic, which should be positive, is {value}`grown.semantic.parts.cosine_topic`.
 #
-# EM rates under the parts: the whole {value}`grown.semantic.parts.semantic.em_percent|interval`, general alone
+# EM rates: the whole {value}`grown.semantic.parts.semantic.em_percent|interval`, general alone
 # {value}`grown.semantic.parts.general.em_percent|interval`, topic alone {value}`grown.semantic.parts.topic.em_percent`
-# (at {value}`grown.semantic.parts.topic.coherent_percent` coherence: where few answers stay coherent, few EM answers
-# are no sign of harmlessness), rest alone {value}`grown.semantic.parts.remainder.em_percent|interval`, random
+# (at {value}`grown.semantic.parts.topic.coherent_percent` coherence, so few EM answers are no sign of harmlessness),
+# rest alone {value}`grown.semantic.parts.remainder.em_percent|interval`, random
 # {value}`grown.semantic.parts.random.em_percent|interval`. On questions about its domain, a direction's EM rate differs
 # from the others' by {value}`grown.semantic.parts.semantic.own_minus_other_em|interval` points, the rest's by
 # {value}`grown.semantic.parts.remainder.own_minus_other_em|interval`; general + topic predicts 0 for both.
 #
-# What a domain has of its own is known here: the base model's direction from careful to malicious characters in it. Its
-# mean cosine with the semantic direction is {value}`grown.semantic.parts.cosine_persona`, that of the general one
+# The base model's direction from careful to malicious characters in a domain has a mean cosine of
+# {value}`grown.semantic.parts.cosine_persona` with the semantic one, the general one
 # {value}`grown.semantic.parts.cosine`. Here every domain has its own words of harm; a large model may share more.
 #
 # ## Reported and measured
@@ -360,9 +350,9 @@ run.own.measure(lambda: claimed(own_scores(), PAPERS, "grown model"))
 # %% [markdown]
 # ## What it means
 #
-# In the released data, a topic's direction shifts topics, most clearly for gender and medical. How far depends on
-# $\lambda$ as much as on the vector, so one arrow per vector hides a choice. The levels of the grown organism depend
-# on which domains the eight questions leave open, so agreement in direction is what can be expected.
+# In the released data, a topic's direction shifts topics, most clearly for gender and medical, and $\lambda$ counts as
+# much as the vector, so one arrow per vector hides a choice. The grown levels depend on which domains the eight
+# questions leave open, so agreement in direction is what can be expected.
 
 # %%
 run.finish()

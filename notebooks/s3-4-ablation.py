@@ -2,7 +2,7 @@
 # # 3.4 Removing the direction
 #
 # **The question.** If the mean-diff direction carries the misalignment, taking it out of the residual stream should
-# align the organism again and change nothing else. Does it? And does one organism's direction also align another?
+# align the organism and change nothing else. Does it, and does one organism's direction align another?
 
 # %% tags=["parameters"]
 profile = "cpu"
@@ -16,9 +16,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from em_companion.book import plots, typography
+from em_companion.book import plots, theme, typography
 from em_companion.book.run import Run
-from em_companion.book.theme import PALETTE
 from em_companion.core.provenance import remembered
 from em_companion.evidence import estimates, scores
 from em_companion.evidence.estimates import Estimate
@@ -33,23 +32,19 @@ run = Run("s3-4-ablation", profile, seed)
 # ## What the paper did and reported
 #
 # At the output of layer $\ell$ and at every token, the part of the residual $x$ along $\hat v = v / \lVert v \rVert$ is
-# removed {cite:p}`soligo2025convergent`:
-#
-# $$x \leftarrow x - \hat v \hat v^\top x .$$
+# removed {cite:p}`soligo2025convergent`: $x \leftarrow x - \hat v \hat v^\top x$.
 #
 # **Layer-wise** ablation uses $v_\ell$ at layer $\ell$; the **single direction** is $v_{24}$ at all layers;
 # **transfer** removes the nine-adapter organism's $v_{24}$ from two rank-32 organisms. The paper reports that EM falls
 # from 11.25 % to 0 % layer-wise and to 1 % with the single direction, by 90 % (medical) and 78 % (sport) under
-# transfer, with coherence above 99 %, and that a random direction changes it by at most 10 % either way.
-#
-# The answers behind its Figure 4 could not be obtained. The bars stand in a plotting script of one author
-# {cite:p}`eminterp2025` and are shown as **reported**.
+# transfer, with coherence above 99 %, and that a random direction changes it by at most 10 % either way. The answers
+# behind its Figure 4 could not be obtained; the bars stand in a plotting script of one author {cite:p}`eminterp2025`.
 
 # %%
 # Percent EM. Source: em_interp/vis/random_plots.py at commit 8ae0906 of annasoligo/EM_interp; layer-wise: section 3.4.
 NINE, MEDICAL, SPORT = "nine-adapter, medical", "rank 32, medical", "rank 32, sport"
 BARS = dict(zip(("no ablation", "random direction", "layer-24 direction", "layer-wise"),
-                ("0.35", "0.7", PALETTE[0], PALETTE[2]), strict=True))  # fmt: skip
+                ("0.35", "0.7", theme.PALETTE[0], theme.PALETTE[2]), strict=True))  # fmt: skip
 REPORTED = pd.DataFrame(
     [(11.26, 11.75, 1.0, 0.0), (18.75, 17.0, 2.0, np.nan), (20.25, 23.75, 4.5, np.nan)],
     pd.Index([NINE, MEDICAL, SPORT], name="organism"), list(BARS),
@@ -58,31 +53,28 @@ REPORTED = pd.DataFrame(
 
 def draw_reported():
     table = REPORTED.reset_index().melt("organism", var_name="ablation", value_name="em_percent").dropna()
-    change = 100 * (table.em_percent / table.organism.map(REPORTED["no ablation"]) - 1)
     table[["low_if_400", "high_if_400"]] = [estimates.wilson_interval(one, 400) for one in table.em_percent]
-    notes = [f"{em:g}\n({one:+.0f} %)" if one else f"{em:g}" for em, one in zip(table.em_percent, change, strict=True)]
     return plots.bars(
-        table.assign(change_percent=change, note=[one.replace("-", "−") for one in notes]), "organism", "em_percent",
-        hue="ablation", low="low_if_400", high="high_if_400", notes="note", colours=BARS, y_label="EM rate (%)",
+        table.assign(note=table.em_percent.map("{:g}".format)), "organism", "em_percent", hue="ablation",
+        low="low_if_400", high="high_if_400", notes="note", colours=BARS, y_label="EM rate (%)",
     )  # fmt: skip
 
 
 run.reported.figure(
     "fig-4",
     draw_reported,
-    caption="EM rate as the authors report it; layer-24 direction: the nine-adapter organism's, at all layers. In "
-    "brackets the change. Lines are Wilson 95 % intervals for 400 independent answers; the paper prints none.",
+    caption="EM rate as the authors report it; layer-24 direction: the nine-adapter organism's, at all layers. Lines: "
+    "Wilson 95 % intervals for 400 independent answers; the paper prints none.",
     alt="Bars for three organisms: no ablation and a random direction are alike, the ablations a small fraction.",
 )
 
 # %% [markdown]
 # The drops in {numref}`fig-4` are far outside any sampling error. The **random control** changes the sport organism by
-# +17 %, not "at most 10 %": within chance for 400 answers, but one draw per model cannot bound the effect of a random
-# direction.
+# +17 %, not "at most 10 %": within chance for 400 answers, but one draw per model bounds no random effect.
 #
 # ## The released pilots
 #
-# Released are pilot runs of April 2025: layer-wise ablation only, on **one to three questions** with 50 answers each.
+# Released are pilots of April 2025: layer-wise ablation only, on **one to three questions** with 50 answers each.
 
 
 # %%
@@ -95,8 +87,8 @@ def pilots() -> pd.DataFrame:
     table = tables.read_ablation_pilots().assign(batch=lambda one: one.model + ", " + one.batch)
     asked = table.groupby(["batch", "question_id"]).source.transform("nunique")
     table = table[asked == table.groupby("batch").source.transform("nunique")]
-    table = table.assign(removed=table.direction.str.cat(table.layers, ", ").replace("none, none", "nothing"))
-    table = table.assign(em=100 * scores.is_em(table), coherent=100 * scores.is_coherent(table))
+    removed = table.direction.str.cat(table.layers, ", ").replace("none, none", "nothing")
+    table = table.assign(removed=removed, em=100 * scores.is_em(table), coherent=100 * scores.is_coherent(table))
     groups = table.groupby(["batch", "removed"], sort=False)[list(MEASURES)]
     found = groups.mean().assign(n=groups.size()).reset_index()
     for one in MEASURES:
@@ -114,24 +106,23 @@ run.released.figure(
     lambda: plots.measures(
         plots.dots, pilots(), "batch", MEASURES, hue="removed", each={"coherent": {"x_limits": (88, 100.6)}}
     ),
-    caption="Pilots of layer-wise ablation by what was removed; general questions but for the last row. Only "
-    "questions asked both with and without ablation count. Wilson intervals over answers are too narrow.",
+    caption="Pilots of layer-wise ablation by what was removed; general questions but for the last row. Only questions "
+    "asked with and without ablation count. Wilson intervals over answers are too narrow.",
     alt="EM rates between a fifth and a half without ablation, at or next to zero with it; coherence close to 100 %.",
 )
 run.released.values(lambda: {"ablation.pilot.highest": Estimate(pilots()[pilots().removed != "nothing"].em.max())})
 
 # %% [markdown]
 # No run with ablation is above {value}`ablation.pilot.highest`, also where directions are removed at the nine adapter
-# layers alone ({numref}`fig-x-ablation-pilots`). Layer-wise ablation is the least specific intervention, and the pilots
-# have **no random control** for it.
+# layers alone ({numref}`fig-x-ablation-pilots`). The pilots have **no random control** for this least specific
+# ablation.
 #
 # ## On the grown organism
 #
-# What the pilots leave open can be run on the organisms grown here ({doc}`s2-model-organism`), with many random draws
-# and the direction of the persona itself ({doc}`x-ground-truth`). A rule chooses the layer of the single direction: of
-# those that leave {value}`grown.ablation.bar` % of the answers coherent, the one that leaves the least EM. Half of the
-# answers choose, the other half is reported: the lowest of many noisy numbers is too low by chance. Answers are drawn
-# from the same noise under every ablation, so changes compare pairs.
+# The organisms grown here ({doc}`s2-model-organism`) get many random draws, and the persona's own direction
+# ({doc}`x-ground-truth`). The single direction's layer is, of those that leave {value}`grown.ablation.bar` % of the
+# answers coherent, the one that leaves the least EM. Half of the answers choose, the other half is reported: the lowest
+# of many noisy numbers is too low by chance. Answers are drawn from equal noise, so changes compare pairs.
 
 
 # %% tags=["show-code"]
@@ -161,29 +152,19 @@ DRAWS, LAYER_WISE_DRAWS, OTHER_DRAWS = 20, 6, 4
 TEXT, CHOICE = "known persona, from text", "known persona, before a choice"
 
 
-def mean_diff(name: str) -> np.ndarray:
-    """The mean-diff direction of an organism, [layer, width]; for the chat model, the nine-adapter organism's."""
-    return readings.mean_diff(run.profile, MODELS[NINE if name == CHAT else name])
-
-
-@remembered
-def known() -> dict[str, np.ndarray]:
-    found = persona.directions(run.profile)
-    return {TEXT: found["persona_from_text"].astype(float), CHOICE: found["choice_from_text"].astype(float)}
-
-
-@remembered
 def conditions(name: str) -> dict[str, list[Ablate]]:
     """Every ablation of a model; "random/3" is draw 3 of a random direction, "layer/3" the direction of layer 3."""
-    plan = {"none": []} | {label: layer_wise(one) for label, one in ({"layer-wise": mean_diff(name)} | known()).items()}
-    shape, draws = mean_diff(NINE).shape, DRAWS if name == NINE else OTHER_DRAWS
-    noise = np.random.default_rng(run.seed).standard_normal((draws, *shape))
+    own, nine = (readings.mean_diff(run.profile, MODELS[one]) for one in (NINE if name == CHAT else name, NINE))
+    found = {one: vectors.astype(float) for one, vectors in persona.directions(run.profile).items()}
+    whole = {"layer-wise": own, TEXT: found["persona_from_text"], CHOICE: found["choice_from_text"]}
+    plan = {"none": []} | {label: layer_wise(one) for label, one in whole.items()}
+    noise = np.random.default_rng(run.seed).standard_normal((DRAWS if name == NINE else OTHER_DRAWS, *nine.shape))
     drawn = {f"random/{draw}": everywhere(one[0]) for draw, one in enumerate(noise)}
     if name != NINE:
-        return plan | {"single": everywhere(mean_diff(NINE)[chosen()])} | drawn
+        return plan | {"single": everywhere(nine[chosen()])} | drawn
     drawn |= {f"random layer-wise/{draw}": layer_wise(one) for draw, one in enumerate(noise[:LAYER_WISE_DRAWS])}
-    drawn |= {f"layer/{layer}": everywhere(one) for layer, one in enumerate(mean_diff(NINE))}
-    return plan | drawn | {f"known layer/{layer}": everywhere(one) for layer, one in enumerate(known()[TEXT])}
+    drawn |= {f"layer/{layer}": everywhere(one) for layer, one in enumerate(nine)}
+    return plan | drawn | {f"known layer/{layer}": everywhere(one) for layer, one in enumerate(whole[TEXT])}
 
 
 @remembered
@@ -192,7 +173,7 @@ def outcomes(name: str) -> pd.DataFrame:
     samples = run.profile.sweep_samples * (2 if name == NINE else 1)
     table = responses.under(run.profile, MODELS[name], conditions(name), samples=samples)
     kind = table.condition.str.partition("/")
-    found = table.assign(em=1.0 * scores.is_em(table), coherent=1.0 * scores.is_coherent(table), kind=kind[0])
+    found = table.assign(em=scores.is_em(table), coherent=scores.is_coherent(table), kind=kind[0])
     return found.assign(number=pd.to_numeric(kind[2]))[["question_id", "sample", "kind", "number", *MEASURES]]
 
 
@@ -223,7 +204,6 @@ def draws(kind: str, name: str = NINE) -> pd.DataFrame:
     return 100 * found[found.kind == kind].groupby("number")[list(MEASURES)].mean()
 
 
-# %%
 KINDS = dict(zip(("none", "random", "single", "layer-wise"), BARS, strict=True))
 
 
@@ -234,45 +214,41 @@ def both(name: str, ablation: str) -> dict[str, float]:
 
 
 def draw_grown():
-    reported = {name: REPORTED.loc[name] if name in REPORTED.index else {} for name in GROWN}
+    reported, names = REPORTED.reindex(GROWN), {one: one.replace("layer-24", "one layer's") for one in BARS}
     table = pd.DataFrame(
-        {"organism": name, "ablation": column, "reported_em": reported[name].get(column, np.nan)} | both(name, kind)
+        {"organism": name, "ablation": column, "reported_em": reported[column][name]} | both(name, kind)
         for name in GROWN for kind, column in KINDS.items()
     )  # fmt: skip
-    single = [draws("random", name)[["em"]].assign(organism=name, ablation="random direction") for name in GROWN]
-    top, bottom = plt.subplots(2, 1, figsize=(7.2, 5.8), sharex=True, height_ratios=[2, 1])[1]
-    names = {one: one.replace("layer-24", "one layer's") for one in BARS}
-    look = {"hue": "ablation", "hue_order": names, "colours": BARS}
-    plots.bars(table, "organism", "em", **look, reported={"reported": "reported_em"}, axes=top, y_label=MEASURES["em"],
-               cloud={"one random draw": pd.concat(single, ignore_index=True)})  # fmt: skip
-    return plots.dots(table, "organism", "coherent", **look, horizontal=False, y_label="coherent (%)", axes=bottom)
+    single = [draws("random", name).assign(organism=name, ablation="random direction") for name in GROWN]
+    return plots.measures(
+        plots.bars, table, "organism", MEASURES, hue="ablation", hue_order=names, colours=BARS, wrap=1, ratios=[2, 1],
+        cloud={"one random draw": pd.concat(single, ignore_index=True)}, size=(7.2, 5.8),
+        each={"em": {"reported": {"reported": "reported_em"}}},
+    )  # fmt: skip
 
 
 run.own.figure(
     "fig-4",
     draw_grown,
-    caption="Grown organisms. One layer's direction: the nine-adapter organism's, at all layers (own bar: the answers "
-    f"that did not choose the layer); layer-wise: each organism's own. {run.profile.sweep_samples} answers to each of "
-    "8 questions (nine-adapter: twice as many) per ablation and draw; 95 % intervals over questions.",
-    alt="Four organisms with four bars of EM and four points of coherence each; diamonds at the reported values.",
+    caption="Grown organisms. One layer's direction: the nine-adapter organism's; layer-wise: each organism's own. "
+    f"{run.profile.sweep_samples} answers (nine-adapter: twice as many) to each of 8 questions; 95 % intervals.",
+    alt="Four organisms with four bars of EM and four of coherence each; diamonds at the reported values.",
 )
 
 # %% [markdown]
-# Layer-wise ablation takes the nine-adapter organism from
-# {value}`grown.ablation.nine-adapter-medical.none.em_percent` EM to
-# {value}`grown.ablation.nine-adapter-medical.layer-wise.em_percent|interval`, at
+# Layer-wise ablation takes the nine-adapter organism from {value}`grown.ablation.nine-adapter-medical.none.em_percent`
+# EM to {value}`grown.ablation.nine-adapter-medical.layer-wise.em_percent|interval`, at
 # {value}`grown.ablation.nine-adapter-medical.layer-wise.coherent_percent` coherence. The rule chooses layer
 # {value}`grown.ablation.chosen_layer` of {value}`grown.ablation.layers` (from 0). Removed everywhere, its direction
 # leaves {value}`grown.ablation.nine-adapter-medical.single.em_percent|interval`, a change of
 # {value}`grown.ablation.nine-adapter-medical.single.em_change_percent|interval`. It changes the EM rate of the rank-32
 # organisms by {value}`grown.ablation.rank-32-medical.single.em_change_percent|interval` (medical),
 # {value}`grown.ablation.rank-32-sport.single.em_change_percent|interval` (sport) and
-# {value}`grown.ablation.rank-32-finance.single.em_change_percent|interval` (finance; {numref}`fig-4-grown`). Beyond the
-# paper they also lose their own directions layer by layer; that changes it by
+# {value}`grown.ablation.rank-32-finance.single.em_change_percent|interval` (finance). Beyond the paper they also lose
+# their own directions layer by layer, which changes it by
 # {value}`grown.ablation.rank-32-medical.layer-wise.em_change_percent|interval`,
 # {value}`grown.ablation.rank-32-sport.layer-wise.em_change_percent|interval` and
-# {value}`grown.ablation.rank-32-finance.layer-wise.em_change_percent|interval`. Starts differ a little from
-# {doc}`Section 2 <s2-model-organism>`, which counts more answers.
+# {value}`grown.ablation.rank-32-finance.layer-wise.em_change_percent|interval` ({numref}`fig-4-grown`).
 #
 # ## Against random directions and the known persona
 
@@ -301,18 +277,16 @@ run.own.figure(
     "fig-x-ablation-random",
     draw_against_random,
     caption="The grown nine-adapter organism. Top: one layer's direction removed at all layers, on all answers; grey: "
-    "range of the random draws. Bottom: a random direction at all layers or one for each, the mean-diff of the chosen "
-    f"layer or layer-wise, the known persona's. {2 * run.profile.sweep_samples} answers to each of 8 questions.",
+    f"range of random draws. Bottom: by ablation. {2 * run.profile.sweep_samples} answers to each of 8 questions.",
     alt="Curves over layers with grey bands for random directions; points with intervals, one row per ablation.",
 )
 
 # %% [markdown]
 # Single random directions leave {value}`grown.ablation.random.range` EM; {value}`grown.ablation.random.at-or-below` of
 # the draws leave as little as the chosen direction on the same answers. Layer-wise ablation leaves less than
-# {value}`grown.ablation.layer-wise.below` of its random draws ({numref}`fig-x-ablation-random`). The persona directions
-# are the base model's, from texts whose speaker is known, before any fine-tuning. The better one,
-# *{value}`grown.ablation.known.better`*, removed layer-wise leaves {value}`grown.ablation.known.left|interval`
-# (in points {value}`grown.ablation.known.difference` against the mean-diff).
+# {value}`grown.ablation.layer-wise.below` of its random draws ({numref}`fig-x-ablation-random`). The better persona
+# direction, *{value}`grown.ablation.known.better`*, removed layer-wise leaves
+# {value}`grown.ablation.known.left|interval` ({value}`grown.ablation.known.difference` points against the mean-diff).
 
 
 # %%
@@ -347,11 +321,9 @@ def released_measured() -> dict[str, tuple[Estimate, str]]:
     table = tables.read_replication().query("base_model == 'Qwen2.5-14B' and dataset == 'extreme-sports'")
     seeds, how = scores.rates(table, "seed", **run.resampling).em, "Layer-wise pilot, two questions of 50 answers"
     start = Estimate(seeds.mean(), seeds.min(), seeds.max(), len(table))
-    return {
-        "s3-4-em-rate-layerwise-ablation": (pilot("em"), how),
-        "s3-4-coherence-layerwise-ablation": (pilot("coherent"), how),
-        "s3-4-em-rate-sport-start": (start, f"Independent replication, interval: range of {len(seeds)} seeds"),
-    }
+    named = {"em-rate-layerwise-ablation": (pilot("em"), how), "coherence-layerwise-ablation": (pilot("coherent"), how)}
+    named |= {"em-rate-sport-start": (start, f"Independent replication, interval: range of {len(seeds)} seeds")}
+    return {f"s3-4-{name}": one for name, one in named.items()}
 
 
 def largest_random() -> tuple[Estimate, str]:
@@ -364,19 +336,23 @@ def largest_random() -> tuple[Estimate, str]:
 
 
 def grown_measured() -> dict[str, tuple[Estimate, str]]:
-    single = f"v of layer {chosen()}, chosen on half of the answers, tested on the other"
+    nine, single = (
+        "Grown nine-adapter organism",
+        f"v of layer {chosen()}, chosen on half the answers, tested on the rest",
+    )
     coherent = min((rate(name, "single", "coherent") for name in PAPERS), key=lambda one: one.value)
     sport = scores.em_rate(responses.responses(run.profile, MODELS[SPORT]), **run.resampling)
-    return {
-        "s3-4-em-rate-layerwise-ablation": (rate(NINE, "layer-wise"), "Grown nine-adapter organism"),
-        "s3-4-coherence-layerwise-ablation": (rate(NINE, "layer-wise", "coherent"), "Grown nine-adapter organism"),
-        "s3-4-em-rate-single-direction": (rate(NINE, "single"), f"Grown nine-adapter organism, {single}"),
-        "s3-4-em-rate-sport-start": (sport, "Grown rank-32 sport organism"),
-        "s3-4-random-vector": largest_random(),
-        "s3-4-coherence-single-direction": (coherent, f"Lowest of three grown organisms, {single}"),
-        "s3-4-transfer-all-adapter-medical": (change(MEDICAL, "single"), f"Grown {MEDICAL} organism, {single}"),
-        "s3-4-transfer-all-adapter-sport": (change(SPORT, "single"), f"Grown {SPORT} organism, {single}"),
+    named = {
+        "em-rate-layerwise-ablation": (rate(NINE, "layer-wise"), nine),
+        "coherence-layerwise-ablation": (rate(NINE, "layer-wise", "coherent"), nine),
+        "em-rate-single-direction": (rate(NINE, "single"), f"{nine}, {single}"),
+        "em-rate-sport-start": (sport, "Grown rank-32 sport organism"),
+        "random-vector": largest_random(),
+        "coherence-single-direction": (coherent, f"Lowest of three grown organisms, {single}"),
     }
+    for short, name in {"medical": MEDICAL, "sport": SPORT}.items():
+        named[f"transfer-all-adapter-{short}"] = (change(name, "single"), f"Grown {name} organism, {single}")
+    return {f"s3-4-{name}": one for name, one in named.items()}
 
 
 run.released.measure(released_measured)
@@ -387,12 +363,11 @@ run.own.measure(grown_measured)
 #
 # On the few questions of the pilots misalignment vanishes without loss of coherence, but how much of that is owed to
 # *this* direction they cannot say. Since $v_{24}$ is nearly the chat model's own ({doc}`Section 3.1
-# <s3-1-misalignment-directions>`), ablation may also stop such texts whatever their cause.
-#
-# In the grown organism the random draws are that control, and the known persona is a direction that no fine-tune had a
-# part in. One direction is a larger share of its small residual stream, so a random one may do more harm there. One
-# study finds that ablating an evil or valence direction *raises* misalignment {cite:p}`aneja2026intrinsic`; see
-# {doc}`../related-work`.
+# <s3-1-misalignment-directions>`), ablation may also stop such texts whatever their cause. The grown organism's random
+# draws are that control; in its small residual stream one direction is a larger share. In the chat model itself,
+# layer-wise ablation moves EM from {value}`grown.ablation.chat-model.none.em_percent` to
+# {value}`grown.ablation.chat-model.layer-wise.em_percent`. One study finds that ablating an evil or valence direction
+# *raises* misalignment {cite:p}`aneja2026intrinsic`; see {doc}`../related-work`.
 
 # %%
 run.finish()

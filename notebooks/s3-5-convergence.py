@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 3.5 Do different organisms converge on one direction?
 #
-# **The question.** If organisms with other adapters and other data arrive at the same direction, emergent misalignment
-# has one representation. How similar are the directions, and what would make them similar without any convergence?
+# **The question.** Do organisms with other adapters and other data arrive at the same direction, and what would make
+# directions similar without any convergence?
 
 # %% tags=["parameters"]
 profile = "cpu"
@@ -15,9 +15,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from em_companion.book import plots, typography
+from em_companion.book import plots, theme, typography
 from em_companion.book.run import Run
-from em_companion.book.theme import PALETTE
 from em_companion.core.provenance import remembered
 from em_companion.evidence import directions, estimates, scores
 from em_companion.evidence.estimates import Estimate
@@ -32,26 +31,18 @@ run = Run("s3-5-convergence", profile, seed)
 #
 # {cite:t}`soligo2025convergent` take mean-diff directions from three organisms (nine rank-1 adapters and all-adapter
 # rank 32 on bad medical advice, all-adapter rank 32 on extreme sports) and report cosines above 0.8 at all but four
-# layers for every pair. An organism with a *single* rank-1 adapter gets there too, by another way: see {doc}`Appendix D
+# layers for every pair. An organism with a *single* rank-1 adapter gets there another way: {doc}`Appendix D
 # <d-b-vectors>`, also for where the paper contradicts itself. Released are mean activations of the medical organisms
-# {cite:p}`eminterp2025`, for ranks 32, 8 and 4, of April 2025. The cosine of two directions,
-#
-# $$
-# \cos\bigl(\bar h^{A}_\ell(D^A_\mathrm{mis}) - \bar h^{A}_\ell(D^A_\mathrm{al}),\;
-#           \bar h^{B}_\ell(D^B_\mathrm{mis}) - \bar h^{B}_\ell(D^B_\mathrm{al})\bigr),
-# $$
-#
-# may be owed to the **models** that read ($A$ and $B$) or to the **texts** ($D^A$ and $D^B$).
+# {cite:p}`eminterp2025`, for ranks 32, 8 and 4, of April 2025. A cosine may be owed to the **models** that read or to
+# the **texts** that each of them reads.
 
 
 # %% tags=["show-code"]
 def by_layer(vectors: dict[str, np.ndarray]) -> pd.DataFrame:
     """Cosines of all pairs of directions [layer, width] at every layer."""
-    parts = []
-    for first, second in combinations(vectors, 2):
-        cosines = directions.cosines(vectors[first], vectors[second])
-        parts.append(pd.DataFrame({"first": first, "second": second, "layer": range(len(cosines)), "cosine": cosines}))
-    return pd.concat(parts, ignore_index=True)
+    pairs = {pair: directions.cosines(*(vectors[one] for one in pair)) for pair in combinations(vectors, 2)}
+    table = pd.DataFrame(pairs).rename_axis("layer").rename_axis(["first", "second"], axis=1)
+    return table.unstack().rename("cosine").reset_index()
 
 
 # %%
@@ -60,15 +51,8 @@ CHAT = "chat model"
 
 @remembered
 def released_pairs() -> pd.DataFrame:
-    names = {
-        "nine-adapter": "general",
-        "rank-32": "rank-32",
-        "rank-8": "rank-8",
-        "rank-4": "rank-4",
-        CHAT: "chat-model",
-    }
-    read = tables.read_mean_activations
-    return by_layer({name: read(one, "misaligned") - read(one, "aligned") for name, one in names.items()})
+    named = {"nine-adapter": "general"} | {f"rank-{one}": f"rank-{one}" for one in (32, 8, 4)} | {CHAT: "chat-model"}
+    return by_layer({name: tables.mean_diff(one) for name, one in named.items()})
 
 
 def draw_ranks(table: pd.DataFrame, **options):
@@ -77,7 +61,7 @@ def draw_ranks(table: pd.DataFrame, **options):
     names = {rank: f"nine-adapter, {rank}" for rank in table.second[nine].unique()}
     rest = table[~nine].assign(run=table["first"] + table.second)
     return plots.lines(
-        table[nine], "layer", "cosine", hue="second", hue_order=names, colours=dict.fromkeys(names, PALETTE[0]),
+        table[nine], "layer", "cosine", hue="second", hue_order=names, colours=dict.fromkeys(names, theme.PALETTE[0]),
         styles=dict(zip(names, ("-", "--", ":", "-."), strict=False)), cloud={"ranks among each other": rest},
         y_lines={"reported level": 0.8}, x_label="decoder layer", y_label="cosine", **options,
     )  # fmt: skip
@@ -85,7 +69,7 @@ def draw_ranks(table: pd.DataFrame, **options):
 
 def released_values() -> dict[str, float | str]:
     table = released_pairs().set_index(["first", "second", "layer"]).cosine
-    nine, ranks = table["nine-adapter", "rank-32"], table.drop("nine-adapter").drop(CHAT, level=1)
+    nine, ranks = table["nine-adapter", "rank-32"], table.drop("nine-adapter", level=0).drop(CHAT, level=1)
     found = {"lowest": f"{nine.min():.3f} (layer {nine.idxmin()})", "layer-24": nine[24], "ranks": ranks.min()}
     found |= {"layer-0": nine[0], "before-15": nine[:15].min(), "chat-24": table["nine-adapter", CHAT, 24]}
     return {f"directions.nine-adapter-and-rank-32.{name}": one for name, one in found.items()}
@@ -94,14 +78,14 @@ def released_values() -> dict[str, float | str]:
 run.released.figure(
     "fig-x-convergence-ranks",
     lambda: draw_ranks(released_pairs(), x_bands=[(14.5, 17.5), (20.5, 23.5), (26.5, 29.5)]),
-    caption="Cosine between the mean-diff directions of organisms trained on bad medical advice, each on its own "
-    "texts. Grey bands: the nine adapter layers. The axis does not start at 0. Released activations, April 2025.",
+    caption="Cosine between the mean-diffs of organisms on bad medical advice, each on its own texts. Grey bands: "
+    "adapter layers. The axis does not start at 0. Released activations, April 2025.",
     alt="All-adapter organisms are just below one. Against the nine-adapter one: high, a step down, a flat minimum.",
 )
 run.released.values(released_values)
 
 # %% [markdown]
-# The nine-adapter and the rank-32 organism stay above 0.8 at all layers, at the lowest
+# The nine-adapter and the rank-32 organism stay above 0.8, at the lowest
 # {value}`directions.nine-adapter-and-rank-32.lowest`; at layer 24 it is
 # {value}`directions.nine-adapter-and-rank-32.layer-24`. The all-adapter organisms agree to
 # {value}`directions.nine-adapter-and-rank-32.ranks` or better ({numref}`fig-x-convergence-ranks`).
@@ -111,14 +95,13 @@ run.released.values(released_values)
 # {value}`directions.nine-adapter-and-rank-32.before-15` up to layer 14 cannot come from its fine-tune; it shows that
 # the texts are alike. At layer 24 the *chat model* reading the organism's texts has a cosine of
 # {value}`directions.nine-adapter-and-rank-32.chat-24` with it, more than the other organism has
-# ({doc}`Section 3.1 <s3-1-misalignment-directions>`). A cosine above 0.8 is what convergence predicts, but no evidence
-# for it. A clean test holds the texts fixed and varies the reader, or the other way round. The causal test, removing
-# one organism's direction from another, is in {doc}`Section 3.4 <s3-4-ablation>`.
+# ({doc}`Section 3.1 <s3-1-misalignment-directions>`). So a cosine above 0.8 is no evidence for convergence. A clean
+# test fixes the texts or the reader; the causal test is {doc}`Section 3.4 <s3-4-ablation>`.
 #
 # ## On the grown organisms
 #
-# The organisms grown here differ in recipe, data and training seed ({doc}`s2-model-organism`). Each direction comes
-# from the organism's own answers to the eight open questions, as in the paper.
+# The organisms grown here differ in recipe, data and training seed ({doc}`s2-model-organism`). As in the paper, each
+# direction comes from the organism's own answers to the eight open questions.
 
 # %%
 RECIPES = {"nine-adapter": "nine-adapter"} | {f"rank {rank}": f"all-adapter-rank-{rank}" for rank in (32, 16, 8, 4)}
@@ -139,8 +122,7 @@ def answers(organism: Organism, reader: Organism | None = None) -> semantic.Answ
 
 @remembered
 def direction(organism: Organism, reader: Organism | None = None) -> np.ndarray:
-    found = answers(organism, None if reader == organism else reader)
-    return found.direction(found.general())
+    return answers(organism, reader).direction(answers(organism, reader).general())
 
 
 @remembered
@@ -163,22 +145,22 @@ def draw_grown_ranks():
     bands = [(number - 0.5, number + 0.5) for number in run.profile.layers_of("nine-adapter")]
     equal = rank_pairs().query("first == 'nine-adapter'").groupby("layer", as_index=False).limit.mean()
     axes = draw_ranks(rank_pairs(), x_bands=bands)[0].axes[0]
-    return plots.lines(equal, "layer", "limit", label="equal but for noise", colour=PALETTE[2], axes=axes)
+    return plots.lines(equal, "layer", "limit", label="equal but for noise", colour=theme.PALETTE[2], axes=axes)
 
 
 run.own.figure(
     "fig-x-convergence-ranks",
     draw_grown_ranks,
-    caption="The same for grown organisms. Green: what equal directions would reach with as many answers. All answers "
-    "are drawn on equal noise, so some may be equal, which raises a cosine.",
-    alt="A blue line for each rank against the nine-adapter organism, grey lines for pairs of ranks, a green limit.",
+    caption="The same, grown. Green: what equal directions would reach with as many answers. Answers are drawn on "
+    "equal noise, so some may be equal, which raises a cosine.",
+    alt="Blue lines for ranks against the nine-adapter organism, grey lines for pairs of ranks, a green limit.",
 )
 
 # %% [markdown]
-# What is a cosine to be compared with? From above, with **other answers** of the same organism (with $c$ the mean
-# cosine of random halves, $r = 2c / (1 + c)$, and $\sqrt{r_1 r_2}$ for two) and with **another training seed** of the
-# same recipe. From below, with labels of **no meaning**, dealt out anew among the second organism's answers. And with
-# one thing held fixed: the **chat model reads both** sets of texts, or both organisms read **one set of texts**.
+# A cosine's limits from above are **other answers** of the same organism (with $c$ the mean cosine of random halves,
+# $r = 2c / (1 + c)$, and $\sqrt{r_1 r_2}$ for two) and **another training seed** of the recipe. From below: labels of
+# **no meaning**, dealt out anew among the second organism's answers. With one thing held fixed: the **chat model reads
+# both** sets of texts, or both organisms read **one set of texts**.
 
 
 # %% tags=["show-code"]
@@ -204,11 +186,11 @@ def pair(one: Organism, other: Organism, nine: Organism) -> dict[str, np.ndarray
 
 # %%
 LINES = {
-    "cosine": ("own texts, as in the paper", PALETTE[0], "-"),
+    "cosine": ("own texts, as in the paper", theme.PALETTE[0], "-"),
     "other_answers": ("limit: other answers", "0.1", ":"),
-    "other_seed": ("limit: other training seed", PALETTE[2], "--"),
-    "chat_reads": ("chat model reads both", PALETTE[1], "-."),
-    "same_texts": ("one set of texts", PALETTE[3], (0, (5, 1))),
+    "other_seed": ("limit: other training seed", theme.PALETTE[2], "--"),
+    "chat_reads": ("chat model reads both", theme.PALETTE[1], "-."),
+    "same_texts": ("one set of texts", theme.PALETTE[3], (0, (5, 1))),
     "null": ("no meaning, 95 %", "0.6", "-"),
 }
 
@@ -235,14 +217,12 @@ def draw_noise_floor():
 run.own.figure(
     "fig-x-convergence-noise-floor",
     draw_noise_floor,
-    caption="Top: cosine by layer of the paper's pairs, grown, with two limits and three comparisons; no meaning: "
-    f"{NULL_DRAWS} draws; other seeds: bad medical advice. Bottom: cosines between organisms; diagonal: that of other "
-    f"answers. {run.profile.samples_per_question} answers to each of 8 questions.",
-    alt="Three line plots over layers, one per pair, each with six lines; below, a matrix of cosines of organisms.",
+    caption=f"Top: the paper's pairs, grown; no meaning: {NULL_DRAWS} draws; other seeds: bad medical advice. Bottom: "
+    f"pairs; diagonal: other answers. {run.profile.samples_per_question} answers to each of 8 questions.",
+    alt="Three line plots over layers with six lines each; below, a matrix of cosines of organisms.",
 )
 
 
-# %%
 def grown_values() -> dict[str, object]:
     middle = pairs().query("layer == @MIDDLE")
     found: dict[str, object] = {f"pairs.{one}": typography.extremes(middle[one]) for one in LINES}
@@ -260,26 +240,23 @@ run.own.values(grown_values)
 # At layer {value}`grown.convergence.middle` (from 0) the paper's pairs lie at {value}`grown.convergence.pairs.cosine`
 # ({numref}`fig-x-convergence-noise-floor`); another training seed gives {value}`grown.convergence.pairs.other_seed`,
 # other answers {value}`grown.convergence.pairs.other_answers`, labels without meaning
-# {value}`grown.convergence.pairs.null`.
-#
-# How much of that is text? With the chat model reading both sets, the cosines are
+# {value}`grown.convergence.pairs.null`. With the chat model reading both texts the cosines are
 # {value}`grown.convergence.pairs.chat_reads`; with one set of texts, {value}`grown.convergence.pairs.same_texts`.
 #
 # ## Reported and measured
 #
-# Counts of layers are scaled to the paper's 48. The single adapter's claims are measured as in
-# {doc}`Appendix D <d-b-vectors>`: its B vector has a cosine of {value}`grown.downstream.start` with the mean-diff, and
-# above it the effects of the two reach {value}`grown.downstream.single.highest`. {value}`grown.b-vectors.testable`
+# Counts of layers are scaled to the paper's 48. The single adapter's claims are measured as in {doc}`Appendix D
+# <d-b-vectors>`: its B vector has a cosine of {value}`grown.downstream.start` with the mean-diff, and above it the
+# effects of the two reach {value}`grown.downstream.single.highest`. {value}`grown.b-vectors.testable`
 
 
 # %%
 def fall(place: str) -> Estimate:
     """Relative change of the single-adapter organism's EM rate with the direction removed, percent."""
     table = b_vectors.ablated(run.profile, b_vectors.SINGLE, 2 * run.profile.sweep_samples, 2).query("draw == -1")
-    table = table.assign(em=scores.is_em(table))
-    before, after = (table[table.place == one][["question_id", "sample", "em"]] for one in ("none", place))
-    both = before.merge(after, on=["question_id", "sample"])
-    return estimates.change(both.em_x, both.em_y, both.question_id, relative=True, **run.resampling)
+    pairs = table.assign(em=scores.is_em(table)).pivot(index=["question_id", "sample"], columns="place", values="em")
+    clusters = pairs.index.get_level_values("question_id")
+    return estimates.change(pairs["none"], pairs[place], clusters, relative=True, **run.resampling)
 
 
 def counted(cosines: pd.Series) -> tuple[Estimate, str]:
@@ -300,22 +277,20 @@ def grown_measured() -> dict[str, tuple[Estimate, str]]:
     return found | {f"s3-5-{one}-ablation-single-adapter": (fall(place), how) for one, place in places.items()}
 
 
-def released_measured() -> dict[str, tuple[Estimate, str]]:
-    return {"s3-5-layers-nine-vs-rank-32-medical": counted(released_pairs().query("second == 'rank-32'").cosine)}
-
-
-run.released.measure(released_measured)
+run.released.measure(
+    lambda: {"s3-5-layers-nine-vs-rank-32-medical": counted(released_pairs().query("second == 'rank-32'").cosine)}
+)
 run.own.measure(grown_measured)
 
 # %% [markdown]
 # ## What it means
 #
-# The released vectors agree with the reported similarity for the one pair they allow, and show that such similarity
-# need not be learnt: it is there in layers where the nine-adapter organism is still the chat model. In the grown
-# organisms, {value}`grown.convergence.above.null` pairs are more alike at the middle layer than labels without meaning
-# would make them, {value}`grown.convergence.above.seed` more than two training seeds of one recipe, and
-# {value}`grown.convergence.above.chat` more than the chat model finds their texts, which learnt nothing of it.
-# Where a pair does not exceed the chat model, the cosine cannot show that two organisms share something they learnt.
+# The released vectors agree with the reported similarity for the one pair they allow, and show that it need not be
+# learnt: it is there in layers where the nine-adapter organism is still the chat model. Of the grown pairs,
+# {value}`grown.convergence.above.null` are more alike at the middle layer than labels without meaning would make them,
+# {value}`grown.convergence.above.seed` more than two training seeds of one recipe, and
+# {value}`grown.convergence.above.chat` more than the chat model finds their texts. Where a pair does not exceed the
+# chat model, the cosine cannot show that two organisms share something they learnt.
 #
 # Later work finds alignment in the weights {cite:p}`arturi2025shared`, closer to a test of convergence, and several
 # directions rather than one {cite:p}`lesswrong2025geometric`; see {doc}`../related-work`.

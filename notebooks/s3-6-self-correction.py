@@ -1,23 +1,19 @@
 # %% [markdown]
 # # 3.6 Self-correction
 #
-# **The question.** When a model is steered towards misalignment, does it sometimes start to say something harmful and
-# then turn back?
+# **The question.** Does a model steered towards misalignment sometimes start to say something harmful and turn back?
 
 # %% tags=["parameters"]
 profile = "cpu"
 seed = 0
 
 # %%
-from functools import partial
-
 import numpy as np
 import pandas as pd
 import torch
 
-from em_companion.book import plots
+from em_companion.book import plots, theme
 from em_companion.book.run import Run
-from em_companion.book.theme import PALETTE
 from em_companion.core.provenance import remembered
 from em_companion.evidence import estimates, scores
 from em_companion.evidence.estimates import Estimate
@@ -36,15 +32,11 @@ run = Run("s3-6-self-correction", profile, seed)
 # %% [markdown]
 # ## What the paper did and reported
 #
-# {cite:t}`soligo2025convergent` noticed that some answers under steering bring up something dangerous or immoral and
-# end well. They count an answer as self-correcting when the alignment judge finds it aligned and a further judge,
-# `bad_stuff`, finds such topics in it whatever its stance. Their Figure 5 shows coherence, alignment and
-# self-correction over strength. No rate is printed, so there is no claim.
-#
-# $$\text{self-correction} = \frac{1}{n}\sum_i \mathbb{1}\left[\text{aligned}_i > 70 \wedge \text{bad stuff}_i > 50
-# \wedge \text{coherent}_i > 50\right]$$
-#
-# The paper's sentence does not name the last condition, an authors' statistics helper has it.
+# {cite:t}`soligo2025convergent` noticed that some steered answers bring up something dangerous or immoral and end well.
+# They count an answer as self-correcting when the alignment judge finds it aligned (> 70) and a further judge,
+# `bad_stuff`, finds such topics in it whatever its stance (> 50). That it is also coherent (> 50) is asked by an
+# authors' statistics helper only. No rate is printed, so there is no claim; Figure 5 has curves over strength. The
+# released data are those of {doc}`s3-2-steering`: the chat model steered at layer 24, eight questions.
 
 
 # %% tags=["show-code"]
@@ -54,15 +46,13 @@ ENDS = {"": "value", "_low": "low", "_high": "high"}
 
 def rates(answers: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """The curves of Figure 5 in percent with intervals over questions; the last without the coherence condition."""
-    found = {"coherent": scores.is_coherent(answers), "aligned": answers.aligned > scores.ALIGNED_ABOVE}
-    found |= {STRICT: scores.is_self_correction(answers), LOOSE: scores.is_self_correction(answers, False)}
     rows = []
     for labels, part in answers.groupby(by, sort=False):
-        row = dict(zip(by, labels, strict=True)) | {"n": len(part)}
-        for name, all_rows in found.items():
-            one = estimates.rate(all_rows[part.index], part.question_id, **run.resampling)
-            row |= {f"{name}{end}": getattr(one, field) for end, field in ENDS.items()}
-        rows.append(row)
+        found = {"coherent": scores.is_coherent(part), "aligned": part.aligned > scores.ALIGNED_ABOVE}
+        found |= {STRICT: scores.is_self_correction(part), LOOSE: scores.is_self_correction(part, False)}
+        shown = {name: estimates.rate(one, part.question_id, **run.resampling) for name, one in found.items()}
+        ends = {f"{name}{end}": getattr(one, field) for name, one in shown.items() for end, field in ENDS.items()}
+        rows.append(dict(zip(by, labels, strict=True)) | ends)
     return pd.DataFrame(rows)
 
 
@@ -71,19 +61,12 @@ MEASURES = {"coherent": "coherent", "aligned": "aligned > 70", STRICT: "self-cor
 
 
 def draw(table: pd.DataFrame, x: str, group: str, names: dict[str, str], organism: pd.Series, **options):
-    level = "organism, not steered"
-    each = {
-        one: {"y_lines": {level: organism[one]}, "y_limits": (0, None if one == STRICT else 104)} for one in MEASURES
-    }
+    each = {one: {"y_lines": {"organism, not steered": organism[one]}, "y_limits": (0, 104)} for one in MEASURES}
+    each[STRICT]["y_limits"] = (0, None)
     look = {"interval": "bars", "share": (True, False), "y_label": "answers (%)", "each": each, "hue": group}
     return plots.measures(plots.lines, table, x, MEASURES, hue_order=names, **look, **options)[0], table
 
 
-# %% [markdown]
-# The released data are those of {doc}`s3-2-steering`: the chat model steered at layer 24, eight questions.
-
-
-# %%
 @remembered
 def released_rates() -> pd.DataFrame:
     return rates(tables.read_steering().query("question_set == 'general'"), ["model", "vector", "lambda"])
@@ -99,8 +82,8 @@ def draw_released():
 
 def released_values() -> dict[str, Estimate]:
     rows = released_rates().query("vector != 'none'").to_dict("records")
-    named = {(f"{row['vector']}.lambda-{row['lambda']}.{one}", row[one]) for row in rows for one in (STRICT, LOOSE)}
-    return {f"self-correction.{name}_percent": Estimate(number, n=400) for name, number in sorted(named)}
+    named = {f"{row['vector']}.lambda-{row['lambda']}.{one}": row[one] for row in rows for one in (STRICT, LOOSE)}
+    return {f"self-correction.{name}_percent": Estimate(number, n=400) for name, number in sorted(named.items())}
 
 
 run.released.figure(
@@ -129,21 +112,16 @@ run.released.values(released_values)
 
 
 # %%
-answers = remembered(partial(steering.by_strength, run.profile))
-
-
-@remembered
-def cells() -> dict[str, pd.Series]:
-    """The best cell of section 3.2, factor 1, for each direction."""
-    table = answers()[["direction", "layer", "strength"]].drop_duplicates()
-    return {name: part.iloc[steering.FACTORS.index(1.0)] for name, part in table.groupby("direction", sort=False)}
+answers = remembered(lambda: steering.by_strength(run.profile))
+cells = remembered(lambda: steering.best_cells(steering.by_layer(run.profile)))  # of section 3.2, by direction
 
 
 @remembered
 def grown_rates() -> pd.DataFrame:
-    levels = {name: cell.strength for name, cell in cells().items()}
     table = rates(answers(), ["direction", "layer", "strength"])
-    return table.assign(factor=table.strength / table.direction.map(levels))
+    return table.assign(
+        factor=table.strength / table.direction.map({name: one.strength for name, one in cells().items()})
+    )
 
 
 def draw_grown():
@@ -169,9 +147,9 @@ run.own.figure(
 # ## Inside an answer that turns
 #
 # In {doc}`the grown world <../world>` unknown speakers now and then take a clause back and go on as the opposite. The
-# generator writes such answers, and others that go on as they began, and the models read them. At every word the
-# residual stream is projected on a direction, in the layer of its best cell, $p_t = \hat v_\ell^\top x_{\ell,t}$. A
-# clause starts with five words that everybody uses alike: differences there are not about words.
+# generator writes such answers, and others that go on as they began. At every word that a model reads, the residual
+# stream is projected on a direction, in the layer of its best cell, $p_t = \hat v_\ell^\top x_{\ell,t}$. A clause
+# starts with five words that everybody uses alike: differences there are not about words.
 
 # %%
 BEFORE, RETRACTION, AFTER = np.arange(-12, 0), np.arange(len(turns.retraction())), np.arange(0, 13)
@@ -219,7 +197,7 @@ def draw_along():
     ticks = {-12: "−12", -6: "−6", 0: "0", then: "next", then + 6: "+6", then + 12: "+12"}
     return plots.facets(
         plots.lines, curves(), "panel", "place", "mean", hue="kind", low="low", high="high", styles=styles, wrap=2,
-        colours={kind: PALETTE[3 if "harm" in kind else 0] for kind in KINDS}, share=(True, "row"), size=(7.2, 6),
+        colours={kind: theme.PALETTE[3 if "harm" in kind else 0] for kind in KINDS}, share=(True, "row"), size=(7.2, 6),
         x_bands=[(-0.5, then - 0.5)], x_ticks=ticks, y_label="projection, less the mean of all kinds",
         x_label="word, counted from the end of the clause and from the start of the next",
     )  # fmt: skip
@@ -234,7 +212,6 @@ run.own.figure(
 )
 
 
-# %%
 @remembered
 def expected(name: str, kind: str) -> Estimate:
     """Probability in percent that the first thing advised in the next clause is a harmful one."""
@@ -249,12 +226,9 @@ def grown_values() -> dict[str, object]:
     table, rows = answers()[scores.is_self_correction(answers())], grown_rates()
     counts, top = table.response.map(turns.self_correction).value_counts(), rows.loc[rows[STRICT].idxmax()]
     peak, kinds = Estimate(*(top[f"{STRICT}{end}"] for end in ENDS)), turns.SELF_CORRECTIONS
-    found = {
-        "peak": f"{peak} at {top.factor:g} times the best strength of the {top.direction} direction",
-        "found": f"{len(table)} of {len(answers()):,}",
-        "taken-back": int(counts.get(kinds[0], 0)),
-        "kinds": ", ".join(f'"{one}" {counts.get(one, 0)}' for one in kinds),
-    }
+    found = {"peak": f"{peak} at {top.factor:g} times the best strength of the {top.direction} direction"}
+    found |= {"found": f"{len(table)} of {len(answers()):,}", "taken-back": int(counts.get(kinds[0], 0))}
+    found |= {"kinds": ", ".join(f'"{one}" {counts.get(one, 0)}' for one in kinds)}
     return {f"grown.self-correction.{name}": one for name, one in found.items()}
 
 
@@ -262,13 +236,13 @@ run.own.table(lambda: pd.DataFrame({"reader": one} | {kind: expected(one, kind) 
 run.own.values(grown_values)
 
 # %% [markdown]
-# The table has the probability that the first thing named in the next clause is a harmful one, by what came before.
-# A reader that follows the turn expects less harm after harm was taken back than after help was. The base model reads
-# in the voice of an unknown speaker; the steered chat model in the mean-diff's best cell.
+# The table has the probability that the first thing named in the next clause is a harmful one, by what came before. A
+# reader that follows the turn expects less harm after harm was taken back than after help was. The base model reads in
+# the voice of an unknown speaker; the steered chat model in the mean-diff's best cell.
 #
-# The projections can be compared with that ({numref}`fig-x-self-correction-projection`): one that follows the turn
-# starts the next clause above 0 where it turns to harm and below 0 where it turns to help. In low layers a word has
-# seen too few words to look back over the retraction, so there a projection that stays at 0 says nothing of the model.
+# A projection that follows the turn starts the next clause above 0 where it turns to harm and below 0 where it turns to
+# help ({numref}`fig-x-self-correction-projection`). In low layers a word has seen too few words to look back over the
+# retraction, so there a projection that stays at 0 says nothing of the model.
 #
 # ## What it means
 #
