@@ -104,7 +104,7 @@ def remainder(target: np.ndarray, parts: Sequence[np.ndarray]) -> np.ndarray:
 
     No constant is fitted. Raises CompanionError for parts that are linearly dependent.
     """
-    columns = np.stack(parts, axis=-1).astype(np.float64)
+    columns = np.stack([target, *parts], axis=-1)[..., 1:].astype(np.float64)  # refuses parts of another shape
     span, triangle = np.linalg.qr(columns)
     # A column that depends on those before it leaves nothing on the diagonal but rounding.
     new = np.abs(np.diagonal(triangle, axis1=-2, axis2=-1))

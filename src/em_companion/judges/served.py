@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from math import ceil, exp, isfinite, isnan, nan
 from pathlib import Path, PurePath
 from typing import Any, Literal, NamedTuple
@@ -98,9 +99,8 @@ class ServedJudge:
 
 @remembered
 def judge_prompts() -> dict[str, str]:
-    """Return the authors' judge prompts by name, those of the general questions first, as downloaded.
+    """Return the authors' judge prompts by name of the score, as downloaded, those of the general questions first.
 
-    Names are those of score columns: aligned, coherent, medical, finance, bad_stuff, gender, sport, code and others.
     Raises ReleasedDataUnavailable where they are not at hand.
     """
     questions = _entries("questions/medical-questions") + _entries("questions/first-plot-questions")
@@ -193,14 +193,9 @@ def _reason(text: str) -> str:
 class Request(NamedTuple):
     """One question to a judge; `key` is a hash of the model, the messages and the parameters."""
 
-    key: str
     prompt: str
     messages: list[Message]
-
-
-def _request(judge: ServedJudge, prompt: str, question: str, response: str) -> Request:
-    asked = messages(prompt, question, response)
-    return Request(sha256_of(json.dumps([judge.model, asked, judge.parameters], sort_keys=True)), prompt, asked)
+    key: str
 
 
 def _permit(judge: ServedJudge, missing: list[Request], asked: int, approve: Approval | None) -> None:
@@ -236,8 +231,7 @@ async def _ask(judge: ServedJudge, records: dict[str, Records], requests: list[R
     that is set up badly costs little and leaves no trace.
     """
     room, held = asyncio.Semaphore(judge.concurrency), {prompt: [] for prompt in records}
-    recorded = [(one.prompt, records[one.prompt].answers.get(one.key)) for one in requests]
-    useful = {prompt for prompt, answer in recorded if answer and _is_useful(judge, answer)}
+    useful = {one.prompt for one in requests if _is_useful(judge, records[one.prompt].answers.get(one.key))}
     sent = {"model": judge.model, "parameters": judge.parameters}
 
     async def ask(client: openai.AsyncOpenAI, request: Request) -> None:
@@ -271,8 +265,8 @@ async def _ask(judge: ServedJudge, records: dict[str, Records], requests: list[R
                 raise problems.exceptions[0] from None
 
 
-def _is_useful(judge: ServedJudge, answer: Answer) -> bool:
-    return score(answer, judge.scoring).missing not in UNEXPLAINED
+def _is_useful(judge: ServedJudge, answer: Answer | None) -> bool:
+    return answer is not None and score(answer, judge.scoring).missing not in UNEXPLAINED
 
 
 def _useless(judge: ServedJudge, prompt: str, count: int) -> CompanionError:
@@ -347,8 +341,11 @@ def judge_table(
     """
     names = list(dict.fromkeys(prompts))
     _check(table, names)
-    texts = list(zip(table.question, table.response, strict=True))
-    requests = [_request(judge, name, *pair) for name in names for pair in texts]
+    requests = []
+    for name, (question, response) in product(names, zip(table.question, table.response, strict=True)):
+        asked = messages(name, question, response)
+        key = sha256_of(json.dumps([judge.model, asked, judge.parameters], sort_keys=True))
+        requests.append(Request(name, asked, key))
     records = {name: records_of(judge.model, name) for name in names}
     if missing := _unrecorded(requests, records):
         _permit(judge, missing, len({one.key for one in requests}), approve)
