@@ -405,8 +405,11 @@ def write_judged(judged: pd.DataFrame, responses: Path) -> Path:
     target = responses.with_name(f"{responses.stem}.judged-by-{slug(judged.judge_model.iloc[0])}{responses.suffix}")
     partial_file = target.with_name(f".{target.name}.part")
     write = judged.to_parquet if target.suffix == ".parquet" else judged.to_csv
-    write(partial_file, index=False)
-    os.replace(partial_file, target)
+    try:
+        write(partial_file, index=False)
+        os.replace(partial_file, target)
+    finally:
+        partial_file.unlink(missing_ok=True)
     return target
 
 
