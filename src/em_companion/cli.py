@@ -65,37 +65,27 @@ def list_profiles(as_json: bool) -> None:
 @main.command()
 @click.argument("name")
 @PROFILE
-@click.option("--seed", type=int, default=None, help="Seed; the profile's by default.")
 @click.option("--force", is_flag=True, help="Run again even if the result is current.")
-def run(name: str, profile: str, seed: int | None, force: bool) -> None:
+def run(name: str, profile: str, force: bool) -> None:
     """Execute notebook NAME unless its result is current."""
     from em_companion.build import runs
 
-    chosen = profiles.load(profile).seed if seed is None else seed
-    folder = runs.run(name, profile, chosen, force)
-    click.echo(f"{name}: current ({folder.name})")
+    click.echo(f"{name}: current ({runs.run(name, profile, force).name})")
 
 
 @main.command()
-@click.argument("names", nargs=-1)
 @click.option("--check", is_flag=True, help="Change nothing; fail if a pair is out of step.")
-def sync(names: tuple[str, ...], check: bool) -> None:
-    """Bring each NAME.ipynb and its NAME.py in step (default: all notebooks).
+def sync(check: bool) -> None:
+    """Bring each NAME.ipynb and its NAME.py in step.
 
     The one that changed wins. Where both did, NAME.py wins and the other is kept as NAME.edited.ipynb.
     """
     from em_companion.build import keys, runs
 
-    chosen = names or keys.names()
-    if check:
-        odd = [name for name in chosen if not runs.paired(name)]
-        if odd:
-            raise CompanionError(
-                f"notebooks/{odd[0]}.ipynb is not in step with notebooks/{odd[0]}.py; run 'em-companion sync'."
-            )
-        return
-    for name in chosen:
-        if said := runs.sync(name):
+    for name in keys.names():
+        if check and not runs.paired(name):
+            raise CompanionError(runs.OUT_OF_STEP.format(name))
+        if not check and (said := runs.sync(name)):
             click.echo(said)
 
 
@@ -107,42 +97,41 @@ def status(profile: str, as_json: bool) -> None:
     from em_companion.book import registry
     from em_companion.build import keys, runs
 
-    seed = profiles.load(profile).seed
-    rows = [runs.status(name, profile, seed) for name in keys.names()]
+    rows = [runs.status(name, profile) for name in keys.names()]
     for row in rows:
         row["figures"] = [entry.id for entry in registry.load_figures().values() if entry.notebook == row["notebook"]]
-    _print(rows, as_json, _status_line)
-
-
-def _status_line(row: dict[str, Any]) -> str:
-    shown = f"  [{', '.join(row['figures'])}]" if row["figures"] else ""
-    return f"{row['status']:<10} {row['notebook']}{shown}" + (f"  because {row['because']}" if row["because"] else "")
-
-
-def _verdict(context: click.Context, parameter: click.Parameter, given: str | None) -> str | None:
-    from em_companion.evidence import verdicts
-
-    if given not in (None, *verdicts.VERDICTS):
-        raise click.BadParameter(f"choose one of: {', '.join(verdicts.VERDICTS)}.")
-    return given
+    _print(
+        rows,
+        as_json,
+        lambda row: (
+            f"{row['status']:<10} {row['notebook']}"
+            + (f"  [{', '.join(row['figures'])}]" if row["figures"] else "")
+            + (f"  because {row['because']}" if row["because"] else "")
+        ),
+    )
 
 
 @main.command("claims")
 @click.option("--evidence", default="released", show_default=True, type=click.Choice(claims.EVIDENCE))
-@click.option("--verdict", callback=_verdict, help="Only claims with this verdict, such as 'reproduced'.")
+@click.option("--verdict", help="Only claims with this verdict, such as 'reproduced'.")
 @JSON
 def list_claims(evidence: str, verdict: str | None, as_json: bool) -> None:
     """Print the claims ledger of the last build."""
-    rows = [row for row in _built("claims.json")["claims"] if verdict in (None, row["results"][evidence]["verdict"])]
-    _print(rows, as_json, lambda row: _claim_line(row, evidence))
-
-
-def _claim_line(row: dict[str, Any], evidence: str) -> str:
     from em_companion.evidence import verdicts
 
-    result = row["results"][evidence]
-    measured = verdicts.measured_text(result, row["unit"])
-    return f"{result['verdict']:<34} {row['id']:<58} {claims.reported_text(row):>10}  {measured}"
+    if verdict not in (None, *verdicts.VERDICTS):
+        raise click.BadParameter(f"choose one of: {', '.join(verdicts.VERDICTS)}.", param_hint="--verdict")
+    path = HTML / "claims.json"
+    if not path.is_file():
+        raise CompanionError("There is no built book yet; run 'make book'.")
+    ledger = json.loads(path.read_text(encoding="utf-8"))["claims"]
+
+    def line(row: dict[str, Any]) -> str:
+        result = row["results"][evidence]
+        measured = verdicts.measured_text(result, row["unit"])
+        return f"{result['verdict']:<34} {row['id']:<58} {claims.reported_text(row):>10}  {measured}"
+
+    _print([row for row in ledger if verdict in (None, row["results"][evidence]["verdict"])], as_json, line)
 
 
 @main.command()
@@ -154,7 +143,7 @@ def cite(figure: str, style: str) -> None:
 
     if figure not in registry.load_figures():
         raise CompanionError(f"There is no figure '{figure}'; the ids are in data/figures.yml.")
-    path = HTML / "figures" / figure / {"bibtex": "cite.bib", "csl": "cite.json"}[style]
+    path = HTML / "figures" / figure / f"cite.{'bib' if style == 'bibtex' else 'json'}"
     if not path.is_file():
         raise CompanionError(
             f"Figure '{figure}' has no picture to cite in the last build; run 'make book' or see its page."
@@ -162,31 +151,16 @@ def cite(figure: str, style: str) -> None:
     click.echo(path.read_text(encoding="utf-8").rstrip())
 
 
-def _built(name: str) -> Any:
-    path = HTML / name
-    if not path.is_file():
-        raise CompanionError("There is no built book yet; run 'make book'.")
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 @main.command()
-@click.argument("sources", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Every file of data/sources.yml.")
-@click.option(
-    "--if-possible", is_flag=True, help="Exit with 0 when files cannot be had; the book is built without them."
-)
-def fetch(sources: tuple[str, ...], everything: bool, if_possible: bool) -> None:
-    """Download and check the authors' released data (SOURCES: ids of data/sources.yml)."""
+@click.option("--all", is_flag=True, required=True, expose_value=False, help="Every file of data/sources.yml.")
+def fetch() -> None:
+    """Download and check the authors' released data."""
     from em_companion.released import files
 
-    if bool(sources) == everything:
-        raise click.UsageError("name some sources or give --all")
-    if unknown := [source for source in sources if source not in files.sources()]:
-        raise CompanionError(f"There is no source '{unknown[0]}' in data/sources.yml.")
-    outcome = files.fetch_all(sources or None)
+    outcome = files.fetch_all()
     missing = outcome["unavailable"]
     click.echo(f"{len(outcome['fetched'])} files at hand and checked, {len(missing)} not available.")
-    if missing and not if_possible:
+    if missing:
         raise CompanionError(f"Not available: {', '.join(missing)}.")
 
 
@@ -220,21 +194,11 @@ def grow(names: tuple[str, ...], profile: str, from_nothing: bool, as_json: bool
     help="Weigh numbers by their probability, as the paper does, or read the one number that is given.",
 )
 @click.option("--concurrency", type=click.IntRange(1), default=8, show_default=True, help="Requests at once.")
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=60, show_default=True, help="In seconds.")
 @click.option("--price", nargs=2, type=click.FloatRange(0), help="Of a million tokens in and out, for the estimate.")
 @click.option("--yes", is_flag=True, help="Confirm a run that may cost money.")
 @JSON
 def judge(
-    responses: Path,
-    prompts: tuple[str, ...],
-    model: str,
-    base_url: str | None,
-    scoring: str,
-    concurrency: int,
-    timeout: float,
-    price: tuple[float, float] | None,
-    yes: bool,
-    as_json: bool,
+    responses: Path, prompts: tuple[str, ...], price: tuple[float, float] | None, yes: bool, as_json: bool, **asked: Any
 ) -> None:
     """Score RESPONSES (.parquet or .csv with columns question and response) with a served model.
 
@@ -248,17 +212,17 @@ def judge(
         click.echo(f"{demand}{cost}, at {chosen.address}.", err=True)
         return yes or (sys.stdin.isatty() and click.confirm("Ask?", err=True))
 
-    chosen = served.ServedJudge(model, scoring, base_url, concurrency, timeout)
+    chosen = served.ServedJudge(**asked)
     judged = served.judge_table(served.read_responses(responses), prompts, chosen, approve)
-    written = _shown(served.write_judged(judged, responses))
+    written = os.path.relpath(served.write_judged(judged, responses))
     rows = [row | {"file": written} for row in served.summary(judged, prompts)]
-    _print(rows, as_json, _judged_line)
 
+    def line(row: dict[str, Any]) -> str:
+        mean = "" if row["mean"] is None else f", mean {row['mean']:.1f}"
+        missing = "".join(f", {count} {reason}" for reason, count in row["missing"].items())
+        return f"{row['prompt']:<10} {row['scored']} of {row['responses']} scored{mean}{missing}  {row['file']}"
 
-def _judged_line(row: dict[str, Any]) -> str:
-    mean = "" if row["mean"] is None else f", mean {row['mean']:.1f}"
-    missing = "".join(f", {count} {reason}" for reason, count in row["missing"].items())
-    return f"{row['prompt']:<10} {row['scored']} of {row['responses']} scored{mean}{missing}  {row['file']}"
+    _print(rows, as_json, line)
 
 
 @main.command()
@@ -267,7 +231,7 @@ def book(profile: str) -> None:
     """Build _build/html from current results; the last good build stays if anything is wrong."""
     from em_companion.build import assemble
 
-    click.echo(f"The book is at {_shown(assemble.build(profile, _include_responses()))}/index.html")
+    click.echo(f"The book is at {os.path.relpath(assemble.build(profile, _include_responses()))}/index.html")
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
@@ -283,12 +247,4 @@ def build(profile: str, cores: int, gpus: int, options: tuple[str, ...]) -> None
 
 
 def _include_responses() -> bool:
-    return _truthy(os.environ.get("INCLUDE_RESPONSES", ""))
-
-
-def _truthy(text: str) -> bool:
-    return text.strip().lower() in ("1", "true", "yes", "on")
-
-
-def _shown(path: Path) -> str:
-    return os.path.relpath(path)
+    return os.environ.get("INCLUDE_RESPONSES", "").strip().lower() in ("1", "true", "yes", "on")

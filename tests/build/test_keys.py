@@ -15,7 +15,7 @@ SOURCE = keys.SOURCE
 
 
 def parts() -> dict[str, dict[str, str]]:
-    return {name: keys.parts(name, "cpu", 0) for name in keys.names()}
+    return {name: keys.parts(name, "cpu") for name in keys.names()}
 
 
 @pytest.fixture

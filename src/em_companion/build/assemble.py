@@ -1,6 +1,5 @@
 """Assemble the book from finished runs, build it, pass every gate; only then does it replace the last one."""
 
-import filecmp
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ from nbformat import NotebookNode
 
 from em_companion.book import registry
 from em_companion.book.records import KINDS, MIME, FigureRecord, RunRecord, ValueRecord
-from em_companion.build import citation, gates, keys, pages, responses_page, runs
+from em_companion.build import gates, keys, pages, responses_page, runs
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import lock, new_folder, recover, sha256_of, write_json, write_text
 from em_companion.core.paths import BENCHMARKS, BOOK, BUILD, HTML, ROOT, SOURCE, git, relative
@@ -82,24 +81,21 @@ def fingerprint() -> str:
     return sha256_of("".join(f"{relative(path)} {sha256_of(path.read_bytes())}\n" for path in files))
 
 
-# --- collect ------------------------------------------------------------------------------------------------------
-
-
 def collect(profile: str, folders: dict[str, Path]) -> list[Page]:
     """Return the current run of every notebook, in the order of the book; gates on all of them."""
-    seed, found, problems = keys.load_profile(profile).seed, [], []
+    found, problems = [], []
     for name in keys.names():
-        folder, source = folders.get(name) or runs.folder(name, profile, seed), runs.paired(name)
+        folder, source = folders.get(name) or runs.folder(name, profile), runs.paired(name)
         if source is None:
             problems.append(runs.OUT_OF_STEP.format(name))
         elif not (folder / "run.json").is_file():
-            state = runs.status(name, profile, seed)
+            state = runs.status(name, profile)
             because = f" ({state['because']})" if state["because"] else ""
             said = state["status"].replace("never run", "not executed")
             problems.append(f"Notebook '{name}' is {said}{because}; run 'em-companion run {name}'.")
         else:
             try:
-                run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+                run = _json(folder / "run.json")
                 notebook = nbformat.read(folder / "notebook.ipynb", as_version=4)
                 found.append(Page(source, folder, notebook, RunRecord.read(folder), run))
             except (OSError, ValueError, TypeError):
@@ -212,35 +208,24 @@ def write_figures(book: list[Page]) -> set[Path]:
     kept, listed = {EXTRA / "figures.json"}, []
     for one, versions in by_id.items():
         first, *others = (record for record, _ in versions)
-        provenances = []
-        for record, source in versions:
-            provenance, published = _publish_files(source, EXTRA / "figures" / _image_folder(record, first))
-            kept |= published
-            provenances.append(provenance)
-        page = pages.figure_page(first, provenances[0], [record.evidence for record in others])
+        for record, source in reversed(versions):
+            target = EXTRA / "figures" / _image_folder(record, first)
+            shutil.copytree(source, target, dirs_exist_ok=True)
+            kept |= {target / path.name for path in source.iterdir()}
+            provenance = _json(source / "provenance.json") if record.made else {}
+            cited = pages.citations(provenance) if record.made else {}
+            kept |= {_write(target / name, text) for name, text in cited.items()}
+        page = pages.figure_page(first, provenance, [record.evidence for record in others])
         kept.add(_write(BOOK / "figures" / one / "index.md", page))
         listing = asdict(registry.load_figures()[one]) | asdict(first) | {"page": f"figures/{one}/"}
-        listed.append(listing | ({"provenance": provenances[0]} if provenances[0] else {}))
-    gallery = pages.gallery([versions[0][0] for versions in by_id.values()])
+        listed.append(listing | ({"provenance": provenance} if first.made else {}))
     write_json(EXTRA / "figures.json", {"figures": listed})
+    gallery = pages.gallery([versions[0][0] for versions in by_id.values()])
     return kept | {_write(BOOK / "figures" / "index.md", gallery)}
 
 
-def _publish_files(source: Path, target: Path) -> tuple[dict[str, Any] | None, set[Path]]:
-    """Copy a figure's files and add its citations; return its provenance, if it was made, and what lies there now."""
-    target.mkdir(parents=True, exist_ok=True)
-    names = [path.name for path in source.iterdir()]
-    for name in names:
-        if not (target / name).is_file() or not filecmp.cmp(source / name, target / name, shallow=False):
-            shutil.copyfile(source / name, target / name)
-    provenance, cited = None, {}
-    if "provenance.json" in names:
-        provenance = json.loads((source / "provenance.json").read_text(encoding="utf-8"))
-        cited = citation.files(provenance)
-    return provenance, {target / name for name in names} | {_write(target / name, cited[name]) for name in cited}
-
-
-# --- claims -----------------------------------------------------------------------------------------------------
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write_ledger(book: list[Page], profile: str) -> set[Path]:
@@ -250,26 +235,18 @@ def write_ledger(book: list[Page], profile: str) -> set[Path]:
     _pass(gates.check_claims(ledger, gaps))
     given = {name: Counter(row["results"][name]["verdict"] for row in ledger) for name in claims.EVIDENCE}
     scoreboard = {name: {verdict: n[verdict] for verdict in verdicts.VERDICTS} for name, n in given.items()}
-    values = [_listed(value) | {"notebook": page.name} for page in book for value in page.records.values]
+    values = [asdict(value) | {"notebook": page.name} for page in book for value in page.records.values]
+    values = [{name: given for name, given in one.items() if given is not None} for one in values]
     about = {"profile": profile, "scoreboard": scoreboard, "claims": ledger, "values": values}
     write_json(EXTRA / "claims.json", about)
     fragments = {
         "scoreboard": pages.scoreboard(ledger),
         "ledger": pages.ledger_table(ledger),
-        "tolerances": pages.tolerances(),
-        "machine": pages.machine([page.run for page in book], environment()),
-        "benchmarks": pages.benchmarks(BENCHMARKS),
+        "tolerances": pages.page("tolerances.md"),
+        "machine": pages.page("machine.md", runs=[page.run for page in book], environment=environment()),
+        "benchmarks": pages.page("benchmarks.md", kept=_json(BENCHMARKS) if BENCHMARKS.is_file() else None),
     }
     return {EXTRA / "claims.json", *(_write(GENERATED / f"{name}.md", text) for name, text in fragments.items())}
-
-
-def _listed(value: ValueRecord) -> dict[str, Any]:
-    """Return a value as `claims.json` lists it, without what it does not have."""
-    always = "value" if value.text is None else "text"
-    return {key: given for key, given in asdict(value).items() if given is not None or key == always}
-
-
-# --- render and publish -------------------------------------------------------------------------------------------
 
 
 def render() -> Path:
@@ -280,10 +257,8 @@ def render() -> Path:
     told = os.environ | {"PYTHONWARNINGS": "ignore", "PYTHONUTF8": "1"}
     result = subprocess.run(command, cwd=ROOT, env=told, capture_output=True, encoding="utf-8", errors="replace")
     if result.returncode:
-        said, marks = (
-            (result.stderr + result.stdout).replace(f"{ROOT}/", "").splitlines(),
-            ("WARNING", "ERROR", "rror:"),
-        )
+        said = (result.stderr + result.stdout).replace(f"{ROOT}/", "").splitlines()
+        marks = ("WARNING", "ERROR", "rror:")
         lines = [line for line in said if any(mark in line for mark in marks)] or said[-5:]
         _pass([f"The book does not build cleanly: {line}" for line in lines])
     return STAGING / "_build" / "html"
@@ -294,7 +269,6 @@ def publish(site: Path, include_responses: bool) -> None:
     with new_folder(HTML) as new:
         shutil.copytree(site, new, dirs_exist_ok=True)
         (new / ".nojekyll").touch()
-        ledger = json.loads((new / "claims.json").read_text(encoding="utf-8"))
-        write_json(new / "claims.json", {"commit": git("rev-parse", "HEAD")} | ledger)
+        write_json(new / "claims.json", {"commit": git("rev-parse", "HEAD")} | _json(new / "claims.json"))
         if include_responses:
             responses_page.export_responses(new / "responses-data")

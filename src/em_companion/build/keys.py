@@ -65,7 +65,7 @@ def script(name: str) -> Path:
 # --- what it depends on -------------------------------------------------------------------------------------------
 
 
-def parts(name: str, profile: str, seed: int) -> dict[str, str]:
+def parts(name: str, profile: str) -> dict[str, str]:
     """Return everything the result of a notebook depends on, each as a label and a fingerprint."""
     chosen, cells = load_profile(profile), code_cells(name)
     modules = closure(cells)
@@ -80,7 +80,7 @@ def parts(name: str, profile: str, seed: int) -> dict[str, str]:
     taken = [one for one in claims.load_claims().values() if of_all or one.notebook == name]
     found["its claims"] = _fingerprint([(one.id, one.unit, one.reported) for one in taken])
     found["its figures"] = _fingerprint([one for one in registry.load_figures().values() if one.notebook == name])
-    found["profile"] = _fingerprint([chosen, seed])
+    found["profile"] = _fingerprint([chosen, chosen.seed])
     found["Python"] = ".".join(map(str, sys.version_info[:2]))
     found["requirements.lock"] = sha256_of((ROOT / "requirements.lock").read_bytes())
     return found

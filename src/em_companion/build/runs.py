@@ -10,7 +10,7 @@ import sys
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from em_companion.build import keys
 from em_companion.core import paths
@@ -23,10 +23,7 @@ if TYPE_CHECKING:  # slow to import; `status` needs none of them
     from nbformat import NotebookNode
 
 KEPT_RUNS = 3
-"""Finished runs kept per notebook, profile and seed, so that reverting a change costs nothing."""
-
-MOST_REASONS = 4
-"""Changes named when a result is stale; the others are counted."""
+"""Finished runs kept per notebook and profile, so that reverting a change costs nothing."""
 
 OUT_OF_STEP = "notebooks/{0}.ipynb is not in step with notebooks/{0}.py; run 'em-companion sync'."
 
@@ -92,7 +89,9 @@ def sync(name: str) -> str:
         write_text(keys.script(name), jupytext.writes(pair, fmt=PERCENT))
         script, _ = _halves(name)
     elif path.is_file() and (pair is None or _content(pair) not in (_content(script), before)):
-        said += f"; what it held is in {relative(_kept_aside(path))}"
+        copies = (path.with_name(f"{path.stem}.edited{number or ''}.ipynb") for number in count())
+        aside = path.rename(next(copy for copy in copies if not copy.exists()))
+        said += f"; what it held is in {relative(aside)}"
     changed = write_text(path, _clean(name, script, pair))
     write_text(memory, _content(script))
     return said if changed or only_pair else ""
@@ -116,54 +115,45 @@ def _memory(name: str) -> Path:
     return paths.ARTIFACTS / "pairs" / name
 
 
-def _kept_aside(path: Path) -> Path:
-    copies = (path.with_name(f"{path.stem}.edited{number or ''}.ipynb") for number in count())
-    return path.rename(next(copy for copy in copies if not copy.exists()))
-
-
 # --- runs ---------------------------------------------------------------------------------------------------------
 
 
-def folder(name: str, profile: str, seed: int, found: dict[str, str] | None = None) -> Path:
+def folder(name: str, profile: str, found: dict[str, str] | None = None) -> Path:
     """Return the folder of a notebook's result with the parts `found` (default: as they are now), there or not."""
-    return paths.ARTIFACTS / "notebooks" / profile / name / keys.key(found or keys.parts(name, profile, seed))
+    return paths.ARTIFACTS / "notebooks" / profile / name / keys.key(found or keys.parts(name, profile))
 
 
-def status(name: str, profile: str, seed: int) -> dict[str, str]:
+def status(name: str, profile: str) -> dict[str, str]:
     """Return {"notebook", "status", "because"}; status is "current", "stale" or "never run"."""
-    now, because = keys.parts(name, profile, seed), ""
-    records = _finished(name, profile).values()
-    before = next((record["parts"] for record in records if record["seed"] == seed), None)
-    if (folder(name, profile, seed, now) / "run.json").is_file():
+    now, earlier, state, because = keys.parts(name, profile), _finished(name, profile), "never run", ""
+    if (folder(name, profile, now) / "run.json").is_file():
         state = "current"
-    elif before is not None:
+    elif earlier:
+        before = next(iter(earlier.values()))
         labels = [label for label in now | before if before.get(label) != now.get(label)]
-        others = [f"{len(labels) - MOST_REASONS} more"] if len(labels) > MOST_REASONS else []
-        state, because = "stale", f"{', '.join(labels[:MOST_REASONS] + others)} changed"
-    else:
-        state, seeds = "never run", sorted({record["seed"] for record in records})
-        because = f"it ran with seed {', '.join(map(str, seeds))} only" if seeds else ""
+        others = [f"{len(labels) - 4} more"] if len(labels) > 4 else []
+        state, because = "stale", f"{', '.join(labels[:4] + others)} changed"
     return {"notebook": name, "status": state, "because": because}
 
 
-def _finished(name: str, profile: str) -> dict[Path, dict[str, Any]]:
-    """Return what is recorded of each finished run, by folder, newest first, without those whose record is damaged."""
-    found, records = (paths.ARTIFACTS / "notebooks" / profile / name).glob("*/run.json"), {}
+def _finished(name: str, profile: str) -> dict[Path, dict[str, str]]:
+    """Return the parts of each finished run, by folder, newest first, without those whose record is damaged."""
+    found, parts = (paths.ARTIFACTS / "notebooks" / profile / name).glob("*/run.json"), {}
     for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
         with suppress(OSError, ValueError):
-            records[path.parent] = json.loads(path.read_text(encoding="utf-8"))
-    return records
+            parts[path.parent] = json.loads(path.read_text(encoding="utf-8"))["parts"]
+    return parts
 
 
-def run(name: str, profile: str, seed: int, force: bool = False) -> Path:
+def run(name: str, profile: str, force: bool = False) -> Path:
     """Execute a notebook unless its result is current, and return the result's folder.
 
     Raises CompanionError when the pair is out of step, a cell fails or the notebook does not finish; nothing
     half-written stays, and an earlier result is left as it was.
     """
     # Taken once, before the run: a file that changes meanwhile makes this result stale, not current.
-    found = keys.parts(name, profile, seed)
-    target = folder(name, profile, seed, found)
+    found, seed = keys.parts(name, profile), keys.load_profile(profile).seed
+    target = folder(name, profile, found)
     if not paired(name):
         raise CompanionError(OUT_OF_STEP.format(name))
     with lock(target):
@@ -177,14 +167,9 @@ def run(name: str, profile: str, seed: int, force: bool = False) -> Path:
             record = {"notebook": name, "profile": profile, "seed": seed, "key": keys.key(found)}
             record |= {"seconds": round(notebook.metadata.papermill.duration, 1), "commit": git("rev-parse", "HEAD")}
             write_json(temporary / "run.json", record | {"parts": found})
-    _prune(name, profile, seed, target)
-    return target
-
-
-def _prune(name: str, profile: str, seed: int, target: Path) -> None:
-    same = [one for one, record in _finished(name, profile).items() if record["seed"] == seed and one != target]
-    for old in same[KEPT_RUNS - 1 :]:
+    for old in [one for one in _finished(name, profile) if one != target][KEPT_RUNS - 1 :]:
         shutil.rmtree(old, ignore_errors=True)
+    return target
 
 
 # --- execution ----------------------------------------------------------------------------------------------------

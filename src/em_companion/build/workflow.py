@@ -39,7 +39,7 @@ def steps(profile: str) -> list[Step]:
     needed = organism.organisms_of(chosen) if any(map(keys.uses_models, notebooks)) else []
     trained = [one for one in needed if one.data and not chosen.published(one.recipe, one.data)]
     found = [Step("organisms", one.name, organism.adapter_folder(chosen, one) / "provenance.json") for one in trained]
-    return found + [Step("notebooks", one, runs.folder(one, profile, chosen.seed) / "run.json") for one in notebooks]
+    return found + [Step("notebooks", one, runs.folder(one, profile) / "run.json") for one in notebooks]
 
 
 def logs(profile: str) -> Path:
