@@ -20,6 +20,9 @@ from em_companion.evidence import claims
 
 PROFILE = click.option("--profile", default="cpu", show_default=True, help="A profile of data/profiles/.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program.")
+RESPONSES = click.option(
+    "--include-responses", is_flag=True, envvar="INCLUDE_RESPONSES", help="With the released responses, to read here."
+)
 
 
 class Group(click.Group):
@@ -33,14 +36,13 @@ class Group(click.Group):
             os.environ.setdefault("TQDM_DISABLE", "1")
         try:
             return super().invoke(context)
-        except CompanionError as problem:
-            click.echo(str(problem), err=True)
-            sys.exit(1)
-        except OSError as problem:
-            if problem.strerror is None or isinstance(problem, BrokenPipeError):
-                raise
-            where = "The system says" if problem.filename is None else relative(Path(problem.filename))
-            click.echo(f"{where}: {problem.strerror}.", err=True)
+        except (CompanionError, OSError) as problem:
+            said = str(problem)
+            if isinstance(problem, OSError):
+                if problem.strerror is None or isinstance(problem, BrokenPipeError):
+                    raise
+                said = f"{relative(Path(problem.filename or 'The system'))}: {problem.strerror}."
+            click.echo(said, err=True)
             sys.exit(1)
 
 
@@ -100,15 +102,12 @@ def status(profile: str, as_json: bool) -> None:
     rows = [runs.status(name, profile) for name in keys.names()]
     for row in rows:
         row["figures"] = [entry.id for entry in registry.load_figures().values() if entry.notebook == row["notebook"]]
-    _print(
-        rows,
-        as_json,
-        lambda row: (
-            f"{row['status']:<10} {row['notebook']}"
-            + (f"  [{', '.join(row['figures'])}]" if row["figures"] else "")
-            + (f"  because {row['because']}" if row["because"] else "")
-        ),
-    )
+
+    def line(row: dict[str, Any]) -> str:
+        shown = [f"{row['status']:<10} {row['notebook']}", ", ".join(row["figures"]), row["because"]]
+        return "  ".join(filter(None, shown))
+
+    _print(rows, as_json, line)
 
 
 @main.command("claims")
@@ -121,10 +120,9 @@ def list_claims(evidence: str, verdict: str | None, as_json: bool) -> None:
 
     if verdict not in (None, *verdicts.VERDICTS):
         raise click.BadParameter(f"choose one of: {', '.join(verdicts.VERDICTS)}.", param_hint="--verdict")
-    path = HTML / "claims.json"
-    if not path.is_file():
+    if not (HTML / "claims.json").is_file():
         raise CompanionError("There is no built book yet; run 'make book'.")
-    ledger = json.loads(path.read_text(encoding="utf-8"))["claims"]
+    ledger = json.loads((HTML / "claims.json").read_text(encoding="utf-8"))["claims"]
 
     def line(row: dict[str, Any]) -> str:
         result = row["results"][evidence]
@@ -139,14 +137,10 @@ def list_claims(evidence: str, verdict: str | None, as_json: bool) -> None:
 @click.option("--format", "style", type=click.Choice(["bibtex", "csl"]), default="bibtex", show_default=True)
 def cite(figure: str, style: str) -> None:
     """Print the citation of FIGURE (an id such as fig-7) from the last build."""
-    from em_companion.book import registry
-
-    if figure not in registry.load_figures():
-        raise CompanionError(f"There is no figure '{figure}'; the ids are in data/figures.yml.")
     path = HTML / "figures" / figure / f"cite.{'bib' if style == 'bibtex' else 'json'}"
     if not path.is_file():
         raise CompanionError(
-            f"Figure '{figure}' has no picture to cite in the last build; run 'make book' or see its page."
+            f"There is no figure '{figure}' to cite in the last build; the ids are in data/figures.yml."
         )
     click.echo(path.read_text(encoding="utf-8").rstrip())
 
@@ -186,13 +180,7 @@ def grow(names: tuple[str, ...], profile: str, from_nothing: bool, as_json: bool
 @click.option("--prompt", "prompts", multiple=True, required=True, help="A judge prompt such as aligned; repeatable.")
 @click.option("--model", required=True, help="The judge, by the name its server knows.")
 @click.option("--base-url", default=None, help="Address of the server.  [default: OPENAI_BASE_URL, or OpenAI's]")
-@click.option(
-    "--scoring",
-    type=click.Choice(["logprobs", "parsed"]),
-    default="logprobs",
-    show_default=True,
-    help="Weigh numbers by their probability, as the paper does, or read the one number that is given.",
-)
+@click.option("--scoring", type=click.Choice(["logprobs", "parsed"]), default="logprobs", help="How it is read.")
 @click.option("--concurrency", type=click.IntRange(1), default=8, show_default=True, help="Requests at once.")
 @click.option("--price", nargs=2, type=click.FloatRange(0), help="Of a million tokens in and out, for the estimate.")
 @click.option("--yes", is_flag=True, help="Confirm a run that may cost money.")
@@ -227,24 +215,22 @@ def judge(
 
 @main.command()
 @PROFILE
-def book(profile: str) -> None:
+@RESPONSES
+def book(profile: str, include_responses: bool) -> None:
     """Build _build/html from current results; the last good build stays if anything is wrong."""
     from em_companion.build import assemble
 
-    click.echo(f"The book is at {os.path.relpath(assemble.build(profile, _include_responses()))}/index.html")
+    click.echo(f"The book is at {os.path.relpath(assemble.build(profile, include_responses))}/index.html")
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
 @PROFILE
+@RESPONSES
 @click.option("--cores", type=click.IntRange(1), default=os.cpu_count(), help="Jobs at once.  [default: all cores]")
 @click.option("--gpus", type=click.IntRange(0), default=1, show_default=True, help="GPUs to share among them.")
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
-def build(profile: str, cores: int, gpus: int, options: tuple[str, ...]) -> None:
+def build(profile: str, include_responses: bool, cores: int, gpus: int, options: tuple[str, ...]) -> None:
     """Make all that is missing and build the book; OPTIONS go to snakemake, such as --executor slurm --jobs 20."""
     from em_companion.build import workflow
 
-    workflow.build(profile, cores, gpus, _include_responses(), options)
-
-
-def _include_responses() -> bool:
-    return os.environ.get("INCLUDE_RESPONSES", "").strip().lower() in ("1", "true", "yes", "on")
+    workflow.build(profile, cores, gpus, include_responses, options)

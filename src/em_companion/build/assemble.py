@@ -121,7 +121,9 @@ def assemble(book: list[Page], profile: str) -> None:
     prose = {path: path.read_text(encoding="utf-8") for path in sorted(BOOK.glob("_*.md"))}
     if not any(page.records.unavailable for page in book):
         asked = {relative(path): pages.names_asked_for(text) for path, text in prose.items()}
-        asked |= {f"notebooks/{page.name}.py": pages.names_asked_for(_prose(page.source)) for page in book}
+        for page in book:
+            cells = "\n".join(cell.source for cell in page.source.cells if cell.cell_type == "markdown")
+            asked[f"notebooks/{page.name}.py"] = pages.names_asked_for(cells)
         _pass(gates.check_prose(asked, values))
     kept = {write_notebook(page, values) for page in book}
     kept |= write_figures(book)
@@ -136,10 +138,6 @@ def assemble(book: list[Page], profile: str) -> None:
 def _write(path: Path, text: str) -> Path:
     write_text(path, text)
     return path
-
-
-def _prose(notebook: NotebookNode) -> str:
-    return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
 
 
 # --- notebooks ----------------------------------------------------------------------------------------------------

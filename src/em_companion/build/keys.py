@@ -29,9 +29,6 @@ CELL = re.compile(r"^# %%(?=\s|$)(.*)\n", re.MULTILINE)
 load_profile = cache(profiles.load)
 
 
-# --- notebooks ----------------------------------------------------------------------------------------------------
-
-
 def names() -> list[str]:
     """Return the notebooks in the order of `_toc.yml`; raise CompanionError if the two disagree."""
     on_disk = {path.stem for path in NOTEBOOKS.glob("*.py")}
@@ -147,7 +144,7 @@ def _code(source: str, where: str) -> Code:
         shown = (error.text or "").strip()
         raise CompanionError(f"{where} is not valid Python: {error.msg}, at '{shown}'.") from error
     nodes = list(ast.walk(tree))
-    imported = {module for node in nodes for name in _imported(node) for module in _modules(name)}
+    imported = {module for node in nodes for module in _imported(node)}
     named = {getattr(node, "id", None) or getattr(node, "attr", None) for node in nodes}
     named |= {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
     shown = tree.body[-1:]  # a cell shows a text that comes last; any other that stands alone is a docstring
@@ -161,15 +158,10 @@ def _is_text(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
-def _imported(node: ast.AST) -> list[str]:
-    """Return the dotted names that a node imports from this package."""
+def _imported(node: ast.AST) -> Iterator[str]:
+    """Yield the modules of this package that a node imports, and the rooms that they lie in."""
     prefix = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
-    aliases = node.names if isinstance(node, ast.Import | ast.ImportFrom) else []
-    return [one for alias in aliases if (one := prefix + alias.name).startswith(f"{PACKAGE}.")]
-
-
-def _modules(dotted: str) -> Iterator[str]:
-    """Yield the modules that importing a dotted name runs: it, if it is one, and the rooms that it lies in."""
-    steps = dotted.split(".")[1:]
-    inner = (".".join(steps[:end]) for end in range(1, len(steps) + 1))
-    return (module for module in inner if _path(module))
+    for alias in node.names if isinstance(node, ast.Import | ast.ImportFrom) else []:
+        package, *steps = (prefix + alias.name).split(".")
+        if package == PACKAGE:
+            yield from filter(_path, (".".join(steps[:end]) for end in range(1, len(steps) + 1)))

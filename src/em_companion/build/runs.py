@@ -19,7 +19,6 @@ from em_companion.core.files import lock, new_folder, sha256_of, write_json, wri
 from em_companion.core.paths import NOTEBOOKS, git, relative
 
 if TYPE_CHECKING:  # slow to import; `status` needs none of them
-    from jupyter_client import AsyncKernelManager
     from nbformat import NotebookNode
 
 KEPT_RUNS = 3
@@ -27,12 +26,8 @@ KEPT_RUNS = 3
 
 OUT_OF_STEP = "notebooks/{0}.ipynb is not in step with notebooks/{0}.py; run 'em-companion sync'."
 
-PERCENT = {
-    "extension": ".py",
-    "format_name": "percent",
-    "notebook_metadata_filter": "-all",
-    "cell_metadata_filter": "tags,-all",
-}
+FILTERS = {"notebook_metadata_filter": "-all", "cell_metadata_filter": "tags,-all"}
+PERCENT = {"extension": ".py", "format_name": "percent"} | FILTERS
 """How jupytext writes a script; `notebooks/jupytext.toml` says the same to Jupyter."""
 
 METADATA = {
@@ -62,14 +57,20 @@ def _content(notebook: "NotebookNode") -> str:
 
 
 def paired(name: str) -> "NotebookNode | None":
-    """Return NAME.ipynb if it has the cells of NAME.py and no outputs, else None; remember what it held."""
+    """Return NAME.ipynb if it has the cells of NAME.py and no outputs, else None; remember what both held."""
+    import nbformat
+
+    path, (_, _, seen) = NOTEBOOKS / f"{name}.ipynb", _remembered(name)
+    now = sha256_of(keys.script(name).read_bytes() + (path.read_bytes() if path.is_file() else b""))
+    if now == seen:  # the library that reads scripts is slow
+        return nbformat.read(path, as_version=4)
     script, pair = _halves(name)
     if pair is None or any(cell.get("outputs") or cell.get("execution_count") for cell in pair.cells):
         return None
     content = _content(pair)
     if content != _content(script):
         return None
-    write_text(_memory(name), content)
+    write_text(_memory(name), f"{content} {now}")
     return pair
 
 
@@ -81,8 +82,8 @@ def sync(name: str) -> str:
     """
     import jupytext
 
-    (script, pair), path, memory = _halves(name), NOTEBOOKS / f"{name}.ipynb", _memory(name)
-    said, before = f"wrote {relative(path)}", memory.read_text(encoding="utf-8") if memory.is_file() else ""
+    (script, pair), path, (before, *_) = _halves(name), NOTEBOOKS / f"{name}.ipynb", _remembered(name)
+    said = f"wrote {relative(path)}"
     only_pair = pair is not None and _content(script) == before != _content(pair)
     if only_pair:
         said = f"wrote {relative(keys.script(name))}, since only {path.name} had changed"
@@ -93,7 +94,7 @@ def sync(name: str) -> str:
         aside = path.rename(next(copy for copy in copies if not copy.exists()))
         said += f"; what it held is in {relative(aside)}"
     changed = write_text(path, _clean(name, script, pair))
-    write_text(memory, _content(script))
+    write_text(_memory(name), _content(script))
     return said if changed or only_pair else ""
 
 
@@ -111,8 +112,12 @@ def _clean(name: str, notebook: "NotebookNode", pair: "NotebookNode | None") -> 
 
 
 def _memory(name: str) -> Path:
-    """Return the file that holds the fingerprint of a pair when it last was in step here."""
+    """Return the file with fingerprints of a pair, as it last was in step here: of its cells, then maybe of its files."""
     return paths.ARTIFACTS / "pairs" / name
+
+
+def _remembered(name: str) -> tuple[str, str, str]:
+    return (_memory(name).read_text(encoding="utf-8") if _memory(name).is_file() else "").partition(" ")
 
 
 # --- runs ---------------------------------------------------------------------------------------------------------
@@ -182,7 +187,7 @@ QUIET_KERNEL = [
 ]
 
 
-def _kernel(target: Path) -> "type[AsyncKernelManager]":
+def _kernel(target: Path) -> type:
     """Return a manager of kernels in this very Python, whatever else is called python3 in the folders of Jupyter."""
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpec

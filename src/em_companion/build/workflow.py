@@ -84,7 +84,7 @@ def build(profile: str, cores: int, gpus: int, include_responses: bool, options:
     folders = {step.name: step.output.parent for step in every if step.kind == "notebooks"}
     site = assemble.build(profile, include_responses, folders)
     print(f"The book is at {relative(site)}/index.html, after {_minutes(time.monotonic() - started)}.")
-    print("\n".join([*_scoreboard(), *_gaps(folders.values(), missing)]))
+    print("\n".join(_outcome(folders.values(), missing)))
 
 
 def _grow_chat_model(profile: profiles.Profile) -> None:
@@ -95,9 +95,6 @@ def _grow_chat_model(profile: profiles.Profile) -> None:
     print("Making the base and the chat model.", flush=True)
     if subprocess.run([command("em-companion"), "grow", "base", "chat", "--profile", profile.name]).returncode:
         raise CompanionError("The base and the chat model were not made, so nothing else can be.")
-
-
-# --- the steps ----------------------------------------------------------------------------------------------------
 
 
 def progress(done: int, total: int, seconds: float) -> str:
@@ -147,20 +144,13 @@ def _read(log: Path) -> str:
     return log.read_text(encoding="utf-8", errors="replace").strip()
 
 
-# --- what came of it ----------------------------------------------------------------------------------------------
-
-
-def _scoreboard() -> list[str]:
-    """Return a line on each evidence that was measured."""
+def _outcome(folders: Iterable[Path], missing: list[str]) -> list[str]:
+    """Return a line on each evidence that was measured, and on each reason why some was not at hand."""
     scores = json.loads((HTML / "claims.json").read_text(encoding="utf-8"))["scoreboard"]
     measured = {evidence: found for evidence, found in scores.items() if found["reproduced"] or found["differs"]}
     counts = {evidence: [f"{n} {name}" for name, n in found.items() if n] for evidence, found in measured.items()}
-    return [f"{evidence}: {', '.join(found)}" for evidence, found in counts.items()]
-
-
-def _gaps(folders: Iterable[Path], missing: list[str]) -> list[str]:
-    """Return a line on each reason why some evidence was not at hand."""
     records = [json.loads((folder / "records.json").read_text(encoding="utf-8")) for folder in folders]
     reasons = dict.fromkeys(gap["why"] for one in records for gap in one["unavailable"])
-    files_missing = [f"{len(missing)} files of the authors, such as '{missing[0]}'."] if missing else []
-    return [f"Not available: {reason}" for reason in [*reasons, *files_missing]]
+    lacking = [f"{len(missing)} files of the authors, such as '{missing[0]}'."] if missing else []
+    lines = [f"{evidence}: {', '.join(found)}" for evidence, found in counts.items()]
+    return lines + [f"Not available: {reason}" for reason in [*reasons, *lacking]]
