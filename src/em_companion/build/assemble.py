@@ -107,9 +107,6 @@ def collect(profile: str, folders: dict[str, Path]) -> list[Page]:
     return found
 
 
-# --- assemble -----------------------------------------------------------------------------------------------------
-
-
 def assemble(book: list[Page], profile: str) -> None:
     """Write all generated input of Sphinx: notebooks, figure pages, ledger, prose; unchanged files keep their time.
 
@@ -138,9 +135,6 @@ def assemble(book: list[Page], profile: str) -> None:
 def _write(path: Path, text: str) -> Path:
     write_text(path, text)
     return path
-
-
-# --- notebooks ----------------------------------------------------------------------------------------------------
 
 
 def write_notebook(page: Page, values: dict[str, ValueRecord]) -> Path:
@@ -187,9 +181,6 @@ def _page_output(output: NotebookNode, run: RunRecord) -> NotebookNode:
     else:
         shown = {"text/html": pages.shown(kind, record)}
     return nbformat.v4.new_output("display_data", data=shown | {"text/plain": data["text/plain"]})
-
-
-# --- figures ------------------------------------------------------------------------------------------------------
 
 
 def _image_folder(record: FigureRecord, first: FigureRecord) -> str:

@@ -59,9 +59,6 @@ def script(name: str) -> Path:
     return path
 
 
-# --- what it depends on -------------------------------------------------------------------------------------------
-
-
 def parts(name: str, profile: str) -> dict[str, str]:
     """Return everything the result of a notebook depends on, each as a label and a fingerprint."""
     chosen, cells = load_profile(profile), code_cells(name)
@@ -95,9 +92,6 @@ def _fingerprint(value: Any) -> str:
 def uses_models(name: str) -> bool:
     """Tell whether a notebook asks for organisms or their responses, so that these can be made before it runs."""
     return any(module.startswith("models.") for module in closure(code_cells(name)))
-
-
-# --- code ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

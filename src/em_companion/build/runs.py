@@ -112,7 +112,7 @@ def _clean(name: str, notebook: "NotebookNode", pair: "NotebookNode | None") -> 
 
 
 def _memory(name: str) -> Path:
-    """Return the file with fingerprints of a pair, as it last was in step here: of its cells, then maybe of its files."""
+    """Return the file with fingerprints of a pair that was in step here: of its cells, then maybe of its files."""
     return paths.ARTIFACTS / "pairs" / name
 
 
