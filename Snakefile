@@ -4,20 +4,15 @@
 import shlex
 
 from em_companion.build import keys
-from em_companion.build.workflow import DONE, command, logs, steps
-from em_companion.core import profiles
+from em_companion.build.workflow import command, logs, steps
 from em_companion.core.paths import ROOT
 
 PROFILE = config.get("profile", "cpu")
-MODEL = profiles.load(PROFILE)
-SEED = int(config.get("seed", MODEL.seed))
-NAMES = config["notebooks"].split(",") if config.get("notebooks") else keys.names()
-USING_MODELS = {name for name in NAMES if keys.uses_models(name)}
-STEPS = steps(PROFILE, SEED, NAMES)
+MODEL = keys.load_profile(PROFILE)
+USING_MODELS = set(filter(keys.uses_models, keys.names()))
+STEPS = steps(PROFILE)
 COMMAND = shlex.quote(command("em-companion"))
-# A step tells in its log how it ended; the command needs the folder.
-LOG = f"{logs(PROFILE).relative_to(ROOT)}/{{wildcards.name}}.log"
-ENDED = f"> {LOG} 2>&1 && echo {DONE} >> {LOG}"
+LOG = f"> {logs(PROFILE).relative_to(ROOT)}/{{wildcards.name}}.log 2>&1"
 logs(PROFILE).mkdir(parents=True, exist_ok=True)
 # Trainings share a GPU badly and two CPU cores well.
 GPUS = 1 if MODEL.device == "cuda" else 0
@@ -38,7 +33,7 @@ rule organism:
     resources:
         gpu=GPUS,
     shell:
-        f"OMP_NUM_THREADS=1 {COMMAND} grow {{wildcards.name}} --profile {PROFILE} {ENDED}"
+        f"OMP_NUM_THREADS=1 {COMMAND} grow {{wildcards.name}} --profile {PROFILE} {LOG}"
 
 
 rule notebook:
@@ -50,4 +45,4 @@ rule notebook:
     resources:
         gpu=lambda wildcards: GPUS if wildcards.name in USING_MODELS else 0,
     shell:
-        f"{COMMAND} run {{wildcards.name}} --profile {PROFILE} --seed {SEED} {ENDED}"
+        f"{COMMAND} run {{wildcards.name}} --profile {PROFILE} {LOG}"

@@ -20,6 +20,9 @@ from em_companion.evidence import claims
 
 PROFILE = click.option("--profile", default="cpu", show_default=True, help="A profile of data/profiles/.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program.")
+RESPONSES = click.option(
+    "--include-responses", is_flag=True, envvar="INCLUDE_RESPONSES", help="With the released responses, to read here."
+)
 
 
 class Group(click.Group):
@@ -33,14 +36,13 @@ class Group(click.Group):
             os.environ.setdefault("TQDM_DISABLE", "1")
         try:
             return super().invoke(context)
-        except CompanionError as problem:
-            click.echo(str(problem), err=True)
-            sys.exit(1)
-        except OSError as problem:
-            if problem.strerror is None or isinstance(problem, BrokenPipeError):
-                raise
-            where = "The system says" if problem.filename is None else relative(Path(problem.filename))
-            click.echo(f"{where}: {problem.strerror}.", err=True)
+        except (CompanionError, OSError) as problem:
+            said = str(problem)
+            if isinstance(problem, OSError):
+                if problem.strerror is None or isinstance(problem, BrokenPipeError):
+                    raise
+                said = f"{relative(Path(problem.filename or 'The system'))}: {problem.strerror}."
+            click.echo(said, err=True)
             sys.exit(1)
 
 
@@ -65,37 +67,27 @@ def list_profiles(as_json: bool) -> None:
 @main.command()
 @click.argument("name")
 @PROFILE
-@click.option("--seed", type=int, default=None, help="Seed; the profile's by default.")
 @click.option("--force", is_flag=True, help="Run again even if the result is current.")
-def run(name: str, profile: str, seed: int | None, force: bool) -> None:
+def run(name: str, profile: str, force: bool) -> None:
     """Execute notebook NAME unless its result is current."""
     from em_companion.build import runs
 
-    chosen = profiles.load(profile).seed if seed is None else seed
-    folder = runs.run(name, profile, chosen, force)
-    click.echo(f"{name}: current ({folder.name})")
+    click.echo(f"{name}: current ({runs.run(name, profile, force).name})")
 
 
 @main.command()
-@click.argument("names", nargs=-1)
 @click.option("--check", is_flag=True, help="Change nothing; fail if a pair is out of step.")
-def sync(names: tuple[str, ...], check: bool) -> None:
-    """Bring each NAME.ipynb and its NAME.py in step (default: all notebooks).
+def sync(check: bool) -> None:
+    """Bring each NAME.ipynb and its NAME.py in step.
 
     The one that changed wins. Where both did, NAME.py wins and the other is kept as NAME.edited.ipynb.
     """
     from em_companion.build import keys, runs
 
-    chosen = names or keys.names()
-    if check:
-        odd = [name for name in chosen if not runs.paired(name)]
-        if odd:
-            raise CompanionError(
-                f"notebooks/{odd[0]}.ipynb is not in step with notebooks/{odd[0]}.py; run 'em-companion sync'."
-            )
-        return
-    for name in chosen:
-        if said := runs.sync(name):
+    for name in keys.names():
+        if check and not runs.paired(name):
+            raise CompanionError(runs.OUT_OF_STEP.format(name))
+        if not check and (said := runs.sync(name)):
             click.echo(said)
 
 
@@ -107,42 +99,37 @@ def status(profile: str, as_json: bool) -> None:
     from em_companion.book import registry
     from em_companion.build import keys, runs
 
-    seed = profiles.load(profile).seed
-    rows = [runs.status(name, profile, seed) for name in keys.names()]
+    rows = [runs.status(name, profile) for name in keys.names()]
     for row in rows:
         row["figures"] = [entry.id for entry in registry.load_figures().values() if entry.notebook == row["notebook"]]
-    _print(rows, as_json, _status_line)
 
+    def line(row: dict[str, Any]) -> str:
+        shown = [f"{row['status']:<10} {row['notebook']}", ", ".join(row["figures"]), row["because"]]
+        return "  ".join(filter(None, shown))
 
-def _status_line(row: dict[str, Any]) -> str:
-    shown = f"  [{', '.join(row['figures'])}]" if row["figures"] else ""
-    return f"{row['status']:<10} {row['notebook']}{shown}" + (f"  because {row['because']}" if row["because"] else "")
-
-
-def _verdict(context: click.Context, parameter: click.Parameter, given: str | None) -> str | None:
-    from em_companion.evidence import verdicts
-
-    if given not in (None, *verdicts.VERDICTS):
-        raise click.BadParameter(f"choose one of: {', '.join(verdicts.VERDICTS)}.")
-    return given
+    _print(rows, as_json, line)
 
 
 @main.command("claims")
 @click.option("--evidence", default="released", show_default=True, type=click.Choice(claims.EVIDENCE))
-@click.option("--verdict", callback=_verdict, help="Only claims with this verdict, such as 'reproduced'.")
+@click.option("--verdict", help="Only claims with this verdict, such as 'reproduced'.")
 @JSON
 def list_claims(evidence: str, verdict: str | None, as_json: bool) -> None:
     """Print the claims ledger of the last build."""
-    rows = [row for row in _built("claims.json")["claims"] if verdict in (None, row["results"][evidence]["verdict"])]
-    _print(rows, as_json, lambda row: _claim_line(row, evidence))
-
-
-def _claim_line(row: dict[str, Any], evidence: str) -> str:
     from em_companion.evidence import verdicts
 
-    result = row["results"][evidence]
-    measured = " ".join(verdicts.measured_parts(result, row["unit"])).rstrip()
-    return f"{result['verdict']:<34} {row['id']:<58} {claims.reported_text(row):>10}  {measured}"
+    if verdict not in (None, *verdicts.VERDICTS):
+        raise click.BadParameter(f"choose one of: {', '.join(verdicts.VERDICTS)}.", param_hint="--verdict")
+    if not (HTML / "claims.json").is_file():
+        raise CompanionError("There is no built book yet; run 'make book'.")
+    ledger = json.loads((HTML / "claims.json").read_text(encoding="utf-8"))["claims"]
+
+    def line(row: dict[str, Any]) -> str:
+        result = row["results"][evidence]
+        measured = " ".join(verdicts.measured_parts(result, row["unit"])).rstrip()
+        return f"{result['verdict']:<34} {row['id']:<58} {claims.reported_text(row):>10}  {measured}"
+
+    _print([row for row in ledger if verdict in (None, row["results"][evidence]["verdict"])], as_json, line)
 
 
 @main.command()
@@ -150,43 +137,24 @@ def _claim_line(row: dict[str, Any], evidence: str) -> str:
 @click.option("--format", "style", type=click.Choice(["bibtex", "csl"]), default="bibtex", show_default=True)
 def cite(figure: str, style: str) -> None:
     """Print the citation of FIGURE (an id such as fig-7) from the last build."""
-    from em_companion.book import registry
-
-    if figure not in registry.load_figures():
-        raise CompanionError(f"There is no figure '{figure}'; the ids are in data/figures.yml.")
-    path = HTML / "figures" / figure / {"bibtex": "cite.bib", "csl": "cite.json"}[style]
+    path = HTML / "figures" / figure / f"cite.{'bib' if style == 'bibtex' else 'json'}"
     if not path.is_file():
         raise CompanionError(
-            f"Figure '{figure}' has no picture to cite in the last build; run 'make book' or see its page."
+            f"There is no figure '{figure}' to cite in the last build; the ids are in data/figures.yml."
         )
     click.echo(path.read_text(encoding="utf-8").rstrip())
 
 
-def _built(name: str) -> Any:
-    path = HTML / name
-    if not path.is_file():
-        raise CompanionError("There is no built book yet; run 'make book'.")
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 @main.command()
-@click.argument("sources", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Every file of data/sources.yml.")
-@click.option(
-    "--if-possible", is_flag=True, help="Exit with 0 when files cannot be had; the book is built without them."
-)
-def fetch(sources: tuple[str, ...], everything: bool, if_possible: bool) -> None:
-    """Download and check the authors' released data (SOURCES: ids of data/sources.yml)."""
+@click.option("--all", is_flag=True, required=True, expose_value=False, help="Every file of data/sources.yml.")
+def fetch() -> None:
+    """Download and check the authors' released data."""
     from em_companion.released import files
 
-    if bool(sources) == everything:
-        raise click.UsageError("name some sources or give --all")
-    if unknown := [source for source in sources if source not in files.sources()]:
-        raise CompanionError(f"There is no source '{unknown[0]}' in data/sources.yml.")
-    chosen = sources or list(files.sources())
+    chosen = files.sources()
     missing = files.fetch_all(chosen)
     click.echo(f"{len(chosen) - len(missing)} files at hand and checked, {len(missing)} not available.")
-    if missing and not if_possible:
+    if missing:
         raise CompanionError(f"Not available: {', '.join(missing)}.")
 
 
@@ -212,29 +180,13 @@ def grow(names: tuple[str, ...], profile: str, from_nothing: bool, as_json: bool
 @click.option("--prompt", "prompts", multiple=True, required=True, help="A judge prompt such as aligned; repeatable.")
 @click.option("--model", required=True, help="The judge, by the name its server knows.")
 @click.option("--base-url", default=None, help="Address of the server.  [default: OPENAI_BASE_URL, or OpenAI's]")
-@click.option(
-    "--scoring",
-    type=click.Choice(["logprobs", "parsed"]),
-    default="logprobs",
-    show_default=True,
-    help="Weigh numbers by their probability, as the paper does, or read the one number that is given.",
-)
+@click.option("--scoring", type=click.Choice(["logprobs", "parsed"]), default="logprobs", help="How it is read.")
 @click.option("--concurrency", type=click.IntRange(1), default=8, show_default=True, help="Requests at once.")
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=60, show_default=True, help="In seconds.")
 @click.option("--price", nargs=2, type=click.FloatRange(0), help="Of a million tokens in and out, for the estimate.")
 @click.option("--yes", is_flag=True, help="Confirm a run that may cost money.")
 @JSON
 def judge(
-    responses: Path,
-    prompts: tuple[str, ...],
-    model: str,
-    base_url: str | None,
-    scoring: str,
-    concurrency: int,
-    timeout: float,
-    price: tuple[float, float] | None,
-    yes: bool,
-    as_json: bool,
+    responses: Path, prompts: tuple[str, ...], price: tuple[float, float] | None, yes: bool, as_json: bool, **asked: Any
 ) -> None:
     """Score RESPONSES (.parquet or .csv with columns question and response) with a served model.
 
@@ -249,47 +201,37 @@ def judge(
         click.echo(f"{requests:,} request{'s' * (requests != 1)}, {tokens}{cost}, at {chosen.address}.", err=True)
         return yes or (sys.stdin.isatty() and click.confirm("Ask?", err=True))
 
-    chosen = served.ServedJudge(model, scoring, base_url, concurrency, timeout)
+    chosen = served.ServedJudge(**asked)
     judged = served.judge_table(served.read_responses(responses), prompts, chosen, approve)
-    written = _shown(served.write_judged(judged, responses))
+    written = os.path.relpath(served.write_judged(judged, responses))
     rows = [row | {"file": written} for row in served.summary(judged, prompts)]
-    _print(rows, as_json, _judged_line)
 
+    def line(row: dict[str, Any]) -> str:
+        mean = "" if row["mean"] is None else f", mean {row['mean']:.1f}"
+        missing = "".join(f", {count} {reason}" for reason, count in row["missing"].items())
+        return f"{row['prompt']:<10} {row['scored']} of {row['responses']} scored{mean}{missing}  {row['file']}"
 
-def _judged_line(row: dict[str, Any]) -> str:
-    mean = "" if row["mean"] is None else f", mean {row['mean']:.1f}"
-    missing = "".join(f", {count} {reason}" for reason, count in row["missing"].items())
-    return f"{row['prompt']:<10} {row['scored']} of {row['responses']} scored{mean}{missing}  {row['file']}"
+    _print(rows, as_json, line)
 
 
 @main.command()
 @PROFILE
-def book(profile: str) -> None:
+@RESPONSES
+def book(profile: str, include_responses: bool) -> None:
     """Build _build/html from current results; the last good build stays if anything is wrong."""
     from em_companion.build import assemble
 
-    click.echo(f"The book is at {_shown(assemble.build(profile, _include_responses()))}/index.html")
+    click.echo(f"The book is at {os.path.relpath(assemble.build(profile, include_responses))}/index.html")
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
 @PROFILE
+@RESPONSES
 @click.option("--cores", type=click.IntRange(1), default=os.cpu_count(), help="Jobs at once.  [default: all cores]")
 @click.option("--gpus", type=click.IntRange(0), default=1, show_default=True, help="GPUs to share among them.")
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
-def build(profile: str, cores: int, gpus: int, options: tuple[str, ...]) -> None:
+def build(profile: str, include_responses: bool, cores: int, gpus: int, options: tuple[str, ...]) -> None:
     """Make all that is missing and build the book; OPTIONS go to snakemake, such as --executor slurm --jobs 20."""
     from em_companion.build import workflow
 
-    workflow.build(profile, cores, gpus, _include_responses(), options)
-
-
-def _include_responses() -> bool:
-    return _truthy(os.environ.get("INCLUDE_RESPONSES", ""))
-
-
-def _truthy(text: str) -> bool:
-    return text.strip().lower() in ("1", "true", "yes", "on")
-
-
-def _shown(path: Path) -> str:
-    return os.path.relpath(path)
+    workflow.build(profile, cores, gpus, include_responses, options)

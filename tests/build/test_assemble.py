@@ -186,7 +186,6 @@ def test_the_book_builds_without_released_data_and_says_so(tmp_path):
         "PATH": f"{COMMAND.parent}:{os.environ['PATH']}",
     }
     for command in (
-        [COMMAND, "fetch", "--all", "--if-possible"],
         [COMMAND.with_name("snakemake"), "--cores", "2", "--quiet", "all", "--rerun-triggers", "mtime"],
         [COMMAND, "book"],
     ):

@@ -15,7 +15,7 @@ SOURCE = keys.SOURCE
 
 
 def parts() -> dict[str, dict[str, str]]:
-    return {name: keys.parts(name, "cpu", 0) for name in keys.names()}
+    return {name: keys.parts(name, "cpu") for name in keys.names()}
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def closure(code: str) -> list[str]:
         (tmp_path / "page.py").write_text(f"# %%\n{code}\n", encoding="utf-8")
-        return list(keys.closure(keys._cells("page")))
+        return list(keys.closure(keys.code_cells("page")))
 
     return closure
 
@@ -110,7 +110,7 @@ def test_no_module_imports_in_a_way_that_is_not_followed():
 def test_a_text_that_a_cell_shows_is_part_of_it(rooms, tmp_path):
     def tree(code: str) -> str:
         rooms(code)
-        return keys._cells("page")[0].tree
+        return keys.code_cells("page")[0].tree
 
     assert tree('"one"') != tree('"two"')
     assert tree('"one"\nx = 1') == tree('"two"\nx = 1')

@@ -1,11 +1,13 @@
 """Text of generated pages, and how numbers stand in it."""
 
+import json
+
 import pytest
 from bs4 import BeautifulSoup
 
 from em_companion.book import typography
 from em_companion.book.records import FigureRecord, RunRecord, ValueRecord
-from em_companion.build import citation, pages
+from em_companion.build import pages
 from em_companion.core.errors import CompanionError
 
 VALUES = {
@@ -113,11 +115,15 @@ PROVENANCE = {
 
 def test_citation_is_escaped_and_names_evidence_and_commit(monkeypatch):
     monkeypatch.delenv("BOOK_URL", raising=False)
-    bibtex = citation.bibtex(PROVENANCE)
+    bibtex, item = cited()
     assert "A \\& B: 5 \\% of λ (figure fig-7, released evidence, after Figure 7 of the paper)" in bibtex
     assert bibtex.startswith("@misc{em-companion-fig-7-released,") and f"commit {'0' * 12}, profile cpu" in bibtex
-    item = citation.csl(PROVENANCE)
     assert item["issued"] == {"date-parts": [[2026, 1, 2]]} and "URL" not in item and "url" not in bibtex
     monkeypatch.setenv("BOOK_URL", "https://example.org/book")
-    assert citation.csl(PROVENANCE)["URL"] == "https://example.org/book/figures/fig-7/"
-    assert "https://example.org/book/figures/fig-7/" in citation.bibtex(PROVENANCE)
+    bibtex, item = cited()
+    assert item["URL"] == "https://example.org/book/figures/fig-7/" and item["URL"] in bibtex
+
+
+def cited() -> tuple[str, dict]:
+    files = pages.citations(PROVENANCE)
+    return files["cite.bib"], json.loads(files["cite.json"])[0]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from em_companion.build import responses_page
-from em_companion.core.errors import CompanionError
+from em_companion.build.responses_page import Group
 from em_companion.released import files, tables
 
 NASTY = "</script><script>alert('x')</script> <!-- \"quoted\" \\ \u2028\u2029 é \U0001f600"
@@ -32,8 +32,12 @@ def responses(**columns) -> pd.DataFrame:
     return frame.assign(medical=np.nan, bad_stuff=np.nan, gender=np.nan, finance=np.nan).assign(**columns)
 
 
-def export(target: Path, frame: pd.DataFrame, missing=()) -> dict:
-    return responses_page.export_frames(target, [("Group", "model {name}", frame)], missing)
+def group(frame: pd.DataFrame, title: str = "Group", label: str = "model {name}") -> Group:
+    return Group(title, label, lambda: frame)
+
+
+def export(target: Path, *groups: Group) -> dict:
+    return responses_page.export_responses(target, groups)
 
 
 def call(path: Path) -> tuple[str, list]:
@@ -43,10 +47,10 @@ def call(path: Path) -> tuple[str, list]:
 
 
 def test_one_script_for_the_index_and_one_per_condition(tmp_path):
-    index = export(tmp_path / "data", responses(), missing=["Elsewhere"])
+    index = export(tmp_path / "data", group(responses()))
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["a-one.js", "a-two.js", "index.js"]
     assert call(tmp_path / "data" / "index.js") == ("start", [index])
-    assert index["missing"] == ["Elsewhere"] and index["columns"] == responses_page.COLUMNS
+    assert index["missing"] == [] and index["columns"] == responses_page.COLUMNS
     one, two = index["conditions"]
     assert one == {
         "id": "a/one",
@@ -60,7 +64,7 @@ def test_one_script_for_the_index_and_one_per_condition(tmp_path):
 
 
 def test_every_row_is_there_with_missing_values_as_null_and_no_text_as_empty(tmp_path):
-    export(tmp_path / "data", responses())
+    export(tmp_path / "data", group(responses()))
     name, (source, rows) = call(tmp_path / "data" / "a-one.js")
     assert (name, source) == ("receive", "a/one")
     assert [row[:4] for row in rows] == [
@@ -74,7 +78,7 @@ def test_every_row_is_there_with_missing_values_as_null_and_no_text_as_empty(tmp
 
 def test_text_cannot_leave_its_script(tmp_path):
     hostile = responses(question=NASTY, question_id="</script>", name="<b>")
-    responses_page.export_frames(tmp_path / "data", [(NASTY, "{name}", hostile)], [NASTY])
+    export(tmp_path / "data", group(hostile, NASTY), Group(NASTY, "{name}", unavailable))
     for path in (tmp_path / "data").iterdir():
         text = path.read_bytes()
         assert text.isascii() and b"<" not in text
@@ -83,25 +87,14 @@ def test_text_cannot_leave_its_script(tmp_path):
 
 
 def test_samples_get_a_number_of_their_own_where_a_source_repeats_them(tmp_path):
-    export(tmp_path / "data", responses(sample=0))
+    export(tmp_path / "data", group(responses(sample=0)))
     rows = call(tmp_path / "data" / "a-one.js")[1][1]
     assert [(row[0], row[1]) for row in rows] == [("q1", 0), ("q1", 1), ("q2", 0)]
 
 
-def test_a_failed_export_leaves_the_last_one_and_nothing_else(tmp_path):
-    export(tmp_path / "data", responses())
-    before = {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
-    with pytest.raises(CompanionError, match="Two conditions of the response browser are named 'a-one'"):
-        responses_page.export_frames(
-            tmp_path / "data", [("A", "{name}", responses()), ("B", "{name}", responses(source="a-one"))]
-        )
-    assert {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()} == before
-    assert [path.name for path in tmp_path.iterdir()] == ["data"]
-
-
 def test_a_new_export_replaces_the_last_one_whole(tmp_path):
-    export(tmp_path / "data", responses())
-    export(tmp_path / "data", responses(source="b/three"))
+    export(tmp_path / "data", group(responses()))
+    export(tmp_path / "data", group(responses(source="b/three")))
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["b-three.js", "index.js"]
 
 
@@ -109,29 +102,27 @@ def unavailable() -> pd.DataFrame:
     raise files.ReleasedDataUnavailable("not at hand")
 
 
-def test_a_group_that_is_not_at_hand_is_skipped_and_named(tmp_path, monkeypatch):
-    groups = (responses_page.Group("Here", responses, "{name}"), responses_page.Group("Away", unavailable, "{name}"))
-    monkeypatch.setattr(responses_page, "GROUPS", groups)
-    index = responses_page.export_responses(tmp_path / "data")
+def test_a_group_that_is_not_at_hand_is_skipped_and_named(tmp_path):
+    index = export(tmp_path / "data", group(responses(), "Here"), Group("Away", "{name}", unavailable))
     assert {condition["group"] for condition in index["conditions"]} == {"Here"} and index["missing"] == ["Away"]
 
 
-def test_without_any_group_nothing_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(responses_page, "GROUPS", (responses_page.Group("Away", unavailable, "{name}"),))
+def test_without_any_group_nothing_is_written(tmp_path):
     with pytest.raises(files.ReleasedDataUnavailable, match="nothing to browse"):
-        responses_page.export_responses(tmp_path / "data")
+        export(tmp_path / "data", Group("Away", "{name}", unavailable))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_broken_released_data_stop_the_export(tmp_path, monkeypatch):
+def test_broken_released_data_leave_the_last_export_and_nothing_else(tmp_path):
     def broken():
         raise files.ReleasedDataBroken("wrong checksum")
 
-    groups = (responses_page.Group("Here", responses, "{name}"), responses_page.Group("Broken", broken, "{name}"))
-    monkeypatch.setattr(responses_page, "GROUPS", groups)
+    export(tmp_path / "data", group(responses()))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
     with pytest.raises(files.ReleasedDataBroken):
-        responses_page.export_responses(tmp_path / "data")
-    assert list(tmp_path.iterdir()) == []
+        export(tmp_path / "data", group(responses(source="b")), Group("Broken", "{name}", broken))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_own_and_swapped_scalars_are_two_conditions(monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,61 +56,46 @@ def test_reverting_a_change_costs_nothing(built):
     assert status(built)[0] == "current"
 
 
-def test_other_seeds_and_profiles_are_no_reason(built):
+def test_runs_of_other_profiles_are_no_reason(built):
     cpu = (built.root / "data/profiles/cpu.yml").read_text(encoding="utf-8")
-    built.write("data/profiles/other.yml", cpu.replace("seed: 0", "seed: 3", 1))
+    built.write("data/profiles/other.yml", cpu)
     assert status(built, "--profile", "other") == ("never run", "")
     built.edit("data/profiles/cpu.yml", "seed: 0", "seed: 1")
-    assert status(built) == ("never run", "it ran with seed 0 only")
-
-
-@pytest.fixture
-def kept(tmp_path, monkeypatch):
-    """Makes a finished run, `age` seconds old; `kept.folder` holds them."""
-    monkeypatch.setattr(runs.paths, "ARTIFACTS", tmp_path)
-    folder = tmp_path / "notebooks/cpu/page"
-
-    def make(name: str, age: int, text: str | None = None, **record):
-        (folder / name).mkdir(parents=True)
-        path = folder / name / "run.json"
-        path.write_text(json.dumps(record) if text is None else text, encoding="utf-8")
-        os.utime(path, (time.time() - age,) * 2)
-
-    make.folder = folder
-    return make
-
-
-def test_only_older_runs_of_the_same_seed_make_room(kept):
-    for age in range(1, 6):
-        kept(f"default-{age}", age, seed=0, parts={})
-        kept(f"other-{age}", age, seed=1, parts={})
-    runs._prune("page", "cpu", 1, kept.folder / "other-5")
-    assert sorted(path.name for path in kept.folder.iterdir()) == [
-        *(f"default-{age}" for age in range(1, 6)),
-        "other-1",
-        "other-2",
-        "other-5",
-    ]
+    assert status(built) == ("stale", "profile changed")
 
 
 def why(monkeypatch, now: dict[str, str]) -> tuple[str, str]:
     monkeypatch.setattr(runs.keys, "parts", lambda *_: now)
-    found = runs.status("page", "cpu", 0)
+    found = runs.status("page", "cpu")
     return found["status"], found["because"]
 
 
-def test_the_reason_is_what_differs_from_the_newest_run_of_this_seed(kept, monkeypatch):
+def test_the_reason_is_what_differs_from_the_newest_run(tmp_path, monkeypatch):
+    def kept(name: str, age: int, text: str) -> None:
+        path = tmp_path / "notebooks/cpu/page" / name / "run.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(text, encoding="utf-8")
+        os.utime(path, (time.time() - age,) * 2)
+
+    monkeypatch.setattr(runs.paths, "ARTIFACTS", tmp_path)
     now = {"its cells": "1", "code of evidence.scores": "2"}
     assert why(monkeypatch, now) == ("never run", "")
     kept("broken", 0, "{")
-    assert why(monkeypatch, now) == ("stale", "its stored result is damaged")
-    kept("seed", 1, seed=1, parts=now)
-    assert why(monkeypatch, now) == ("never run", "it ran with seed 1 only")
-    kept("older", 9, seed=0, parts={"module judging": "1"})
-    assert why(monkeypatch, now) == ("stale", "it ran before results were keyed as they are now")
-    kept("newest", 2, seed=0, parts=now | {"code of evidence.scores": "3"})
+    assert why(monkeypatch, now) == ("never run", "")
+    kept("older", 9, json.dumps({"parts": now}))
+    kept("newest", 2, json.dumps({"parts": now | {"code of evidence.scores": "3"}}))
     assert why(monkeypatch, now) == ("stale", "code of evidence.scores changed")
     assert why(monkeypatch, dict.fromkeys("abcdef", "x"))[1] == "a, b, c, d, 4 more changed"
+
+
+def test_only_older_runs_make_room(built):
+    folder = built.root / "artifacts/notebooks/cpu/s2-demo"
+    (now,) = folder.glob("[!.]*")
+    for age in range(1, 6):
+        shutil.copytree(now, folder / f"old-{age}")
+        os.utime(folder / f"old-{age}/run.json", (time.time() - 1000 * age,) * 2)
+    assert built.run("run", "s2-demo", "--force").returncode == 0
+    assert sorted(path.name for path in folder.glob("[!.]*")) == [now.name, "old-1", "old-2"]
 
 
 # --- pairs --------------------------------------------------------------------------------------------------------
@@ -233,7 +219,6 @@ def test_a_folder_caught_in_the_swap_comes_back(tmp_path):
 def test_unknown_names_are_said_plainly(built):
     built.fails("run", "s9-none", saying="There is no notebook 's9-none'")
     built.fails("run", "../notebooks/s2-demo", saying="no notebook")
-    built.fails("sync", "--check", "nope", saying="There is no notebook 'nope'")
     built.fails("run", "s2-demo", "--profile", "huge", saying="There is no profile 'huge'; choose one of: cpu")
     built.fails("cite", "fig-9", saying="There is no figure 'fig-9'")
     assert built.run("claims", "--verdict", "maybe").returncode == 2
@@ -293,8 +278,8 @@ def build(project) -> subprocess.CompletedProcess:
 def test_a_build_says_how_far_it_is_and_how_it_ended(project):
     first = build(project)
     assert first.returncode == 0, first.stderr
-    assert "[0/1] notebooks 0/1, 0 s gone\n" in first.stdout
-    assert "[1/1] notebooks 1/1" in first.stdout and "released: 1 reproduced" in first.stdout
+    assert "[0/1] 0 s gone\n" in first.stdout
+    assert "[1/1]" in first.stdout and ": s2-demo\n" in first.stdout and "released: 1 reproduced" in first.stdout
     before = times(project)
     second = build(project)
     assert second.returncode == 0 and "[" not in second.stdout and times(project) == before
@@ -305,23 +290,10 @@ def test_a_build_says_how_far_it_is_and_how_it_ended(project):
     assert "s2-demo: Notebook 's2-demo' failed in cell 6: ValueError: no luck" in failed.stderr
 
 
-def test_progress_counts_steps_and_learns_how_long_they_take(tmp_path):
-    todo = [workflow.Step("organisms", "o", tmp_path / "x")]
-    todo += [workflow.Step("notebooks", name, tmp_path / "x") for name in "abc"]
-    (tmp_path / "seconds.json").write_text('{"o": 60, "a": 300, "b": 100}', encoding="utf-8")
-    progress = workflow.Progress(todo, tmp_path, workers=2)
-    assert progress.line() == "[0/4] organisms 0/1, notebooks 0/3, 0 s gone, about 6 left"  # (60+300+100+200) / 2
-    (tmp_path / "a.log").write_text("at work", encoding="utf-8")
-    (tmp_path / "o.log").write_text("made\ndone\n", encoding="utf-8")
-    assert progress.newly_done() == todo[:1] and progress.newly_done() == []
-    progress.started -= 420
-    assert progress.line() == "[1/4] organisms 1/1, notebooks 0/3, 7 min gone, about 5 left"
-    assert "o" in json.loads((tmp_path / "seconds.json").read_text(encoding="utf-8"))
-
-
-def test_nothing_is_promised_of_steps_that_nobody_ever_timed(tmp_path):
-    progress = workflow.Progress([workflow.Step("notebooks", "a", tmp_path / "x")], tmp_path, workers=2)
-    assert progress.line() == "[0/1] notebooks 0/1, 0 s gone"
+def test_progress_counts_steps_and_tells_how_long_the_rest_takes_at_this_pace():
+    assert workflow.progress(0, 4, 30) == "[0/4] 30 s gone"
+    assert workflow.progress(3, 4, 540) == "[3/4] 9 min gone, about 3 min left"
+    assert workflow.progress(4, 4, 600) == "[4/4] 10 min gone"
 
 
 def test_the_workflow_lock_goes_with_its_process(tmp_path):

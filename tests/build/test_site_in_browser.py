@@ -174,7 +174,8 @@ def site_with_responses(tmp_path_factory):
         },
     ]
     frame = pd.DataFrame(rows).assign(sample=range(3), source="made/up", **{s: 0.0 for s in tables.SCORES[2:]})
-    responses_page.export_frames(target / "responses-data", [("Made up", "{source}", frame)])
+    group = responses_page.Group("Made up", "{source}", lambda: frame)
+    responses_page.export_responses(target / "responses-data", [group])
     return target
 
 

@@ -6,8 +6,6 @@ import shutil
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,32 +16,23 @@ from nbformat import NotebookNode
 
 from em_companion.book import registry
 from em_companion.book.records import KINDS, MIME, FigureRecord, RunRecord, ValueRecord
-from em_companion.build import citation, gates, keys, pages, responses_page, runs
-from em_companion.core import profiles
+from em_companion.build import gates, keys, pages, responses_page, runs
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import lock, new_folder, recover, sha256_of, write_json, write_text
-from em_companion.core.paths import BENCHMARKS, BOOK, BUILD, HTML, NOTEBOOKS, ROOT, SOURCE, git, relative
+from em_companion.core.paths import BENCHMARKS, BOOK, BUILD, HTML, ROOT, SOURCE, git, relative
 from em_companion.core.provenance import environment
 from em_companion.evidence import claims, verdicts
 
 STAGING = BUILD / "staging"
-UNPROVEN = BUILD / ".staging-unproven"
-PROVEN = BUILD / ".proven"
-"""What the site in `_build/html` was built from, as `fingerprint` tells it; not there while a build is at work."""
+PASSED = BUILD / ".passed"
+"""What the last site was built from, as `fingerprint` tells it; there only if it passed every gate."""
 GENERATED = BOOK / "_generated"
 EXTRA = BOOK / "_extra"
 
 
-class GateError(CompanionError):
-    """The book may not be published; holds every problem found."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-
-
 def _pass(problems: list[str]) -> None:
     if problems:
-        raise GateError(problems)
+        raise CompanionError("\n".join(problems))
 
 
 @dataclass(frozen=True)
@@ -61,25 +50,26 @@ class Page:
         return self.records.notebook
 
 
-def build(profile: str, include_responses: bool = False) -> Path:
+def build(profile: str, include_responses: bool = False, folders: dict[str, Path] | None = None) -> Path:
     """Build `_build/html` from the current runs of `profile` and return it; the last good build stays on any failure.
 
     Nothing is rendered where the last site came from the same input and passed every gate.
     include_responses: publish the response browser's data, which upstream gave no licence for; off by default.
+    folders: of the current runs by notebook, where these are known already.
     """
     with lock(BUILD / "book"):
         recover(HTML)
-        proven = PROVEN.read_text(encoding="utf-8") if HTML.is_dir() and PROVEN.is_file() else ""
-        PROVEN.unlink(missing_ok=True)
-        assemble(collect(profile), profile)
-        now = fingerprint()
-        if include_responses or now != proven:
-            with trusted_staging():
-                site = render()
-                _pass(gates.check_html(site))
+        assemble(collect(profile, folders or {}), profile)
+        now, passed = fingerprint(), PASSED.read_text(encoding="utf-8") if PASSED.is_file() else ""
+        if include_responses or now != passed or not HTML.is_dir():
+            # An unresolved reference is a warning of the first build only: what Sphinx remembers must have passed.
+            if not passed:
+                shutil.rmtree(STAGING, ignore_errors=True)
+            PASSED.unlink(missing_ok=True)
+            site = render()
+            _pass(gates.check_html(site))
             publish(site, include_responses)
-        if not include_responses:
-            write_text(PROVEN, now)
+            write_text(PASSED, "with responses" if include_responses else now)
     return HTML
 
 
@@ -91,21 +81,23 @@ def fingerprint() -> str:
     return sha256_of("".join(f"{relative(path)} {sha256_of(path.read_bytes())}\n" for path in files))
 
 
-# --- collect ------------------------------------------------------------------------------------------------------
-
-
-def collect(profile: str) -> list[Page]:
+def collect(profile: str, folders: dict[str, Path]) -> list[Page]:
     """Return the current run of every notebook, in the order of the book; gates on all of them."""
-    seed, found, problems = profiles.load(profile).seed, [], []
+    found, problems = [], []
     for name in keys.names():
-        folder = runs.folder(name, profile, seed)
-        if not runs.paired(name):
-            problems.append(f"notebooks/{name}.ipynb is not in step with notebooks/{name}.py; run 'em-companion sync'.")
+        folder, source = folders.get(name) or runs.folder(name, profile), runs.paired(name)
+        if source is None:
+            problems.append(runs.OUT_OF_STEP.format(name))
         elif not (folder / "run.json").is_file():
-            problems.append(_not_current(**runs.status(name, profile, seed)))
+            state = runs.status(name, profile)
+            because = f" ({state['because']})" if state["because"] else ""
+            said = state["status"].replace("never run", "not executed")
+            problems.append(f"Notebook '{name}' is {said}{because}; run 'em-companion run {name}'.")
         else:
             try:
-                found.append(_read_page(NOTEBOOKS / f"{name}.ipynb", folder))
+                run = _json(folder / "run.json")
+                notebook = nbformat.read(folder / "notebook.ipynb", as_version=4)
+                found.append(Page(source, folder, notebook, RunRecord.read(folder), run))
             except (OSError, ValueError, TypeError):
                 problems.append(f"The stored result of '{name}' is damaged; run 'em-companion run {name} --force'.")
     for page in found:
@@ -115,55 +107,34 @@ def collect(profile: str) -> list[Page]:
     return found
 
 
-def _not_current(notebook: str, status: str, because: str) -> str:
-    what = {"never run": "not executed"}.get(status, status) + (f" ({because})" if because else "")
-    return f"Notebook '{notebook}' is {what}; run 'em-companion run {notebook}'."
-
-
-def _read_page(source: Path, folder: Path) -> Page:
-    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    notebooks = [nbformat.read(path, as_version=4) for path in (source, folder / "notebook.ipynb")]
-    return Page(notebooks[0], folder, notebooks[1], RunRecord.read(folder), run)
-
-
-# --- assemble -----------------------------------------------------------------------------------------------------
-
-
 def assemble(book: list[Page], profile: str) -> None:
     """Write all generated input of Sphinx: notebooks, figure pages, ledger, prose; unchanged files keep their time.
 
     `book/_NAME.md` is prose with numbers from the pages, which becomes `_generated/NAME.md`.
     """
-    values = _values(book)
+    found = [value for page in book for value in page.records.values]
+    values = {value.name: value for value in found}
+    _pass([f"Value '{name}' is recorded twice." for name, n in Counter(one.name for one in found).items() if n > 1])
     prose = {path: path.read_text(encoding="utf-8") for path in sorted(BOOK.glob("_*.md"))}
     if not any(page.records.unavailable for page in book):
         asked = {relative(path): pages.names_asked_for(text) for path, text in prose.items()}
-        asked |= {f"notebooks/{page.name}.py": pages.names_asked_for(_prose(page.source)) for page in book}
+        for page in book:
+            cells = "\n".join(cell.source for cell in page.source.cells if cell.cell_type == "markdown")
+            asked[f"notebooks/{page.name}.py"] = pages.names_asked_for(cells)
         _pass(gates.check_prose(asked, values))
     kept = {write_notebook(page, values) for page in book}
     kept |= write_figures(book)
     kept |= write_ledger(book, profile)
-    kept |= {_write_fragment(path.stem[1:], pages.filled(text, values)) for path, text in prose.items()}
+    kept |= {_write(GENERATED / path.name[1:], pages.filled(text, values)) for path, text in prose.items()}
     for folder in (BOOK / "notebooks", BOOK / "figures", GENERATED, EXTRA):
         for path in folder.rglob("*"):
             if path.is_file() and path not in kept:
                 path.unlink()
-    EXTRA.mkdir(exist_ok=True)
 
 
-def _values(book: list[Page]) -> dict[str, ValueRecord]:
-    """Return what all notebooks recorded, by name; raise GateError for a name that stands twice."""
-    found = [value for page in book for value in page.records.values]
-    counts = Counter(value.name for value in found)
-    _pass([f"Value '{name}' is recorded twice." for name, count in counts.items() if count > 1])
-    return {value.name: value for value in found}
-
-
-def _prose(notebook: NotebookNode) -> str:
-    return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-
-
-# --- notebooks ----------------------------------------------------------------------------------------------------
+def _write(path: Path, text: str) -> Path:
+    write_text(path, text)
+    return path
 
 
 def write_notebook(page: Page, values: dict[str, ValueRecord]) -> Path:
@@ -181,11 +152,9 @@ def write_notebook(page: Page, values: dict[str, ValueRecord]) -> Path:
         if cell.cell_type == "markdown":
             cell.source = pages.filled(cell.source, values)
     notebook.cells.append(nbformat.v4.new_markdown_cell(pages.footer(page.records), id="footer"))
-    path, text = BOOK / "notebooks" / f"{page.name}.ipynb", nbformat.writes(notebook)
-    if str(ROOT) in text:
-        raise GateError([f"Notebook '{page.name}' shows a path of this machine."])
-    write_text(path, text)
-    return path
+    text = nbformat.writes(notebook)
+    _pass([f"Notebook '{page.name}' shows a path of this machine."] if str(ROOT) in text else [])
+    return _write(BOOK / "notebooks" / f"{page.name}.ipynb", text)
 
 
 def _code(notebook: NotebookNode) -> list[NotebookNode]:
@@ -205,18 +174,13 @@ def _page_output(output: NotebookNode, run: RunRecord) -> NotebookNode:
         return output
     record = data[MIME.format(kind=kind)]
     if kind == "figure":
-        shown = {"text/markdown": _numbered(FigureRecord(**record), run.figures)}
+        drawn = FigureRecord(**record)
+        folder = _image_folder(drawn, next(one for one in run.figures if one.id == drawn.id))
+        text = pages.figure_directive(drawn, f"/_extra/figures/{folder}/figure.svg", folder.replace("/", "-"))
+        shown = {"text/markdown": text}
     else:
         shown = {"text/html": pages.shown(kind, record)}
     return nbformat.v4.new_output("display_data", data=shown | {"text/plain": data["text/plain"]})
-
-
-def _numbered(record: FigureRecord, figures: list[FigureRecord]) -> str:
-    folder = _image_folder(record, next(one for one in figures if one.id == record.id))
-    return pages.figure_directive(record, f"/_extra/figures/{folder}/figure.svg", folder.replace("/", "-"))
-
-
-# --- figures ------------------------------------------------------------------------------------------------------
 
 
 def _image_folder(record: FigureRecord, first: FigureRecord) -> str:
@@ -230,46 +194,27 @@ def write_figures(book: list[Page]) -> set[Path]:
     for page in book:
         for record in page.records.figures:
             by_id[record.id].append((record, page.folder / "figures" / record.id / record.evidence))
-    kept = {BOOK / "figures" / "index.md", EXTRA / "figures.json"}
-    for versions in by_id.values():
-        for record, source in versions:
-            kept |= _publish_files(source, EXTRA / "figures" / _image_folder(record, versions[0][0]))
-        kept.add(_write_figure_page(versions[0][0], [record for record, _ in versions[1:]]))
-    first = [versions[0][0] for versions in by_id.values()]
-    write_text(BOOK / "figures" / "index.md", pages.gallery(first))
-    write_json(EXTRA / "figures.json", {"figures": [_listing(record) for record in first]})
-    return kept
+    kept, listed = {EXTRA / "figures.json"}, []
+    for one, versions in by_id.items():
+        first, *others = (record for record, _ in versions)
+        for record, source in reversed(versions):
+            target = EXTRA / "figures" / _image_folder(record, first)
+            shutil.copytree(source, target, dirs_exist_ok=True)
+            kept |= {target / path.name for path in source.iterdir()}
+            provenance = _json(source / "provenance.json") if record.made else {}
+            cited = pages.citations(provenance) if record.made else {}
+            kept |= {_write(target / name, text) for name, text in cited.items()}
+        page = pages.figure_page(first, provenance, [record.evidence for record in others])
+        kept.add(_write(BOOK / "figures" / one / "index.md", page))
+        listing = asdict(registry.load_figures()[one]) | asdict(first) | {"page": f"figures/{one}/"}
+        listed.append(listing | ({"provenance": provenance} if first.made else {}))
+    write_json(EXTRA / "figures.json", {"figures": listed})
+    gallery = pages.gallery([versions[0][0] for versions in by_id.values()])
+    return kept | {_write(BOOK / "figures" / "index.md", gallery)}
 
 
-def _publish_files(source: Path, target: Path) -> set[Path]:
-    target.mkdir(parents=True, exist_ok=True)
-    for path in source.iterdir():
-        copy = target / path.name
-        if not copy.is_file() or copy.read_bytes() != path.read_bytes():
-            shutil.copyfile(path, copy)
-    cited = citation.files(_provenance(target)) if (source / "provenance.json").is_file() else {}
-    for name, text in cited.items():
-        write_text(target / name, text)
-    return {target / name for name in (*cited, *(path.name for path in source.iterdir()))}
-
-
-def _provenance(folder: Path) -> citation.Provenance:
-    return json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-
-
-def _write_figure_page(record: FigureRecord, others: Iterable[FigureRecord]) -> Path:
-    path = BOOK / "figures" / record.id / "index.md"
-    provenance = _provenance(EXTRA / "figures" / record.id) if record.made else None
-    write_text(path, pages.figure_page(record, provenance, [one.evidence for one in others]))
-    return path
-
-
-def _listing(record: FigureRecord) -> dict[str, Any]:
-    listing = asdict(registry.load_figures()[record.id]) | asdict(record) | {"page": f"figures/{record.id}/"}
-    return listing | ({"provenance": _provenance(EXTRA / "figures" / record.id)} if record.made else {})
-
-
-# --- claims -----------------------------------------------------------------------------------------------------
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write_ledger(book: list[Page], profile: str) -> set[Path]:
@@ -277,51 +222,20 @@ def write_ledger(book: list[Page], profile: str) -> set[Path]:
     gaps = [page.name for page in book if any(gap.evidence == "released" for gap in page.records.unavailable)]
     ledger = verdicts.ledger((one for page in book for one in page.records.measurements), gaps)
     _pass(gates.check_claims(ledger, gaps))
-    values = [_listed(value) | {"notebook": page.name} for page in book for value in page.records.values]
-    about = {"profile": profile, "commit": git("rev-parse", "HEAD"), "scoreboard": verdicts_counted(ledger)}
-    write_json(EXTRA / "claims.json", about | {"claims": ledger, "values": values})
+    given = {name: Counter(row["results"][name]["verdict"] for row in ledger) for name in claims.EVIDENCE}
+    scoreboard = {name: {verdict: n[verdict] for verdict in verdicts.VERDICTS} for name, n in given.items()}
+    values = [asdict(value) | {"notebook": page.name} for page in book for value in page.records.values]
+    values = [{name: given for name, given in one.items() if given is not None} for one in values]
+    about = {"profile": profile, "scoreboard": scoreboard, "claims": ledger, "values": values}
+    write_json(EXTRA / "claims.json", about)
     fragments = {
         "scoreboard": pages.scoreboard(ledger),
         "ledger": pages.ledger_table(ledger),
-        "tolerances": pages.tolerances(),
-        "machine": pages.machine([page.run for page in book], environment()),
-        "benchmarks": pages.benchmarks(BENCHMARKS),
+        "tolerances": pages.page("tolerances.md"),
+        "machine": pages.page("machine.md", runs=[page.run for page in book], environment=environment()),
+        "benchmarks": pages.page("benchmarks.md", kept=_json(BENCHMARKS) if BENCHMARKS.is_file() else None),
     }
-    return {EXTRA / "claims.json", *(_write_fragment(name, text) for name, text in fragments.items())}
-
-
-def verdicts_counted(ledger: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
-    """Return how often each verdict was given, by evidence."""
-    given = {name: Counter(row["results"][name]["verdict"] for row in ledger) for name in claims.EVIDENCE}
-    return {name: {verdict: counts[verdict] for verdict in verdicts.VERDICTS} for name, counts in given.items()}
-
-
-def _listed(value: ValueRecord) -> dict[str, Any]:
-    """Return a value as `claims.json` lists it, without what it does not have."""
-    always = "value" if value.text is None else "text"
-    return {key: given for key, given in asdict(value).items() if given is not None or key == always}
-
-
-def _write_fragment(name: str, text: str) -> Path:
-    write_text(GENERATED / f"{name}.md", text)
-    return GENERATED / f"{name}.md"
-
-
-# --- render and publish -------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def trusted_staging() -> Iterator[None]:
-    """Let Sphinx start from what it remembers only if the last build passed.
-
-    An unresolved reference is a warning of the first build only, so after a failure, or a build that was killed, it
-    would go unnoticed.
-    """
-    if UNPROVEN.exists():
-        shutil.rmtree(STAGING, ignore_errors=True)
-    UNPROVEN.touch()
-    yield
-    UNPROVEN.unlink()
+    return {EXTRA / "claims.json", *(_write(GENERATED / f"{name}.md", text) for name, text in fragments.items())}
 
 
 def render() -> Path:
@@ -332,20 +246,18 @@ def render() -> Path:
     told = os.environ | {"PYTHONWARNINGS": "ignore", "PYTHONUTF8": "1"}
     result = subprocess.run(command, cwd=ROOT, env=told, capture_output=True, encoding="utf-8", errors="replace")
     if result.returncode:
-        raise GateError(_sphinx_problems(result.stderr + result.stdout))
+        said = (result.stderr + result.stdout).replace(f"{ROOT}/", "").splitlines()
+        marks = ("WARNING", "ERROR", "rror:")
+        lines = [line for line in said if any(mark in line for mark in marks)] or said[-5:]
+        _pass([f"The book does not build cleanly: {line}" for line in lines])
     return STAGING / "_build" / "html"
 
 
-def _sphinx_problems(output: str) -> list[str]:
-    marks = ("WARNING", "ERROR", "rror:")
-    lines = [line for line in output.splitlines() if any(mark in line for mark in marks)] or output.splitlines()[-5:]
-    return [f"The book does not build cleanly: {line.replace(f'{ROOT}/', '')}" for line in lines]
-
-
 def publish(site: Path, include_responses: bool) -> None:
-    """Put a checked site in the place of `_build/html`, whole."""
+    """Put a checked site in the place of `_build/html`, whole, with the commit that it was built at."""
     with new_folder(HTML) as new:
         shutil.copytree(site, new, dirs_exist_ok=True)
         (new / ".nojekyll").touch()
+        write_json(new / "claims.json", {"commit": git("rev-parse", "HEAD")} | _json(new / "claims.json"))
         if include_responses:
             responses_page.export_responses(new / "responses-data")

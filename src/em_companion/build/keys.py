@@ -2,8 +2,7 @@
 
 Code counts as syntax trees, without comments and docstrings: the cells of a notebook, and the modules of this package
 that they import, directly or through others. A room with inputs besides code says so by `fingerprint(profile, named)`
-in its `__init__`, `named` being every name that the code outside the room mentions. Prose, looks and verdicts are no
-part of a result, because no notebook imports what makes them.
+in its `__init__`, `named` being every name that the code outside the room mentions.
 """
 
 import ast
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from em_companion.book import registry
 from em_companion.core import profiles
@@ -24,15 +23,10 @@ from em_companion.core.files import read_yaml, sha256_of
 from em_companion.core.paths import NOTEBOOKS, ROOT, SOURCE, relative
 from em_companion.evidence import claims
 
-if TYPE_CHECKING:  # slow to import, and keys do not need it
-    from nbformat import NotebookNode
-
 PACKAGE = __package__.split(".")[0]
 CELL = re.compile(r"^# %%(?=\s|$)(.*)\n", re.MULTILINE)
-CELLS = "its cells"
 
-
-# --- notebooks ----------------------------------------------------------------------------------------------------
+load_profile = cache(profiles.load)
 
 
 def names() -> list[str]:
@@ -47,15 +41,14 @@ def names() -> list[str]:
 def toc_entries() -> list[str]:
     """Return every `file` entry of `_toc.yml`, depth first."""
 
-    def walk(node: Any) -> list[str]:
-        if isinstance(node, list):
-            return [entry for item in node for entry in walk(item)]
-        if not isinstance(node, dict):
-            return []
-        own = [node[key] for key in ("root", "file") if key in node]
-        return own + [entry for key in ("parts", "chapters", "sections") for entry in walk(node.get(key))]
+    def walk(node: Any) -> Iterator[str]:
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            if key == "file":
+                yield value
+            elif isinstance(value, dict | list):
+                yield from walk(value)
 
-    return walk(read_yaml(ROOT / "_toc.yml"))
+    return list(walk(read_yaml(ROOT / "_toc.yml")))
 
 
 def script(name: str) -> Path:
@@ -66,50 +59,25 @@ def script(name: str) -> Path:
     return path
 
 
-def notebook_of(name: str) -> "NotebookNode":
-    """Return notebook `name` read from its percent script; raise CompanionError for an unknown name."""
-    import jupytext
-
-    return jupytext.read(script(name), fmt="py:percent")
-
-
-# --- what it depends on -------------------------------------------------------------------------------------------
-
-
-def parts(name: str, profile: str, seed: int) -> dict[str, str]:
+def parts(name: str, profile: str) -> dict[str, str]:
     """Return everything the result of a notebook depends on, each as a label and a fingerprint."""
-    chosen, cells = _profile(profile), _cells(name)
+    chosen, cells = load_profile(profile), code_cells(name)
     modules = closure(cells)
-    found = {CELLS: sha256_of("\n".join(cell.tree for cell in cells))}
+    found = {"its cells": sha256_of("\n".join(cell.tree for cell in cells))}
     found |= {f"code of {module}": sha256_of(code.tree) for module, code in modules.items()}
     for room in sorted({module.split(".")[0] for module in modules}):
         if fingerprint := getattr(import_module(f"{PACKAGE}.{room}"), "fingerprint", None):
             outside = [code for module, code in modules.items() if module.split(".")[0] != room]
             found |= fingerprint(chosen, frozenset().union(*(code.names for code in [*cells, *outside])))
-    found["its claims"] = _fingerprint(_claims(name, any("load_claims" in cell.names for cell in cells)))
+    # What a run takes from the registry: its own claims, or all of them; their wording is no part of it.
+    of_all = any("load_claims" in cell.names for cell in cells)
+    taken = [one for one in claims.load_claims().values() if of_all or one.notebook == name]
+    found["its claims"] = _fingerprint([(one.id, one.unit, one.reported) for one in taken])
     found["its figures"] = _fingerprint([one for one in registry.load_figures().values() if one.notebook == name])
-    found["profile"] = _fingerprint([chosen, seed])
+    found["profile"] = _fingerprint([chosen, chosen.seed])
     found["Python"] = ".".join(map(str, sys.version_info[:2]))
     found["requirements.lock"] = sha256_of((ROOT / "requirements.lock").read_bytes())
     return found
-
-
-def _claims(name: str, of_all: bool) -> list[tuple]:
-    """Return what a run takes from the registry: its own claims, or all of them; their wording is no part of it."""
-    chosen = [one for one in claims.load_claims().values() if of_all or one.notebook == name]
-    return [(one.id, one.unit, one.reported) for one in chosen]
-
-
-@cache
-def _profile(name: str) -> profiles.Profile:
-    return profiles.load(name)
-
-
-def _cells(name: str) -> list["Code"]:
-    """Return the code cells of a notebook; the library that reads whole notebooks is slow."""
-    _, *found = CELL.split(script(name).read_text(encoding="utf-8"))
-    code = [source for head, source in zip(found[::2], found[1::2], strict=True) if "[markdown]" not in head]
-    return [_code(source, f"A code cell of notebook '{name}'") for source in code]
 
 
 def key(found: dict[str, str]) -> str:
@@ -123,10 +91,7 @@ def _fingerprint(value: Any) -> str:
 
 def uses_models(name: str) -> bool:
     """Tell whether a notebook asks for organisms or their responses, so that these can be made before it runs."""
-    return any(module.startswith("models.") for module in closure(_cells(name)))
-
-
-# --- code ---------------------------------------------------------------------------------------------------------
+    return any(module.startswith("models.") for module in closure(code_cells(name)))
 
 
 @dataclass(frozen=True)
@@ -136,6 +101,13 @@ class Code:
     tree: str
     imports: frozenset[str]
     names: frozenset[str]
+
+
+def code_cells(name: str) -> list[Code]:
+    """Return the code cells of a notebook; the library that reads whole notebooks is slow."""
+    _, *found = CELL.split(script(name).read_text(encoding="utf-8"))
+    code = [source for head, source in zip(found[::2], found[1::2], strict=True) if "[markdown]" not in head]
+    return [_code(source, f"A code cell of notebook '{name}'") for source in code]
 
 
 def closure(cells: list[Code]) -> dict[str, Code]:
@@ -166,35 +138,24 @@ def _code(source: str, where: str) -> Code:
         shown = (error.text or "").strip()
         raise CompanionError(f"{where} is not valid Python: {error.msg}, at '{shown}'.") from error
     nodes = list(ast.walk(tree))
-    imported = {module for node in nodes for name in _imported(node) for module in _modules(name)}
+    imported = {module for node in nodes for module in _imported(node)}
     named = {getattr(node, "id", None) or getattr(node, "attr", None) for node in nodes}
     named |= {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
-    return Code(ast.dump(_without_docstrings(tree, nodes)), frozenset(imported), frozenset(named - {None}))
-
-
-def _imported(node: ast.AST) -> list[str]:
-    """Return the dotted names that a node imports from this package."""
-    prefix = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
-    aliases = node.names if isinstance(node, ast.Import | ast.ImportFrom) else []
-    return [one for alias in aliases if (one := prefix + alias.name).startswith(f"{PACKAGE}.")]
-
-
-def _modules(dotted: str) -> Iterator[str]:
-    """Yield the modules that importing a dotted name runs: it, if it is one, and the rooms that it lies in."""
-    steps = dotted.split(".")[1:]
-    inner = (".".join(steps[:end]) for end in range(1, len(steps) + 1))
-    return (module for module in inner if _path(module))
-
-
-def _without_docstrings(tree: ast.Module, nodes: list[ast.AST]) -> ast.Module:
-    """Take out of a tree each text that stands alone, but for the last one of all: a cell shows it."""
+    shown = tree.body[-1:]  # a cell shows a text that comes last; any other that stands alone is a docstring
     for node in nodes:
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            shown = node is tree and len(body)
-            node.body = [one for index, one in enumerate(body, 1) if index == shown or not _is_text(one)]
-    return tree
+        if isinstance(body := getattr(node, "body", None), list):
+            node.body = [one for one in body if one in shown or not _is_text(one)]
+    return Code(ast.dump(tree), frozenset(imported), frozenset(named - {None}))
 
 
 def _is_text(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _imported(node: ast.AST) -> Iterator[str]:
+    """Yield the modules of this package that a node imports, and the rooms that they lie in."""
+    prefix = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+    for alias in node.names if isinstance(node, ast.Import | ast.ImportFrom) else []:
+        package, *steps = (prefix + alias.name).split(".")
+        if package == PACKAGE:
+            yield from filter(_path, (".".join(steps[:end]) for end in range(1, len(steps) + 1)))

@@ -1,4 +1,4 @@
-"""What generated pages say: figures, tables, ledger, scoreboard, numbers in prose; `templates/` holds how they look.
+"""What generated pages say: figures and citations, tables, ledger, numbers in prose; `templates/` holds how they look.
 
 Everything from outside is escaped by the templates' environment.
 """
@@ -8,21 +8,26 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pybtex.database import BibliographyData, Entry
+from pybtex.database.output.bibtex import Writer
 
 from em_companion.book import registry
-from em_companion.book.records import FigureRecord, RunRecord, Table, ValueRecord, table_of
+from em_companion.book.records import FigureRecord, RunRecord, ValueRecord
 from em_companion.book.typography import typography
-from em_companion.build import citation
 from em_companion.core.errors import CompanionError
+from em_companion.core.paths import book_url
 from em_companion.evidence import claims, verdicts
 from em_companion.evidence.claims import Measurement
 
+COMPANION = "The executable companion to 'Convergent Linear Representations of Emergent Misalignment'"
+AUTHOR = "The executable companion contributors"
 PARTS = {"2": "2 Model organism", "3": "3 Directions, steering, ablation", "4": "4 LoRA adapters"}
-APPENDICES = "Appendices"
+WHOLE = ("count", "layer")
+"""Units of whole numbers."""
 DOWNLOADS = {
     "figure.svg": "SVG",
     "figure.png": "PNG",
@@ -44,9 +49,11 @@ _environment = Environment(
 _environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
 _environment.filters |= {"typography": typography, "sentence": lambda text: typography(text[:1].upper() + text[1:])}
 _environment.globals |= {"reported_text": claims.reported_text, "measured_parts": verdicts.measured_parts}
+_environment.globals["tolerances"] = verdicts.TOLERANCES
 
 
-def _page(template: str, **given: Any) -> str:
+def page(template: str, **given: Any) -> str:
+    """Return what a template of `templates/` makes of some data."""
     return _environment.get_template(template).render(given)
 
 
@@ -80,54 +87,73 @@ def printed(value: ValueRecord, style: str | None = None) -> str:
         raise CompanionError(f"Value '{value.name}' cannot be printed as '{style}'.") from error
 
 
-WHOLE = ("count", "layer")
-"""Units of whole numbers."""
-
-
-# --- what a notebook shows ----------------------------------------------------------------------------------------
+# --- notebooks and figures ----------------------------------------------------------------------------------------
 
 
 def shown(kind: str, record: Any) -> str:
     """Return a record that a notebook shows, other than a figure, as HTML; `kind` is one of `records.KINDS`."""
     if kind == "measurements":
-        record = [_beside_claim(Measurement(**one)) for one in record]
-    return _page(f"{kind}.html", record=record)
-
-
-def _beside_claim(one: Measurement) -> tuple[Measurement, claims.Claim, str]:
-    claim = claims.load_claims()[one.claim]
-    return one, claim, verdicts.verdict(claim, one.evidence, one)
+        measured = [(Measurement(**one), claims.load_claims()[one["claim"]]) for one in record]
+        record = [(one, claim, verdicts.verdict(claim, one.evidence, one)) for one, claim in measured]
+    return page(f"{kind}.html", record=record)
 
 
 def footer(run: RunRecord) -> str:
     """Return the foot of a page: how to rerun it and how to cite its figures."""
-    return _page("footer.md", run=run, figures=list(dict.fromkeys(one.id for one in run.figures if one.made)))
-
-
-# --- figures ------------------------------------------------------------------------------------------------------
+    return page("footer.md", run=run, figures=list(dict.fromkeys(one.id for one in run.figures if one.made)))
 
 
 def figure_directive(record: FigureRecord, image: str, label: str) -> str:
     """Return a numbered, captioned MyST figure, with `label` as a target, that links to its record page."""
-    return _page("figure.md", record=record, image=image, label=label, entry=registry.load_figures()[record.id])
+    return page("figure.md", record=record, image=image, label=label, entry=registry.load_figures()[record.id])
 
 
-def figure_page(record: FigureRecord, provenance: citation.Provenance | None, others: Iterable[str]) -> str:
+def figure_page(record: FigureRecord, provenance: dict[str, Any] | None, others: Iterable[str]) -> str:
     """Return the record page of a figure: picture, downloads, permalink, citation, provenance.
 
     others: what other evidence it was drawn from.
     """
-    given = {"record": record, "entry": registry.load_figures()[record.id], "provenance": provenance, "others": others}
-    cite = citation.files(provenance) if provenance else {}
-    place = {"downloads": DOWNLOADS, "permalink": citation.permalink(record.id)}
-    return _page("figure_page.md", **given, **place, cite=cite)
+    return page(
+        "figure_page.md",
+        record=record,
+        entry=registry.load_figures()[record.id],
+        provenance=provenance,
+        others=others,
+        downloads=DOWNLOADS,
+        permalink=permalink(record.id),
+        cite=citations(provenance) if provenance else {},
+    )
 
 
 def gallery(records: Iterable[FigureRecord]) -> str:
     """Return the page that lists every figure as a card, in the order of the registry."""
     by_id = {record.id: record for record in records}
     figures = [(by_id[one], entry) for one, entry in registry.load_figures().items() if one in by_id]
-    return _page("gallery.md", figures=figures)
+    return page("gallery.md", figures=figures)
+
+
+def permalink(figure_id: str) -> str:
+    """Return the figure's address in the published book, or its path in the book when no address is known."""
+    return f"{book_url()}figures/{figure_id}/"
+
+
+def citations(provenance: dict[str, Any]) -> dict[str, str]:
+    """Return the citations of a figure, from its provenance, as `cite.bib` (BibTeX) and `cite.json` (CSL-JSON)."""
+    given = SimpleNamespace(**provenance)
+    key, commit = f"em-companion-{given.figure}-{given.evidence}", given.commit[:12]
+    counterpart = f", after {given.paper} of the paper" if given.paper else ""
+    title = f"{given.title} (figure {given.figure}, {given.evidence} evidence{counterpart})"
+    note = f"profile {given.profile}, seed {given.seed}"
+    date = [[int(part) for part in given.date[:10].split("-")]]
+    item = {"id": key, "type": "figure", "title": title, "author": [{"literal": AUTHOR}], "container-title": COMPANION}
+    item |= {"issued": {"date-parts": date}, "version": commit, "note": note}
+    fields = {"title": f"{{{title}}}", "author": f"{{{AUTHOR}}}", "year": given.date[:4], "howpublished": COMPANION}
+    fields["note"] = f"commit {commit}, {note}"
+    if book_url():
+        item["URL"] = fields["url"] = permalink(given.figure)
+    # Asked for by its class: by its name, pybtex would search all installed packages, for every figure.
+    bibtex = Writer().to_string(BibliographyData({key: Entry("misc", fields=fields)}))
+    return {"cite.bib": bibtex, "cite.json": json.dumps([item], indent=1, ensure_ascii=False) + "\n"}
 
 
 # --- claims -------------------------------------------------------------------------------------------------------
@@ -135,61 +161,31 @@ def gallery(records: Iterable[FigureRecord]) -> str:
 
 def scoreboard(ledger: list[dict[str, Any]]) -> str:
     """Return the verdicts as a page fragment: released by part of the paper and kind of data, grown by part."""
-    by_data = {text: Counter() for text in claims.RELEASED_DATA.values()}
-    for claim in ledger:
-        if claim["released_data"]:
-            by_data[claims.RELEASED_DATA[claim["released_data"]]][claim["results"]["released"]["verdict"]] += 1
-    return _page(
+    parts = [PARTS.get(claim["section"][0], "Appendices") for claim in ledger]
+    data = [claims.RELEASED_DATA.get(claim["released_data"], "") for claim in ledger]
+    return page(
         "scoreboard.md",
         claims=len(ledger),
-        released=_by_part(ledger, "released"),
-        grown=_by_part(ledger, "grown"),
-        by_data=by_data,
+        released=_counted(ledger, "released", parts, [*PARTS.values(), "Appendices", "All"]),
+        grown=_counted(ledger, "grown", parts, [*PARTS.values(), "Appendices", "All"]),
+        by_data=_counted(ledger, "released", data, claims.RELEASED_DATA.values()),
         verdicts=list(verdicts.VERDICTS),
         tested=lambda counts: sum(counts[verdict] for verdict in verdicts.TESTED),
     )
 
 
-def _by_part(ledger: list[dict[str, Any]], evidence: str) -> dict[str, Counter]:
-    """Return the verdicts of one evidence by part of the paper, as sections tell it, and of all parts."""
-    counts = {name: Counter() for name in (*PARTS.values(), APPENDICES)}
-    for claim in ledger:
-        counts[PARTS.get(claim["section"][0], APPENDICES)][claim["results"][evidence]["verdict"]] += 1
-    return counts | {"All": sum(counts.values(), Counter())}
+def _counted(
+    ledger: list[dict[str, Any]], evidence: str, groups: list[str], heads: Iterable[str]
+) -> dict[str, Counter]:
+    """Return how often one evidence gave each verdict, by the group of a claim, in the order of `heads`."""
+    counts = {head: Counter() for head in heads}
+    for claim, group in zip(ledger, groups, strict=True):
+        for head in {group, "All"} & counts.keys():
+            counts[head][claim["results"][evidence]["verdict"]] += 1
+    return counts
 
 
 def ledger_table(ledger: list[dict[str, Any]]) -> str:
     """Return the ledger as one sortable, filterable table."""
     measured = [name for name in claims.EVIDENCE if any("value" in claim["results"][name] for claim in ledger)]
-    return _page("ledger.md", ledger=ledger, shown=measured or list(claims.EVIDENCE[:1]))
-
-
-def tolerances() -> str:
-    """Return the tolerance of every unit as a Markdown table."""
-    return _page("tolerances.md", tolerances=verdicts.TOLERANCES)
-
-
-# --- this build ---------------------------------------------------------------------------------------------------
-
-
-def machine(runs: Iterable[dict[str, Any]], environment: dict[str, Any]) -> str:
-    """Return the table of executed notebooks and the versions of this build."""
-    columns = ["notebook", "profile", "seed", "seconds", "commit"]
-    frame = pd.DataFrame([{name: run[name] for name in columns} for run in runs], columns=columns)
-    shown = table_of(frame.assign(commit=frame.commit.str[:12]), {"seconds": "{:.1f}"})
-    return _page("machine.md", runs=shown, environment=environment)
-
-
-def benchmarks(path: Path) -> str:
-    """Return the table of what `make bench` last measured and kept at `path`, or that it was not run."""
-    if not path.is_file():
-        return "Benchmarks: not run. `make bench` runs them.\n"
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    rows = [_benchmark(**one) for one in kept["measurements"]]
-    heads = ("benchmark", "times as fast", "details", "script")
-    return _page("benchmarks.md", kept=kept, shown=Table(heads, (False, True, False, False), tuple(rows)))
-
-
-def _benchmark(benchmark: str, ratio: float, script: str, **details: float) -> tuple[str, ...]:
-    told = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in details.items())
-    return benchmark, f"{ratio:.1f}", told, script
+    return page("ledger.md", ledger=ledger, shown=measured or list(claims.EVIDENCE[:1]))

@@ -1,62 +1,42 @@
 """The data of the response browser: judged responses split into one small script per condition.
 
 A page opened from disk may not fetch files, but it may load scripts, so each file is a call that hands its data to the
-page (`window.emResponses.start(...)` for the index, `.receive(id, rows)` for a condition). The rule: nothing is left
-out and nothing is capped; the page loads the index first and a condition when its reader chooses it.
+page (`window.emResponses.start(...)` for the index, `.receive(id, rows)` for a condition, when its reader chooses it).
+Nothing is left out and nothing is capped.
 """
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
 from functools import partial
-from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from em_companion.core.errors import CompanionError
 from em_companion.core.files import new_folder
 from em_companion.released import files, tables
 
 COLUMNS = ["question_id", "sample", "question", "response", *tables.SCORES]
 
 
-@dataclass(frozen=True)
-class Group:
-    """Conditions that are listed together: how to read them and how to name one, from the columns of its first row.
+class Group(NamedTuple):
+    """Conditions that are listed together: how to name one, from the columns of its first row, and how to read them.
 
+    `read` gives judged responses with their `source`; a condition is the rows of one source.
     incomplete: the group of sources that `read` takes what it can get of, "" where it needs them all.
     """
 
     title: str
+    label: str
     read: Callable[[], pd.DataFrame]
-    label: str
     incomplete: str = ""
-
-
-@dataclass(frozen=True)
-class Condition:
-    """A condition in the index: its data file, its number of responses, the least and greatest of each score given."""
-
-    id: str
-    group: str
-    label: str
-    file: str
-    n: int
-    scores: dict[str, list[float | None]]
 
 
 def _organisms() -> pd.DataFrame:
     """Return the organisms, the paper's own first: the page opens with the first condition."""
     frame = tables.read_organisms(text=True)
     return frame.sort_values("organism", key=lambda names: names != "nine-adapter", kind="stable")
-
-
-def _first_judging() -> pd.DataFrame:
-    frame = tables.read_judge_repeat(text=True)
-    return frame[frame.judging == "first"]
 
 
 def _patching() -> pd.DataFrame:
@@ -79,68 +59,51 @@ def _ablation_pilots() -> pd.DataFrame:
 
 
 GROUPS = (
-    Group("Model organisms", _organisms, "{organism}, seed {seed}"),
-    Group("Medical questions", _first_judging, "nine-adapter, medical questions"),
-    Group("Training curve", partial(tables.read_training_curve, text=True), "{epochs}-epoch run, step {step}"),
-    Group("Steering at layer 24", _steering, "{model}, {steered}", "steering_layer_24"),
-    Group("Scaled adapters", partial(tables.read_lora_steering, text=True), "{condition}"),
-    Group("Ablation pilots", _ablation_pilots, "{model}, batch {batch}, ablated: {ablated}"),
-    Group("Swapped LoRA scalars", _patching, "{runs} runs, {pairs} pairs, {scalars} scalars"),
-    Group("Replication", partial(tables.read_replication, text=True), "{base_model}, {dataset}, seed {seed}"),
+    Group("Model organisms", "{organism}, seed {seed}", _organisms),
+    Group(
+        "Medical questions",
+        "nine-adapter, medical questions",
+        lambda: tables.read_judge_repeat(text=True).query("judging == 'first'"),
+    ),
+    Group("Training curve", "{epochs}-epoch run, step {step}", partial(tables.read_training_curve, text=True)),
+    Group("Steering at layer 24", "{model}, {steered}", _steering, "steering_layer_24"),
+    Group("Scaled adapters", "{condition}", partial(tables.read_lora_steering, text=True)),
+    Group("Ablation pilots", "{model}, batch {batch}, ablated: {ablated}", _ablation_pilots),
+    Group("Swapped LoRA scalars", "{runs} runs, {pairs} pairs, {scalars} scalars", _patching),
+    Group("Replication", "{base_model}, {dataset}, seed {seed}", partial(tables.read_replication, text=True)),
 )
 
 
-def export_responses(target: Path) -> dict[str, Any]:
-    """Write all responses at hand below `target` and return the index, as `export_frames` does.
-
-    A group whose released data are not at hand is left out and named under `missing` in the index. Raises
-    ReleasedDataUnavailable if there is no group at all, and leaves `target` as it was.
-    """
-    frames, missing = [], []
-    for group in GROUPS:
-        try:
-            frames.append((group.title, group.label, group.read()))
-        except files.ReleasedDataUnavailable:
-            missing.append(group.title)
-            continue
-        if absent := tables.missing_sources(group.incomplete):
-            missing.append(f"{len(absent)} conditions of {group.title.lower()}")
-    if not frames:
-        raise files.ReleasedDataUnavailable(
-            "None of the released responses is at hand, so there is nothing to browse; run 'em-companion fetch --all' "
-            "first, or build without INCLUDE_RESPONSES."
-        )
-    return export_frames(target, frames, missing)
-
-
-def export_frames(
-    target: Path, frames: Iterable[tuple[str, str, pd.DataFrame]], missing: Iterable[str] = ()
-) -> dict[str, Any]:
+def export_responses(target: Path, groups: Iterable[Group] = GROUPS) -> dict[str, Any]:
     """Write `index.js` and one script per condition into a new folder that then replaces `target`; return the index.
 
-    frames: (group title, label pattern, responses) with the columns `source`, COLUMNS and those the pattern names; a
-    condition is the rows of one `source`. The index holds `columns`, `missing` and `conditions`, each with `id`,
-    `group`, `label`, `file`, `n`, and under `scores` the least and greatest value of every score given.
+    The index holds `columns`, `missing` and `conditions`, each with `id`, `group`, `label`, `file`, `n`, and under
+    `scores` the least and greatest value of every score given. A group whose released data are not at hand is left out
+    and named under `missing`. Raises ReleasedDataUnavailable if there is no group at all, and leaves `target` alone.
     """
-    conditions: list[Condition] = []
-    taken = {"index.js"}
+    conditions, missing = [], []
     with new_folder(target) as folder:
-        for group, pattern, frame in frames:
-            for condition, rows in _conditions(group, pattern, frame):
-                if condition.file.lower() in taken:
-                    raise CompanionError(f"Two conditions of the response browser are named '{condition.id}'.")
-                _write_call(folder / condition.file, "receive", condition.id, rows)
-                taken.add(condition.file.lower())
-                conditions.append(condition)
-        index = {"columns": COLUMNS, "missing": list(missing), "conditions": [asdict(one) for one in conditions]}
+        for group in groups:
+            try:
+                frame = group.read()
+            except files.ReleasedDataUnavailable:
+                missing.append(group.title)
+                continue
+            if absent := tables.missing_sources(group.incomplete):
+                missing.append(f"{len(absent)} conditions of {group.title.lower()}")
+            for source, rows in frame.groupby("source", sort=False):
+                about = {"id": source, "group": group.title, "label": group.label.format(**rows.iloc[0])}
+                scores = rows[tables.SCORES].agg(["min", "max"]).dropna(axis="columns").to_dict("list")
+                conditions.append(about | {"file": slug(source) + ".js", "n": len(rows), "scores": scores})
+                _write_call(folder / conditions[-1]["file"], "receive", source, _values(rows))
+        if not conditions:
+            raise files.ReleasedDataUnavailable(
+                "None of the released responses is at hand, so there is nothing to browse; run 'em-companion fetch "
+                "--all' first, or build without INCLUDE_RESPONSES."
+            )
+        index = {"columns": COLUMNS, "missing": missing, "conditions": conditions}
         _write_call(folder / "index.js", "start", index)
     return index
-
-
-def _conditions(group: str, pattern: str, frame: pd.DataFrame) -> Iterator[tuple[Condition, list[list[Any]]]]:
-    for source, part in frame.groupby("source", sort=False):
-        label = pattern.format(**part.iloc[0].to_dict())
-        yield Condition(source, group, label, slug(source) + ".js", len(part), _extremes(part)), _rows(part)
 
 
 def slug(source: str) -> str:
@@ -148,23 +111,13 @@ def slug(source: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", source).strip("-.")
 
 
-def _extremes(frame: pd.DataFrame) -> dict[str, list[float | None]]:
-    given = [score for score in tables.SCORES if frame[score].notna().any()]
-    return {score: [_score(frame[score].min()), _score(frame[score].max())] for score in given}
-
-
-def _rows(frame: pd.DataFrame) -> list[list[Any]]:
+def _values(frame: pd.DataFrame) -> list[list[Any]]:
+    """Return the rows of COLUMNS, with None for a missing score."""
     # Some sources number answers within a pair or run; a link to one answer needs a number of its own.
     if frame.duplicated(["question_id", "sample"]).any():
         frame = frame.assign(sample=frame.groupby("question_id").cumcount())
-    texts = frame[["question", "response"]].fillna("").astype(str)
-    columns = [frame.question_id.tolist(), frame["sample"].tolist(), texts.question.tolist(), texts.response.tolist()]
-    columns += [[_score(value) for value in frame[score]] for score in tables.SCORES]
-    return [list(row) for row in zip(*columns, strict=True)]
-
-
-def _score(value: float) -> float | None:
-    return float(value) if isfinite(value) else None
+    frame = frame[COLUMNS].fillna({"question": "", "response": ""}).astype(object)
+    return frame.where(frame.notna(), None).to_numpy().tolist()
 
 
 def script_text(value: Any) -> str:

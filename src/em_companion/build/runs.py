@@ -7,9 +7,10 @@ import json
 import logging
 import shutil
 import sys
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from em_companion.build import keys
 from em_companion.core import paths
@@ -18,21 +19,15 @@ from em_companion.core.files import lock, new_folder, sha256_of, write_json, wri
 from em_companion.core.paths import NOTEBOOKS, git, relative
 
 if TYPE_CHECKING:  # slow to import; `status` needs none of them
-    from jupyter_client import AsyncKernelManager
     from nbformat import NotebookNode
 
 KEPT_RUNS = 3
-"""Finished runs kept per notebook, profile and seed, so that reverting a change costs nothing."""
+"""Finished runs kept per notebook and profile, so that reverting a change costs nothing."""
 
-MOST_REASONS = 4
-"""Changes named when a result is stale; the others are counted."""
+OUT_OF_STEP = "notebooks/{0}.ipynb is not in step with notebooks/{0}.py; run 'em-companion sync'."
 
-PERCENT = {
-    "extension": ".py",
-    "format_name": "percent",
-    "notebook_metadata_filter": "-all",
-    "cell_metadata_filter": "tags,-all",
-}
+FILTERS = {"notebook_metadata_filter": "-all", "cell_metadata_filter": "tags,-all"}
+PERCENT = {"extension": ".py", "format_name": "percent"} | FILTERS
 """How jupytext writes a script; `notebooks/jupytext.toml` says the same to Jupyter."""
 
 METADATA = {
@@ -43,19 +38,16 @@ METADATA = {
 # --- pairs --------------------------------------------------------------------------------------------------------
 
 
-def _read_pair(text: str) -> "NotebookNode | None":
+def _halves(name: str) -> "tuple[NotebookNode, NotebookNode | None]":
+    """Return NAME.py as a notebook and NAME.ipynb, None where there is none that can be read."""
+    import jupytext
     import nbformat
 
+    script = jupytext.read(keys.script(name), fmt="py:percent")
     try:
-        return nbformat.reads(text, as_version=4)
-    except ValueError:
-        return None
-
-
-def _pair(name: str) -> "NotebookNode | None":
-    """Return NAME.ipynb, or None where there is none that can be read."""
-    path = NOTEBOOKS / f"{name}.ipynb"
-    return _read_pair(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return script, nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    except (OSError, ValueError):
+        return script, None
 
 
 def _content(notebook: "NotebookNode") -> str:
@@ -64,32 +56,46 @@ def _content(notebook: "NotebookNode") -> str:
     return sha256_of(json.dumps(cells))
 
 
-def paired(name: str) -> bool:
-    """Tell whether NAME.ipynb has the cells of NAME.py and no outputs."""
-    script, pair = keys.notebook_of(name), _pair(name)
+def paired(name: str) -> "NotebookNode | None":
+    """Return NAME.ipynb if it has the cells of NAME.py and no outputs, else None; remember what both held."""
+    import nbformat
+
+    path, (_, _, seen) = NOTEBOOKS / f"{name}.ipynb", _remembered(name)
+    now = sha256_of(keys.script(name).read_bytes() + (path.read_bytes() if path.is_file() else b""))
+    if now == seen:  # the library that reads scripts is slow
+        return nbformat.read(path, as_version=4)
+    script, pair = _halves(name)
     if pair is None or any(cell.get("outputs") or cell.get("execution_count") for cell in pair.cells):
-        return False
-    return _content(pair) == _content(script)
+        return None
+    content = _content(pair)
+    if content != _content(script):
+        return None
+    write_text(_memory(name), f"{content} {now}")
+    return pair
 
 
 def sync(name: str) -> str:
     """Bring NAME.py and NAME.ipynb in step and say what was done, "" if nothing.
 
-    Where one of them changed since they last were in step, the other follows it. Where both did, or nobody knows, the
-    script wins and NAME.ipynb is kept aside. Cells that stay keep their ids.
+    Where one of them changed since they last were in step here, the other follows it. Where both did, or nobody knows,
+    the script wins and NAME.ipynb is kept aside. Cells that stay keep their ids.
     """
     import jupytext
 
-    script, pair, path = keys.notebook_of(name), _pair(name), NOTEBOOKS / f"{name}.ipynb"
-    said, before = f"wrote {relative(path)}", _last_synced(name)
-    if pair is not None and _content(script) == before != _content(pair):
-        script, said = pair, f"wrote {relative(keys.script(name))}, since only {path.name} had changed"
+    (script, pair), path, (before, *_) = _halves(name), NOTEBOOKS / f"{name}.ipynb", _remembered(name)
+    said = f"wrote {relative(path)}"
+    only_pair = pair is not None and _content(script) == before != _content(pair)
+    if only_pair:
+        said = f"wrote {relative(keys.script(name))}, since only {path.name} had changed"
         write_text(keys.script(name), jupytext.writes(pair, fmt=PERCENT))
+        script, _ = _halves(name)
     elif path.is_file() and (pair is None or _content(pair) not in (_content(script), before)):
-        said += f"; what it held is in {relative(_kept_aside(path))}"
-    changed = write_text(path, _clean(name, keys.notebook_of(name), pair))
+        copies = (path.with_name(f"{path.stem}.edited{number or ''}.ipynb") for number in count())
+        aside = path.rename(next(copy for copy in copies if not copy.exists()))
+        said += f"; what it held is in {relative(aside)}"
+    changed = write_text(path, _clean(name, script, pair))
     write_text(_memory(name), _content(script))
-    return said if changed or script is pair else ""
+    return said if changed or only_pair else ""
 
 
 def _clean(name: str, notebook: "NotebookNode", pair: "NotebookNode | None") -> str:
@@ -102,118 +108,73 @@ def _clean(name: str, notebook: "NotebookNode", pair: "NotebookNode | None") -> 
         cell.id = ids.pop(cell.source.strip(), None) or sha256_of(f"{name}/{index}/{cell.source}")[:8]
     notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
-    nbformat.validate(notebook)
     return nbformat.writes(notebook) + "\n"
 
 
 def _memory(name: str) -> Path:
+    """Return the file with fingerprints of a pair that was in step here: of its cells, then maybe of its files."""
     return paths.ARTIFACTS / "pairs" / name
 
 
-def _last_synced(name: str) -> str:
-    """Return the fingerprint of a pair when it last was in step here, or else in the last commit; "" if unknown."""
-    import jupytext
-
-    if _memory(name).is_file():
-        return _memory(name).read_text(encoding="utf-8")
-    script, pair = (git("show", f"HEAD:./notebooks/{name}{suffix}") for suffix in (".py", ".ipynb"))
-    content, committed = _content(jupytext.reads(script, fmt="py:percent")), _read_pair(pair)
-    return content if committed and content == _content(committed) else ""
-
-
-def _kept_aside(path: Path) -> Path:
-    copies = (path.with_name(f"{path.stem}.edited{number or ''}.ipynb") for number in count())
-    return path.rename(next(copy for copy in copies if not copy.exists()))
+def _remembered(name: str) -> tuple[str, str, str]:
+    return (_memory(name).read_text(encoding="utf-8") if _memory(name).is_file() else "").partition(" ")
 
 
 # --- runs ---------------------------------------------------------------------------------------------------------
 
 
-def folder(name: str, profile: str, seed: int, found: dict[str, str] | None = None) -> Path:
+def folder(name: str, profile: str, found: dict[str, str] | None = None) -> Path:
     """Return the folder of a notebook's result with the parts `found` (default: as they are now), there or not."""
-    return paths.ARTIFACTS / "notebooks" / profile / name / keys.key(found or keys.parts(name, profile, seed))
+    return paths.ARTIFACTS / "notebooks" / profile / name / keys.key(found or keys.parts(name, profile))
 
 
-def status(name: str, profile: str, seed: int) -> dict[str, str]:
+def status(name: str, profile: str) -> dict[str, str]:
     """Return {"notebook", "status", "because"}; status is "current", "stale" or "never run"."""
-    now = keys.parts(name, profile, seed)
-    if (folder(name, profile, seed, now) / "run.json").is_file():
-        state, because = "current", ""
-    else:
-        state, because = _why(list(_finished(name, profile).values()), seed, now)
+    now, earlier, state, because = keys.parts(name, profile), _finished(name, profile), "never run", ""
+    if (folder(name, profile, now) / "run.json").is_file():
+        state = "current"
+    elif earlier:
+        before = next(iter(earlier.values()))
+        labels = [label for label in now | before if before.get(label) != now.get(label)]
+        others = [f"{len(labels) - 4} more"] if len(labels) > 4 else []
+        state, because = "stale", f"{', '.join(labels[:4] + others)} changed"
     return {"notebook": name, "status": state, "because": because}
 
 
-def _why(records: list[dict[str, Any]], seed: int, now: dict[str, str]) -> tuple[str, str]:
-    """Return the status of a notebook without a current result, and the reason; `records`: its runs, newest first."""
-    seeds = sorted({record["seed"] for record in records if "seed" in record})
-    if seeds and seed not in seeds:
-        return "never run", f"it ran with seed {', '.join(map(str, seeds))} only"
-    before = next((record["parts"] for record in records if record.get("seed") == seed), {})
-    if records and not seeds:
-        return "stale", "its stored result is damaged"
-    if before and keys.CELLS not in before:
-        return "stale", "it ran before results were keyed as they are now"
-    return ("stale", _changed(before, now)) if before else ("never run", "")
+def _finished(name: str, profile: str) -> dict[Path, dict[str, str]]:
+    """Return the parts of each finished run, by folder, newest first, without those whose record is damaged."""
+    found, parts = (paths.ARTIFACTS / "notebooks" / profile / name).glob("*/run.json"), {}
+    for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
+        with suppress(OSError, ValueError):
+            parts[path.parent] = json.loads(path.read_text(encoding="utf-8"))["parts"]
+    return parts
 
 
-def _changed(before: dict[str, str], now: dict[str, str]) -> str:
-    labels = [label for label in {**now, **before} if before.get(label) != now.get(label)]
-    others = [f"{len(labels) - MOST_REASONS} more"] if len(labels) > MOST_REASONS else []
-    return f"{', '.join(labels[:MOST_REASONS] + others)} changed"
-
-
-def _finished(name: str, profile: str) -> dict[Path, dict[str, Any]]:
-    """Return what is recorded of each finished run, {} where that is damaged, by folder, newest first."""
-    found = (paths.ARTIFACTS / "notebooks" / profile / name).glob("*/run.json")
-    newest_first = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
-    return {path.parent: _read_record(path) for path in newest_first}
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return record if isinstance(record["parts"], dict) and isinstance(record["seed"], int) else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-
-
-def run(name: str, profile: str, seed: int, force: bool = False) -> Path:
+def run(name: str, profile: str, force: bool = False) -> Path:
     """Execute a notebook unless its result is current, and return the result's folder.
 
     Raises CompanionError when the pair is out of step, a cell fails or the notebook does not finish; nothing
     half-written stays, and an earlier result is left as it was.
     """
     # Taken once, before the run: a file that changes meanwhile makes this result stale, not current.
-    found = keys.parts(name, profile, seed)
-    target = folder(name, profile, seed, found)
+    found, seed = keys.parts(name, profile), keys.load_profile(profile).seed
+    target = folder(name, profile, found)
     if not paired(name):
-        raise CompanionError(
-            f"notebooks/{name}.ipynb is not in step with notebooks/{name}.py; run 'em-companion sync'."
-        )
-    write_text(_memory(name), _content(keys.notebook_of(name)))
+        raise CompanionError(OUT_OF_STEP.format(name))
     with lock(target):
         if (target / "run.json").is_file() and not force:
             return target
         with new_folder(target) as temporary:
             notebook = _execute(name, profile, seed, temporary)
-            if not _is_finished(temporary / "records.json"):
+            records = temporary / "records.json"
+            if not records.is_file() or not json.loads(records.read_text(encoding="utf-8"))["finished"]:
                 raise CompanionError(f"Notebook '{name}' ended without run.finish(), so its results are not complete.")
             record = {"notebook": name, "profile": profile, "seed": seed, "key": keys.key(found)}
             record |= {"seconds": round(notebook.metadata.papermill.duration, 1), "commit": git("rev-parse", "HEAD")}
             write_json(temporary / "run.json", record | {"parts": found})
-    _prune(name, profile, seed, target)
-    return target
-
-
-def _is_finished(path: Path) -> bool:
-    return path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("finished", False)
-
-
-def _prune(name: str, profile: str, seed: int, target: Path) -> None:
-    same = [one for one, record in _finished(name, profile).items() if record.get("seed") == seed and one != target]
-    for old in same[KEPT_RUNS - 1 :]:
+    for old in [one for one in _finished(name, profile) if one != target][KEPT_RUNS - 1 :]:
         shutil.rmtree(old, ignore_errors=True)
+    return target
 
 
 # --- execution ----------------------------------------------------------------------------------------------------
@@ -226,19 +187,17 @@ QUIET_KERNEL = [
 ]
 
 
-def _kernel(target: Path) -> "type[AsyncKernelManager]":
+def _kernel(target: Path) -> type:
     """Return a manager of kernels in this very Python, whatever else is called python3 in the folders of Jupyter."""
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpec
 
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     # Tiny tensors on two cores are up to a hundred times slower when idle OpenMP threads spin.
     environment = {"EM_COMPANION_RUN_FOLDER": str(target), "OMP_WAIT_POLICY": "PASSIVE", "TQDM_DISABLE": "1"}
 
     class Kernel(AsyncKernelManager):
-        @property
-        def kernel_spec(self) -> KernelSpec:
-            command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-            return KernelSpec(argv=command, env=environment, language="python", display_name="Python 3")
+        kernel_spec = KernelSpec(argv=command, env=environment, language="python", display_name="Python 3")
 
     return Kernel
 
@@ -249,29 +208,27 @@ def _execute(name: str, profile: str, seed: int, target: Path) -> "NotebookNode"
     import papermill
 
     logging.getLogger("tornado.general").setLevel(logging.CRITICAL)
-    options = {
-        "parameters": {"profile": profile, "seed": seed},
-        "kernel_manager_class": _kernel(target),
-        "cwd": NOTEBOOKS,
-        "start_timeout": 300,
-        "progress_bar": {"desc": name, "disable": None},  # unless a terminal sees it
-        "extra_arguments": QUIET_KERNEL,
-    }
     path = target / "notebook.ipynb"
     try:
-        notebook = papermill.execute_notebook(NOTEBOOKS / f"{name}.ipynb", path, **options)
+        notebook = papermill.execute_notebook(
+            NOTEBOOKS / f"{name}.ipynb",
+            path,
+            parameters={"profile": profile, "seed": seed},
+            kernel_manager_class=_kernel(target),
+            cwd=NOTEBOOKS,
+            start_timeout=300,
+            progress_bar={"desc": name, "disable": None},  # unless a terminal sees it
+            extra_arguments=QUIET_KERNEL,
+        )
     except papermill.exceptions.PapermillExecutionError as error:
         reason = f"{error.ename}: {error.evalue}"
         raise CompanionError(f"Notebook '{name}' failed in cell {error.cell_index}: {reason}") from error
     except RuntimeError as error:  # nbclient's word for a kernel that is gone
-        raise CompanionError(f"The kernel of notebook '{name}' {_died(path)}.") from error
+        cells = enumerate(nbformat.read(path, as_version=4).cells)
+        begun = [index for index, cell in cells if cell.metadata.papermill.get("start_time")]
+        died = f"died in cell {begun[-1]}, as it does where memory runs out" if begun else "does not start"
+        raise CompanionError(f"The kernel of notebook '{name}' {died}.") from error
     for private in ("input_path", "output_path", "environment_variables"):
         notebook.metadata.papermill.pop(private, None)
     write_text(path, nbformat.writes(notebook))
     return notebook
-
-
-def _died(path: Path) -> str:
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    begun = [index for index, cell in enumerate(cells) if cell["metadata"]["papermill"].get("start_time")]
-    return f"died in cell {begun[-1]}, as it does where memory runs out" if begun else "does not start"
