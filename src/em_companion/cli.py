@@ -67,12 +67,13 @@ def list_profiles(as_json: bool) -> None:
 @main.command()
 @click.argument("name")
 @PROFILE
+@click.option("--seed", type=int, help="Seed of resampling and controls.  [default: the profile's]")
 @click.option("--force", is_flag=True, help="Run again even if the result is current.")
-def run(name: str, profile: str, force: bool) -> None:
+def run(name: str, profile: str, seed: int | None, force: bool) -> None:
     """Execute notebook NAME unless its result is current."""
     from em_companion.build import runs
 
-    click.echo(f"{name}: current ({runs.run(name, profile, force).name})")
+    click.echo(f"{name}: current ({runs.run(name, profile, force, seed).name})")
 
 
 @main.command()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import COMMAND, ROOT
@@ -61,7 +62,7 @@ def test_runs_of_other_profiles_are_no_reason(built):
     built.write("data/profiles/other.yml", cpu)
     assert status(built, "--profile", "other") == ("never run", "")
     built.edit("data/profiles/cpu.yml", "seed: 0", "seed: 1")
-    assert status(built) == ("stale", "profile changed")
+    assert status(built) == ("stale", "profile, seed changed")
 
 
 def why(monkeypatch, now: dict[str, str]) -> tuple[str, str]:
@@ -96,6 +97,16 @@ def test_only_older_runs_make_room(built):
         os.utime(folder / f"old-{age}/run.json", (time.time() - 1000 * age,) * 2)
     assert built.run("run", "s2-demo", "--force").returncode == 0
     assert sorted(path.name for path in folder.glob("[!.]*")) == [now.name, "old-1", "old-2"]
+
+
+def test_another_seed_takes_no_room_from_the_default(built):
+    folder = built.root / "artifacts/notebooks/cpu/s2-demo"
+    (default,) = folder.glob("[!.]*")
+    for seed in ("1", "2", "3"):
+        assert built.run("run", "s2-demo", "--seed", seed).returncode == 0
+    seeds = [json.loads(path.read_text(encoding="utf-8"))["seed"] for path in folder.glob("*/run.json")]
+    assert sorted(seeds) == [0, 1, 2, 3]
+    assert status(built)[0] == "current" and default.is_dir()
 
 
 # --- pairs --------------------------------------------------------------------------------------------------------
@@ -291,9 +302,10 @@ def test_a_build_says_how_far_it_is_and_how_it_ended(project):
 
 
 def test_progress_counts_steps_and_tells_how_long_the_rest_takes_at_this_pace():
-    assert workflow.progress(0, 4, 30) == "[0/4] 30 s gone"
-    assert workflow.progress(3, 4, 540) == "[3/4] 9 min gone, about 3 min left"
-    assert workflow.progress(4, 4, 600) == "[4/4] 10 min gone"
+    todo = [workflow.Step(kind, str(number), Path()) for number, kind in enumerate(["organisms", *["notebooks"] * 3])]
+    assert workflow.progress([], todo, 30) == "[0/4] organisms 0/1, notebooks 0/3, 30 s gone"
+    assert workflow.progress(todo[:3], todo, 540) == "[3/4] organisms 1/1, notebooks 2/3, 9 min gone, about 3 min left"
+    assert workflow.progress(todo, todo, 600) == "[4/4] organisms 1/1, notebooks 3/3, 10 min gone"
 
 
 def test_the_workflow_lock_goes_with_its_process(tmp_path):

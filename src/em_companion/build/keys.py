@@ -59,8 +59,8 @@ def script(name: str) -> Path:
     return path
 
 
-def parts(name: str, profile: str) -> dict[str, str]:
-    """Return everything the result of a notebook depends on, each as a label and a fingerprint."""
+def parts(name: str, profile: str, seed: int | None = None) -> dict[str, str]:
+    """Return all that a notebook's result depends on, label and fingerprint; `seed` is by default the profile's."""
     chosen, cells = load_profile(profile), code_cells(name)
     modules = closure(cells)
     found = {"its cells": sha256_of("\n".join(cell.tree for cell in cells))}
@@ -74,7 +74,8 @@ def parts(name: str, profile: str) -> dict[str, str]:
     taken = [one for one in claims.load_claims().values() if of_all or one.notebook == name]
     found["its claims"] = _fingerprint([(one.id, one.unit, one.reported) for one in taken])
     found["its figures"] = _fingerprint([one for one in registry.load_figures().values() if one.notebook == name])
-    found["profile"] = _fingerprint([chosen, chosen.seed])
+    found["profile"] = _fingerprint(chosen)
+    found["seed"] = str(chosen.seed if seed is None else seed)
     found["Python"] = ".".join(map(str, sys.version_info[:2]))
     found["requirements.lock"] = sha256_of((ROOT / "requirements.lock").read_bytes())
     return found

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # slow to import; `status` needs none of them
     from nbformat import NotebookNode
 
 KEPT_RUNS = 3
-"""Finished runs kept per notebook and profile, so that reverting a change costs nothing."""
+"""Finished runs kept per notebook, profile and seed, so that reverting a change costs nothing."""
 
 OUT_OF_STEP = "notebooks/{0}.ipynb is not in step with notebooks/{0}.py; run 'em-companion sync'."
 
@@ -150,14 +150,14 @@ def _finished(name: str, profile: str) -> dict[Path, dict[str, str]]:
     return parts
 
 
-def run(name: str, profile: str, force: bool = False) -> Path:
+def run(name: str, profile: str, force: bool = False, seed: int | None = None) -> Path:
     """Execute a notebook unless its result is current, and return the result's folder.
 
     Raises CompanionError when the pair is out of step, a cell fails or the notebook does not finish; nothing
     half-written stays, and an earlier result is left as it was.
     """
     # Taken once, before the run: a file that changes meanwhile makes this result stale, not current.
-    found, seed = keys.parts(name, profile), keys.load_profile(profile).seed
+    found = keys.parts(name, profile, seed)
     target = folder(name, profile, found)
     if not paired(name):
         raise CompanionError(OUT_OF_STEP.format(name))
@@ -165,14 +165,15 @@ def run(name: str, profile: str, force: bool = False) -> Path:
         if (target / "run.json").is_file() and not force:
             return target
         with new_folder(target) as temporary:
-            notebook = _execute(name, profile, seed, temporary)
+            notebook = _execute(name, profile, int(found["seed"]), temporary)
             records = temporary / "records.json"
             if not records.is_file() or not json.loads(records.read_text(encoding="utf-8"))["finished"]:
                 raise CompanionError(f"Notebook '{name}' ended without run.finish(), so its results are not complete.")
-            record = {"notebook": name, "profile": profile, "seed": seed, "key": keys.key(found)}
+            record = {"notebook": name, "profile": profile, "seed": int(found["seed"]), "key": keys.key(found)}
             record |= {"seconds": round(notebook.metadata.papermill.duration, 1), "commit": git("rev-parse", "HEAD")}
             write_json(temporary / "run.json", record | {"parts": found})
-    for old in [one for one in _finished(name, profile) if one != target][KEPT_RUNS - 1 :]:
+    alike = [one for one, parts in _finished(name, profile).items() if parts.get("seed") == found["seed"]]
+    for old in [one for one in alike if one != target][KEPT_RUNS - 1 :]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 

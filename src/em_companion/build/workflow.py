@@ -10,7 +10,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,10 +98,13 @@ def _grow_chat_model(profile: profiles.Profile) -> None:
         raise CompanionError("The base and the chat model were not made, so nothing else can be.")
 
 
-def progress(done: int, total: int, seconds: float) -> str:
-    """Return how far all is, such as "[31/45] 7 min gone, about 3 min left", at the pace so far."""
-    left = f", about {_minutes(seconds / done * (total - done))} left" if 0 < done < total else ""
-    return f"[{done}/{total}] {_minutes(seconds)} gone{left}"
+def progress(done: Collection[Step], todo: Collection[Step], seconds: float) -> str:
+    """Return how far all is, such as "[31/45] organisms 14/20, notebooks 17/25, 7 min gone, about 3 min left"."""
+    total, ended = (Counter(step.kind for step in some) for some in (todo, done))
+    kinds = ", ".join(f"{kind} {ended[kind]}/{count}" for kind, count in total.items())
+    pace = seconds / max(len(done), 1)
+    left = f", about {_minutes(pace * (len(todo) - len(done)))} left" if 0 < len(done) < len(todo) else ""
+    return f"[{len(done)}/{len(todo)}] {kinds}, {_minutes(seconds)} gone{left}"
 
 
 def _minutes(seconds: float) -> str:
@@ -130,13 +134,13 @@ def _run_snakemake(todo: list[Step], folder: Path, options: list[str], lock: int
 
 def _follow(process: subprocess.Popen, todo: list[Step]) -> None:
     started, waiting, ended = time.monotonic(), todo, False
-    print(progress(0, len(todo), 0), flush=True)
+    print(progress([], todo, 0), flush=True)
     while not ended:
         ended = process.poll() is not None
         for step in [one for one in waiting if one.output.is_file()]:
             waiting = [one for one in waiting if one != step]
-            told = progress(len(todo) - len(waiting), len(todo), time.monotonic() - started)
-            print(f"{told}: {step.name}", flush=True)
+            done = [one for one in todo if one not in waiting]
+            print(f"{progress(done, todo, time.monotonic() - started)}: {step.name}", flush=True)
         time.sleep(0 if ended else POLL_SECONDS)
 
 
