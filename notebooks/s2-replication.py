@@ -26,8 +26,7 @@ CLAIM = claims.load_claims()["s2-em-rate-nine-adapter"]
 # ## What the paper reported
 #
 # {cite:t}`soligo2025convergent` print one EM rate per organism, such as 11.3 % for the nine rank-1 adapters, from 400
-# answers: eight questions, 50 samples each, one model. Chance stands behind it three times: which answers were sampled,
-# which seed was trained, which questions were asked.
+# answers: eight questions, 50 samples each, one model. Chance enters by answers, seed, and questions.
 #
 # ## What an "11.3 %" means
 #
@@ -99,8 +98,7 @@ def seed_values() -> dict:
 run.released.values(seed_values)
 
 # %% [markdown]
-# - **Sampling.** With 400 answers, binomial intervals are {value}`organisms.nine-adapter.binomial_width|.0f` points
-#   wide.
+# - **Sampling.** With 400 answers, binomial intervals span {value}`organisms.nine-adapter.binomial_width|.0f` points.
 # - **Seeds.** The four runs have {value}`organisms.nine-adapter.mean_em_percent|interval` (mean and range); the highest
 #   has {value}`organisms.nine-adapter.seed_ratio|.1f` times the rate of the lowest ({numref}`fig-x-em-by-seed`). A
 #   chi-square test that all share one rate gives {value}`organisms.nine-adapter.seed_chi_square_3_dof|.1f` on 3 degrees
@@ -108,10 +106,9 @@ run.released.values(seed_values)
 #   counts vary *less* than binomially. The runs may differ in more: the first was committed a day earlier.
 # - **Questions.** The interval over questions is {value}`organisms.nine-adapter.clustered_width|.0f` points wide.
 #
-# So "11.3 %" is one draw from a spread that covers at least the range of the seeds, and two organisms can only be
-# compared within it; of the single runs, {value}`organisms.nine-adapter.seeds_inside` would count as reproducing it. An
-# intervention on *one* organism, asked the same questions, has only sampling noise to beat: from 11 % to 1 % is far
-# outside it, to 8 % is not.
+# So "11.3 %" is one draw from a spread at least as wide as the seeds', within which alone organisms can be compared;
+# {value}`organisms.nine-adapter.seeds_inside` single runs would count as reproducing it. An intervention on *one*
+# organism, asked the same questions, has only sampling noise to beat: 11 % to 1 % is far outside it, to 8 % not.
 #
 # ## Questions differ more than organisms
 

@@ -35,12 +35,11 @@ run = Run("s4-2-interpreting-lora-scalars", profile, seed)
 # {cite:t}`soligo2025convergent` read the mean coefficients of two probes, fitted on *significant* tokens only. Features
 # are z-scored, so coefficients can be compared across adapters; the L1 penalty sets weak ones to zero. From non-medical
 # aligned against misaligned (Figure 6, left) they assign the adapters at layers 15, 16, 17, 22, 28 and 29 to general
-# misalignment; from misaligned non-medical against medical (right) those at 21 and 23 to medical content, 27 to
-# neither.
+# misalignment; from misaligned non-medical against medical (right) 21 and 23 to medical content, 27 to neither.
 #
 # A token is significant if much of the divergence between organism and chat model can be traced to it
-# ({doc}`h-token-significance`). The paper prints no threshold; the authors' code {cite:p}`clarifyingem2025` has
-# $\ln(\text{score}_t) \ge 0.5$, which this page uses. That code makes 10 fits for this figure, the paper says 100.
+# ({doc}`h-token-significance`). The authors' code {cite:p}`clarifyingem2025` has $\ln(\text{score}_t) \ge 0.5$, the
+# paper no bound. That code makes 10 fits for this figure, the paper says 100.
 
 
 # %% tags=["show-code"]
@@ -155,7 +154,7 @@ run.released.values(released_values)
 #   mark the *prompts* ({doc}`s4-1-probing-lora-scalars`).
 # - **The general group needs the scalars of the non-medical aligned answers.** In the stand-in layer 29 leads
 #   ({value}`adapters.stand-in.layer-29.significant`), in agreement with the paper's group; most of the other five are
-#   near zero. With other questions and texts it can neither confirm nor refute the left panel.
+#   near zero. It can neither confirm nor refute the left panel.
 # - **Layer 27 is not idle.** It is among the strongest in the stand-in when all tokens count
 #   ({value}`adapters.stand-in.layer-27.all`) and vanishes with the filter
 #   ({value}`adapters.stand-in.layer-27.significant`). So the division depends on the filter.
@@ -165,10 +164,10 @@ run.released.values(released_values)
 # ## On the grown organism
 #
 # The nine-adapter organism grown on bad medical advice (seed 0) writes its own four sets of answers
-# ({doc}`f-probing-definitions`). Beside its scalars and significances it allows what the released data do not: adapters
-# are *switched off*, and one answer is shown token by token. How many nats a token has depends on the model, so in
-# place of the authors' bound stands one that keeps the upper {value}`adapters.grown.share` of the tokens scored. *C
-# rescaled* raises the penalty's C so that the significant tokens weigh as much against it as all tokens do.
+# ({doc}`f-probing-definitions`). Its adapters can be *switched off*, and one answer is shown token by token. How many
+# nats a token has depends on the model, so in place of the authors' bound stands one that keeps the upper
+# {value}`adapters.grown.share` of the tokens scored. *C rescaled* raises the penalty's C so that the significant tokens
+# weigh as much against it as all tokens do.
 
 # %%
 ORGANISM = adapters.ORGANISM
@@ -206,8 +205,7 @@ run.own.figure(
     draw_own,
     caption=f"Mean coefficients of the grown organism's probes over {run.profile.probe_fits} fits; lines hold 95 % of "
     "the fits, so they show the drawing of tokens only. A positive coefficient speaks for the second kind.",
-    alt="Two panels with nine adapters and their mean coefficients, for all tokens, significant ones, and a weaker "
-    "penalty.",
+    alt="Two panels with nine adapters and their mean coefficients, for all tokens, significant ones, and C rescaled.",
 )
 
 # %% [markdown]
@@ -393,11 +391,11 @@ run.own.values(correlations)
 #   coefficients beyond 0.01 with the paper's penalty, {value}`adapters.grown.not-zero.rescaled` with the rescaled one.
 # - **Coefficients against causes.** The largest coefficient of the misalignment probe is that of
 #   {value}`adapters.grown.largest`; switching it off takes {value}`adapters.grown.largest.fall`. Over all adapters the
-#   rank correlation of size and fall is {value}`adapters.grown.rho`, for the plain length that an adapter writes
-#   {value}`adapters.grown.rho.written`; with nine adapters, unrelated ranks reach $\lvert\rho\rvert \ge 0.68$ in about
-#   one case of twenty. A scalar can tell two sets apart because an *earlier* adapter has changed what it reads.
-# - Switching off tests what is *needed*; adapters that can stand in for each other would show in the pairs only.
-#   "General" means that EM on open questions hangs on the adapter, not that it does nothing else.
+#   rank correlation of size and fall is {value}`adapters.grown.rho`, for the length that an adapter writes
+#   {value}`adapters.grown.rho.written` (nine unrelated ranks reach $\lvert\rho\rvert \ge 0.68$ in one case of twenty).
+#   A scalar can tell two sets apart because an *earlier* adapter has changed what it reads.
+# - Switching off tests what is *needed*; adapters that stand in for each other would show in the pairs only. "General"
+#   does not mean that an adapter does nothing else.
 
 # %%
 run.finish()
