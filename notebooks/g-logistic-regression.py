@@ -173,7 +173,8 @@ run.own.values(own_values)
 # %% [markdown]
 # ## What it means
 #
-# - **The draw of tokens hardly matters.** Accuracies and coefficients agree between seeds; questions are untested.
+# - **The draw of tokens hardly matters.** Accuracies and coefficients agree between seeds. That says nothing about
+#   other questions ({numref}`fig-x-probe-splits`).
 # - **Sparsity is a choice.** For the misaligned sets, {value}`probing.not-zero.significant.c-0.01` adapters have a mean
 #   coefficient beyond 0.01 with the filter and $C = 0.01$, {value}`probing.not-zero.significant.c-1` with $C = 1$, and
 #   {value}`probing.not-zero.all.c-0.01` with all tokens and $C = 0.01$, while the accuracy changes by little. "Only

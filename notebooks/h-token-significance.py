@@ -85,8 +85,8 @@ run.released.figure(
     "fig-x-token-significance",
     draw_released,
     caption="Distribution of ln significance over the tokens of the four sets, in bins of 0.25; lowest tail not shown.",
-    alt="Four overlaid histograms of the natural logarithm of token significance. All peak below zero, with a tail to "
-    "the right; the misaligned sets lie further right, so that more of their tokens pass the dotted line.",
+    alt="Four histograms that peak below zero; the misaligned sets lie further right, with more beyond the dotted "
+    "line.",
 )
 
 

@@ -67,9 +67,8 @@ run.released.figure(
     "fig-18",
     lambda: draw_cells(cells(tables.read_lora_steering()), CONDITIONS),
     caption="Kinds of answer under LoRA steering, as shares of the answers kept (numbers, of 80) at each cut-off.",
-    alt="Three panels of stacked bars, one per condition, over six cut-offs. With a higher one misaligned medical "
-    "answers vanish under the medical adapters, the misaligned share falls under the misalignment adapters, and few "
-    "answers are left; the opposed condition hardly changes.",
+    alt="Three panels of stacked bars. With a higher cut-off misaligned medical answers vanish under the medical "
+    "adapters, misaligned ones dwindle under the misalignment adapters; the opposed condition hardly changes.",
 )
 
 # %% [markdown]

@@ -117,11 +117,10 @@ def draw_changes(table: pd.DataFrame, hue: str | None, limits: tuple | None = No
 run.released.figure(
     "fig-19",
     lambda: draw_changes(released_changes(), "series", (-100, 150)),
-    caption="EM rate of clean and patched answers by kind of pair (left) and its relative change (right; lines: 95 % "
-    "intervals over prompts and their answers; one runs out of the picture). Two early released series, and both "
-    "together. Diamonds: what the paper reports for its own, later runs.",
-    alt="Rows by group and series. Left: medical prompts start far higher. Right: for medical prompts with "
-    "non-medical scalars the series disagree; for the reverse both lie below the reported decrease.",
+    caption="EM rate of clean and patched answers by kind of pair (left) and its relative change (right; 95 % "
+    "intervals over prompts and answers, one cut off), in two early released series. Diamonds: the paper's own, later "
+    "runs.",
+    alt="Rows by group and series: medical prompts start far higher, and with non-medical scalars the series disagree.",
 )
 
 
@@ -197,8 +196,8 @@ run.own.figure(
     lambda: draw_changes(own_changes(), None),
     caption=f"The same for the grown organism; 95 % intervals over pairs, which draw prompts and donors anew. {RUNS} "
     "answers per pair. Diamonds: what the paper reports for its model.",
-    alt="Left: an open marker for the clean and a filled one for the patched EM rate. Right: the relative change with "
-    "its interval, beside a diamond for what the paper reports.",
+    alt="Left: hollow marks for clean and filled for patched EM rates. Right: relative changes, and diamonds as "
+    "reported.",
 )
 
 

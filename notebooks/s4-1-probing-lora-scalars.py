@@ -157,7 +157,8 @@ run.own.measure(lambda: measured("grown", at_hand("grown")))
 # nothing is left to find, or *with the prompt as informative as it was*, that is among the answers to the same question
 # or, for a pair without a shared question, dealt out again to whole questions. A probe must do better than this.
 #
-# Two further baselines: the best *single adapter* (chosen on the held-out tokens, so flattered), and the *question id*.
+# Two further baselines: the best *single adapter* (chosen on the held-out tokens, so flattered), and the *question id*
+# alone.
 
 
 # %% tags=["show-code"]

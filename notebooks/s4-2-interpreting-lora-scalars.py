@@ -58,6 +58,7 @@ PANELS = {
     RIGHT: "Figure 6, right\nmisaligned, non-medical\nagainst medical",
 }
 GENERAL, MEDICAL = (15, 16, 17, 22, 28, 29), (21, 23)
+HOW = f"argest mean coefficients on significant tokens, {run.profile.probe_fits} fits"
 RESCALED = "significant, C rescaled"
 TOKEN_COLOURS = {"significant": PALETTE[0], "all": PALETTE[1], RESCALED: PALETTE[2]}
 
@@ -91,8 +92,8 @@ run.released.figure(
     caption=f"Mean coefficients of the probes over {run.profile.probe_fits} fits; lines hold 95 % of the fits. "
     "Significant: tokens with ln(significance) of at least 0.5, as in Figure 6 of the paper. A positive coefficient "
     "speaks for the second kind. The middle panel is ours, with medical instead of non-medical answers.",
-    alt="Three panels with nine adapters and their mean coefficients. Right: layers 21 and 23 stand out with opposite "
-    "signs. Middle: layer 29 stands out, joined without the filter by layer 27.",
+    alt="Coefficients of nine adapters; right: layers 21 and 23 stand out with opposite signs; middle: layers 29 and "
+    "27.",
 )
 
 
@@ -108,28 +109,21 @@ def top(probe: str, count: int) -> set[int]:
 
 
 def measured_left() -> dict[str, tuple[int, str]]:
-    how = f"argest mean coefficients on significant tokens, {run.profile.probe_fits} fits"
     both = (27 in top(LEFT, 6)) + (27 in top(RIGHT, 2))
     six = len(top(LEFT, 6) & set(GENERAL))
-    return {"s4-2-general-adapter-layers": (six, f"Six l{how}"), "s4-2-layer-27-unassigned": (both, f"L{how}")}
+    return {"s4-2-general-adapter-layers": (six, f"Six l{HOW}"), "s4-2-layer-27-unassigned": (both, f"L{HOW}")}
 
 
 def measured_right() -> dict[str, tuple[int, str]]:
-    how = f"Two largest mean coefficients on significant tokens, {run.profile.probe_fits} fits"
-    return {"s4-2-medical-adapter-layers": (len(top(RIGHT, 2) & set(MEDICAL)), how)}
-
-
-@remembered
-def by_question() -> pd.DataFrame:
-    """Coefficients of the right-hand probe with 20 % of the questions left out, one row per fit."""
-    sides, settings = map(probes.significant, tables.read_probe(RIGHT)), {"fits": run.profile.split_fits}
-    found = probes.probe_by_group(*sides, tables.SCALAR_COLUMNS, "question", seed=run.seed, **settings)
-    return found.filter(like="coefficient_").set_axis(tables.SCALAR_COLUMNS, axis=1)
+    return {"s4-2-medical-adapter-layers": (len(top(RIGHT, 2) & set(MEDICAL)), f"Two l{HOW}")}
 
 
 def released_values() -> dict[str, str]:
-    ranks = by_question().abs().rank(axis=1, ascending=False, method="first")
-    share = 100 * ((ranks <= 2) & (by_question() != 0)).mean()
+    sides, settings = map(probes.significant, tables.read_probe(RIGHT)), {"fits": run.profile.split_fits}
+    found = probes.probe_by_group(*sides, tables.SCALAR_COLUMNS, "question", seed=run.seed, **settings)
+    by_question = found.filter(like="coefficient_").set_axis(tables.SCALAR_COLUMNS, axis=1)
+    ranks = by_question.abs().rank(axis=1, ascending=False, method="first")
+    share = 100 * ((ranks <= 2) & (by_question != 0)).mean()
     found = {f"adapters.medical.layer-{layer}.by-question": f"{share[f'layer_{layer}']:.0f} %" for layer in MEDICAL}
     means = {f"medical.layer-{layer}": (RIGHT, "significant", layer) for layer in MEDICAL}
     means |= {f"stand-in.layer-{layer}.significant": (STAND_IN, "significant", layer) for layer in (27, 29)}
@@ -271,12 +265,11 @@ def draw_knock_outs():
 run.own.figure(
     "fig-x-adapter-knock-out",
     draw_knock_outs,
-    caption="Upper left: EM rate with one adapter switched off, with 95 % intervals over questions, below that of the "
-    f"whole organism: eight open questions and their medical twins, {SAMPLES} answers each; held-out medical topics, "
-    f"{FEWER} answers each. Upper right: size of the mean probe coefficient, all tokens. Below: EM rate (%) with two "
-    f"adapters off (diagonal: one), {FEWER} answers to each of eight questions per cell.",
-    alt="Upper left, the EM rate with each of nine adapters off, for three kinds of question; upper right, bars for "
-    "two probe coefficients. Below, two matrices of adapters by adapters with the EM rate in each cell.",
+    caption="Upper left: EM rate with one adapter switched off, below that of the whole organism, with 95 % intervals "
+    f"over questions ({SAMPLES} answers to each, {FEWER} to held-out topics). Upper right: size of the mean probe "
+    f"coefficient, all tokens. Below: EM rate (%) with two adapters off (diagonal: one), {FEWER} answers to each of "
+    "eight questions per cell.",
+    alt="EM rates with each of nine adapters off, bars for two probe coefficients, and two matrices for pairs off.",
 )
 
 # %% [markdown]
@@ -343,12 +336,9 @@ def own_values() -> dict[str, object]:
     largest = own_fits(LEFT, "all").mean().abs().idxmax()
     strongest = adapters.falls(answers("general")).set_index("adapter").fall.idxmax()
     alone = adapters.knock_outs(run.profile, ORGANISM, "general", "all but one", max(2, SAMPLES // 2))
-    rates = off_rates()[off_rates().outcome == "general"].replace({"condition": {adapters.WHOLE: "none-off"}})
-    found = {
-        f"knock-out.general.{row.condition}.em": Estimate(row.em, row.em_low, row.em_high, row.n)
-        for row in rates.itertuples()
-    }
-    found |= {f"adapter-roles.{role}": f"layer {', '.join(one)}" if one else "none" for role, one in roles.items()}
+    found = {f"adapter-roles.{role}": f"layer {', '.join(one)}" if one else "none" for role, one in roles.items()}
+    for name, table in answers("general").groupby("condition", sort=False):
+        found[f"knock-out.general.{name.replace(' ', '-')}.em"] = scores.em_rate(table, **run.resampling)
     for name, tokens in (("filtered", "significant"), ("rescaled", RESCALED)):
         found[f"adapters.grown.not-zero.{name}"] = int((own_fits(LEFT, tokens).mean().abs() > 0.01).sum())
     return found | {
@@ -366,11 +356,8 @@ def correlations() -> dict[str, str]:
     written = pd.concat(TOKENS.own.values())[list(modules())].abs().mean() * written_scales()
     found = {}
     for name, strengths in {"": own_fits(LEFT, "all"), ".written": written.to_frame().T}.items():
-        value, low, high = adapters.rank_correlation(answers("general"), strengths, None, 1000, run.seed)
-        equal = np.isnan(value)
-        found[f"adapters.grown.rho{name}"] = (
-            "not defined (all equal)" if equal else f"{value:.2f} ({low:.2f} to {high:.2f})"
-        )
+        rho = Estimate(*adapters.rank_correlation(answers("general"), strengths, None, 1000, run.seed), unit="ratio")
+        found[f"adapters.grown.rho{name}"] = "not defined (all equal)" if np.isnan(rho.value) else str(rho)
     return found
 
 

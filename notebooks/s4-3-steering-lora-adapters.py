@@ -197,12 +197,11 @@ def draw_grid():
 run.own.figure(
     "fig-x-adapter-scaling-grid",
     draw_grid,
-    caption="EM rate, coherence and share of medical answers (medical score above 50) of the grown organism with "
-    "groups of adapters scaled; a factor of 1 is the trained adapter. Top: two groups at once, the rest at 0. Bottom: "
-    "one group alone, with 95 % intervals over questions; grey line: the coherence that a chosen factor must leave. "
-    f"{adapters.GRID_SAMPLES} answers to each of 16 questions per cell.",
-    alt="Three heat maps over the factors of two groups, for EM rate, coherence and medical share, with the "
-    "percentage in every cell. Below, the same shares as lines with error bars over the factor of one group.",
+    caption="EM rate, coherence and share of medical answers (score above 50) of the grown organism with groups of "
+    "adapters scaled (1: as trained). Top: two groups, the rest at 0. Bottom: one alone, with 95 % intervals over "
+    f"questions; grey line: the coherence that a chosen factor must leave. {adapters.GRID_SAMPLES} answers to each of "
+    "16 questions per cell.",
+    alt="Heat maps over the factors of two groups, and lines over that of one: EM rate, coherence and medical share.",
 )
 
 
@@ -231,8 +230,7 @@ run.own.figure(
     lambda: draw_kinds(kinds(own_answers()), own_names()),
     caption=f"The same for the grown organism, with the factors chosen above and all other adapters at 0. {SAMPLES} "
     "answers to each of 16 questions per condition. Last two rows: the whole organism and the chat model.",
-    alt="Stacked bars, one per condition, divided into misaligned or aligned and medical or non-medical answers, with "
-    "counts, and the number of kept answers beside each bar.",
+    alt="Stacked bars of the kinds of answer by condition, with counts, and the number of kept answers beside each.",
 )
 
 
