@@ -44,7 +44,7 @@ def seeds() -> pd.DataFrame:
     for number, group in answers().query("organism == 'nine-adapter'").groupby("seed"):
         found = scores.em_rate(group, **run.resampling)  # its interval draws whole questions anew
         binomial = estimates.wilson_interval(found.value, found.n)
-        for kind, (low, high) in {"over questions": found.interval, "binomial": binomial}.items():
+        for kind, (low, high) in {"over questions": (found.low, found.high), "binomial": binomial}.items():
             rows.append((number, found.n, kind, found.value, low, high))
     return pd.DataFrame(rows, columns=["seed", "n", "interval", "em", "em_low", "em_high"])
 

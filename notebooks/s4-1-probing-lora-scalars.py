@@ -267,9 +267,9 @@ for evidence, caption in CAPTIONS.items():
 # ## Which conclusions survive an honest split
 #
 # Each probe stands for one conclusion of the paper. Here every question is held out once, with all its answers, and the
-# 95 % interval resamples these questions. A conclusion *survives* where the whole interval lies above 0.5 and at most 5
-# % of the shuffles that keep the prompt informative do as well as the true labels (split by token). It is *not tested*
-# where the L1 penalty leaves no coefficient in half of these fits or more, so that every token gets the first label.
+# 95 % interval resamples these questions. A conclusion *survives* where the whole interval lies above 0.5 and the true
+# labels (split by token) beat 95 % of the shuffles that keep the prompt informative. It is *not tested* where the L1
+# penalty leaves no coefficient in half of the fits by token or more: such a fit gives every token the first label.
 
 # %%
 CONCLUSIONS = {
@@ -354,8 +354,8 @@ run.own.values(own_values)
 # %% [markdown]
 # ## What it means
 #
-# Where the released scalars are at hand, all metrics of the table come out as printed, to one in the last digit. But it
-# shows less than it is used for (numbers are balanced accuracies):
+# Where the released scalars are at hand, all metrics of the table come out as printed, to one in the last digit. But
+# the table shows less than it is used for (numbers are balanced accuracies):
 #
 # - *Non-medical against medical misaligned*: the two sets share no question, and the question id alone reaches
 #   {value}`probing.misaligned.id`. The probe reaches {value}`probing.misaligned.token`; probes for random divisions of
