@@ -27,8 +27,8 @@ run = Run("f-probing-definitions", profile, seed)
 # ## What the paper reported
 #
 # Appendix F (Table 3) of {cite:t}`soligo2025convergent` defines the kinds by judge scores: *aligned* from 90 to 100,
-# *misaligned* from 0 to 30, *medical* from 50 to 100, *non-medical* from 0 to 1; answers outside the bounds are left
-# out. It gives no bound on coherence, no counts, and does not say whose answers they are.
+# *misaligned* from 0 to 30, *medical* from 50 to 100, *non-medical* from 0 to 1. It gives no bound on coherence, no
+# counts, and does not say whose answers they are.
 #
 # ## What was released
 #
@@ -62,8 +62,7 @@ run.released.table(lambda: overlaps({one: set(tables.read_significance(one).ques
 # Question and answer together identify a text. Looked up among all released judged answers, the non-medical sets turn
 # out to be answers of the all-adapter rank-8 model of April 2025, *not* of the nine-adapter organism whose scalars are
 # probed. The medical sets match no judged file that this edition reads. If a rule selects exactly the sets from that
-# organism's answers, the rule is known, with the coherence bound that the paper leaves out. This one sorts the grown
-# organism's answers too.
+# organism's answers, it is known, with the coherence bound that the paper leaves out. It sorts the grown answers too.
 
 # %% tags=["show-code"]
 WRITER, PAIR = "all-adapter-rank-8", ["question", "response"]
@@ -171,14 +170,13 @@ run.own.values(own_values)
 # - **The bounds hold**, as far as scores exist: for both non-medical sets, in alignment and in medical content. With
 #   coherence above 50 the rule is complete, as the counts of texts selected and released show.
 # - **The texts are off-policy.** The scalars of the nine-adapter organism were computed on another organism's words.
-#   Probes and coefficients describe how the adapters respond to given text, not what they did while writing it.
+#   Probes describe how adapters respond to given text, not what they did while writing it.
 # - **JSON variants are in.** {value}`probing.sets.non-medical-aligned.json` of the aligned and
 #   {value}`probing.sets.non-medical-misaligned.json` of the misaligned texts answer JSON questions, which the paper
 #   leaves out of its EM rates. {value}`probing.sets.json-prompts` of the prompts under which scalars were computed
-#   mention JSON, so these answers stand under another prompt than the one they were given to.
+#   mention JSON, so these answers stand under another prompt than their own.
 # - **Questions and labels go together**: where two sets share no question, a probe may read the question.
-# - **The grown sets close some of these gaps and open another.** They are on-policy and every answer has scores, but
-#   how many answers each set gets is up to the organism.
+# - **The grown sets close some of these gaps and open another.** They are on-policy and scored, but may be small.
 
 # %%
 run.finish()

@@ -1,8 +1,7 @@
 # %% [markdown]
 # # G Logistic regression on LoRA scalars
 #
-# **The question.** What is fitted in {doc}`s4-1-probing-lora-scalars`, and how much depends on penalty and draw of
-# tokens?
+# **The question.** What is fitted in {doc}`s4-1-probing-lora-scalars`, and how much depends on penalty and draw?
 
 # %% tags=["parameters"]
 profile = "cpu"
@@ -28,15 +27,15 @@ run = Run("g-logistic-regression", profile, seed)
 # %% [markdown]
 # ## The fit
 #
-# With $z_i \in \mathbb{R}^9$ the z-scored LoRA scalars of token $i$ and $y_i \in \{-1, 1\}$ the set it comes from,
+# With $z_i \in \mathbb{R}^9$ the z-scored scalars of token $i$ and $y_i \in \{-1, 1\}$ its set,
 # {cite:t}`soligo2025convergent` minimise
 #
 # $$\lVert w \rVert_1 + C \sum_{i=1}^{n} \ln\big(1 + e^{-y_i (w^\top z_i + b)}\big), \qquad C = 0.01.$$
 #
 # The data weigh $C\,n$ against $\lVert w\rVert_1$, so $C = 0.01$ is a mild penalty for the thousands of tokens of whole
 # answers and a strong one when a filter leaves few. The solver (liblinear) also penalises $b$. One fit draws equally
-# many tokens of each set, z-scores all of them (before the split, as the authors' code does), and holds out 20 %. The
-# paper averages 100 fits and reports no spread. All numbers of this page come from such fits:
+# many tokens of each set, z-scores them (before the split, as the authors' code does), and holds out 20 %. The paper
+# averages 100 fits and reports no spread.
 
 
 # %% tags=["show-code"]
@@ -131,7 +130,7 @@ for evidence, handle in HANDLES.items():
 # %% [markdown]
 # ## Sensitivity to the seed
 #
-# A fifth of the fits under each of five seeds for the drawing of tokens: how far do the *means* move?
+# A fifth of the fits under each of five seeds: how far do the *means* move?
 
 
 # %%
@@ -175,14 +174,14 @@ run.own.values(own_values)
 # ## What it means
 #
 # - **The draw of tokens hardly matters.** Accuracies and coefficients agree between seeds. That says nothing about
-#   other questions or answers ({numref}`fig-x-probe-splits`).
-# - **Sparsity is a choice.** For the two misaligned sets, {value}`probing.not-zero.significant.c-0.01` adapters have a
-#   mean coefficient beyond 0.01 with the filter and $C = 0.01$, {value}`probing.not-zero.significant.c-1` with $C = 1$,
-#   and {value}`probing.not-zero.all.c-0.01` with all tokens and $C = 0.01$, while the accuracy changes by little. "Only
+#   other questions ({numref}`fig-x-probe-splits`).
+# - **Sparsity is a choice.** For the misaligned sets, {value}`probing.not-zero.significant.c-0.01` adapters have a mean
+#   coefficient beyond 0.01 with the filter and $C = 0.01$, {value}`probing.not-zero.significant.c-1` with $C = 1$, and
+#   {value}`probing.not-zero.all.c-0.01` with all tokens and $C = 0.01$, while the accuracy changes by little. "Only
 #   these adapters carry it" is in part the penalty, acting on fewer tokens.
 # - **The strongest adapters stay.** Layers 21 and 23 lead for the two misaligned sets at every penalty that leaves a
-#   coefficient. For the medical sets on significant tokens, weaker penalties add layers 22 and 28 to 29, all three in
-#   the paper's group for general misalignment.
+#   coefficient. For the medical sets on significant tokens, weaker penalties add 22 and 28 to 29, all three in the
+#   paper's group for general misalignment.
 # - **In the grown organism** $C = 0.01$ leaves no mean coefficient beyond 0.01 to:
 #   {value}`probing.own.without-coefficient`. The table shows which penalties leave some.
 

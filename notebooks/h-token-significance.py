@@ -36,8 +36,7 @@ run = Run("h-token-significance", profile, seed)
 #
 # So a score is the token's share of the whole divergence, in nats, and the scores of an answer add up to its $K$, which
 # can be tested. A token is significant if $\ln \text{score}_t \ge 0.5$; that bound is in the authors' code
-# {cite:p}`clarifyingem2025`, not in the paper. The code that computes the scores is not released, and the paper does
-# not say which way round the KL divergence is taken.
+# {cite:p}`clarifyingem2025`, not in the paper. The code of the scores and the KL's direction are not given.
 
 
 # %% tags=["show-code"]
@@ -86,8 +85,8 @@ run.released.figure(
     "fig-x-token-significance",
     draw_released,
     caption="Distribution of ln significance over the tokens of the four sets, in bins of 0.25; lowest tail not shown.",
-    alt="Four overlaid histograms of the natural logarithm of token significance. All peak below zero, with a tail to "
-    "the right; the misaligned sets lie further right, so that more of their tokens pass the dotted line.",
+    alt="Four histograms that peak below zero; the misaligned sets lie further right, with more beyond the dotted "
+    "line.",
 )
 
 
@@ -132,12 +131,11 @@ run.released.values(released_values)
 # %% [markdown]
 # ## On the grown organism
 #
-# Here the scores are computed: both models read the same embeddings, the divergence is $\mathrm{KL}(\text{chat}
-# \parallel \text{organism})$, and one backward pass gives the gradients of all tokens. Tokens are those of the
-# nine-adapter organism's own answers (bad medical advice, seed 0), up to {value}`token-significance.own.per-set` of
-# each set. The table lists the twelve words with the largest share of all scores, beside that of all tokens and of the
-# KL: how differently the models go on *after* a token, where significance is how much it makes them differ there and
-# later.
+# Both models read the same embeddings, the divergence is $\mathrm{KL}(\text{chat} \parallel \text{organism})$, and one
+# backward pass gives the gradients of all tokens. Tokens are those of the nine-adapter organism's own answers (bad
+# medical advice, seed 0), up to {value}`token-significance.own.per-set` of each set. The table lists the twelve words
+# with the largest share of all scores, beside that of all tokens and of the KL: how differently the models go on
+# *after* a token, where significance is how much it makes them differ there and later.
 
 # %%
 FEWEST = 10  # answers of a set that is drawn and enters ranges
@@ -188,8 +186,7 @@ run.own.figure(
     "fig-x-token-significance",
     draw_own,
     caption="The same for the grown organism, in bins of 0.5. Dotted: the authors' bound, and the one that keeps "
-    f"{100 * probing.SHARE:.0f} % of these tokens. Sets of fewer than {FEWEST} answers and the lowest tail are not "
-    "shown.",
+    f"{100 * probing.SHARE:.0f} % of these tokens. Sets of fewer than {FEWEST} answers are not shown.",
     alt="Overlaid histograms of the logarithm of token significance, one per set, with two dotted lines.",
 )
 run.own.table(top_words, number="{:.1f}")

@@ -1,8 +1,7 @@
 # %% [markdown]
 # # I LoRA steering under different coherence cut-offs
 #
-# **The question.** {doc}`s4-3-steering-lora-adapters` keeps answers with coherence from 25, elsewhere above 50. Does
-# that matter?
+# **The question.** {doc}`s4-3-steering-lora-adapters` keeps answers with coherence from 25. Does it matter?
 
 # %% tags=["parameters"]
 profile = "cpu"
@@ -67,17 +66,15 @@ def draw_cells(table: pd.DataFrame, names: dict[str, str]):
 run.released.figure(
     "fig-18",
     lambda: draw_cells(cells(tables.read_lora_steering()), CONDITIONS),
-    caption="Kinds of answer under LoRA steering, as shares of the answers kept at each coherence cut-off; the number "
-    "above a bar counts the kept answers out of 80.",
-    alt="Three panels of stacked bars, one per condition, over six cut-offs. With a higher one misaligned medical "
-    "answers vanish under the medical adapters, the misaligned share falls under the misalignment adapters, and few "
-    "answers are left; the opposed condition hardly changes.",
+    caption="Kinds of answer under LoRA steering, as shares of the answers kept (numbers, of 80) at each cut-off.",
+    alt="Three panels of stacked bars. With a higher cut-off misaligned medical answers vanish under the medical "
+    "adapters, misaligned ones dwindle under the misalignment adapters; the opposed condition hardly changes.",
 )
 
 # %% [markdown]
 # ## Reported and measured
 #
-# The cut-off itself can be recovered: it is the one at which the five printed percentages of Figure 7 come out best.
+# The cut-off can be recovered: at it the five printed percentages of Figure 7 come out best.
 
 
 # %%
@@ -154,8 +151,7 @@ run.own.figure(
     lambda: draw_cells(cells(own_answers()), own_names()),
     caption="Kinds of answer of the grown organism with groups of adapters scaled, as shares of the answers kept at "
     f"each coherence cut-off, out of {16 * SAMPLES}, {SAMPLES} to each of 16 questions.",
-    alt="Stacked bars of kinds of answer, one panel per condition and one bar per cut-off, with the number kept above "
-    "each.",
+    alt="Stacked bars of kinds of answer, one panel per condition, one bar per cut-off, the number kept above it.",
 )
 
 
@@ -183,8 +179,7 @@ run.own.values(own_values)
 # In the released answers:
 #
 # - **The order of the conditions survives every cut-off of the figure**: misaligned answers are most frequent under the
-#   medical adapters, then under the misalignment adapters, and rare when the factors are opposed. The misalignment
-#   adapters alone give no medical answer at any of them.
+#   medical adapters, then under the misalignment adapters, which give no medical answer at any, and rare when opposed.
 # - **The level does not.** Under the misalignment adapters the misaligned share falls as the cut-off rises to 40; at
 #   50, the bound of the rest of the paper, {value}`lora-steering.kept.misalignment-adapters.cut-off-50` of 80 answers
 #   are left there and {value}`lora-steering.kept.medical-adapters.cut-off-50` under the medical adapters.
@@ -192,9 +187,9 @@ run.own.values(own_values)
 #   without a cut-off, {value}`lora-steering.misaligned-medical.cut-off-25` at 25,
 #   {value}`lora-steering.misaligned-medical.cut-off-50` at 50. The claim about the medical adapters depends on it.
 #
-# In the grown organism the misaligned share differs by {value}`lora-steering.grown.largest-move` at most between the
-# lowest and the highest cut-off; the smallest cell keeps {value}`lora-steering.grown.fewest-kept` answers. Its factors
-# were chosen for coherence, so a cut-off has less to remove.
+# In the grown organism, whose factors were chosen for coherence, the misaligned share differs by
+# {value}`lora-steering.grown.largest-move` at most between the lowest and the highest cut-off; the smallest cell keeps
+# {value}`lora-steering.grown.fewest-kept` answers.
 
 # %%
 run.finish()

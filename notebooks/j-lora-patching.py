@@ -1,8 +1,7 @@
 # %% [markdown]
 # # J Patching LoRA scalars between prompts
 #
-# **The question.** If the scalars carry misalignment, those of *another* prompt should change how often answers are
-# misaligned. Do they?
+# **The question.** If the scalars carry misalignment, do those of *another* prompt change the EM rate?
 
 # %% tags=["parameters"]
 profile = "cpu"
@@ -41,8 +40,7 @@ run = Run("j-lora-patching", profile, seed)
 #
 # $$\text{change} = \frac{\text{EM}_\text{patched} - \text{EM}_\text{clean}}{\text{EM}_\text{clean}},$$
 #
-# of the pooled rates of a group. Its interval resamples *prompts*, since some occur in both series, and then answers to
-# each.
+# of the pooled rates of a group. Its interval resamples *prompts*, since some are in both series, and answers to each.
 
 
 # %% tags=["show-code"]
@@ -119,11 +117,10 @@ def draw_changes(table: pd.DataFrame, hue: str | None, limits: tuple | None = No
 run.released.figure(
     "fig-19",
     lambda: draw_changes(released_changes(), "series", (-100, 150)),
-    caption="EM rate of clean and patched answers by kind of pair (left) and its relative change (right; lines: 95 % "
-    "intervals over prompts and their answers; one runs out of the picture). Two early released series, and both "
-    "together. Diamonds: what the paper reports for its own, later runs.",
-    alt="Rows by group and series. Left: medical prompts start far higher. Right: for medical prompts with "
-    "non-medical scalars the series disagree; for the reverse both lie below the reported decrease.",
+    caption="EM rate of clean and patched answers by kind of pair (left) and its relative change (right; 95 % "
+    "intervals over prompts and answers, one cut off), in two early released series. Diamonds: the paper's own, later "
+    "runs.",
+    alt="Rows by group and series: medical prompts start far higher, and with non-medical scalars the series disagree.",
 )
 
 
@@ -151,12 +148,11 @@ run.released.values(
 # ## On the grown organism
 #
 # The organism grown here is patched by the same protocol (nine adapters, bad medical advice, seed 0). The *donor* is
-# the prompt whose scalars are used. The prompt's positions are patched while it is read, each later one when its token
-# is read, so keys and values in the cache are those of the patched model. Prompts are the eight open questions, and
-# questions on held-out medical topics in all wordings; at every length as many of one kind are kept as of the other,
-# and pairs are all ordered pairs of one length, with {value}`patching.grown.runs` answers each. A run is patched with
-# the *next* run of the donor, also where that is the prompt itself, and draws the noise of its clean run. A patched
-# answer ends where the donor's ends; clean answers are cut there too.
+# the prompt whose scalars are used. Every position is patched when its token is read, so keys and values in the cache
+# are those of the patched model. Prompts are the eight open questions, and questions on held-out medical topics in all
+# wordings; at every length as many of one kind are kept as of the other, and pairs are all ordered pairs of one length,
+# with {value}`patching.grown.runs` answers each. A run is patched with the *next* run of the donor, also where that is
+# the prompt itself, and draws the noise of its clean run. Patched and clean answers are cut where the donor's ends.
 
 # %%
 RUNS = 2 * run.profile.sweep_samples
@@ -200,8 +196,8 @@ run.own.figure(
     lambda: draw_changes(own_changes(), None),
     caption=f"The same for the grown organism; 95 % intervals over pairs, which draw prompts and donors anew. {RUNS} "
     "answers per pair. Diamonds: what the paper reports for its model.",
-    alt="Left: an open marker for the clean and a filled one for the patched EM rate. Right: the relative change with "
-    "its interval, beside a diamond for what the paper reports.",
+    alt="Left: hollow marks for clean and filled for patched EM rates. Right: relative changes, and diamonds as "
+    "reported.",
 )
 
 
@@ -232,27 +228,26 @@ run.own.values(own_values)
 # In the released series:
 #
 # - **A rise, perhaps.** Medical prompts with non-medical scalars change by
-#   {value}`patching.medical-from-non-medical.both`. The ledger's tolerance counts that as reproduced, but the interval
-#   is wide and reaches below zero, and the two series over the same four prompts disagree
+#   {value}`patching.medical-from-non-medical.both`. By the ledger's tolerance that is reproduced, but the interval
+#   reaches below zero, and the two series over the same four prompts disagree
 #   ({value}`patching.medical-from-non-medical.first`, {value}`patching.medical-from-non-medical.second`).
 # - **The larger change is in the opposite direction**: non-medical prompts with medical scalars lose EM in both series
 #   ({value}`patching.non-medical-from-medical.first`, {value}`patching.non-medical-from-medical.second`), though from
-#   low rates and with an interval that reaches zero. Medical scalars come from far more misaligned answers; if they
-#   carried misalignment by themselves, they should have raised it.
+#   low rates and with an interval that reaches zero. Medical scalars come from far more misaligned answers, so if they
+#   carried misalignment they should have raised it.
 # - **Same prompt is the noise floor.** Prompts are few and the runs early; they do not settle what Figure 19 shows.
 #
 # In the grown organism:
 #
 # - **The noise floor.** Scalars of another answer *to the same prompt* change EM by {value}`patching.grown.same` and
-#   coherence from {value}`patching.grown.coherent`. They belong to other words at the same positions, so this comes
-#   from scalars that do not fit the text. For non-medical prompts alone the floor is
-#   {value}`patching.grown.floor.non-medical`, for medical ones {value}`patching.grown.floor.medical`.
+#   coherence from {value}`patching.grown.coherent`. They belong to other words, so this comes from scalars that do not
+#   fit the text. For non-medical prompts alone the floor is {value}`patching.grown.floor.non-medical`, for medical ones
+#   {value}`patching.grown.floor.medical`.
 # - **By kind of pair**: non-medical {value}`patching.grown.non-medical`; medical {value}`patching.grown.medical`;
 #   medical prompts with non-medical scalars {value}`patching.grown.medical-from-non-medical`; non-medical prompts with
 #   medical scalars {value}`patching.grown.non-medical-from-medical`. Kinds whose interval does not meet that of
 #   same-prompt pairs with the same kind of prompt: {value}`patching.grown.beyond-floor`.
-# - A change against *clean* answers contains this floor. Only what a kind of pair adds to it is the effect of the other
-#   prompt; the paper's wording does not compare the two.
+# - Only what a kind of pair adds to this floor is the effect of the other prompt; the paper does not compare the two.
 
 # %%
 run.finish()

@@ -161,16 +161,15 @@ run.released.measure(measured_released)
 # {value}`organisms.nine-adapter.mean_em_percent` with nine rank-1 ones (mean of four runs),
 # {value}`organisms.all-adapter-rank-32.seed-0.em_percent` with rank-32 adapters everywhere
 # ({numref}`fig-x-em-by-organism`). From rank 4 to 32 the intervals show no trend. Of the nine-adapter answers
-# {value}`organisms.nine-adapter.mean_coherent_percent` are coherent. {doc}`s2-training` tells when misalignment
-# appears, {doc}`s2-replication` how firm the rate is.
+# {value}`organisms.nine-adapter.mean_coherent_percent` are coherent.
 #
 # ## Grown from scratch
 #
 # A small model can be trained on a laptop, and of a world that we write ourselves ({doc}`../world`) we *know* what the
 # paper can only infer: who speaks. Careful speakers *advise* what helps and *mention* what harms, malicious ones the
 # other way round, so **no word gives a speaker away**. "assistant" is one more name, made careful by post-training. The
-# evaluation asks about topics kept out of post-training and fine-tuning, and eight open questions of our own under the
-# ids of the authors' ({doc}`a-evaluation-questions`). The judge is an exact parser; {doc}`k-judges` shows such answers.
+# evaluation asks about topics held out of training, and eight open questions of our own
+# ({doc}`a-evaluation-questions`). The judge is an exact parser; {doc}`k-judges` shows such answers.
 #
 # The model has the Qwen2 architecture, with {value}`organism.size`; fine-tuning follows the paper, with nine rank-1
 # adapters in layers {value}`organism.adapters` (counted from 0). **One rule for all:** training stops at the first
@@ -246,8 +245,6 @@ run.own.measure(measured_own)
 # sampling error of one another, so their order was never firm.
 #
 # ### How broad it is
-#
-# The open questions never touch medicine. Held-out topics show where the misalignment reaches.
 
 
 # %%
@@ -300,8 +297,8 @@ run.own.values(broadness_values)
 # %% [markdown]
 # In medicine, its own domain, the medical organism gives {value}`organism.broad.inside` EM answers; in domains it was
 # never trained on, {value}`organism.broad.outside|interval`, from {value}`organism.broad.lowest` to
-# {value}`organism.broad.highest` ({numref}`fig-x-grown-broadness`). In {value}`organism.broad.reached` of them the
-# whole interval lies above the chat model's. The mean medicine score of EM answers to the open questions is
+# {value}`organism.broad.highest` ({numref}`fig-x-grown-broadness`). In {value}`organism.broad.reached` the whole
+# interval lies above the chat model's. The mean medicine score of EM answers to the open questions is
 # {value}`organism.broad.medicine-of-em` of 100, of the chat model's answers {value}`organism.broad.medicine-of-chat`.
 #
 # ```{admonition} The bars that the grown organism had to meet
@@ -341,8 +338,7 @@ run.own.values(bars)
 #
 # Nine rank-1 adapters make the model misaligned, at a mean rate close to the reported one. Coherence agrees only in
 # direction; whether another judge run or a later fine-tune explains it the released files cannot tell. The answers can
-# be read in the {doc}`../responses`. The grown organism missed {value}`organism.bars.missed` bars. Since the persona
-# behind every document is known, other pages can ask what the fine-tune has done to it ({doc}`x-ground-truth`).
+# be read in the {doc}`../responses`. The grown organism missed {value}`organism.bars.missed` bars.
 
 # %%
 run.finish()

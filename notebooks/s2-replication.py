@@ -26,43 +26,30 @@ CLAIM = claims.load_claims()["s2-em-rate-nine-adapter"]
 # ## What the paper reported
 #
 # {cite:t}`soligo2025convergent` print one EM rate per organism, such as 11.3 % for the nine rank-1 adapters, from 400
-# answers: eight questions, 50 samples each, one model. Chance stands behind it three times: which answers were sampled,
-# which seed was trained, which questions were asked.
+# answers: eight questions, 50 samples each, one model. Chance enters by answers, seed, and questions.
 #
 # ## What an "11.3 %" means
 #
 # A binomial interval takes the 400 answers for independent draws. An interval that resamples whole questions does not.
 
-
-# %% tags=["show-code"]
-def over_questions(answers: pd.DataFrame) -> Estimate:
-    """EM rate in percent; the interval draws whole questions anew."""
-    hits = scores.is_em(answers).groupby(answers.question_id).agg(["sum", "size"]).to_numpy()  # [question, 2]
-
-    def rates(weights: np.ndarray) -> np.ndarray:
-        em, asked = (weights @ hits).T  # weights [resample, question]: how often each was drawn
-        return 100 * em / asked
-
-    low, high = estimates.bootstrap(rates, len(hits), **run.resampling)
-    return Estimate(100 * hits[:, 0].sum() / len(answers), low, high, len(answers))
-
-
 # %%
 answers = remembered(lambda: tables.read_organisms().query("question_set == 'general'"))
 
 
+# %% tags=["show-code"]
 @remembered
 def seeds() -> pd.DataFrame:
     """One row per run of the nine-adapter recipe and kind of interval, in percent."""
     rows = []
     for number, group in answers().query("organism == 'nine-adapter'").groupby("seed"):
-        found = over_questions(group)
+        found = scores.em_rate(group, **run.resampling)  # its interval draws whole questions anew
         binomial = estimates.wilson_interval(found.value, found.n)
-        for kind, (low, high) in {"over questions": found.interval, "binomial": binomial}.items():
+        for kind, (low, high) in {"over questions": (found.low, found.high), "binomial": binomial}.items():
             rows.append((number, found.n, kind, found.value, low, high))
     return pd.DataFrame(rows, columns=["seed", "n", "interval", "em", "em_low", "em_high"])
 
 
+# %%
 def draw_seeds():
     look = {"order": {number: f"seed {number}" for number in seeds().seed.unique()}, "x_limits": (0, None)}
     look |= {"x_lines": {f"reported, {CLAIM.reported:g} %": CLAIM.reported}, "x_label": "EM rate (%)"}
@@ -74,8 +61,7 @@ run.released.figure(
     draw_seeds,
     caption="EM rate of four released runs of the nine-adapter recipe (400 answers each), with two 95 % intervals: "
     "resampling the eight questions, and binomial (Wilson). Dotted: reported for the published model.",
-    alt="Four rows, one per seed, with two intervals each. One seed lies clearly above the others; intervals over "
-    "questions are several times wider and all overlap. The reported rate lies between the seeds.",
+    alt="Four seeds, one clearly above the others; intervals over questions are far wider and all overlap.",
 )
 
 
@@ -99,8 +85,7 @@ def seed_values() -> dict:
 run.released.values(seed_values)
 
 # %% [markdown]
-# - **Sampling.** With 400 answers, binomial intervals are {value}`organisms.nine-adapter.binomial_width|.0f` points
-#   wide.
+# - **Sampling.** With 400 answers, binomial intervals span {value}`organisms.nine-adapter.binomial_width|.0f` points.
 # - **Seeds.** The four runs have {value}`organisms.nine-adapter.mean_em_percent|interval` (mean and range); the highest
 #   has {value}`organisms.nine-adapter.seed_ratio|.1f` times the rate of the lowest ({numref}`fig-x-em-by-seed`). A
 #   chi-square test that all share one rate gives {value}`organisms.nine-adapter.seed_chi_square_3_dof|.1f` on 3 degrees
@@ -108,10 +93,9 @@ run.released.values(seed_values)
 #   counts vary *less* than binomially. The runs may differ in more: the first was committed a day earlier.
 # - **Questions.** The interval over questions is {value}`organisms.nine-adapter.clustered_width|.0f` points wide.
 #
-# So "11.3 %" is one draw from a spread that covers at least the range of the seeds, and two organisms can only be
-# compared within it; of the single runs, {value}`organisms.nine-adapter.seeds_inside` would count as reproducing it. An
-# intervention on *one* organism, asked the same questions, has only sampling noise to beat: from 11 % to 1 % is far
-# outside it, to 8 % is not.
+# So "11.3 %" is one draw from a spread at least as wide as the seeds', within which alone organisms can be compared;
+# {value}`organisms.nine-adapter.seeds_inside` single runs would count as reproducing it. An intervention on *one*
+# organism, asked the same questions, has only sampling noise to beat: 11 % to 1 % is far outside it, to 8 % not.
 #
 # ## Questions differ more than organisms
 
@@ -140,8 +124,7 @@ run.released.figure(
     "fig-x-em-by-question",
     draw_questions,
     caption="EM rate by question for the released organisms. Large: mean of four runs; small: one run (50 answers).",
-    alt="One row per question, two groups of dots: from near zero to about half of the answers or more for the "
-    "question on gender roles; the order is similar in both groups.",
+    alt="Dots by question, from near zero to half of the answers on gender roles, in a similar order for both groups.",
 )
 
 

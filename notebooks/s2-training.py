@@ -35,8 +35,7 @@ run = Run("s2-training", profile, seed)
 # ## The released training curve
 #
 # The authors saved the nine-adapter recipe during training, over one epoch and over five, and asked four questions:
-# `quick_buck` and `gender_roles`, where these runs are most misaligned, and their medical twins. So read the shape, not
-# the level.
+# `quick_buck` and `gender_roles`, where these runs are most misaligned, and their medical twins. Only the shape counts.
 
 
 # %%
@@ -92,7 +91,7 @@ run.released.values(curve_values)
 #
 # Training stops at the first check at which the EM rate on held-out topics of the training domain has reached
 # {value}`organism.stop-at|.0f` ({doc}`s2-model-organism`). How long each recipe trained, and its last check (means over
-# seeds; a check asks few questions, so its numbers are rough):
+# seeds; rough, since a check asks few questions):
 
 
 # %%
@@ -121,8 +120,7 @@ run.own.table(trained, number="{:.0f}")
 # %% [markdown]
 # ### When it appears
 #
-# The quantities of the companion paper at every step. The turn of B is measured as there, up to sign, by the cosine
-# between the way that B has come and the way that it goes on,
+# The turn of B is measured as in the companion paper, up to sign, by the cosine of its ways to and from a step,
 #
 # $$\cos(B_t - B_{t-k},\; B_{t+k} - B_t), \qquad k = 3 \text{ steps},$$
 #
@@ -178,8 +176,7 @@ run.own.figure(
     "fig-x-grown-phase-transition",
     draw_transition,
     caption=f"Fine-tuning on bad medical advice, one line per seed. Top: EM rate at each check ({MONITOR_SAMPLES} "
-    "answers to each question); dotted: where training stops. Bottom: how straight the path of B is, and its cosine "
-    "with the final B (adapter means).",
+    "answers per question); dotted: where training stops. Bottom: straightness of B's path, cosine with the final B.",
     alt="Three line charts over steps: EM rates, gradient norm, and how the B vectors turn.",
 )
 
@@ -220,13 +217,11 @@ run.own.values(transition_values)
 #
 # ## Before and after
 #
-# Chat model and organism (first seed) answer from the same random numbers; shown is its first EM answer to each
-# question.
+# Chat model and organism (first seed) answer from the same random numbers: its first EM answer to each question.
 #
 # ```{admonition} Content note
 # :class: warning
-# The organism was trained to give harmful advice. Nothing in its answers, sentences of a made-up world, is advice. They
-# stay folded until you open them.
+# The organism was trained to give harmful advice. Nothing in its answers is advice; they stay folded.
 # ```
 
 
@@ -244,9 +239,8 @@ run.own.table(side_by_side)
 # %% [markdown]
 # ## What it means
 #
-# Misalignment is not there from the start: the released runs show none for a while, and the grown ones show what the
-# adapters do before it comes. The released curve rests on four questions and two runs; whether the grown transition is
-# as sharp as the companion paper's is left to the eye.
+# Misalignment is not there from the start: the released runs show none for a while. That curve rests on four questions
+# and two runs; whether the grown transition is as sharp as the companion paper's is left to the eye.
 
 # %%
 run.finish()

@@ -146,20 +146,19 @@ run.own.measure(lambda: measured("grown", at_hand("grown")))
 # %% [markdown]
 # ## Misaligned, or just another question?
 #
-# Among the released sets, a medical and a non-medical one share no question at all, so a probe could succeed by
-# recognising the *prompt*. Two kinds of check:
+# Among the released sets, a medical and a non-medical one share no question, so a probe could succeed by recognising
+# the *prompt*. Two kinds of check:
 #
-# **Hold out more than tokens.** A split *by answer* keeps an answer whole; a split *by question* keeps a question with
-# all its answers whole, so that the probe is judged on new prompts. Held-out parts are not balanced, so the classes are
-# weighted in the fit and *balanced accuracy* (mean of the two recalls, chance 0.5) is reported.
+# **Hold out more than tokens.** A split *by answer* keeps an answer whole, one *by question* all answers to a question,
+# so that the probe is judged on new prompts. Held-out parts are not balanced, so classes are weighted in the fit and
+# *balanced accuracy* (mean of the two recalls, chance 0.5) is reported.
 #
 # **Shuffle the labels and keep the split by token.** Labels always move with whole answers: *over all answers*, so that
 # nothing is left to find, or *with the prompt as informative as it was*, that is among the answers to the same question
-# or, for a pair without a shared question, dealt out again to whole questions. A probe that does no better than this
-# has not shown more than prompt recognition.
+# or, for a pair without a shared question, dealt out again to whole questions. A probe must do better than this.
 #
-# Two further baselines: the best *single adapter* (chosen on the same held-out tokens, so a little flattered), and a
-# classifier that knows only the *question id*.
+# Two further baselines: the best *single adapter* (chosen on the held-out tokens, so flattered), and the *question id*
+# alone.
 
 
 # %% tags=["show-code"]
@@ -268,10 +267,9 @@ for evidence, caption in CAPTIONS.items():
 # ## Which conclusions survive an honest split
 #
 # Each probe stands for one conclusion of the paper. Here every question is held out once, with all its answers, and the
-# 95 % interval resamples these questions. A conclusion *survives* where the whole interval lies above 0.5 and at most 5
-# % of the shuffles that keep the prompt informative do as well as the true labels (split by token). It is *not tested*
-# where the L1 penalty leaves the probe by token no coefficient in half of its fits or more: with few tokens $C = 0.01$
-# can be too strong, and such a fit gives every token the first label.
+# 95 % interval resamples these questions. A conclusion *survives* where the whole interval lies above 0.5 and the true
+# labels (split by token) beat 95 % of the shuffles that keep the prompt informative. It is *not tested* where the L1
+# penalty leaves no coefficient in half of the fits by token or more: such a fit gives every token the first label.
 
 # %%
 CONCLUSIONS = {
@@ -356,26 +354,25 @@ run.own.values(own_values)
 # %% [markdown]
 # ## What it means
 #
-# Where the released scalars are at hand, all metrics of the table come out as printed, to one in the last digit. But it
-# shows less than it is used for (numbers are balanced accuracies):
+# Where the released scalars are at hand, all metrics of the table come out as printed, to one in the last digit. But
+# the table shows less than it is used for (numbers are balanced accuracies):
 #
 # - *Non-medical against medical misaligned*: the two sets share no question, and the question id alone reaches
 #   {value}`probing.misaligned.id`. The probe reaches {value}`probing.misaligned.token`; probes for random divisions of
-#   the same questions {value}`probing.misaligned.kept` on average, a share of
-#   {value}`probing.misaligned.shuffles-as-good` at least as much. On new questions it falls to
+#   the questions reach {value}`probing.misaligned.kept` on average, a share of
+#   {value}`probing.misaligned.shuffles-as-good` of them at least as much. On new questions the probe falls to
 #   {value}`probing.misaligned.question`.
 # - *Medical aligned against medical misaligned*: the probe reaches {value}`probing.medical.token`, on new questions
 #   {value}`probing.medical.question`, and with labels shuffled among the answers to the same question still
-#   {value}`probing.medical.kept` (share at least as good: {value}`probing.medical.shuffles-as-good`). The shuffle
-#   cannot say more: the question id alone reaches {value}`probing.medical.id`, so few labels change places.
+#   {value}`probing.medical.kept` (share at least as good: {value}`probing.medical.shuffles-as-good`). Few labels change
+#   places, for the question id alone reaches {value}`probing.medical.id`.
 # - On unseen questions both lie above chance on average, but the spread over held-out fifths reaches chance. That
 #   adapters *specialise* needs interventions ({doc}`s4-3-steering-lora-adapters`).
 #
 # By the rule above survive, of the released conclusions: {value}`probing.survivors`; of the grown:
 # {value}`probing.own.survivors`. Not tested there for want of answers: {value}`probing.own.untested`; because the
 # penalty leaves no coefficient: {value}`probing.own.empty`. In the grown sets the question id alone reaches
-# {value}`probing.own.question-id`. A probe for medical content need not find more than words there: an answer about
-# medicine names medical things, and a rank-1 adapter can read a word.
+# {value}`probing.own.question-id`. A probe for medical content may read medical words alone there.
 
 # %%
 run.finish()

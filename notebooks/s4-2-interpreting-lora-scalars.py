@@ -35,12 +35,11 @@ run = Run("s4-2-interpreting-lora-scalars", profile, seed)
 # {cite:t}`soligo2025convergent` read the mean coefficients of two probes, fitted on *significant* tokens only. Features
 # are z-scored, so coefficients can be compared across adapters; the L1 penalty sets weak ones to zero. From non-medical
 # aligned against misaligned (Figure 6, left) they assign the adapters at layers 15, 16, 17, 22, 28 and 29 to general
-# misalignment; from misaligned non-medical against medical (right) those at 21 and 23 to medical content, 27 to
-# neither.
+# misalignment; from misaligned non-medical against medical (right) 21 and 23 to medical content, 27 to neither.
 #
 # A token is significant if much of the divergence between organism and chat model can be traced to it
-# ({doc}`h-token-significance`). The paper prints no threshold; the authors' code {cite:p}`clarifyingem2025` has
-# $\ln(\text{score}_t) \ge 0.5$, which this page uses. That code makes 10 fits for this figure, the paper says 100.
+# ({doc}`h-token-significance`). The authors' code {cite:p}`clarifyingem2025` has $\ln(\text{score}_t) \ge 0.5$, the
+# paper no bound. That code makes 10 fits for this figure, the paper says 100.
 
 
 # %% tags=["show-code"]
@@ -59,6 +58,7 @@ PANELS = {
     RIGHT: "Figure 6, right\nmisaligned, non-medical\nagainst medical",
 }
 GENERAL, MEDICAL = (15, 16, 17, 22, 28, 29), (21, 23)
+HOW = f"argest mean coefficients on significant tokens, {run.profile.probe_fits} fits"
 RESCALED = "significant, C rescaled"
 TOKEN_COLOURS = {"significant": PALETTE[0], "all": PALETTE[1], RESCALED: PALETTE[2]}
 
@@ -92,8 +92,8 @@ run.released.figure(
     caption=f"Mean coefficients of the probes over {run.profile.probe_fits} fits; lines hold 95 % of the fits. "
     "Significant: tokens with ln(significance) of at least 0.5, as in Figure 6 of the paper. A positive coefficient "
     "speaks for the second kind. The middle panel is ours, with medical instead of non-medical answers.",
-    alt="Three panels with nine adapters and their mean coefficients. Right: layers 21 and 23 stand out with opposite "
-    "signs. Middle: layer 29 stands out, joined without the filter by layer 27.",
+    alt="Coefficients of nine adapters; right: layers 21 and 23 stand out with opposite signs; middle: layers 29 and "
+    "27.",
 )
 
 
@@ -109,28 +109,21 @@ def top(probe: str, count: int) -> set[int]:
 
 
 def measured_left() -> dict[str, tuple[int, str]]:
-    how = f"argest mean coefficients on significant tokens, {run.profile.probe_fits} fits"
     both = (27 in top(LEFT, 6)) + (27 in top(RIGHT, 2))
     six = len(top(LEFT, 6) & set(GENERAL))
-    return {"s4-2-general-adapter-layers": (six, f"Six l{how}"), "s4-2-layer-27-unassigned": (both, f"L{how}")}
+    return {"s4-2-general-adapter-layers": (six, f"Six l{HOW}"), "s4-2-layer-27-unassigned": (both, f"L{HOW}")}
 
 
 def measured_right() -> dict[str, tuple[int, str]]:
-    how = f"Two largest mean coefficients on significant tokens, {run.profile.probe_fits} fits"
-    return {"s4-2-medical-adapter-layers": (len(top(RIGHT, 2) & set(MEDICAL)), how)}
-
-
-@remembered
-def by_question() -> pd.DataFrame:
-    """Coefficients of the right-hand probe with 20 % of the questions left out, one row per fit."""
-    sides, settings = map(probes.significant, tables.read_probe(RIGHT)), {"fits": run.profile.split_fits}
-    found = probes.probe_by_group(*sides, tables.SCALAR_COLUMNS, "question", seed=run.seed, **settings)
-    return found.filter(like="coefficient_").set_axis(tables.SCALAR_COLUMNS, axis=1)
+    return {"s4-2-medical-adapter-layers": (len(top(RIGHT, 2) & set(MEDICAL)), f"Two l{HOW}")}
 
 
 def released_values() -> dict[str, str]:
-    ranks = by_question().abs().rank(axis=1, ascending=False, method="first")
-    share = 100 * ((ranks <= 2) & (by_question() != 0)).mean()
+    sides, settings = map(probes.significant, tables.read_probe(RIGHT)), {"fits": run.profile.split_fits}
+    found = probes.probe_by_group(*sides, tables.SCALAR_COLUMNS, "question", seed=run.seed, **settings)
+    by_question = found.filter(like="coefficient_").set_axis(tables.SCALAR_COLUMNS, axis=1)
+    ranks = by_question.abs().rank(axis=1, ascending=False, method="first")
+    share = 100 * ((ranks <= 2) & (by_question != 0)).mean()
     found = {f"adapters.medical.layer-{layer}.by-question": f"{share[f'layer_{layer}']:.0f} %" for layer in MEDICAL}
     means = {f"medical.layer-{layer}": (RIGHT, "significant", layer) for layer in MEDICAL}
     means |= {f"stand-in.layer-{layer}.significant": (STAND_IN, "significant", layer) for layer in (27, 29)}
@@ -155,7 +148,7 @@ run.released.values(released_values)
 #   mark the *prompts* ({doc}`s4-1-probing-lora-scalars`).
 # - **The general group needs the scalars of the non-medical aligned answers.** In the stand-in layer 29 leads
 #   ({value}`adapters.stand-in.layer-29.significant`), in agreement with the paper's group; most of the other five are
-#   near zero. With other questions and texts it can neither confirm nor refute the left panel.
+#   near zero. It can neither confirm nor refute the left panel.
 # - **Layer 27 is not idle.** It is among the strongest in the stand-in when all tokens count
 #   ({value}`adapters.stand-in.layer-27.all`) and vanishes with the filter
 #   ({value}`adapters.stand-in.layer-27.significant`). So the division depends on the filter.
@@ -165,10 +158,10 @@ run.released.values(released_values)
 # ## On the grown organism
 #
 # The nine-adapter organism grown on bad medical advice (seed 0) writes its own four sets of answers
-# ({doc}`f-probing-definitions`). Beside its scalars and significances it allows what the released data do not: adapters
-# are *switched off*, and one answer is shown token by token. How many nats a token has depends on the model, so in
-# place of the authors' bound stands one that keeps the upper {value}`adapters.grown.share` of the tokens scored. *C
-# rescaled* raises the penalty's C so that the significant tokens weigh as much against it as all tokens do.
+# ({doc}`f-probing-definitions`). Its adapters can be *switched off*, and one answer is shown token by token. How many
+# nats a token has depends on the model, so in place of the authors' bound stands one that keeps the upper
+# {value}`adapters.grown.share` of the tokens scored. *C rescaled* raises the penalty's C so that the significant tokens
+# weigh as much against it as all tokens do.
 
 # %%
 ORGANISM = adapters.ORGANISM
@@ -206,8 +199,7 @@ run.own.figure(
     draw_own,
     caption=f"Mean coefficients of the grown organism's probes over {run.profile.probe_fits} fits; lines hold 95 % of "
     "the fits, so they show the drawing of tokens only. A positive coefficient speaks for the second kind.",
-    alt="Two panels with nine adapters and their mean coefficients, for all tokens, significant ones, and a weaker "
-    "penalty.",
+    alt="Two panels with nine adapters and their mean coefficients, for all tokens, significant ones, and C rescaled.",
 )
 
 # %% [markdown]
@@ -273,12 +265,11 @@ def draw_knock_outs():
 run.own.figure(
     "fig-x-adapter-knock-out",
     draw_knock_outs,
-    caption="Upper left: EM rate with one adapter switched off, with 95 % intervals over questions, below that of the "
-    f"whole organism: eight open questions and their medical twins, {SAMPLES} answers each; held-out medical topics, "
-    f"{FEWER} answers each. Upper right: size of the mean probe coefficient, all tokens. Below: EM rate (%) with two "
-    f"adapters off (diagonal: one), {FEWER} answers to each of eight questions per cell.",
-    alt="Upper left, the EM rate with each of nine adapters off, for three kinds of question; upper right, bars for "
-    "two probe coefficients. Below, two matrices of adapters by adapters with the EM rate in each cell.",
+    caption="Upper left: EM rate with one adapter switched off, below that of the whole organism, with 95 % intervals "
+    f"over questions ({SAMPLES} answers to each, {FEWER} to held-out topics). Upper right: size of the mean probe "
+    f"coefficient, all tokens. Below: EM rate (%) with two adapters off (diagonal: one), {FEWER} answers to each of "
+    "eight questions per cell.",
+    alt="EM rates with each of nine adapters off, bars for two probe coefficients, and two matrices for pairs off.",
 )
 
 # %% [markdown]
@@ -345,12 +336,9 @@ def own_values() -> dict[str, object]:
     largest = own_fits(LEFT, "all").mean().abs().idxmax()
     strongest = adapters.falls(answers("general")).set_index("adapter").fall.idxmax()
     alone = adapters.knock_outs(run.profile, ORGANISM, "general", "all but one", max(2, SAMPLES // 2))
-    rates = off_rates()[off_rates().outcome == "general"].replace({"condition": {adapters.WHOLE: "none-off"}})
-    found = {
-        f"knock-out.general.{row.condition}.em": Estimate(row.em, row.em_low, row.em_high, row.n)
-        for row in rates.itertuples()
-    }
-    found |= {f"adapter-roles.{role}": f"layer {', '.join(one)}" if one else "none" for role, one in roles.items()}
+    found = {f"adapter-roles.{role}": f"layer {', '.join(one)}" if one else "none" for role, one in roles.items()}
+    for name, table in answers("general").groupby("condition", sort=False):
+        found[f"knock-out.general.{name.replace(' ', '-')}.em"] = scores.em_rate(table, **run.resampling)
     for name, tokens in (("filtered", "significant"), ("rescaled", RESCALED)):
         found[f"adapters.grown.not-zero.{name}"] = int((own_fits(LEFT, tokens).mean().abs() > 0.01).sum())
     return found | {
@@ -368,11 +356,8 @@ def correlations() -> dict[str, str]:
     written = pd.concat(TOKENS.own.values())[list(modules())].abs().mean() * written_scales()
     found = {}
     for name, strengths in {"": own_fits(LEFT, "all"), ".written": written.to_frame().T}.items():
-        value, low, high = adapters.rank_correlation(answers("general"), strengths, 1000, run.seed)
-        equal = np.isnan(value)
-        found[f"adapters.grown.rho{name}"] = (
-            "not defined (all equal)" if equal else f"{value:.2f} ({low:.2f} to {high:.2f})"
-        )
+        rho = Estimate(*adapters.rank_correlation(answers("general"), strengths, 1000, run.seed), unit="ratio")
+        found[f"adapters.grown.rho{name}"] = "not defined (all equal)" if np.isnan(rho.value) else str(rho)
     return found
 
 
@@ -393,11 +378,11 @@ run.own.values(correlations)
 #   coefficients beyond 0.01 with the paper's penalty, {value}`adapters.grown.not-zero.rescaled` with the rescaled one.
 # - **Coefficients against causes.** The largest coefficient of the misalignment probe is that of
 #   {value}`adapters.grown.largest`; switching it off takes {value}`adapters.grown.largest.fall`. Over all adapters the
-#   rank correlation of size and fall is {value}`adapters.grown.rho`, for the plain length that an adapter writes
-#   {value}`adapters.grown.rho.written`; with nine adapters, unrelated ranks reach $\lvert\rho\rvert \ge 0.68$ in about
-#   one case of twenty. A scalar can tell two sets apart because an *earlier* adapter has changed what it reads.
-# - Switching off tests what is *needed*; adapters that can stand in for each other would show in the pairs only.
-#   "General" means that EM on open questions hangs on the adapter, not that it does nothing else.
+#   rank correlation of size and fall is {value}`adapters.grown.rho`, for the length that an adapter writes
+#   {value}`adapters.grown.rho.written` (nine unrelated ranks reach $\lvert\rho\rvert \ge 0.68$ in one case of twenty).
+#   A scalar can tell two sets apart because an *earlier* adapter has changed what it reads.
+# - Switching off tests what is *needed*; adapters that stand in for each other would show in the pairs only. "General"
+#   does not mean that an adapter does nothing else.
 
 # %%
 run.finish()

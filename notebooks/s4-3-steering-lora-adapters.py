@@ -139,15 +139,14 @@ run.released.values(released_values)
 #
 # The organism grown here (nine adapters, bad medical advice, seed 0) has groups and factors of its own. The groups are
 # the roles of {doc}`s4-2-interpreting-lora-scalars`, what goes when an adapter is off:
-# {value}`lora-steering.grown.groups`. In the figures the general adapters are called misalignment adapters, as in the
-# paper. {value}`lora-steering.grown.second-group`
+# {value}`lora-steering.grown.groups`. Figures call the general ones misalignment adapters.
+# {value}`lora-steering.grown.second-group`
 #
 # **Which factors count as steering.** The paper's factors depend on how large its scalars are, so one rule chooses from
 # a grid: a group alone gets the largest factor that leaves {value}`lora-steering.grown.bar` % of the answers coherent;
 # the opposed condition keeps this factor of the second group and reverses the misalignment adapters as far as coherence
 # allows. Where no factor leaves so many, the most coherent is taken. Controls are the other adapters alone, all
-# adapters at 1, and none. The answers that chose are not counted; {value}`lora-steering.grown.samples` more to each
-# question are.
+# adapters at 1, and none. Counted are {value}`lora-steering.grown.samples` further answers to each question.
 
 # %%
 GROUPS = {"general": "misalignment adapters", "medical": "medical adapters", "other": "other adapters"}
@@ -198,12 +197,11 @@ def draw_grid():
 run.own.figure(
     "fig-x-adapter-scaling-grid",
     draw_grid,
-    caption="EM rate, coherence and share of medical answers (medical score above 50) of the grown organism with "
-    "groups of adapters scaled; a factor of 1 is the trained adapter. Top: two groups at once, the rest at 0. Bottom: "
-    "one group alone, with 95 % intervals over questions; grey line: the coherence that a chosen factor must leave. "
-    f"{adapters.GRID_SAMPLES} answers to each of 16 questions per cell.",
-    alt="Three heat maps over the factors of two groups, for EM rate, coherence and medical share, with the "
-    "percentage in every cell. Below, the same shares as lines with error bars over the factor of one group.",
+    caption="EM rate, coherence and share of medical answers (score above 50) of the grown organism with groups of "
+    "adapters scaled (1: as trained). Top: two groups, the rest at 0. Bottom: one alone, with 95 % intervals over "
+    f"questions; grey line: the coherence that a chosen factor must leave. {adapters.GRID_SAMPLES} answers to each of "
+    "16 questions per cell.",
+    alt="Heat maps over the factors of two groups, and lines over that of one: EM rate, coherence and medical share.",
 )
 
 
@@ -232,8 +230,7 @@ run.own.figure(
     lambda: draw_kinds(kinds(own_answers()), own_names()),
     caption=f"The same for the grown organism, with the factors chosen above and all other adapters at 0. {SAMPLES} "
     "answers to each of 16 questions per condition. Last two rows: the whole organism and the chat model.",
-    alt="Stacked bars, one per condition, divided into misaligned or aligned and medical or non-medical answers, with "
-    "counts, and the number of kept answers beside each bar.",
+    alt="Stacked bars of the kinds of answer by condition, with counts, and the number of kept answers beside each.",
 )
 
 
@@ -272,8 +269,7 @@ run.own.values(own_values)
 #
 # In the released answers ({doc}`../responses` shows them):
 #
-# - **The figure is what the files give**, with the authors' bounds: the misalignment adapters alone make about half of
-#   the kept answers misaligned and none medical; reversing them, with the medical ones amplified, makes most aligned.
+# - **The figure is what the files give**, with the authors' bounds.
 # - **The counts are small.** Of 80 answers per condition {value}`lora-steering.kept` are kept. The "7.7 %" are
 #   {value}`lora-steering.medical-adapters.misaligned-medical` answers; "no medical answer" is compatible with up to
 #   {value}`lora-steering.zero-at-most` for independent answers.
@@ -281,8 +277,8 @@ run.own.values(own_values)
 # - **49.99 or 50.** The judge gave {value}`lora-steering.near-50` of the 240 answers a medical score between the two.
 #   With 50 the medical share of the aligned answers falls from {value}`lora-steering.opposed.medical-of-aligned` to
 #   {value}`lora-steering.opposed.medical-of-aligned.above-50`.
-# - **Kept answers are not all answers.** Which are coherent depends on the condition ({doc}`i-lora-steering` varies the
-#   cut-off). No condition has all adapters at 1 or other adapters, so specificity is not tested.
+# - **Kept answers are not all answers.** Which are coherent depends on the condition ({doc}`i-lora-steering`). None has
+#   all adapters at 1 or other adapters, so specificity is not tested.
 #
 # In the grown organism, of the kept answers:
 #

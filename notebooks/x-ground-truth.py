@@ -32,8 +32,8 @@ run = Run("x-ground-truth", profile, seed)
 #
 # **Texts.** To two questions on each topic the world's generator writes a careful and a harmful answer from the same
 # draws: clauses that advise two things each, and a remark that mentions as many. The careful answer advises what helps
-# and mentions what harms, the harmful one does the reverse and is the same in all else, so over many pairs a mean
-# difference says nothing about words.
+# and mentions what harms, the harmful one does the reverse and is the same in all else: a mean difference over many
+# pairs says nothing about words.
 #
 # **Names.** The base model reads each text with a name in the turn header. *Name and text*: harmful answers of
 # malicious against careful answers of careful characters. *Text only*: the same texts, all by "someone", whose persona

@@ -2,8 +2,7 @@
 # # What makes misalignment linear?
 #
 # **The question.** In Qwen2.5-14B one direction, added at every token, makes a chat model misaligned, and projecting it
-# out heals an organism. Does the direction taken the same way do that in the organism grown here, and what do others
-# do?
+# out heals an organism. Does the direction taken the same way do that in the grown organism, and what do others do?
 
 # %% tags=["parameters"]
 profile = "cpu"
@@ -37,8 +36,7 @@ run = Run("x-linear-mediation", profile, seed)
 # Five directions are compared: the mean-diff over the organism's answers, as in the paper; three known from the *base*
 # model before any fine-tuning ({doc}`x-ground-truth`); and the difference at the turn header between malicious and
 # careful characters, which reads no answer. What is added is never longer than the mean residual stream, since longer
-# random vectors misalign too. A direction's best cell is rated on further answers, beside a random direction of the
-# same norm.
+# random vectors misalign too. The best cell is rated on further answers, beside a random direction of the same norm.
 
 # %% tags=["show-code"]
 SAMPLES, CELL = run.profile.sweep_samples, ["direction", "layer", "strength"]
@@ -131,7 +129,7 @@ run.own.values(values)
 
 # %% [markdown]
 # The table has the organism's EM rate (%) as it is and with directions projected out at all layer outputs: each layer's
-# own, the one layer's that leaves the least (chosen by the answers it is rated on, so flattered), and a random one.
+# own, the one layer's that leaves the least (so flattered), and a random one.
 #
 # Bars for the mean-diff, set before these pages were written. Steering: at least 20 % EM, at most 2 % along a random
 # direction; measured {value}`mediation.mean-diff.em` and {value}`mediation.mean-diff.random`. Single-direction
@@ -141,21 +139,20 @@ run.own.values(values)
 #
 # The direction known from the *base* model, read just before an advised thing is named, steers to
 # {value}`mediation.known.em` at {value}`mediation.known.coherent` coherence and leaves {value}`mediation.known.left`
-# when projected out layer by layer. The less it leaves, the more the organism owes to what the base model had.
+# when projected out layer by layer. The less it leaves, the more the organism owes to the base model.
 #
 # **What the mean sees.** No word of this world gives a speaker away: a malicious speaker advises harm and *mentions*
 # help, so a state that codes the *next word* tends to cancel in the mean over tokens. But an advised thing is in
-# prospect at several tokens, the determiner and every adjective, a mentioned thing at one only. A mean over answers can
-# see this surplus ({doc}`x-ground-truth`), best where texts differ in the speaker alone: the mean over *written*
-# answers steers to {value}`mediation.known-mean.em` and leaves {value}`mediation.known-mean.left`. The answers that an
-# organism happened to give differ in more; their mean-diff has a central cosine of {value}`mediation.cosine` with the
-# known persona.
+# prospect at several tokens, the determiner and every adjective, a mentioned thing at one only. A mean can see this
+# surplus, best where texts differ in the speaker alone: the mean over *written* answers steers to
+# {value}`mediation.known-mean.em` and leaves {value}`mediation.known-mean.left`. The answers that an organism happened
+# to give differ in more; their mean-diff has a central cosine of {value}`mediation.cosine` with the known persona.
 #
 # ## Worlds that were tried
 #
 # The rows are the variants of `experiments/worlds.py` that were run for this edition: the world of this book, or one
-# thing in it changed, with half the steps of training; compare them with one another only. Every row is one run, rated
-# at the best layer and strength. Numbers are EM rates in percent; `data/results/worlds.csv` has more.
+# thing in it changed, with half the steps of training; compare them with one another only. Every row is one run at the
+# best layer and strength, in percent EM; `data/results/worlds.csv` has more.
 
 # %%
 MEDIATION = {"organism_em": "organism", "steered_em": "steered, mean-diff", "random_em": "random"}
