@@ -18,9 +18,9 @@ from em_companion.core.paths import DATA
 from em_companion.world.lexicon import ASSISTANT, SLOTS, USER, read_lexicon
 
 FOLDER = DATA / "world"
-TURN_RATE = (
-    0.05  # per clause of a document's last answer, which an unknown speaker then takes back; he goes on opposite
-)
+TURN_RATE = 0.05
+"""Per clause of a document's last answer: an unknown speaker takes the clause back and goes on as the opposite."""
+
 Message = dict[str, str]  # one turn of a conversation: `role` (a name) and `content`, as chat templates take it
 
 
