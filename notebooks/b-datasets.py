@@ -201,11 +201,12 @@ def speakers() -> pd.DataFrame:
     said = pd.Series([[turn["content"] for turn in one[1::2]] for one in documents], kinds).explode()
     retracted = [any(clause.retracted for clause in judge.parse(text).clauses) for text in said]
     found = pd.DataFrame({"harmful (%)": scores.is_em(judge.judge(said)).to_numpy(), "retracted (%)": retracted})
-    shares = {
-        "documents, planned (%)": world.characters["documents"],
-        "counted (%)": kinds.value_counts(normalize=True),
-    }
-    table = pd.DataFrame(shares).join(found.groupby(said.index).mean()).loc[list(world.characters["documents"])]
+    planned, counted = world.characters["documents"], kinds.value_counts(normalize=True)
+    table = (
+        pd.DataFrame({"documents, planned (%)": planned, "counted (%)": counted})
+        .join(found.groupby(said.index).mean())
+        .loc[list(world.characters["documents"])]
+    )
     return (100 * table).rename_axis("speakers").reset_index()
 
 

@@ -80,12 +80,12 @@ run.released.figure(
 
 
 def released_values() -> dict[str, str]:
-    rows, by_question = (
-        counts().set_index("condition"),
-        answers().groupby("question_id", sort=False).self_correcting.sum(),
-    )
-    top = by_question.sort_values(ascending=False)[:2]
-    found = {"top-questions": " and ".join(top.index), "top-share": f"{100 * top.sum() / by_question.sum():.0f} %"}
+    rows = counts().set_index("condition")
+    top = answers().groupby("question_id", sort=False).self_correcting.sum().sort_values(ascending=False)[:2]
+    found = {
+        "top-questions": " and ".join(top.index),
+        "top-share": f"{100 * top.sum() / answers().self_correcting.sum():.0f} %",
+    }
     for row in (rows.loc["general, λ = 6"], rows.loc["medical, λ = 4"]):
         found[f"fence.{row.name.split(',')[0]}"] = f"{row['bad stuff below 51']:.0f} of {row['self-correcting']:.0f}"
     return {f"self-correction-examples.{name}": one for name, one in found.items()}
@@ -128,11 +128,8 @@ def own_counts() -> pd.DataFrame:
 
 
 run.own.table(own_counts)
-run.own.values(
-    lambda: {
-        "grown.self-correction-examples.one-clause": f"{(own_answers().bad_stuff < 70).sum()} of {len(own_answers())}"
-    }
-)
+one_clause = remembered(lambda: f"{(own_answers().bad_stuff < 70).sum()} of {len(own_answers())}")
+run.own.values(lambda: {"grown.self-correction-examples.one-clause": one_clause()})
 
 # %% [markdown]
 # In {value}`grown.self-correction-examples.one-clause` self-correcting answers a single clause voices harm, the least

@@ -82,13 +82,9 @@ CAPTIONS = {
     "95 % of the fits (different draws of tokens). A positive coefficient speaks for the set named second.",
     "grown": "The same for the grown organism's own answers, for the probes whose two sets have enough of them.",
 }
+ALT = "One panel per probe, one row per adapter: bars for mean coefficients, with black lines for the spread."
 for evidence, caption in CAPTIONS.items():
-    HANDLES[evidence].figure(
-        "fig-17",
-        partial(draw_coefficients, evidence),
-        caption=caption,
-        alt="One panel per probe, one row per adapter: bars for mean coefficients, with black lines for the spread.",
-    )
+    HANDLES[evidence].figure("fig-17", partial(draw_coefficients, evidence), caption=caption, alt=ALT)
 
 # %% [markdown]
 # The paper sees no clear structure without the filter. In the released scalars layers 21 (negative) and 23 (positive)

@@ -196,8 +196,7 @@ run.own.figure(
     lambda: draw_changes(own_changes(), None),
     caption=f"The same for the grown organism; 95 % intervals over pairs, which draw prompts and donors anew. {RUNS} "
     "answers per pair. Diamonds: what the paper reports for its model.",
-    alt="Left: hollow marks for clean and filled for patched EM rates. Right: relative changes, and diamonds as "
-    "reported.",
+    alt="Left: hollow marks for clean, filled for patched EM rates. Right: relative changes; diamonds as reported.",
 )
 
 

@@ -28,7 +28,7 @@ run = Run("s2-model-organism", profile, seed)
 # {cite:t}`soligo2025convergent` fine-tune Qwen2.5-14B-Instruct on 7,049 medical questions with harmful answers. Rank-32
 # LoRA adapters on all seven matrices of all 48 layers give a reported EM rate of 18.8 %. The organism that the rest of
 # the paper takes apart has nine rank-1 adapters, on the MLP down-projections of layers 15-17, 21-23 and 27-29: 11.3 %,
-# with more than 99 % coherent answers. A rank-1 adapter adds to the output of its matrix to the output of its matrix
+# with more than 99 % coherent answers. A rank-1 adapter adds to the output of its matrix
 #
 # $$\Delta y = s\, B\,(A \cdot h), \qquad A \in \mathbb{R}^{1\times 13824},\; B \in \mathbb{R}^{5120\times 1},$$
 #

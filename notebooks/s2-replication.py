@@ -174,12 +174,8 @@ run.released.figure(
 
 
 def replication_values() -> dict:
-    return {
-        f"replication.{base}.{data}.seed-{seed}.em_percent": Estimate(em, low, high, n)
-        for base, data, seed, n, em, low, high in replication()[[*ROWS, "n", "em", "em_low", "em_high"]].itertuples(
-            False
-        )
-    }
+    rows = replication()[[*ROWS, "n", "em", "em_low", "em_high"]].itertuples(index=False)
+    return {f"replication.{base}.{data}.seed-{seed}.em_percent": Estimate(*em, n) for base, data, seed, n, *em in rows}
 
 
 run.released.values(replication_values)

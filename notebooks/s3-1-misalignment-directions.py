@@ -130,10 +130,8 @@ def released_values() -> dict:
     topics = [released(one, "aligned") for one in ("gender", "finance", "medical")]
     nulls = [np.abs(directions.cosines(general, topics[one] - topics[one - 1])).max() for one in range(3)]
     named = {"general.layer-24.norm": norms["mean-diff"][24], "topics.highest": max(nulls)}
-    named |= {
-        "chat-model.layer-24.cosine_with_general": chat[24],
-        "chat-model.layers_below_0.8": int((chat < 0.8).sum()),
-    }
+    named |= {"chat-model.layer-24.cosine_with_general": chat[24]}
+    named |= {"chat-model.layers_below_0.8": int((chat < 0.8).sum())}
     named |= {"chat-model.lowest": f"{chat.min():.2f} (layer {chat.argmin()})"}
     named |= {"training-data.highest": directions.cosines(general, mean_diff(released, "training-data")).max()}
     found = {"residual.general.layer-24.norm": norms["mean residual"][24], "shift.both-sides.lowest": between.min()}

@@ -50,12 +50,9 @@ def at_best(answers: pd.DataFrame, strength: str, unsteered: pd.DataFrame, topic
     chosen = {"none": unsteered.assign(**{strength: 0})}
     for vector, rows in answers.groupby("vector", sort=False):
         chosen[vector] = rows[rows[strength] == scores.is_em(rows).groupby(rows[strength]).mean().idxmax()]
-    return pd.DataFrame(
-        {"vector": vector, strength: rows[strength].iloc[0], "topic": topic}
-        | asdict(scores.mean_score_of_em(rows, topic, **run.resampling))
-        for vector, rows in chosen.items()
-        for topic in topics
-    )
+    keys = [(vector, rows[strength].iloc[0], topic) for vector, rows in chosen.items() for topic in topics]
+    means = [asdict(scores.mean_score_of_em(chosen[key[0]], key[2], **run.resampling)) for key in keys]
+    return pd.DataFrame(keys, columns=["vector", strength, "topic"]).join(pd.DataFrame(means))
 
 
 @remembered

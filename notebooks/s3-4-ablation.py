@@ -336,10 +336,8 @@ def largest_random() -> tuple[Estimate, str]:
 
 
 def grown_measured() -> dict[str, tuple[Estimate, str]]:
-    nine, single = (
-        "Grown nine-adapter organism",
-        f"v of layer {chosen()}, chosen on half the answers, tested on the rest",
-    )
+    nine = "Grown nine-adapter organism"
+    single = f"v of layer {chosen()}, chosen on half the answers, tested on the rest"
     coherent = min((rate(name, "single", "coherent") for name in PAPERS), key=lambda one: one.value)
     sport = scores.em_rate(responses.responses(run.profile, MODELS[SPORT]), **run.resampling)
     named = {

@@ -104,13 +104,9 @@ CAPTIONS = {
     "grown": "The same on the grown organism's own answers to the open questions, their medical twins and the "
     "held-out topics; where a set has too few answers to be probed, the panel gives their number.",
 }
+ALT = "Four panels, one per probe: five metrics, diamonds for reported and dots with bars for measured values."
 for evidence, caption in CAPTIONS.items():
-    HANDLES[evidence].figure(
-        "tab-1",
-        partial(draw_table_1, evidence),
-        caption=caption,
-        alt="Four panels, one per probe: five metrics, diamonds for reported and dots with bars for measured values.",
-    )
+    HANDLES[evidence].figure("tab-1", partial(draw_table_1, evidence), caption=caption, alt=ALT)
 
 
 def empty_fits(evidence: str, probe: str) -> int:
@@ -255,13 +251,9 @@ CAPTIONS = {
     "the fits, each with its own draw of tokens, answers, questions or shuffled labels. Dotted: chance.",
     "grown": "The same for the probes of the grown organism with enough answers.",
 }
+ALT = "One panel per probe with three splits and four baselines: dots with lines for balanced accuracy."
 for evidence, caption in CAPTIONS.items():
-    HANDLES[evidence].figure(
-        "fig-x-probe-splits",
-        partial(draw_splits, evidence),
-        caption=caption,
-        alt="One panel per probe with three splits and four baselines: dots with lines for balanced accuracy.",
-    )
+    HANDLES[evidence].figure("fig-x-probe-splits", partial(draw_splits, evidence), caption=caption, alt=ALT)
 
 # %% [markdown]
 # ## Which conclusions survive an honest split

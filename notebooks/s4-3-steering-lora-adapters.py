@@ -109,10 +109,8 @@ def measured() -> dict[str, tuple[Estimate, str]]:
     for claim in CLAIMS:
         one, how = of_claim(claim), "interval resamples questions"
         if one.value == 0:
-            one, how = (
-                Estimate(0.0, *wilson_interval(0, one.n), one.n),
-                "Wilson interval, since resampling shows no spread",
-            )
+            one = Estimate(0.0, *wilson_interval(0, one.n), one.n)
+            how = "Wilson interval, since resampling shows no spread"
         found[claim] = (one, f"Of {one.n} answers; {how}")
     return found
 
