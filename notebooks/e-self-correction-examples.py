@@ -81,11 +81,9 @@ run.released.figure(
 
 def released_values() -> dict[str, str]:
     rows = counts().set_index("condition")
-    top = answers().groupby("question_id", sort=False).self_correcting.sum().sort_values(ascending=False)[:2]
-    found = {
-        "top-questions": " and ".join(top.index),
-        "top-share": f"{100 * top.sum() / answers().self_correcting.sum():.0f} %",
-    }
+    by_question = answers().groupby("question_id", sort=False).self_correcting.sum()
+    top, every = by_question.sort_values(ascending=False)[:2], by_question.sum()
+    found = {"top-questions": " and ".join(top.index), "top-share": f"{100 * top.sum() / every:.0f} %"}
     for row in (rows.loc["general, λ = 6"], rows.loc["medical, λ = 4"]):
         found[f"fence.{row.name.split(',')[0]}"] = f"{row['bad stuff below 51']:.0f} of {row['self-correcting']:.0f}"
     return {f"self-correction-examples.{name}": one for name, one in found.items()}
@@ -128,8 +126,8 @@ def own_counts() -> pd.DataFrame:
 
 
 run.own.table(own_counts)
-one_clause = remembered(lambda: f"{(own_answers().bad_stuff < 70).sum()} of {len(own_answers())}")
-run.own.values(lambda: {"grown.self-correction-examples.one-clause": one_clause()})
+short = remembered(lambda: f"{(own_answers().bad_stuff < 70).sum()} of {len(own_answers())}")
+run.own.values(lambda: {"grown.self-correction-examples.one-clause": short()})
 
 # %% [markdown]
 # In {value}`grown.self-correction-examples.one-clause` self-correcting answers a single clause voices harm, the least
