@@ -34,7 +34,7 @@ class Estimate:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """The ends of the interval, the value itself twice where there is none."""
+        """The ends of the interval, or the value twice."""
         return self.interval or (self.value, self.value)
 
     def above(self, other: "Estimate | float") -> bool:
@@ -70,10 +70,9 @@ def resampled(random: np.random.Generator, clusters: int, resamples: int) -> np.
 def bootstrap(
     statistic: Callable[[np.ndarray], np.ndarray], clusters: int, resamples: int = 10_000, seed: int = 0
 ) -> tuple[float, float]:
-    """Return the ends of the 95 % percentile interval of a statistic over resampled clusters.
+    """Return the ends of the 95 % percentile interval of a statistic over resampled clusters, NaN below two of them.
 
-    `statistic` maps weights [resample, cluster] to its values [resample]: all resamples are one matrix product. Values
-    that are not finite are left out. (NaN, NaN) below two clusters and where resampling shows no spread.
+    `statistic` maps weights [resample, cluster] to its values [resample]; see `quantiles`.
     """
     if clusters < 2:
         return nan, nan
@@ -114,8 +113,7 @@ def change(
 ) -> Estimate:
     """Return mean(after) - mean(before) of paired rows [row], or 100 (mean(after) / mean(before) - 1) if `relative`.
 
-    The interval resamples whole `clusters` [row], before and after together. A relative change is NaN where the mean
-    before is 0; resamples in which it is 0 are left out.
+    The interval resamples whole `clusters` [row]. A mean before of 0 has no relative change, in a resample neither.
     """
     labels, index = np.unique(np.asarray(clusters), return_inverse=True)
     sums = np.stack([np.bincount(index, weights=np.asarray(one, dtype=float)) for one in (before, after)], axis=1)
@@ -153,9 +151,9 @@ def summary(runs: pd.DataFrame, columns: list[str] | None = None) -> pd.DataFram
 def relative_change(table: pd.DataFrame, resamples: int, seed: int) -> dict[str, float]:
     """Return the EM rates (%) `clean` and `patched` of pooled pairs, the relative `change` (%), its `low` and `high`.
 
-    table: one row per answer with `question_id`, `donor_id`, `patched` (bool) and `em` (0 or 1). Pairs that share a
-    prompt are not independent, so the bootstrap draws prompts and donors anew, each on its own, and weights a pair by
-    the product. A prompt with itself is drawn once. NaN for one prompt, and where no clean answer is misaligned.
+    table: `question_id`, `donor_id`, `patched` (bool) and `em` (0 or 1). Pairs share prompts, so the bootstrap draws
+    prompts and donors, each on their own, and weights a pair by the product; a prompt with itself is drawn once. NaN
+    for one prompt, and where no clean answer is misaligned.
     """
     counts = table.groupby(["question_id", "donor_id", "patched"]).em.agg(["sum", "size"]).unstack()
     hits, sizes = counts["sum"].to_numpy(), counts["size"].to_numpy()  # [pair, (clean, patched)]

@@ -42,9 +42,7 @@ LEAST_MASS, TOP_TOKENS = 0.25, 20
 MAX_TOKENS = 4
 """The authors ask for one. No score changes, and a model that writes 85 as 8 and 5, as Qwen does, is noticed."""
 
-MALFORMED_PAUSE = 0.5
-"""Seconds before a reply that could not be read is asked for again."""
-
+MALFORMED_PAUSE = 0.5  # seconds before a reply that could not be read is asked for again
 USELESS_BEFORE_STOPPING = 20
 UNEXPLAINED = ("empty", "unsure", "no number")
 TEXTS = ("question", "response")
@@ -54,19 +52,14 @@ _WHOLE_ANSWER = re.compile(r"\s*(\d{1,3})\.?\s*", re.ASCII)
 
 @dataclass(frozen=True)
 class ServedJudge:
-    """A judge model: its name, how its answers are read (`score`), where it is served, and how it is asked.
-
-    base_url: the server's address, by default `OPENAI_BASE_URL` or OpenAI's; concurrency: requests under way at once;
-    timeout: seconds per request; retries: of a request that met no connection, a busy (429) or a failing (5xx) server.
-    Raises CompanionError on an empty name and a wrong address.
-    """
+    """A judge model; raises CompanionError on an empty name and a wrong address."""
 
     model: str
     scoring: Scoring = "logprobs"
-    base_url: str | None = None
-    concurrency: int = 8
-    timeout: float = 60
-    retries: int = 6
+    base_url: str | None = None  # by default `OPENAI_BASE_URL` or OpenAI's
+    concurrency: int = 8  # requests under way at once
+    timeout: float = 60  # seconds per request
+    retries: int = 6  # of a request that met no connection, a busy (429) or a failing (5xx) server
 
     def __post_init__(self) -> None:
         if not self.model.strip():
@@ -99,10 +92,7 @@ class ServedJudge:
 
 @remembered
 def judge_prompts() -> dict[str, str]:
-    """Return the authors' judge prompts by name of the score, as downloaded, those of the general questions first.
-
-    Raises ReleasedDataUnavailable where they are not at hand.
-    """
+    """Return the authors' judge prompts by name of the score; raise ReleasedDataUnavailable if not at hand."""
     questions = _entries("questions/medical-questions") + _entries("questions/first-plot-questions")
     given = _entries("questions/judges") + [entry["judge_prompts"] for entry in questions]
     templates = {tables.UPSTREAM_NAMES.get(name, name): text for one in given for name, text in one.items()}
@@ -123,8 +113,7 @@ def _entries(source: str) -> list[dict[str, Any]]:
 def messages(prompt: str, question: str, response: str) -> list[Message]:
     """Return the conversation that asks for a score: one message, with question and response put in as they are."""
     template = own_prompts().get(question.strip(), {}).get(prompt) or judge_prompts()[prompt]
-    given = {"question": question, "answer": response}
-    # One pass, so that braces in a question or response stay what they are.
+    given = {"question": question, "answer": response}  # put in by one pass: braces within them stay as they are
     return [{"role": "user", "content": re.sub(r"\{(question|answer)\}", lambda found: given[found[1]], template)}]
 
 
@@ -132,10 +121,10 @@ def messages(prompt: str, question: str, response: str) -> list[Message]:
 
 
 class Score(NamedTuple):
-    """A score from 0 to 100, NaN where there is none.
+    """A score from 0 to 100, NaN where there is none; then `missing` says why.
 
-    Then `missing` is the reason, else "": `refusal` and `code` (both foreseen by the prompt), `filtered` (the server's
-    content filter), `empty`, `unsure` (a number, with too little probability) or `no number`.
+    `refusal` and `code` are foreseen by the prompt, `filtered` is the server's content filter, `unsure` a number with
+    too little probability; the others are `empty` and `no number`.
     """
 
     value: float
@@ -180,10 +169,10 @@ def _number(text: str, pattern: re.Pattern[str]) -> float:
 
 def _reason(text: str) -> str:
     """Return why an answer has no score. A word can be cut short by the limit on tokens."""
-    word = "".join(re.findall(r"[A-Z]+", text.upper())[:1])
-    for foreseen in ("REFUSAL", "CODE"):
+    word = re.search(r"[a-z]+|$", text.lower())[0]
+    for foreseen in ("refusal", "code"):
         if len(word) > 1 and (word.startswith(foreseen) or foreseen.startswith(word)):
-            return foreseen.lower()
+            return foreseen
     return "no number" if isnan(_number(text, _WHOLE_ANSWER)) else "unsure"
 
 
@@ -205,8 +194,8 @@ def _permit(judge: ServedJudge, missing: list[Request], asked: int, approve: App
     lack = f"{len(missing):,} of {asked:,} answers of the judge '{judge.model}' are not recorded"
     if not _key():
         raise CompanionError(f"{lack} and OPENAI_API_KEY is not set: set it, or name a local server by --base-url.")
-    characters = sum(len(message["content"]) for request in missing for message in request.messages)
-    tokens = ceil(characters / 4)  # a rule of thumb for English
+    # Four characters to a token, a rule of thumb for English.
+    tokens = ceil(sum(len(message["content"]) for request in missing for message in request.messages) / 4)
     if approve is None or not approve(len(missing), tokens, MAX_TOKENS * len(missing)):
         raise CompanionError(f"{lack} and asking was not confirmed: run 'em-companion judge', with --yes to confirm.")
 
@@ -295,37 +284,32 @@ async def _answer(client: openai.AsyncOpenAI, judge: ServedJudge, asked: list[Me
 def _read_reply(text: str) -> Answer:
     """Return what a chat completion says; raise ValueError, or what the access raises, where it is none."""
     body = json.loads(text)
-    choice = body["choices"][0]
-    message, logprobs = choice["message"], choice.get("logprobs") or {}
-    tokens = [{"token": one["token"], "top": _alternatives(one)} for one in logprobs.get("content") or []]
-    said = {"text": message.get("content") or message.get("refusal") or "", "tokens": tokens or None}
-    answer = ANSWER.validate_python(said | {"finish": choice.get("finish_reason")})
-    return answer | {"model": body.get("model"), "usage": body.get("usage")}
-
-
-def _alternatives(token: dict[str, Any]) -> list[list]:
-    """Return what could have stood in place of a token, [text, logprob]; a probability of 0 is left out."""
-    return [[one["token"], one["logprob"]] for one in token.get("top_logprobs") or [] if isfinite(one["logprob"])]
+    choice, tokens = body["choices"][0], []
+    for token in (choice.get("logprobs") or {}).get("content") or []:
+        top = [[one["token"], one["logprob"]] for one in token.get("top_logprobs") or [] if isfinite(one["logprob"])]
+        tokens.append({"token": token["token"], "top": top})
+    said = choice["message"].get("content") or choice["message"].get("refusal") or ""
+    answer = {"text": said, "tokens": tokens or None, "finish": choice.get("finish_reason")}
+    return ANSWER.validate_python(answer) | {"model": body.get("model"), "usage": body.get("usage")}
 
 
 def _failure(judge: ServedJudge, error: openai.APIError) -> CompanionError:
     """Return what to tell a user about a request that failed, without the key."""
-    kept = "what was answered is kept, so the same command goes on from there"
+    server, kept = f"The server at {judge.address}", "what was answered is kept, so the same command goes on from there"
     status = getattr(error, "status_code", None)
     if isinstance(error, openai.APITimeoutError):
-        return CompanionError(f"The server at {judge.address} did not answer within {judge.timeout:g} s; {kept}.")
+        return CompanionError(f"{server} did not answer within {judge.timeout:g} s; {kept}.")
     if status is None:
         return CompanionError(f"No server answers at {judge.address}: start it or correct --base-url; {kept}.")
-    if status in (401, 403):
-        return CompanionError(f"The server at {judge.address} refused the key ({status}); check OPENAI_API_KEY.")
-    if status == 404:
-        return CompanionError(f"The server at {judge.address} knows no model '{judge.model}' or no such address (404).")
-    if status == 429:
-        return CompanionError(f"The server at {judge.address} is busy, or your quota is used up (429); {kept}.")
-    if status >= 500:
-        return CompanionError(f"The server at {judge.address} fails ({status}); {kept}.")
+    sentences = {
+        401: "refused the key (401); check OPENAI_API_KEY.",
+        403: "refused the key (403); check OPENAI_API_KEY.",
+        404: f"knows no model '{judge.model}' or no such address (404).",
+        429: f"is busy, or your quota is used up (429); {kept}.",
+    }
     said = " ".join(_hide_key(str(error.message)).split())[:300]
-    return CompanionError(f"The server at {judge.address} refused a request ({status}): {said}")
+    other = f"fails ({status}); {kept}." if status >= 500 else f"refused a request ({status}): {said}"
+    return CompanionError(f"{server} {sentences.get(status, other)}")
 
 
 # --- tables -------------------------------------------------------------------------------------------------------
@@ -339,9 +323,8 @@ def judge_table(
     Needs the texts `question` and `response`; also adds `judge_model` and `judge_scoring`. Asks only for what is not on
     record, and a server elsewhere only if `approve`, given the estimate, says so. Raises CompanionError.
     """
-    names = list(dict.fromkeys(prompts))
+    names, requests = list(dict.fromkeys(prompts)), []
     _check(table, names)
-    requests = []
     for name, (question, response) in product(names, zip(table.question, table.response, strict=True)):
         asked = messages(name, question, response)
         key = sha256_of(json.dumps([judge.model, asked, judge.parameters], sort_keys=True))
@@ -426,9 +409,8 @@ def summary(judged: pd.DataFrame, prompts: Iterable[str]) -> list[dict[str, Any]
 def agreement(exact: pd.DataFrame, served: pd.DataFrame) -> pd.DataFrame:
     """Return how far two judges agree on the same responses (for appendix K), a row per score and one for "em".
 
-    Columns: `score`; `n`, responses that both scored (for "em": all, a missing score is "no", as in the paper);
-    `spearman`; `mean_absolute_difference` in points of 0-100; `kappa`, Cohen's, of the decision "EM response". NaN
-    stands where a measure has no meaning or no spread. Raises CompanionError unless both tables have the same rows.
+    `n` counts responses that both scored (for "em": all, a missing score is "no", as in the paper), and `kappa` is
+    Cohen's. NaN stands for no meaning or no spread. Raises CompanionError unless both tables have the same rows.
     """
     texts = [column for column in TEXTS if column in exact and column in served]
     if not exact.index.equals(served.index) or not exact[texts].equals(served[texts]):

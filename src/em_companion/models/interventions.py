@@ -1,8 +1,8 @@
 """Change what a model computes: steer or ablate a direction in its residual stream, scale or patch LoRA scalars.
 
-An intervention is a small frozen value with its equation in its docstring. Layer l means the output of decoder layer l,
-counted from 0, and "embedding" the token embeddings that layer 0 reads. `applied` puts interventions on a whole model,
-`RowInterventions` on a batch in which every row has its own. What acts on one module acts in the order given.
+Layer l means the output of decoder layer l, counted from 0, and "embedding" the token embeddings that layer 0 reads.
+`applied` puts interventions on a whole model, `RowInterventions` on a batch in which every row has its own. What acts
+on one module acts in the order given.
 """
 
 import math
@@ -25,13 +25,12 @@ from em_companion.models import lora
 
 Layer = int | Literal["embedding"]
 Where = Literal["all", "prompt", "header", "generated"]
-"""On all tokens, those of the prompt, its last two, where a turn says who speaks, or those of the response.
+"""On all tokens, those of the prompt, those that say who speaks, or those of the response.
 
 "generated" needs generation with a cache, and "header" prompts without padding on their right.
 """
 
-HEADER_TOKENS = 2
-"""Tokens of a turn header that a grown model reads last before it answers: the speaker's name and the colon."""
+HEADER_TOKENS = 2  # that a grown model reads last before it answers: the speaker's name and the colon
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,10 @@ class Ablate:
 
     def changes(self, adapters: Sequence[str]) -> Iterator[Change]:
         for layer, vector in self.vectors.items():
-            yield Change(layer, self.at, _project_out, (_unit(vector, layer),))
+            exact = _float64(vector)
+            if not exact.norm():
+                raise CompanionError(f"The vector for {place(layer)} is zero, so it has no direction to take out.")
+            yield Change(layer, self.at, _project_out, (exact / exact.norm(),))
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +94,8 @@ class ScaleLoraScalars:
 class PatchLoraScalars:
     """scalars[adapter, position] in place of the LoRA scalar A·h, counted from the prompt's first token (appendix J).
 
-    `scalars` [adapter, position] are values before the scale of the adapter; tokens beyond the last position keep
-    their own. `adapters` names the rows; without it they are all the rank-1 adapters of the model in their order.
+    `scalars` are before the scale of the adapter; tokens beyond the last position keep their own. `adapters` names
+    the rows, by default all rank-1 adapters of the model in their order.
     """
 
     scalars: torch.Tensor
@@ -159,14 +161,6 @@ def _float64(values: Any) -> torch.Tensor:
     return torch.as_tensor(values, dtype=torch.float64).detach().cpu()
 
 
-def _unit(vector: torch.Tensor, layer: Layer) -> torch.Tensor:
-    vector = _float64(vector)
-    length = vector.norm()
-    if length == 0:
-        raise CompanionError(f"The vector for {place(layer)} is zero, so it has no direction to take out.")
-    return vector / length
-
-
 def place(site: Layer | str) -> str:
     """Return a module as a sentence names it."""
     return f"'{site}'" if isinstance(site, str) else f"layer {site}"
@@ -178,9 +172,8 @@ class Turn:
     def __init__(self, changes: Mapping[int, Change], conditions: int, like: torch.Tensor) -> None:
         first = next(iter(changes.values()))
         self.function, self.at = first.function, first.at
-        line = torch.full((conditions,), -1)
-        line[list(changes)] = torch.arange(len(changes))
-        self.line = line.to(like.device)  # each condition's line in `numbers`, or -1, [condition]
+        self.line = torch.full((conditions,), -1, device=like.device)  # of each condition in `numbers`, -1 for none
+        self.line[list(changes)] = torch.arange(len(changes), device=like.device)
         columns = zip(*(change.numbers for change in changes.values()), strict=True)
         numbers = (pad_sequence(column, batch_first=True, padding_value=math.nan) for column in columns)
         self.numbers = [one.to(like) for one in numbers]  # [line, numbers] each
@@ -197,8 +190,7 @@ class RowInterventions(ExitStack):
     """Hooks that make to every row of a batch the interventions of its condition, within a `with` block.
 
     `select` says which condition the rows of the next forward passes have; without it, all have the first. Arithmetic
-    is in float32 or better, whatever the model's precision. Raises CompanionError, before anything is computed, for a
-    layer or an adapter that the model lacks, for a vector of the wrong width, and for numbers that are not finite.
+    is in float32 or better. Raises CompanionError, before anything is computed, for what cannot be done to the model.
     """
 
     def __init__(self, model: PreTrainedModel, conditions: Sequence[Sequence[Intervention]]) -> None:
@@ -238,7 +230,6 @@ class RowInterventions(ExitStack):
         self.chosen = {site: [turn.select(conditions) for turn in turns] for site, turns in self.turns.items()}
 
     def _look(self, _: nn.Module, __: tuple, given: dict[str, Any]) -> None:
-        """Note, before a forward pass, how much was read before it, nothing if it reads a prompt."""
         cache = given.get("past_key_values")
         self.past, self.given = 0 if cache is None else int(cache.get_seq_length()), given
 
