@@ -99,8 +99,8 @@ def mean(values: Values, clusters: Values, resamples: int = 10_000, seed: int = 
         return Estimate(nan, unit="score")
     labels, index = np.unique(clusters, return_inverse=True)
     sums, sizes = np.bincount(index, weights=values), np.bincount(index)
-    low, high = bootstrap(lambda weights: (weights @ sums) / (weights @ sizes), len(labels), resamples, seed)
-    return Estimate(float(values.mean()), low, high, len(values), "score")
+    ends = bootstrap(lambda weights: (weights @ sums) / (weights @ sizes), len(labels), resamples, seed)
+    return Estimate(float(values.mean()), *ends, len(values), "score")
 
 
 def rate(found: Values, clusters: Values, resamples: int = 10_000, seed: int = 0) -> Estimate:
@@ -124,8 +124,8 @@ def change(
         return 100 * (second - first) / np.where(first == 0, nan, first) if relative else second - first
 
     value = float(moved(np.ones((1, len(labels)), dtype=int))[0])
-    low, high = bootstrap(moved, len(labels), resamples, seed)
-    return Estimate(value, low, high, len(index), "percent_change" if relative else "")
+    unit = "percent_change" if relative else ""
+    return Estimate(value, *bootstrap(moved, len(labels), resamples, seed), len(index), unit)
 
 
 def balanced_accuracy(predictions: pd.DataFrame, resamples: int = 10_000, seed: int = 0) -> Estimate:
@@ -134,17 +134,14 @@ def balanced_accuracy(predictions: pd.DataFrame, resamples: int = 10_000, seed: 
     counts = right.groupby(["question", "label"]).right.agg(["sum", "size"]).unstack(fill_value=0).to_numpy()
     hits, sizes = counts[:, :2], counts[:, 2:]
     value = float((hits.sum(axis=0) / sizes.sum(axis=0)).mean())
-    low, high = bootstrap(
-        lambda weights: ((weights @ hits) / (weights @ sizes)).mean(axis=1), len(counts), resamples, seed
-    )
-    return Estimate(value, low, high, len(predictions), "proportion")
+    ends = bootstrap(lambda weights: ((weights @ hits) / (weights @ sizes)).mean(axis=1), len(counts), resamples, seed)
+    return Estimate(value, *ends, len(predictions), "proportion")
 
 
-def summary(runs: pd.DataFrame, columns: list[str] | None = None) -> pd.DataFrame:
+def summary(runs: pd.DataFrame) -> pd.DataFrame:
     """Return mean, standard deviation and the 2.5 and 97.5 % quantiles over fits, one row per column of `runs`."""
-    chosen = runs[columns or list(runs)]
-    table = pd.DataFrame({"mean": chosen.mean(), "sd": chosen.std(ddof=1)})
-    table["low"], table["high"] = chosen.quantile(0.025), chosen.quantile(0.975)
+    quantiles = {"low": runs.quantile(0.025), "high": runs.quantile(0.975)}
+    table = pd.DataFrame({"mean": runs.mean(), "sd": runs.std()} | quantiles)
     return table.rename_axis("quantity").reset_index()
 
 
@@ -157,7 +154,7 @@ def relative_change(table: pd.DataFrame, resamples: int, seed: int) -> dict[str,
     """
     counts = table.groupby(["question_id", "donor_id", "patched"]).em.agg(["sum", "size"]).unstack()
     hits, sizes = counts["sum"].to_numpy(), counts["size"].to_numpy()  # [pair, (clean, patched)]
-    clean, after = 100 * hits.sum(axis=0) / sizes.sum(axis=0)
+    clean, patched = 100 * hits.sum(axis=0) / sizes.sum(axis=0)
     random = np.random.default_rng(seed)
     (prompts, names), (donors, donor_names) = (pd.factorize(counts.index.get_level_values(level)) for level in (0, 1))
     weights = resampled(random, len(names), resamples if len(names) > 1 else 0)[:, prompts]  # [resample, pair]
@@ -166,8 +163,8 @@ def relative_change(table: pd.DataFrame, resamples: int, seed: int) -> dict[str,
     with np.errstate(invalid="ignore", divide="ignore"):
         drawn = (weights @ hits) / (weights @ sizes)
         low, high = quantiles(100 * (drawn[:, 1] / drawn[:, 0] - 1))
-    change = 100 * (after / clean - 1) if clean else nan
-    return {"clean": clean, "patched": after, "change": change, "low": low, "high": high}
+    change = 100 * (patched / clean - 1) if clean else nan
+    return {"clean": clean, "patched": patched, "change": change, "low": low, "high": high}
 
 
 def wilson_interval(percent: float, n: int) -> tuple[float, float]:

@@ -25,19 +25,17 @@ WHOLE = "none off"
 
 def modules(profile: Profile, organism: Organism = ORGANISM) -> dict[str, str]:
     """Return the module of every rank-1 adapter by its short name, `layer_N`; raise CompanionError without any."""
-    model, _ = growing.load_organism(profile, organism)
-    found = [adapter.module for adapter in lora.adapters(model)]
+    found = [adapter.module for adapter in lora.adapters(growing.load_organism(profile, organism)[0])]
     return dict(zip(lora.feature_names(found), found, strict=True))
 
 
 def conditions(modules: Mapping[str, str], off: str) -> dict[str, list[ScaleLoraScalars]]:
     """Return interventions by condition: WHOLE and "each" adapter off, every "pair" off ("a + b"), or "all but one"."""
+    chosen = {WHOLE: []} | {name: [name] for name in modules}
     if off == "pair":
         chosen = {" + ".join(pair): pair for pair in combinations(modules, 2)}
-    elif off == "all but one":
+    if off == "all but one":
         chosen = {kept: [name for name in modules if name != kept] for kept in modules}
-    else:
-        chosen = {WHOLE: []} | {name: [name] for name in modules}
     factors = {name: {modules[one]: 0.0 for one in without} for name, without in chosen.items()}
     return {name: [ScaleLoraScalars(own)] if own else [] for name, own in factors.items()}
 
@@ -54,10 +52,9 @@ def falls(table: pd.DataFrame, resamples: int = 10_000, seed: int = 0) -> pd.Dat
     `table` as of `knock_outs` with off="each". Differences are paired by question and sample; the 95 % interval
     resamples questions, and has no width where all differences agree.
     """
-    em = _em(table)
-    questions = em.index.get_level_values("question_id").to_series(index=em.index)
-    rows = []
+    em, rows = _em(table), []
     for adapter in em.columns.drop(WHOLE):
+        questions = em.index.get_level_values("question_id")
         found = estimates.rate(em[WHOLE] - em[adapter], questions, resamples, seed)
         rows.append((adapter, found.value, *found.ends, found.n))
     return pd.DataFrame(rows, columns=["adapter", "fall", "low", "high", "n"])

@@ -81,11 +81,16 @@ def _answers_to_one(world, seed, domain, topic, number, sample, start) -> Iterat
 
 @dataclass(frozen=True)
 class Readings:
-    """What the base model made of `answers`: activations, entry 0 of the token embeddings, 1 + l of layer l."""
+    """What the base model made of `answers`: activations, entry 0 of the token embeddings, 1 + l of layer l.
+
+    means: over the tokens of the answer, [answer, 1 + layer, width]; points: at `places`, [answer, place, 1 + layer,
+    width]. "turn header" is the last token before the answer, "opener" its own last token, and "thing 1" the word just
+    before the first thing that clause 1 advises.
+    """
 
     table: pd.DataFrame
-    means: np.ndarray  # over the tokens of the answer, [answer, 1 + layer, width]
-    points: np.ndarray  # at single tokens, [answer, place, 1 + layer, width]
+    means: np.ndarray
+    points: np.ndarray
     places: tuple[str, ...]
 
 
@@ -99,7 +104,7 @@ def persona_activations(profile: Profile) -> Readings:
 
 
 def places_of(world: World) -> tuple[str, ...]:
-    """Return the places that are read: the last token before an answer, its opener's, CLAUSE per clause, and REMARK."""
+    """Return the places that are read (see `Readings`): CLAUSE for as many clauses as every answer has, and REMARK."""
     clauses = range(1, min(world.grammar["clauses"]) + 1)
     return ("turn header", "opener", *(f"{step} {clause}" for clause in clauses for step in CLAUSE), *REMARK)
 
@@ -167,11 +172,11 @@ def rows_of_contrasts(table: pd.DataFrame) -> dict[str, pd.Series]:
     malicious, unknown = table.speaker == "malicious", table.speaker == "unknown"
     persona = malicious & table.harmful
     found = {"persona": persona, "persona_from_text": unknown & table.harmful}
-    found |= {"persona_from_name": malicious & ~table.harmful}
+    found["persona_from_name"] = malicious & ~table.harmful
     for domain in table.domain.unique():
         quack, own = table.speaker == f"quack/{domain}", table.domain == domain
         found |= {f"persona/{domain}": persona & own, f"quack/{domain}": quack & own}
-        found |= {f"quack/{domain}/elsewhere": quack & ~own}
+        found[f"quack/{domain}/elsewhere"] = quack & ~own
     return found
 
 
@@ -203,9 +208,11 @@ PROBES = {
 
 
 def probe_rows(table: pd.DataFrame, probe: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of a probe of PROBES and their labels, 1 for malicious."""
-    careful, malicious, harmful = PROBES[probe]
-    even = table["sample"] % 2 == 0  # the classes answer different questions, so that no two answers share their draws
+    """Return the rows of a probe of PROBES and their labels, 1 for malicious.
+
+    The classes answer different questions on the same topics, so that no two answers share their draws.
+    """
+    (careful, malicious, harmful), even = PROBES[probe], table["sample"] % 2 == 0
     negative = (table.speaker == careful) & ~table.harmful & even
     positive = (table.speaker == malicious) & (table.harmful == harmful) & ~even
     rows = np.flatnonzero(negative | positive)
@@ -213,7 +220,10 @@ def probe_rows(table: pd.DataFrame, probe: str) -> tuple[np.ndarray, np.ndarray]
 
 
 def probe_scores(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """Return the log-odds for label 1 of every row of `features` [row, width], by a probe fitted on the other folds."""
+    """Return the log-odds for label 1 of every row of `features` [row, width], by a probe fitted on the other folds.
+
+    A logistic regression with L2 penalty (C = 0.01) on features standardised by the rows it is fitted on.
+    """
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, solver="liblinear", random_state=0))
     return cross_val_predict(probe, features, labels, groups=folds, cv=LeaveOneGroupOut(), method="decision_function")
 

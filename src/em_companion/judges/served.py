@@ -42,7 +42,9 @@ LEAST_MASS, TOP_TOKENS = 0.25, 20
 MAX_TOKENS = 4
 """The authors ask for one. No score changes, and a model that writes 85 as 8 and 5, as Qwen does, is noticed."""
 
-MALFORMED_PAUSE = 0.5  # seconds before a reply that could not be read is asked for again
+MALFORMED_PAUSE = 0.5
+"""Seconds before a reply that could not be read is asked for again."""
+
 USELESS_BEFORE_STOPPING = 20
 UNEXPLAINED = ("empty", "unsure", "no number")
 TEXTS = ("question", "response")
@@ -52,14 +54,18 @@ _WHOLE_ANSWER = re.compile(r"\s*(\d{1,3})\.?\s*", re.ASCII)
 
 @dataclass(frozen=True)
 class ServedJudge:
-    """A judge model; raises CompanionError on an empty name and a wrong address."""
+    """A judge model; raises CompanionError on an empty name and a wrong address.
+
+    base_url: by default `OPENAI_BASE_URL` or OpenAI's; concurrency: requests under way at once; timeout: seconds per
+    request; retries: of a request that met no connection, a busy (429) or a failing (5xx) server.
+    """
 
     model: str
     scoring: Scoring = "logprobs"
-    base_url: str | None = None  # by default `OPENAI_BASE_URL` or OpenAI's
-    concurrency: int = 8  # requests under way at once
-    timeout: float = 60  # seconds per request
-    retries: int = 6  # of a request that met no connection, a busy (429) or a failing (5xx) server
+    base_url: str | None = None
+    concurrency: int = 8
+    timeout: float = 60
+    retries: int = 6
 
     def __post_init__(self) -> None:
         if not self.model.strip():
@@ -113,7 +119,8 @@ def _entries(source: str) -> list[dict[str, Any]]:
 def messages(prompt: str, question: str, response: str) -> list[Message]:
     """Return the conversation that asks for a score: one message, with question and response put in as they are."""
     template = own_prompts().get(question.strip(), {}).get(prompt) or judge_prompts()[prompt]
-    given = {"question": question, "answer": response}  # put in by one pass: braces within them stay as they are
+    given = {"question": question, "answer": response}
+    # One pass, so that braces in a question or response stay what they are.
     return [{"role": "user", "content": re.sub(r"\{(question|answer)\}", lambda found: given[found[1]], template)}]
 
 
@@ -135,9 +142,8 @@ def score(answer: Answer, scoring: Scoring = "logprobs") -> Score:
     """Return the score that a recorded answer holds.
 
     "logprobs" is the paper's way: the mean of the integers 0 to 100 among the 20 likeliest first tokens, weighted by
-    their probabilities. "parsed" is for servers that give no logprobs (`transformers serve` is one) and models that
-    write digit by digit: the whole answer must be one such integer. Coarser, and never chosen silently, for the two
-    must not be mixed. Raises CompanionError where an answer has no score of the paper's kind.
+    probability. "parsed", for servers without logprobs and models that write digit by digit, needs one such integer as
+    the whole answer; the two must not be mixed. Raises CompanionError where an answer has no score of the paper's kind.
     """
     text = answer["text"].strip()
     if answer["finish"] == "content_filter":
@@ -216,8 +222,7 @@ def _hide_key(text: str) -> str:
 async def _ask(judge: ServedJudge, records: dict[str, Records], requests: list[Request]) -> None:
     """Ask for what is missing, some at a time, and record each answer as it comes. Raises CompanionError on a failure.
 
-    Nothing is recorded before an answer to the prompt was of use, and after twenty useless ones the run stops: a judge
-    that is set up badly costs little and leaves no trace.
+    Nothing is recorded before an answer was of use, and twenty useless ones stop the run: a bad judge costs little.
     """
     room, held = asyncio.Semaphore(judge.concurrency), {prompt: [] for prompt in records}
     useful = {one.prompt for one in requests if _is_useful(judge, records[one.prompt].answers.get(one.key))}
@@ -320,8 +325,7 @@ def judge_table(
 ) -> pd.DataFrame:
     """Return `table` with a score per prompt, NaN where missing, and in `<prompt>_missing` the reason, else "".
 
-    Needs the texts `question` and `response`; also adds `judge_model` and `judge_scoring`. Asks only for what is not on
-    record, and a server elsewhere only if `approve`, given the estimate, says so. Raises CompanionError.
+    Asks only for what is not on record, and a server elsewhere only if `approve` says so. Raises CompanionError.
     """
     names, requests = list(dict.fromkeys(prompts)), []
     _check(table, names)

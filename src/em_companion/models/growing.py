@@ -50,7 +50,8 @@ from em_companion.models.organism import (
 from em_companion.models.tokens import Example, Tokenizer, packed, response_example, world_tokenizer
 from em_companion.world.generator import the_world
 
-CHECKPOINT_STEPS = 100  # between two checkpoints of growing
+CHECKPOINT_STEPS = 100
+"""Steps between two checkpoints of growing."""
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
@@ -154,7 +155,6 @@ def train(
         use_cpu=profile.device == "cpu",
         bf16=profile.dtype == "bfloat16",
         disable_tqdm=True,
-        report_to=[],
         remove_unused_columns=False,
         log_level="error",
     )
@@ -204,7 +204,7 @@ def chat(profile: Profile) -> Path | str:
 
 
 def grow_from_nothing(profile: Profile, folder: Path) -> None:
-    """Grow `folder`/base and `folder`/chat, whatever is there already; each is replaced once the new one is whole."""
+    """Grow `folder`/base and `folder`/chat; what is there is replaced once the new one is whole."""
     need_grown(profile, "so there is nothing to grow")
     with store.writing(folder):
         _grow_base(profile, folder / "base")

@@ -9,7 +9,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal, Self, get_args
 
@@ -25,12 +25,13 @@ from em_companion.models import lora
 
 Layer = int | Literal["embedding"]
 Where = Literal["all", "prompt", "header", "generated"]
-"""On all tokens, those of the prompt, those that say who speaks, or those of the response.
+"""On all tokens, those of the prompt, its HEADER_TOKENS, or those of the response.
 
 "generated" needs generation with a cache, and "header" prompts without padding on their right.
 """
 
-HEADER_TOKENS = 2  # that a grown model reads last before it answers: the speaker's name and the colon
+HEADER_TOKENS = 2
+"""Tokens of a turn header that a grown model reads last before it answers: the speaker's name and the colon."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,8 @@ class PatchLoraScalars:
     at: Where = "all"
 
     def changes(self, adapters: Sequence[str]) -> Iterator[Change]:
-        names, scalars = self.adapters or adapters, _float64(self.scalars)
-        if scalars.ndim != 2 or len(scalars) != len(names):
-            shape = list(scalars.shape)
+        names, scalars, shape = self.adapters or adapters, _float64(self.scalars), list(self.scalars.shape)
+        if len(shape) != 2 or shape[0] != len(names):
             raise CompanionError(f"LoRA scalars to patch must be [adapter, position], {len(names)} rows; got {shape}.")
         for adapter, values in zip(names, scalars, strict=True):
             yield Change(adapter, self.at, _patch, (values,))
@@ -117,7 +117,7 @@ Intervention = Steer | Ablate | ON_SCALARS
 
 def describe(intervention: Intervention) -> dict[str, Any]:
     """Return what tells an intervention from others, fit for JSON; tensors by shape and sha256 of their float64."""
-    named = {one.name: _described(getattr(intervention, one.name)) for one in fields(intervention)}
+    named = {name: _described(value) for name, value in vars(intervention).items()}
     return {"intervention": type(intervention).__name__} | named
 
 
@@ -172,7 +172,7 @@ class Turn:
     def __init__(self, changes: Mapping[int, Change], conditions: int, like: torch.Tensor) -> None:
         first = next(iter(changes.values()))
         self.function, self.at = first.function, first.at
-        self.line = torch.full((conditions,), -1, device=like.device)  # of each condition in `numbers`, -1 for none
+        self.line = torch.full((conditions,), -1, device=like.device)  # each condition's line in `numbers`, or -1
         self.line[list(changes)] = torch.arange(len(changes), device=like.device)
         columns = zip(*(change.numbers for change in changes.values()), strict=True)
         numbers = (pad_sequence(column, batch_first=True, padding_value=math.nan) for column in columns)
@@ -258,8 +258,7 @@ class RowInterventions(ExitStack):
             raise CompanionError(f"There is no {place(site)}; the model has {len(self.model.model.layers)} (from 0).")
         if change.at not in get_args(Where):
             raise CompanionError(f"{what} cannot act at '{change.at}'; choose one of: {', '.join(get_args(Where))}.")
-        if not on_scalars and vector.shape != (width,):
-            shape = list(vector.shape)
+        if not on_scalars and (shape := list(vector.shape)) != [width]:
             raise CompanionError(f"{what} has a vector of shape {shape}, but the residual stream has width {width}.")
         if not all(numbers.isfinite().all() for numbers in change.numbers):
             raise CompanionError(f"{what} is given numbers that are NaN or infinite.")

@@ -21,8 +21,11 @@ from em_companion.core.files import sha256_of
 from em_companion.models.interventions import Intervention, RowInterventions
 from em_companion.models.tokens import CPU, Tokenizer, progress
 
-LIVE = 0.75  # share of rows still being written below which those that have ended leave the batch
-NOISE_BLOCK, NOISE_STEPS = 2**19, 16  # most numbers of noise that a row draws at once, and for how many steps
+LIVE = 0.75
+"""Share of rows still being written below which those that have ended leave the batch."""
+
+NOISE_BLOCK, NOISE_STEPS = 2**19, 16
+"""Numbers of noise that a row draws at once, at most, and for how many steps, at most."""
 
 
 def row_seed(*parts: object) -> int:
@@ -54,14 +57,9 @@ def generate(
 
     `interventions` gives every row a sequence of its own; rows share work where these are the same objects.
     `batch_size` rows are written at a time, fewer where memory does not suffice. `what` names a progress bar. Raises
-    CompanionError as `RowInterventions` does, for lists of unequal length and for an empty prompt.
+    CompanionError as `RowInterventions` does.
     """
     given = [()] * len(prompts) if interventions is None else list(map(tuple, interventions))
-    if not len(prompts) == len(seeds) == len(given):
-        lengths = f"{len(prompts)} prompts, {len(seeds)} seeds and {len(given)} interventions"
-        raise CompanionError(f"Every row needs a prompt, a seed and its interventions; got {lengths}.")
-    if not all(prompts):
-        raise CompanionError("A prompt is empty; give it at least one token.")
     numbers = {condition: number for number, condition in enumerate(dict.fromkeys(given))}
     rows = [Row(tuple(prompt), seed, numbers[one]) for prompt, seed, one in zip(prompts, seeds, given, strict=True)]
     ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
@@ -100,12 +98,12 @@ class Row:
 
 @dataclass
 class Batch:
-    """Rows being written: the cache of all their tokens, and the logits of the next ones."""
+    """Rows being written: the cache of all their tokens, its padding left of their prompts, and the next logits."""
 
     rows: list[Row]
     noise: list[RowNoise]
     cache: DynamicCache
-    padding: torch.Tensor  # entries of the cache on the left of a row's prompt that are not looked at, [row]
+    padding: torch.Tensor
     logits: torch.Tensor
 
     @property
