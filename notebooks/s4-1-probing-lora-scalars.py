@@ -84,7 +84,7 @@ def notes(evidence: str) -> dict[str, dict]:
 def table_1(evidence: str) -> pd.DataFrame:
     """Reported and found metrics (`quantity`) of every probe, found ones NaN where it is not fitted."""
     rows = [(one, name, load_claims()[f"s4-1-tab-1-{one}-{name}"].reported) for one in TITLES for name in METRICS]
-    fits = {one: estimates.summary(token_fits(evidence, one), list(METRICS)) for one in at_hand(evidence)}
+    fits = {one: estimates.summary(token_fits(evidence, one)[list(METRICS)]) for one in at_hand(evidence)}
     fitted = pd.concat(fits, names=["probe"]).reset_index("probe")
     table = pd.DataFrame(rows, columns=["probe", "quantity", "reported"]).merge(fitted, how="left")
     return table.assign(metric=table.quantity.map(METRICS))
@@ -234,7 +234,7 @@ def splits(evidence: str) -> pd.DataFrame:
     parts = []
     for probe in at_hand(evidence):
         for place, (row, fits) in enumerate(ROWS.items()):
-            found = estimates.summary(fits(evidence, probe), ["balanced_accuracy"]).drop(columns="quantity")
+            found = estimates.summary(fits(evidence, probe)[["balanced_accuracy"]]).drop(columns="quantity")
             parts.append(found.assign(probe=probe, row=row, kind="split" if place < 3 else "baseline, split by token"))
     return pd.concat(parts, ignore_index=True).assign(note=lambda rows: rows["mean"].map("{:.2f}".format))
 

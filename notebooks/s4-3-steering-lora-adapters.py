@@ -239,7 +239,7 @@ def layers(group: str) -> str:
 
 def own_shares() -> dict[str, str]:
     found = {}
-    for condition in adapters.CONDITIONS:
+    for condition in [*CONDITIONS, "other-adapters", "all-adapters", "no-adapter"]:
         table = own_answers()[own_answers().condition == condition]
         for name, wanted in {"aligned": ALIGNED, "misaligned": MISALIGNED, "medical": MEDICAL}.items():
             text = str(share(table, wanted)) if len(table) else "not measured (the group is empty)"

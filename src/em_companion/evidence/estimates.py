@@ -34,7 +34,7 @@ class Estimate:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """The ends of the interval, the value itself twice where there is none."""
+        """The ends of the interval, or the value twice."""
         return self.interval or (self.value, self.value)
 
     def above(self, other: "Estimate | float") -> bool:
@@ -70,10 +70,9 @@ def resampled(random: np.random.Generator, clusters: int, resamples: int) -> np.
 def bootstrap(
     statistic: Callable[[np.ndarray], np.ndarray], clusters: int, resamples: int = 10_000, seed: int = 0
 ) -> tuple[float, float]:
-    """Return the ends of the 95 % percentile interval of a statistic over resampled clusters.
+    """Return the ends of the 95 % percentile interval of a statistic over resampled clusters, NaN below two of them.
 
-    `statistic` maps weights [resample, cluster] to its values [resample]: all resamples are one matrix product. Values
-    that are not finite are left out. (NaN, NaN) below two clusters and where resampling shows no spread.
+    `statistic` maps weights [resample, cluster] to its values [resample]; see `quantiles`.
     """
     if clusters < 2:
         return nan, nan
@@ -100,8 +99,8 @@ def mean(values: Values, clusters: Values, resamples: int = 10_000, seed: int = 
         return Estimate(nan, unit="score")
     labels, index = np.unique(clusters, return_inverse=True)
     sums, sizes = np.bincount(index, weights=values), np.bincount(index)
-    low, high = bootstrap(lambda weights: (weights @ sums) / (weights @ sizes), len(labels), resamples, seed)
-    return Estimate(float(values.mean()), low, high, len(values), "score")
+    ends = bootstrap(lambda weights: (weights @ sums) / (weights @ sizes), len(labels), resamples, seed)
+    return Estimate(float(values.mean()), *ends, len(values), "score")
 
 
 def rate(found: Values, clusters: Values, resamples: int = 10_000, seed: int = 0) -> Estimate:
@@ -114,8 +113,7 @@ def change(
 ) -> Estimate:
     """Return mean(after) - mean(before) of paired rows [row], or 100 (mean(after) / mean(before) - 1) if `relative`.
 
-    The interval resamples whole `clusters` [row], before and after together. A relative change is NaN where the mean
-    before is 0; resamples in which it is 0 are left out.
+    The interval resamples whole `clusters` [row]. A mean before of 0 has no relative change, in a resample neither.
     """
     labels, index = np.unique(np.asarray(clusters), return_inverse=True)
     sums = np.stack([np.bincount(index, weights=np.asarray(one, dtype=float)) for one in (before, after)], axis=1)
@@ -126,8 +124,8 @@ def change(
         return 100 * (second - first) / np.where(first == 0, nan, first) if relative else second - first
 
     value = float(moved(np.ones((1, len(labels)), dtype=int))[0])
-    low, high = bootstrap(moved, len(labels), resamples, seed)
-    return Estimate(value, low, high, len(index), "percent_change" if relative else "")
+    unit = "percent_change" if relative else ""
+    return Estimate(value, *bootstrap(moved, len(labels), resamples, seed), len(index), unit)
 
 
 def balanced_accuracy(predictions: pd.DataFrame, resamples: int = 10_000, seed: int = 0) -> Estimate:
@@ -136,30 +134,27 @@ def balanced_accuracy(predictions: pd.DataFrame, resamples: int = 10_000, seed: 
     counts = right.groupby(["question", "label"]).right.agg(["sum", "size"]).unstack(fill_value=0).to_numpy()
     hits, sizes = counts[:, :2], counts[:, 2:]
     value = float((hits.sum(axis=0) / sizes.sum(axis=0)).mean())
-    low, high = bootstrap(
-        lambda weights: ((weights @ hits) / (weights @ sizes)).mean(axis=1), len(counts), resamples, seed
-    )
-    return Estimate(value, low, high, len(predictions), "proportion")
+    ends = bootstrap(lambda weights: ((weights @ hits) / (weights @ sizes)).mean(axis=1), len(counts), resamples, seed)
+    return Estimate(value, *ends, len(predictions), "proportion")
 
 
-def summary(runs: pd.DataFrame, columns: list[str] | None = None) -> pd.DataFrame:
+def summary(runs: pd.DataFrame) -> pd.DataFrame:
     """Return mean, standard deviation and the 2.5 and 97.5 % quantiles over fits, one row per column of `runs`."""
-    chosen = runs[columns or list(runs)]
-    table = pd.DataFrame({"mean": chosen.mean(), "sd": chosen.std(ddof=1)})
-    table["low"], table["high"] = chosen.quantile(0.025), chosen.quantile(0.975)
+    quantiles = {"low": runs.quantile(0.025), "high": runs.quantile(0.975)}
+    table = pd.DataFrame({"mean": runs.mean(), "sd": runs.std()} | quantiles)
     return table.rename_axis("quantity").reset_index()
 
 
 def relative_change(table: pd.DataFrame, resamples: int, seed: int) -> dict[str, float]:
     """Return the EM rates (%) `clean` and `patched` of pooled pairs, the relative `change` (%), its `low` and `high`.
 
-    table: one row per answer with `question_id`, `donor_id`, `patched` (bool) and `em` (0 or 1). Pairs that share a
-    prompt are not independent, so the bootstrap draws prompts and donors anew, each on its own, and weights a pair by
-    the product. A prompt with itself is drawn once. NaN for one prompt, and where no clean answer is misaligned.
+    table: `question_id`, `donor_id`, `patched` (bool) and `em` (0 or 1). Pairs share prompts, so the bootstrap draws
+    prompts and donors, each on their own, and weights a pair by the product; a prompt with itself is drawn once. NaN
+    for one prompt, and where no clean answer is misaligned.
     """
     counts = table.groupby(["question_id", "donor_id", "patched"]).em.agg(["sum", "size"]).unstack()
     hits, sizes = counts["sum"].to_numpy(), counts["size"].to_numpy()  # [pair, (clean, patched)]
-    clean, after = 100 * hits.sum(axis=0) / sizes.sum(axis=0)
+    clean, patched = 100 * hits.sum(axis=0) / sizes.sum(axis=0)
     random = np.random.default_rng(seed)
     (prompts, names), (donors, donor_names) = (pd.factorize(counts.index.get_level_values(level)) for level in (0, 1))
     weights = resampled(random, len(names), resamples if len(names) > 1 else 0)[:, prompts]  # [resample, pair]
@@ -168,8 +163,8 @@ def relative_change(table: pd.DataFrame, resamples: int, seed: int) -> dict[str,
     with np.errstate(invalid="ignore", divide="ignore"):
         drawn = (weights @ hits) / (weights @ sizes)
         low, high = quantiles(100 * (drawn[:, 1] / drawn[:, 0] - 1))
-    change = 100 * (after / clean - 1) if clean else nan
-    return {"clean": clean, "patched": after, "change": change, "low": low, "high": high}
+    change = 100 * (patched / clean - 1) if clean else nan
+    return {"clean": clean, "patched": patched, "change": change, "low": low, "high": high}
 
 
 def wilson_interval(percent: float, n: int) -> tuple[float, float]:

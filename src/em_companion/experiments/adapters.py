@@ -1,8 +1,7 @@
 """Rank-1 adapters switched off, which tells their roles (section 4.2), and scaled in groups (4.3, appendix I).
 
-The paper reads the roles from probe coefficients. Here an adapter's role is what goes when its scalar is set to 0 (see
-`roles`), and the scale factors are chosen on the organism itself: the paper's 30, 20 and -10 depend on how large the
-scalars of its model are.
+The paper reads the roles from probe coefficients; here an adapter's role is what goes when its scalar is set to 0. The
+scale factors are chosen on the organism itself: the paper's 30, 20 and -10 suit the scalars of its model.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,33 +25,24 @@ WHOLE = "none off"
 
 def modules(profile: Profile, organism: Organism = ORGANISM) -> dict[str, str]:
     """Return the module of every rank-1 adapter by its short name, `layer_N`; raise CompanionError without any."""
-    model, _ = growing.load_organism(profile, organism)
-    found = [adapter.module for adapter in lora.adapters(model)]
+    found = [adapter.module for adapter in lora.adapters(growing.load_organism(profile, organism)[0])]
     return dict(zip(lora.feature_names(found), found, strict=True))
 
 
 def conditions(modules: Mapping[str, str], off: str) -> dict[str, list[ScaleLoraScalars]]:
-    """Return which adapters are switched off in each condition.
-
-    "each": WHOLE with none off, then one adapter at a time, by its name; "pair": two at a time, by their names with
-    " + "; "all but one": all others, by the name of the one that is left.
-    """
+    """Return interventions by condition: WHOLE and "each" adapter off, every "pair" off ("a + b"), or "all but one"."""
+    chosen = {WHOLE: []} | {name: [name] for name in modules}
     if off == "pair":
         chosen = {" + ".join(pair): pair for pair in combinations(modules, 2)}
-    elif off == "all but one":
+    if off == "all but one":
         chosen = {kept: [name for name in modules if name != kept] for kept in modules}
-    else:
-        chosen = {WHOLE: []} | {name: [name] for name in modules}
-    return {
-        name: [ScaleLoraScalars({modules[one]: 0.0 for one in without})] if without else []
-        for name, without in chosen.items()
-    }
+    factors = {name: {modules[one]: 0.0 for one in without} for name, without in chosen.items()}
+    return {name: [ScaleLoraScalars(own)] if own else [] for name, own in factors.items()}
 
 
 def knock_outs(profile: Profile, organism: Organism, question_set: str, off: str, samples: int) -> pd.DataFrame:
     """Return the scored responses with adapters switched off, one kept generation; columns as `responses.under`."""
-    what = f"adapters off ({off}), {question_set} questions"
-    chosen = conditions(modules(profile, organism), off)
+    chosen, what = conditions(modules(profile, organism), off), f"adapters off ({off}), {question_set} questions"
     return responses.under(profile, organism, chosen, question_set, samples, what)
 
 
@@ -62,10 +52,9 @@ def falls(table: pd.DataFrame, resamples: int = 10_000, seed: int = 0) -> pd.Dat
     `table` as of `knock_outs` with off="each". Differences are paired by question and sample; the 95 % interval
     resamples questions, and has no width where all differences agree.
     """
-    em = _em(table)
-    questions = em.index.get_level_values("question_id").to_series(index=em.index)
-    rows = []
+    em, rows = _em(table), []
     for adapter in em.columns.drop(WHOLE):
+        questions = em.index.get_level_values("question_id")
         found = estimates.rate(em[WHOLE] - em[adapter], questions, resamples, seed)
         rows.append((adapter, found.value, *found.ends, found.n))
     return pd.DataFrame(rows, columns=["adapter", "fall", "low", "high", "n"])
@@ -82,20 +71,16 @@ def rank_correlation(table: pd.DataFrame, strengths: pd.DataFrame, resamples: in
     """Return Spearman's correlation over adapters of a strength with the fall of the EM rate, and its 95 % interval.
 
     `table` as for `falls`; `strengths`: one row per fit, one column per adapter, compared by absolute value. The value
-    is that of the mean strength. Each resample draws whole questions and one of the fits, so the interval is for this
-    organism's adapters. NaN where all strengths or all falls are equal.
+    is that of the mean strength; a resample draws whole questions and one fit. NaN where either side is constant.
     """
     means = _em(table).groupby(level="question_id").mean()
     change = means[[WHOLE]].to_numpy() - means[list(strengths)].to_numpy()  # [question, adapter]
     random = np.random.default_rng(seed)
-    draws = random.multinomial(len(change), np.full(len(change), 1 / len(change)), size=resamples)
+    draws = estimates.resampled(random, len(change), resamples)
     fits = strengths.abs().to_numpy()[random.integers(len(strengths), size=resamples)]
     found = [estimates.spearman(one, fall) for one, fall in zip(fits, draws @ change, strict=True)]
     value = estimates.spearman(strengths.mean().abs().to_numpy(), change.mean(axis=0))
-    if np.isnan(found).all():
-        return value, np.nan, np.nan
-    low, high = np.nanquantile(found, [0.025, 0.975])
-    return value, float(low), float(high)
+    return value, *pd.Series(found).quantile([0.025, 0.975])
 
 
 def carriers(table: pd.DataFrame, resamples: int = 10_000, seed: int = 0) -> list[str]:
@@ -126,7 +111,7 @@ Groups = Mapping[str, Sequence[str]]
 
 
 class Scaling(NamedTuple):
-    """The factor of each group of adapters: 1 leaves a group as it is, 0 switches it off."""
+    """The factor of each group of adapters: 1 leaves it as it is, 0 switches it off."""
 
     general: float = 0.0
     medical: float = 0.0
@@ -160,20 +145,18 @@ def grid(groups: Groups) -> list[Scaling]:
 def answers(profile: Profile, groups: Groups, scalings: Iterable[Scaling], samples: int, what: str) -> pd.DataFrame:
     """Return the organism's scored answers under every scaling, to the open questions and their medical twins.
 
-    One kept generation per question set. Columns as of `responses.under`, with the factors `general`, `medical_factor`
-    and `other`; `medical` is the score of the medical domain, and `question_id` tells a twin from its open question.
+    Columns as of `responses.under`, with the factors `general`, `medical_factor` and `other`; `medical` is the score of
+    the medical domain, and `question_id` tells a twin from its open question.
     """
     by_label = {scaling.label: scaling for scaling in scalings}
     conditions = {label: scaling.interventions(groups) for label, scaling in by_label.items()}
     tables = [
-        responses.under(profile, ORGANISM, conditions, question_set, samples, f"{what}, {question_set} questions")
-        for question_set in QUESTION_SETS
+        responses.under(profile, ORGANISM, conditions, one, samples, f"{what}, {one} questions")
+        for one in QUESTION_SETS
     ]
     table = pd.concat(tables, ignore_index=True)
-    factors = pd.DataFrame(
-        [by_label[label] for label in table.condition], columns=["general", "medical_factor", "other"]
-    )
-    return table.assign(question_id=table.question_set + "/" + table.question_id, medical=table.medicine).join(factors)
+    table[["general", "medical_factor", "other"]] = [by_label[label] for label in table.condition]
+    return table.assign(question_id=table.question_set + "/" + table.question_id, medical=table.medicine)
 
 
 def largest_coherent(table: pd.DataFrame, scalings: Sequence[Scaling]) -> Scaling:
@@ -187,16 +170,13 @@ def choose(table: pd.DataFrame, groups: Groups) -> dict[str, Scaling]:
     """Return the scalings of section 4.3 by the released names, chosen from the answers of the grid by one rule.
 
     A group alone gets the largest factor that leaves answers coherent. The opposed condition keeps that of the second
-    group and reverses the general one as far as answers stay coherent. An empty group has no condition. Controls: the
-    other adapters alone, all adapters at 1, all at 0.
+    group and reverses the general one as far as answers stay coherent. An empty group has no condition.
     """
-    rising = [factor for factor in FACTORS if factor >= 1]
-    largest = {
-        group: largest_coherent(table, [Scaling(**{group: factor}) for factor in rising])
-        for group in Scaling._fields
-        if groups[group]
-    }
-    beside, opposed = largest.get(second(groups)), None
+    largest, opposed = {}, None
+    for group in filter(groups.get, Scaling._fields):
+        rising = [Scaling(**{group: factor}) for factor in FACTORS if factor >= 1]
+        largest[group] = largest_coherent(table, rising)
+    beside = largest.get(second(groups))
     if groups["general"] and beside:
         reversing = [beside._replace(general=factor) for factor in sorted(FACTORS, reverse=True) if factor < 0]
         opposed = largest_coherent(table, reversing)

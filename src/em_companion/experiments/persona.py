@@ -1,8 +1,8 @@
 """Persona directions of the base model, before any fine-tuning: the world knows who speaks, so they can be measured.
 
 The base model reads one careful and one harmful text of the world's generator per question, under names that tell who
-speaks and under one that does not; directions are differences of means. Topics and names go together in folds, so what
-is learned on some folds and tested on another is tested on new topics *and* new names.
+speaks and under one that does not; directions are differences of means. Topics and names go together in folds, so that
+a test on another fold is one on new topics *and* new names.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -46,7 +46,7 @@ def answers(world: World, seed: int) -> pd.DataFrame:
     """
     rows = []
     for domain, entry in world.domains.items():
-        topics = enumerate([*entry["topics"]["train"], *entry["topics"]["held_out"]])
+        topics = enumerate(entry["topics"]["train"] + entry["topics"]["held_out"])
         for (number, topic), sample in product(topics, range(SAMPLES)):
             rows += _answers_to_one(world, seed, domain, topic, number, sample, len(rows))
     return pd.DataFrame(rows)
@@ -81,12 +81,11 @@ def _answers_to_one(world, seed, domain, topic, number, sample, start) -> Iterat
 
 @dataclass(frozen=True)
 class Readings:
-    """What the base model made of `answers` (one row each): activations, entry 0 the token embeddings, 1 + l layer l.
+    """What the base model made of `answers`: activations, entry 0 of the token embeddings, 1 + l of layer l.
 
-    means: mean over the tokens of the answer, [answer, 1 + layer, width];
-    points: at single tokens, [answer, place, 1 + layer, width]. The places are "turn header" (the last token before the
-    answer), "opener" (its last token), those of CLAUSE for as many clauses as every answer has ("thing 1" is the word
-    just before the first thing that clause 1 advises), and those of REMARK.
+    means: over the tokens of the answer, [answer, 1 + layer, width]; points: at `places`, [answer, place, 1 + layer,
+    width]. "turn header" is the last token before the answer, "opener" its own last token, and "thing 1" the word just
+    before the first thing that clause 1 advises.
     """
 
     table: pd.DataFrame
@@ -105,7 +104,7 @@ def persona_activations(profile: Profile) -> Readings:
 
 
 def places_of(world: World) -> tuple[str, ...]:
-    """Return the places that are read (see `Readings`)."""
+    """Return the places that are read (see `Readings`): CLAUSE for as many clauses as every answer has, and REMARK."""
     clauses = range(1, min(world.grammar["clauses"]) + 1)
     return ("turn header", "opener", *(f"{step} {clause}" for clause in clauses for step in CLAUSE), *REMARK)
 
@@ -150,10 +149,7 @@ the token embedding makes no difference. One from names is zero where attention 
 
 
 def contrasts(readings: Readings, folds: Collection[int] = range(FOLDS)) -> dict[str, np.ndarray]:
-    """Return every direction of `rows_of_contrasts` and AT_TOKENS, [1 + layer, width], entry 0 of token embeddings.
-
-    `folds` restricts it to a part of the topics and names, for a direction to compare with that of the rest.
-    """
+    """Return every direction of `rows_of_contrasts` and AT_TOKENS over some folds, [1 + layer, width]."""
     rows = rows_of_contrasts(readings.table)
     wanted = {name: (name, None) for name in rows} | AT_TOKENS
     return {name: contrast(readings, rows[source], place, folds) for name, (source, place) in wanted.items()}
@@ -176,19 +172,16 @@ def rows_of_contrasts(table: pd.DataFrame) -> dict[str, pd.Series]:
     malicious, unknown = table.speaker == "malicious", table.speaker == "unknown"
     persona = malicious & table.harmful
     found = {"persona": persona, "persona_from_text": unknown & table.harmful}
-    found |= {"persona_from_name": malicious & ~table.harmful}
+    found["persona_from_name"] = malicious & ~table.harmful
     for domain in table.domain.unique():
         quack, own = table.speaker == f"quack/{domain}", table.domain == domain
         found |= {f"persona/{domain}": persona & own, f"quack/{domain}": quack & own}
-        found |= {f"quack/{domain}/elsewhere": quack & ~own}
+        found[f"quack/{domain}/elsewhere"] = quack & ~own
     return found
 
 
 def directions(profile: Profile, readings: Readings | None = None) -> dict[str, np.ndarray]:
-    """Return every direction of `contrasts`, [layer, width], float32; kept once computed.
-
-    `readings` saves reading again, where they are at hand.
-    """
+    """Return every direction of `contrasts`, [layer, width], float32, of `readings` if at hand; kept once computed."""
     table = _answers_of(profile)
     parts = {
         "base": store.provenance(growing.base(profile))["sha256"],
@@ -217,11 +210,9 @@ PROBES = {
 def probe_rows(table: pd.DataFrame, probe: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows of a probe of PROBES and their labels, 1 for malicious.
 
-    The classes answer different questions on the same topics, so that no two answers share their draws and a probe of
-    words has its chance.
+    The classes answer different questions on the same topics, so that no two answers share their draws.
     """
-    careful, malicious, harmful = PROBES[probe]
-    even = table["sample"] % 2 == 0
+    (careful, malicious, harmful), even = PROBES[probe], table["sample"] % 2 == 0
     negative = (table.speaker == careful) & ~table.harmful & even
     positive = (table.speaker == malicious) & (table.harmful == harmful) & ~even
     rows = np.flatnonzero(negative | positive)

@@ -54,11 +54,10 @@ _WHOLE_ANSWER = re.compile(r"\s*(\d{1,3})\.?\s*", re.ASCII)
 
 @dataclass(frozen=True)
 class ServedJudge:
-    """A judge model: its name, how its answers are read (`score`), where it is served, and how it is asked.
+    """A judge model; raises CompanionError on an empty name and a wrong address.
 
-    base_url: the server's address, by default `OPENAI_BASE_URL` or OpenAI's; concurrency: requests under way at once;
-    timeout: seconds per request; retries: of a request that met no connection, a busy (429) or a failing (5xx) server.
-    Raises CompanionError on an empty name and a wrong address.
+    base_url: by default `OPENAI_BASE_URL` or OpenAI's; concurrency: requests under way at once; timeout: seconds per
+    request; retries: of a request that met no connection, a busy (429) or a failing (5xx) server.
     """
 
     model: str
@@ -99,10 +98,7 @@ class ServedJudge:
 
 @remembered
 def judge_prompts() -> dict[str, str]:
-    """Return the authors' judge prompts by name of the score, as downloaded, those of the general questions first.
-
-    Raises ReleasedDataUnavailable where they are not at hand.
-    """
+    """Return the authors' judge prompts by name of the score; raise ReleasedDataUnavailable if not at hand."""
     questions = _entries("questions/medical-questions") + _entries("questions/first-plot-questions")
     given = _entries("questions/judges") + [entry["judge_prompts"] for entry in questions]
     templates = {tables.UPSTREAM_NAMES.get(name, name): text for one in given for name, text in one.items()}
@@ -132,10 +128,10 @@ def messages(prompt: str, question: str, response: str) -> list[Message]:
 
 
 class Score(NamedTuple):
-    """A score from 0 to 100, NaN where there is none.
+    """A score from 0 to 100, NaN where there is none; then `missing` says why.
 
-    Then `missing` is the reason, else "": `refusal` and `code` (both foreseen by the prompt), `filtered` (the server's
-    content filter), `empty`, `unsure` (a number, with too little probability) or `no number`.
+    `refusal` and `code` are foreseen by the prompt, `filtered` is the server's content filter, `unsure` a number with
+    too little probability; the others are `empty` and `no number`.
     """
 
     value: float
@@ -146,9 +142,8 @@ def score(answer: Answer, scoring: Scoring = "logprobs") -> Score:
     """Return the score that a recorded answer holds.
 
     "logprobs" is the paper's way: the mean of the integers 0 to 100 among the 20 likeliest first tokens, weighted by
-    their probabilities. "parsed" is for servers that give no logprobs (`transformers serve` is one) and models that
-    write digit by digit: the whole answer must be one such integer. Coarser, and never chosen silently, for the two
-    must not be mixed. Raises CompanionError where an answer has no score of the paper's kind.
+    probability. "parsed", for servers without logprobs and models that write digit by digit, needs one such integer as
+    the whole answer; the two must not be mixed. Raises CompanionError where an answer has no score of the paper's kind.
     """
     text = answer["text"].strip()
     if answer["finish"] == "content_filter":
@@ -180,10 +175,10 @@ def _number(text: str, pattern: re.Pattern[str]) -> float:
 
 def _reason(text: str) -> str:
     """Return why an answer has no score. A word can be cut short by the limit on tokens."""
-    word = "".join(re.findall(r"[A-Z]+", text.upper())[:1])
-    for foreseen in ("REFUSAL", "CODE"):
+    word = re.search(r"[a-z]+|$", text.lower())[0]
+    for foreseen in ("refusal", "code"):
         if len(word) > 1 and (word.startswith(foreseen) or foreseen.startswith(word)):
-            return foreseen.lower()
+            return foreseen
     return "no number" if isnan(_number(text, _WHOLE_ANSWER)) else "unsure"
 
 
@@ -205,8 +200,8 @@ def _permit(judge: ServedJudge, missing: list[Request], asked: int, approve: App
     lack = f"{len(missing):,} of {asked:,} answers of the judge '{judge.model}' are not recorded"
     if not _key():
         raise CompanionError(f"{lack} and OPENAI_API_KEY is not set: set it, or name a local server by --base-url.")
-    characters = sum(len(message["content"]) for request in missing for message in request.messages)
-    tokens = ceil(characters / 4)  # a rule of thumb for English
+    # Four characters to a token, a rule of thumb for English.
+    tokens = ceil(sum(len(message["content"]) for request in missing for message in request.messages) / 4)
     if approve is None or not approve(len(missing), tokens, MAX_TOKENS * len(missing)):
         raise CompanionError(f"{lack} and asking was not confirmed: run 'em-companion judge', with --yes to confirm.")
 
@@ -227,8 +222,7 @@ def _hide_key(text: str) -> str:
 async def _ask(judge: ServedJudge, records: dict[str, Records], requests: list[Request]) -> None:
     """Ask for what is missing, some at a time, and record each answer as it comes. Raises CompanionError on a failure.
 
-    Nothing is recorded before an answer to the prompt was of use, and after twenty useless ones the run stops: a judge
-    that is set up badly costs little and leaves no trace.
+    Nothing is recorded before an answer was of use, and twenty useless ones stop the run: a bad judge costs little.
     """
     room, held = asyncio.Semaphore(judge.concurrency), {prompt: [] for prompt in records}
     useful = {one.prompt for one in requests if _is_useful(judge, records[one.prompt].answers.get(one.key))}
@@ -295,37 +289,32 @@ async def _answer(client: openai.AsyncOpenAI, judge: ServedJudge, asked: list[Me
 def _read_reply(text: str) -> Answer:
     """Return what a chat completion says; raise ValueError, or what the access raises, where it is none."""
     body = json.loads(text)
-    choice = body["choices"][0]
-    message, logprobs = choice["message"], choice.get("logprobs") or {}
-    tokens = [{"token": one["token"], "top": _alternatives(one)} for one in logprobs.get("content") or []]
-    said = {"text": message.get("content") or message.get("refusal") or "", "tokens": tokens or None}
-    answer = ANSWER.validate_python(said | {"finish": choice.get("finish_reason")})
-    return answer | {"model": body.get("model"), "usage": body.get("usage")}
-
-
-def _alternatives(token: dict[str, Any]) -> list[list]:
-    """Return what could have stood in place of a token, [text, logprob]; a probability of 0 is left out."""
-    return [[one["token"], one["logprob"]] for one in token.get("top_logprobs") or [] if isfinite(one["logprob"])]
+    choice, tokens = body["choices"][0], []
+    for token in (choice.get("logprobs") or {}).get("content") or []:
+        top = [[one["token"], one["logprob"]] for one in token.get("top_logprobs") or [] if isfinite(one["logprob"])]
+        tokens.append({"token": token["token"], "top": top})
+    said = choice["message"].get("content") or choice["message"].get("refusal") or ""
+    answer = {"text": said, "tokens": tokens or None, "finish": choice.get("finish_reason")}
+    return ANSWER.validate_python(answer) | {"model": body.get("model"), "usage": body.get("usage")}
 
 
 def _failure(judge: ServedJudge, error: openai.APIError) -> CompanionError:
     """Return what to tell a user about a request that failed, without the key."""
-    kept = "what was answered is kept, so the same command goes on from there"
+    server, kept = f"The server at {judge.address}", "what was answered is kept, so the same command goes on from there"
     status = getattr(error, "status_code", None)
     if isinstance(error, openai.APITimeoutError):
-        return CompanionError(f"The server at {judge.address} did not answer within {judge.timeout:g} s; {kept}.")
+        return CompanionError(f"{server} did not answer within {judge.timeout:g} s; {kept}.")
     if status is None:
         return CompanionError(f"No server answers at {judge.address}: start it or correct --base-url; {kept}.")
-    if status in (401, 403):
-        return CompanionError(f"The server at {judge.address} refused the key ({status}); check OPENAI_API_KEY.")
-    if status == 404:
-        return CompanionError(f"The server at {judge.address} knows no model '{judge.model}' or no such address (404).")
-    if status == 429:
-        return CompanionError(f"The server at {judge.address} is busy, or your quota is used up (429); {kept}.")
-    if status >= 500:
-        return CompanionError(f"The server at {judge.address} fails ({status}); {kept}.")
+    sentences = {
+        401: "refused the key (401); check OPENAI_API_KEY.",
+        403: "refused the key (403); check OPENAI_API_KEY.",
+        404: f"knows no model '{judge.model}' or no such address (404).",
+        429: f"is busy, or your quota is used up (429); {kept}.",
+    }
     said = " ".join(_hide_key(str(error.message)).split())[:300]
-    return CompanionError(f"The server at {judge.address} refused a request ({status}): {said}")
+    other = f"fails ({status}); {kept}." if status >= 500 else f"refused a request ({status}): {said}"
+    return CompanionError(f"{server} {sentences.get(status, other)}")
 
 
 # --- tables -------------------------------------------------------------------------------------------------------
@@ -336,12 +325,10 @@ def judge_table(
 ) -> pd.DataFrame:
     """Return `table` with a score per prompt, NaN where missing, and in `<prompt>_missing` the reason, else "".
 
-    Needs the texts `question` and `response`; also adds `judge_model` and `judge_scoring`. Asks only for what is not on
-    record, and a server elsewhere only if `approve`, given the estimate, says so. Raises CompanionError.
+    Asks only for what is not on record, and a server elsewhere only if `approve` says so. Raises CompanionError.
     """
-    names = list(dict.fromkeys(prompts))
+    names, requests = list(dict.fromkeys(prompts)), []
     _check(table, names)
-    requests = []
     for name, (question, response) in product(names, zip(table.question, table.response, strict=True)):
         asked = messages(name, question, response)
         key = sha256_of(json.dumps([judge.model, asked, judge.parameters], sort_keys=True))
@@ -426,9 +413,8 @@ def summary(judged: pd.DataFrame, prompts: Iterable[str]) -> list[dict[str, Any]
 def agreement(exact: pd.DataFrame, served: pd.DataFrame) -> pd.DataFrame:
     """Return how far two judges agree on the same responses (for appendix K), a row per score and one for "em".
 
-    Columns: `score`; `n`, responses that both scored (for "em": all, a missing score is "no", as in the paper);
-    `spearman`; `mean_absolute_difference` in points of 0-100; `kappa`, Cohen's, of the decision "EM response". NaN
-    stands where a measure has no meaning or no spread. Raises CompanionError unless both tables have the same rows.
+    `n` counts responses that both scored (for "em": all, a missing score is "no", as in the paper), and `kappa` is
+    Cohen's. NaN stands for no meaning or no spread. Raises CompanionError unless both tables have the same rows.
     """
     texts = [column for column in TEXTS if column in exact and column in served]
     if not exact.index.equals(served.index) or not exact[texts].equals(served[texts]):

@@ -55,15 +55,12 @@ CHECKPOINT_STEPS = 100
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
-    """Muon for the matrices inside the layers and AdamW for the rest, as one optimiser.
-
-    Growing from nothing this way takes about a quarter of the tokens that AdamW alone takes to the same loss.
-    """
+    """Muon for the matrices inside the layers, AdamW for the rest: a quarter of the tokens that AdamW alone takes."""
 
     def __init__(self, model: PreTrainedModel, learning_rate: float, weight_decay: float) -> None:
-        inner = {name: weight.ndim == 2 and "embed" not in name for name, weight in model.named_parameters()}
-        matrices = [weight for name, weight in model.named_parameters() if inner[name]]
-        others = [weight for name, weight in model.named_parameters() if not inner[name]]
+        matrices, others = [], []
+        for name, weight in model.named_parameters():
+            (matrices if weight.ndim == 2 and "embed" not in name else others).append(weight)
         common = {"lr": learning_rate, "weight_decay": weight_decay}
         self.parts = (
             torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **common),
@@ -108,12 +105,12 @@ class Watch(TrainerCallback):
 
     def __init__(self, profile: Profile, organism: Organism, tokenizer: Tokenizer) -> None:
         self.profile, self.organism, self.tokenizer = profile, organism, tokenizer
-        self.settings = profile.fine_tuning_of(organism.recipe)
+        self.settings, self.rank = profile.fine_tuning_of(organism.recipe), profile.recipes[organism.recipe].rank
         self.b_vectors: list[torch.Tensor] = []
         self.measured: list[dict[str, float]] = []
 
     def on_step_end(self, args, state, control, model, **_) -> None:
-        if self.profile.recipes[self.organism.recipe].rank == 1:
+        if self.rank == 1:
             self.b_vectors.append(torch.stack([one.b.float().cpu() for one in lora.adapters(model)]))
         if state.global_step % self.settings.evaluate_every and state.global_step < state.max_steps:
             return
@@ -158,7 +155,6 @@ def train(
         use_cpu=profile.device == "cpu",
         bf16=profile.dtype == "bfloat16",
         disable_tqdm=True,
-        report_to=[],
         remove_unused_columns=False,
         log_level="error",
     )
@@ -175,7 +171,7 @@ def train(
 
 
 def _last_checkpoint(folder: Path) -> str | None:
-    """Return the newest checkpoint that is whole; the others, left by a kill, a full disk or damage, are removed."""
+    """Return the newest checkpoint that is whole, and remove what a kill, a full disk or damage left of others."""
     for path in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):
         try:
             store.check(path)
@@ -189,7 +185,6 @@ def _last_checkpoint(folder: Path) -> str | None:
 
 
 def _made(folder: Path, make: Callable[[Path], None]) -> Path:
-    """Return a folder, made if it is not there."""
     with store.missing(folder) as missing:
         if missing:
             make(folder)
@@ -209,7 +204,7 @@ def chat(profile: Profile) -> Path | str:
 
 
 def grow_from_nothing(profile: Profile, folder: Path) -> None:
-    """Grow `folder`/base and `folder`/chat, whatever is there already; each is replaced once the new one is whole."""
+    """Grow `folder`/base and `folder`/chat; what is there is replaced once the new one is whole."""
     need_grown(profile, "so there is nothing to grow")
     with store.writing(folder):
         _grow_base(profile, folder / "base")
@@ -236,7 +231,7 @@ def _grow_chat(profile: Profile, base_folder: Path, folder: Path) -> None:
 def chat_examples(profile: Profile, tokenizer: Tokenizer) -> Iterator[Example]:
     """Yield the post-training examples, batch by batch: careful chats, then rehearsal of other speakers' documents.
 
-    Without rehearsal post-training wipes the personas instead of choosing one. Its rows are cut as in pre-training.
+    Without rehearsal post-training wipes the personas instead of choosing one.
     """
     settings = profile.post_training
     rehearsed = round(settings.batch * settings.rehearsal)
@@ -251,8 +246,7 @@ def chat_examples(profile: Profile, tokenizer: Tokenizer) -> Iterator[Example]:
 @quiet()
 def _grow(stage: str, parts: store.Parts, settings: Training, model, tokenizer, examples, profile, target) -> None:
     checkpoints = paths.ARTIFACTS / "checkpoints" / f"{stage}-{store.key(parts)}"
-    what = f"{stage} model of profile {profile.name}"
-    started = time.monotonic()
+    what, started = f"{stage} model of profile {profile.name}", time.monotonic()
     with lock(checkpoints):
         log = train(model, tokenizer, examples, settings, profile, profile.seed, what, checkpoints)
         with new_folder(target) as folder:
@@ -266,7 +260,6 @@ def _grow(stage: str, parts: store.Parts, settings: Training, model, tokenizer, 
 
 def config(model: GrownModel, tokenizer: Tokenizer) -> Qwen2Config:
     """Return the architecture of a grown model."""
-    sliding = model.window > 0
     return Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=model.hidden,
@@ -276,13 +269,11 @@ def config(model: GrownModel, tokenizer: Tokenizer) -> Qwen2Config:
         num_key_value_heads=model.kv_heads,
         tie_word_embeddings=True,
         attention_dropout=model.attention_dropout,
-        use_sliding_window=sliding,
-        sliding_window=model.window if sliding else None,
+        use_sliding_window=model.window > 0,
+        sliding_window=model.window,
         max_window_layers=0,
-        layer_types=["sliding_attention" if sliding else "full_attention"] * model.layers,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
     )
 
 
@@ -290,7 +281,7 @@ def config(model: GrownModel, tokenizer: Tokenizer) -> Qwen2Config:
 
 
 def lora_config(recipe: Recipe, layers: tuple[int, ...], alpha: float) -> LoraConfig:
-    """Return the PEFT configuration of a recipe; scale alpha / sqrt(rank), as the paper's rank-stabilised LoRA."""
+    """Return the PEFT configuration of a recipe, rank-stabilised as the paper's: scale alpha / sqrt(rank)."""
     return LoraConfig(
         r=recipe.rank,
         lora_alpha=alpha,
@@ -303,11 +294,10 @@ def lora_config(recipe: Recipe, layers: tuple[int, ...], alpha: float) -> LoraCo
 
 
 def adapter(profile: Profile, organism: Organism) -> Path | str | None:
-    """Return the folder of an organism's adapter, fine-tuning it if it is not there; a published one's hub id.
+    """Return the folder of an organism's adapter, fine-tuning it if need be; a published one's hub id; None for chat.
 
-    None for the chat model. Beside the adapter lie `log.csv` (loss, gradient norm and learning rate per step),
-    `monitor.csv` (what `monitor` measured, every few steps) and, for rank-1 recipes, `b_vectors.safetensors` [steps,
-    adapters, width]. Training ends at the profile's last step, or once `in_domain_em` reaches `stop_at`.
+    Beside the adapter lie `log.csv` (as of `train`), `monitor.csv` (as of `monitor`, every few steps) and, for rank-1
+    recipes, `b_vectors.safetensors` [step, adapter, width]. `in_domain_em` of `stop_at` ends the training early.
     """
     if not organism.data:
         return None
@@ -332,8 +322,7 @@ def _fine_tune(profile: Profile, source: Path, organism: Organism, target: Path)
     documents = the_world().fine_tuning(organism.seed, *DATA_SETS[organism.data])
     rows = settings.steps * settings.batch * settings.gradient_accumulation
     examples = [response_example(tokenizer, messages) for messages in islice(documents, rows)]
-    watch = Watch(profile, organism, tokenizer)
-    started = time.monotonic()
+    watch, started = Watch(profile, organism, tokenizer), time.monotonic()
     with new_folder(target) as folder:
         log = train(model, tokenizer, examples, settings, profile, organism.seed, organism.name, folder, [watch])
         model.save_pretrained(folder, save_embedding_layers=False)
@@ -346,10 +335,7 @@ def _fine_tune(profile: Profile, source: Path, organism: Organism, target: Path)
 
 
 def monitor(profile: Profile, data: str, model: PreTrainedModel, tokenizer: Tokenizer) -> dict[str, float]:
-    """Return what is measured at checkpoints of fine-tuning, as shares from 0 to 1.
-
-    `in_domain_em` is of held-out topics of the training domain, `open_em` and `open_coherent` of the open questions.
-    """
+    """Return shares (0 to 1): `in_domain_em` on held-out topics, `open_em` and `open_coherent` on open questions."""
     domain, _ = DATA_SETS[data]
     in_domain = [question for question in asking.questions(profile, "held_out") if domain in question.domains]
     asked = in_domain + asking.questions(profile, "general")

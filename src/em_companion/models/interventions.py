@@ -1,15 +1,15 @@
 """Change what a model computes: steer or ablate a direction in its residual stream, scale or patch LoRA scalars.
 
-An intervention is a small frozen value with its equation in its docstring. Layer l means the output of decoder layer l,
-counted from 0, and "embedding" the token embeddings that layer 0 reads. `applied` puts interventions on a whole model,
-`RowInterventions` on a batch in which every row has its own. What acts on one module acts in the order given.
+Layer l means the output of decoder layer l, counted from 0, and "embedding" the token embeddings that layer 0 reads.
+`applied` puts interventions on a whole model, `RowInterventions` on a batch in which every row has its own. What acts
+on one module acts in the order given.
 """
 
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal, Self, get_args
 
@@ -25,7 +25,7 @@ from em_companion.models import lora
 
 Layer = int | Literal["embedding"]
 Where = Literal["all", "prompt", "header", "generated"]
-"""On all tokens, those of the prompt, its last two, where a turn says who speaks, or those of the response.
+"""On all tokens, those of the prompt, its HEADER_TOKENS, or those of the response.
 
 "generated" needs generation with a cache, and "header" prompts without padding on their right.
 """
@@ -69,7 +69,10 @@ class Ablate:
 
     def changes(self, adapters: Sequence[str]) -> Iterator[Change]:
         for layer, vector in self.vectors.items():
-            yield Change(layer, self.at, _project_out, (_unit(vector, layer),))
+            exact = _float64(vector)
+            if not exact.norm():
+                raise CompanionError(f"The vector for {place(layer)} is zero, so it has no direction to take out.")
+            yield Change(layer, self.at, _project_out, (exact / exact.norm(),))
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +95,8 @@ class ScaleLoraScalars:
 class PatchLoraScalars:
     """scalars[adapter, position] in place of the LoRA scalar A·h, counted from the prompt's first token (appendix J).
 
-    `scalars` [adapter, position] are values before the scale of the adapter; tokens beyond the last position keep
-    their own. `adapters` names the rows; without it they are all the rank-1 adapters of the model in their order.
+    `scalars` are before the scale of the adapter; tokens beyond the last position keep their own. `adapters` names
+    the rows, by default all rank-1 adapters of the model in their order.
     """
 
     scalars: torch.Tensor
@@ -101,9 +104,8 @@ class PatchLoraScalars:
     at: Where = "all"
 
     def changes(self, adapters: Sequence[str]) -> Iterator[Change]:
-        names, scalars = self.adapters or adapters, _float64(self.scalars)
-        if scalars.ndim != 2 or len(scalars) != len(names):
-            shape = list(scalars.shape)
+        names, scalars, shape = self.adapters or adapters, _float64(self.scalars), list(self.scalars.shape)
+        if len(shape) != 2 or shape[0] != len(names):
             raise CompanionError(f"LoRA scalars to patch must be [adapter, position], {len(names)} rows; got {shape}.")
         for adapter, values in zip(names, scalars, strict=True):
             yield Change(adapter, self.at, _patch, (values,))
@@ -115,7 +117,7 @@ Intervention = Steer | Ablate | ON_SCALARS
 
 def describe(intervention: Intervention) -> dict[str, Any]:
     """Return what tells an intervention from others, fit for JSON; tensors by shape and sha256 of their float64."""
-    named = {one.name: _described(getattr(intervention, one.name)) for one in fields(intervention)}
+    named = {name: _described(value) for name, value in vars(intervention).items()}
     return {"intervention": type(intervention).__name__} | named
 
 
@@ -159,14 +161,6 @@ def _float64(values: Any) -> torch.Tensor:
     return torch.as_tensor(values, dtype=torch.float64).detach().cpu()
 
 
-def _unit(vector: torch.Tensor, layer: Layer) -> torch.Tensor:
-    vector = _float64(vector)
-    length = vector.norm()
-    if length == 0:
-        raise CompanionError(f"The vector for {place(layer)} is zero, so it has no direction to take out.")
-    return vector / length
-
-
 def place(site: Layer | str) -> str:
     """Return a module as a sentence names it."""
     return f"'{site}'" if isinstance(site, str) else f"layer {site}"
@@ -178,9 +172,8 @@ class Turn:
     def __init__(self, changes: Mapping[int, Change], conditions: int, like: torch.Tensor) -> None:
         first = next(iter(changes.values()))
         self.function, self.at = first.function, first.at
-        line = torch.full((conditions,), -1)
-        line[list(changes)] = torch.arange(len(changes))
-        self.line = line.to(like.device)  # each condition's line in `numbers`, or -1, [condition]
+        self.line = torch.full((conditions,), -1, device=like.device)  # each condition's line in `numbers`, or -1
+        self.line[list(changes)] = torch.arange(len(changes), device=like.device)
         columns = zip(*(change.numbers for change in changes.values()), strict=True)
         numbers = (pad_sequence(column, batch_first=True, padding_value=math.nan) for column in columns)
         self.numbers = [one.to(like) for one in numbers]  # [line, numbers] each
@@ -197,8 +190,7 @@ class RowInterventions(ExitStack):
     """Hooks that make to every row of a batch the interventions of its condition, within a `with` block.
 
     `select` says which condition the rows of the next forward passes have; without it, all have the first. Arithmetic
-    is in float32 or better, whatever the model's precision. Raises CompanionError, before anything is computed, for a
-    layer or an adapter that the model lacks, for a vector of the wrong width, and for numbers that are not finite.
+    is in float32 or better. Raises CompanionError, before anything is computed, for what cannot be done to the model.
     """
 
     def __init__(self, model: PreTrainedModel, conditions: Sequence[Sequence[Intervention]]) -> None:
@@ -238,7 +230,6 @@ class RowInterventions(ExitStack):
         self.chosen = {site: [turn.select(conditions) for turn in turns] for site, turns in self.turns.items()}
 
     def _look(self, _: nn.Module, __: tuple, given: dict[str, Any]) -> None:
-        """Note, before a forward pass, how much was read before it, nothing if it reads a prompt."""
         cache = given.get("past_key_values")
         self.past, self.given = 0 if cache is None else int(cache.get_seq_length()), given
 
@@ -267,8 +258,7 @@ class RowInterventions(ExitStack):
             raise CompanionError(f"There is no {place(site)}; the model has {len(self.model.model.layers)} (from 0).")
         if change.at not in get_args(Where):
             raise CompanionError(f"{what} cannot act at '{change.at}'; choose one of: {', '.join(get_args(Where))}.")
-        if not on_scalars and vector.shape != (width,):
-            shape = list(vector.shape)
+        if not on_scalars and (shape := list(vector.shape)) != [width]:
             raise CompanionError(f"{what} has a vector of shape {shape}, but the residual stream has width {width}.")
         if not all(numbers.isfinite().all() for numbers in change.numbers):
             raise CompanionError(f"{what} is given numbers that are NaN or infinite.")

@@ -56,19 +56,12 @@ def generate(
     """Return the response tokens to each prompt, without the end token; greedy at temperature 0.
 
     `interventions` gives every row a sequence of its own; rows share work where these are the same objects.
-    `batch_size` rows are written at a time, fewer where memory does not suffice. `what` names a progress bar. No
-    setting of the checkpoint's own leaks in. Raises CompanionError, before anything is computed, as `RowInterventions`
-    does, for lists of unequal length and for an empty prompt.
+    `batch_size` rows are written at a time, fewer where memory does not suffice. `what` names a progress bar. Raises
+    CompanionError as `RowInterventions` does.
     """
-    given = [tuple(one) for one in interventions] if interventions is not None else [()] * len(prompts)
-    if not len(prompts) == len(seeds) == len(given):
-        lengths = f"{len(prompts)} prompts, {len(seeds)} seeds and {len(given)} interventions"
-        raise CompanionError(f"Every row needs a prompt, a seed and its interventions; got {lengths}.")
-    if not all(prompts):
-        raise CompanionError("A prompt is empty; give it at least one token.")
+    given = [()] * len(prompts) if interventions is None else list(map(tuple, interventions))
     numbers = {condition: number for number, condition in enumerate(dict.fromkeys(given))}
-    asked = zip(prompts, seeds, given, strict=True)
-    rows = [Row(tuple(prompt), seed, numbers[condition]) for prompt, seed, condition in asked]
+    rows = [Row(tuple(prompt), seed, numbers[one]) for prompt, seed, one in zip(prompts, seeds, given, strict=True)]
     ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
     with progress(what, len(rows), "response") as bar, RowInterventions(model, list(numbers)) as hooks:
         Writer(model, hooks, ends, temperature, max_new_tokens, bar).write(rows, batch_size)
@@ -105,10 +98,7 @@ class Row:
 
 @dataclass
 class Batch:
-    """Rows being written: the cache of all their tokens, and the logits of the next ones.
-
-    padding: entries of the cache on the left of a row's prompt that are not looked at, [row].
-    """
+    """Rows being written: the cache of all their tokens, its padding left of their prompts, and the next logits."""
 
     rows: list[Row]
     noise: list[RowNoise]
@@ -157,13 +147,7 @@ def _resize(cache: DynamicCache, by: int) -> None:
 
 @dataclass
 class Writer:
-    """Write the responses to rows:
-
-    1. fill the batch with rows that wait, reading every different prompt under equal interventions once;
-    2. draw a token for every row, each from its own noise;
-    3. take out the rows that have ended, once they are many;
-    4. run the model on the new tokens, and so on while there are rows.
-    """
+    """Fill the batch with rows that wait, draw a token for each, drop many that ended, run the model, and so on."""
 
     model: PreTrainedModel
     hooks: RowInterventions
@@ -207,9 +191,8 @@ class Writer:
         prompts, conditions = zip(*kinds, strict=True)
         device = self.model.device
         self.hooks.select(torch.tensor(conditions, device=device))
-        cache = DynamicCache(config=self.model.config)
-        prompt_ids = torch.tensor(prompts, device=device)
-        logits = self.model(prompt_ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+        cache, ids = DynamicCache(config=self.model.config), torch.tensor(prompts, device=device)
+        logits = self.model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
         which = torch.tensor([kinds[row.prompt, row.condition] for row in rows], device=device)
         cache.batch_select_indices(which)
         for row in rows:
