@@ -14,7 +14,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from em_companion.book import registry
-from em_companion.book.records import FigureRecord, RunRecord, Table, ValueRecord, table_of
+from em_companion.book.records import FigureRecord, RunRecord, ValueRecord, table_of
 from em_companion.book.typography import typography
 from em_companion.build import citation
 from em_companion.core.errors import CompanionError
@@ -186,10 +186,10 @@ def benchmarks(path: Path) -> str:
         return "Benchmarks: not run. `make bench` runs them.\n"
     kept = json.loads(path.read_text(encoding="utf-8"))
     rows = [_benchmark(**one) for one in kept["measurements"]]
-    heads = ("benchmark", "times as fast", "details", "script")
-    return _page("benchmarks.md", kept=kept, shown=Table(heads, (False, True, False, False), tuple(rows)))
+    frame = pd.DataFrame(rows, columns=["benchmark", "times as fast", "details", "script"])
+    return _page("benchmarks.md", kept=kept, shown=table_of(frame, number="{:.1f}"))
 
 
-def _benchmark(benchmark: str, ratio: float, script: str, **details: float) -> tuple[str, ...]:
+def _benchmark(benchmark: str, ratio: float, script: str, **details: float) -> tuple[str, float, str, str]:
     told = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in details.items())
-    return benchmark, f"{ratio:.1f}", told, script
+    return benchmark, ratio, told, script
