@@ -49,7 +49,7 @@ def test_incomplete_figures_are_refused(tmp_path, changes, saying):
 @pytest.mark.parametrize("status, headline", [("waiting", "waiting for the hub"), ("unavailable", "not available")])
 def test_a_box_takes_the_place_of_a_figure(tmp_path, status, headline):
     record = figures.placeholder(tmp_path, ENTRY, "hub", status, "why")
-    assert (record.status, record.caption, record.made) == (status, "why", False) and headline in record.alt
+    assert (record.status, record.caption) == (status, "why") and headline in record.alt
     assert [path.name for path in (tmp_path / "figures/fig-7/hub").iterdir()] == ["figure.svg"]
 
 

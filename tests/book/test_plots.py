@@ -25,7 +25,7 @@ RATES = pd.DataFrame(
 SHAPES = {
     "dots": lambda table: plots.dots(table, "organism", "em", hue="data"),
     "bars": lambda table: plots.bars(table, "organism", "em", hue="data"),
-    "paired": lambda table: plots.paired(table, "organism", "em", "coherent", names=("one", "two"), hue="data"),
+    "joined": lambda table: plots.dots(table, "organism", "coherent", before="em", hue="data"),
     "lines": lambda table: plots.lines(table, "step", "em", hue="data"),
     "heat map": lambda table: plots.heat_map(table, "organism", "data", "em"),
     "facets": lambda table: plots.facets(plots.dots, table, "data", "organism", "em"),
@@ -188,11 +188,9 @@ def test_contours_follow_another_column():
     assert "coherent" in data
 
 
-def test_a_pair_joins_before_and_after():
-    figure, _ = plots.paired(RATES, "text", "em", "coherent", names=("clean", "patched"))
-    joins = [tuple(segment[:, 0]) for segment in segments(figure.axes[0])]
-    assert joins[:4] == list(zip(RATES.em, RATES.coherent, strict=True))
-    assert legend_of(figure) == ["clean", "patched"]
+def test_a_dot_may_be_joined_to_what_was_before():
+    figure, _ = plots.dots(RATES, "text", "coherent", before="em")
+    assert [tuple(one[:, 0]) for one in segments(figure.axes[0])] == list(zip(RATES.em, RATES.coherent, strict=True))
 
 
 def test_facets_share_axes_legend_and_labels():

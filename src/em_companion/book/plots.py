@@ -1,10 +1,10 @@
-"""Six shapes for every figure of the book: dots, lines, heat map, bars, paired change, and small multiples of them.
+"""Four shapes for every figure of the book, dots, lines, heat map and bars, and small multiples of them.
 
 A shape takes a tidy table and names of its columns and returns (figure, data): data holds all rows drawn on the figure.
 Every shape takes the options of `drawing.Options`, and raises CompanionError for an empty table or an absent column.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import cycle
 from typing import Any
 
@@ -17,19 +17,25 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from em_companion.book import drawing
-from em_companion.book.drawing import Drawn, Labels, Shape, bounds_of, checked, labels_of, name_ticks
+from em_companion.book.drawing import Drawn, Labels, Shape, checked, labels_of, name_ticks
 from em_companion.book.theme import PALETTE
 
 
-def dots(data: pd.DataFrame, category: str, value: str, *, horizontal: bool = True, **options) -> Drawn:
+def dots(
+    data: pd.DataFrame, category: str, value: str, *, before: str | None = None, horizontal: bool = True, **options
+) -> Drawn:
     """Draw a dot with its interval per row.
 
-    Columns: category, value (any unit; name it in the axis label), and as options hue, reported, notes. A cloud, which
-    needs the hue column too, is drawn as small dots.
+    Columns: category, value (any unit; name it in the axis label), before (where a line to the dot of a horizontal row
+    starts, as a hollow one), and as options hue, reported, notes. A cloud, which needs the hue column too, is drawn as
+    small dots.
     """
-    shape = Shape(data, value, options, category=category, horizontal=horizontal)
+    shape = Shape(data, value, options, before, category=category, horizontal=horizontal)
     for rows, style, marker, _ in shape.series():
         shape.interval(shape.places, rows, shape.bounds, color=style["color"], linewidth=1.7)
+        if before:
+            shape.axes.hlines(shape.places[rows.index], rows[before], rows[value], color=style["color"], linewidth=2.4)
+            shape.mark(shape.places[rows.index], rows[before], marker, color=style["color"], markerfacecolor="white")
         shape.mark(shape.places[rows.index], rows[value], marker, **style)
         shape.write(rows, shape.options.notes)
     shape.extras(0.45)
@@ -64,26 +70,6 @@ def bars(
     last = shape.table.drop_duplicates(category)
     shape.write(last, totals, last[category].map(ends))
     shape.extras(0.0, "0.1")
-    shape.category_ticks()
-    return shape.finish()
-
-
-def paired(data: pd.DataFrame, category: str, before: str, after: str, *, names: Sequence[str], **options) -> Drawn:
-    """Draw the change per row from before (hollow) to after (filled).
-
-    Columns: category, before and after (one unit, each with its own `_low` and `_high` or none), and as options hue.
-    names: legend labels of the two marks.
-    """
-    shape = Shape(data, after, options, before, *bounds_of(data, before), category=category, horizontal=True)
-    for rows, style, marker, _ in shape.series():
-        places, look = shape.places[rows.index], {"color": style["color"], "linewidth": 1, "alpha": 0.7}
-        shape.axes.hlines(places, rows[before], rows[after], color=style["color"], linewidth=2.4)
-        shape.interval(places - 0.22 * shape.step, rows, bounds_of(data, before), **look)
-        shape.interval(places + 0.22 * shape.step, rows, shape.bounds, **look)
-        shape.mark(places, rows[before], marker, color=style["color"], markerfacecolor="white", markersize=6.5)
-        shape.mark(places, rows[after], marker, markersize=6.5, **style)
-    for name, face in zip(names, ("white", "0.35"), strict=True):
-        shape.mark([], [], "o", color="0.35", markerfacecolor=face, label=name)
     shape.category_ticks()
     return shape.finish()
 
@@ -145,6 +131,9 @@ def heat_map(
     look = {"cmap": colour_map, "cbar": bool(colour_bar), "cbar_kws": {"label": colour_bar, "pad": 0.02}}
     look |= {"annot": bool(numbers), "fmt": numbers or "", "annot_kws": {"fontsize": 9}}
     sns.heatmap(cells[value], ax=axes, vmin=limits[0], vmax=limits[1], **look)
+    for number in axes.texts:  # a rim, where a contour crosses
+        rim = axes.collections[0].to_rgba(float(number.get_text()))
+        number.set_path_effects([withStroke(linewidth=2.5, foreground=rim)])
     down, across = (np.arange(len(one)) + 0.5 for one in (shape.names, columns))
     for (label, (name, level)), dash in zip(contours.items(), cycle(["-", "--", ":"]), strict=False):
         if cells[name].min(axis=None) < level < cells[name].max(axis=None):
@@ -169,7 +158,7 @@ def facets(shape: Callable, data: pd.DataFrame, by: str, *columns: str, titles: 
     as its note: a text at the bottom).
     """
     checked(data, [by, *columns, options.get("hue")])
-    if shape in (dots, bars, paired):
+    if shape in (dots, bars):
         options = {"order": labels_of(data, columns[0], None)} | options
     jobs = {
         key: ({"title": title}, data[data[by] == key], columns) for key, title in labels_of(data, by, titles).items()
@@ -184,7 +173,7 @@ def measures(shape: Callable, data: pd.DataFrame, x: str, values: Mapping[str, s
     value_low and value_high.
     """
     checked(data, [x, *values, options.get("hue")])
-    across = options.get("horizontal", shape in (dots, paired))
+    across = options.get("horizontal", shape is dots)
     place = "x_label" if across else "y_label" if options.get("wrap") == 1 else "title"
     jobs = {name: ({place: label}, data, (x, name)) for name, label in values.items()}
     return _multiples(shape, jobs, "measure", data, {"share": (not across, across)} | options)
@@ -197,7 +186,7 @@ def _multiples(shape: Callable, jobs: Mapping[Any, tuple], by: str, data: pd.Dat
         options = {"hue_order": labels_of(data, hue, None)} | options
     wrap, each, share = min(options.pop("wrap", 3), len(jobs)), options.pop("each", {}), options.pop("share")
     count = data[columns[0]].nunique() * (1 + 0.35 * (data[hue].nunique() - 1 if hue else 0))
-    flat = options.get("horizontal", shape in (dots, paired))
+    flat = options.get("horizontal", shape is dots)
     height = np.clip(0.9 + 0.3 * count, 1.8, 6.5) if flat else 2.7
     look = {"sharex": share[0], "sharey": share[1], "squeeze": False}
     look |= {"height_ratios" if wrap == 1 else "width_ratios": options.pop("ratios", None)}

@@ -35,11 +35,6 @@ class FigureRecord:
     caption: str
     alt: str
 
-    @property
-    def made(self) -> bool:
-        """Whether there is a picture to cite."""
-        return self.status == "made"
-
 
 @dataclass(frozen=True)
 class ValueRecord:

@@ -259,14 +259,14 @@ def _provenance(folder: Path) -> citation.Provenance:
 
 def _write_figure_page(record: FigureRecord, others: Iterable[FigureRecord]) -> Path:
     path = BOOK / "figures" / record.id / "index.md"
-    provenance = _provenance(EXTRA / "figures" / record.id) if record.made else None
+    provenance = _provenance(EXTRA / "figures" / record.id) if record.status == "made" else None
     write_text(path, pages.figure_page(record, provenance, [one.evidence for one in others]))
     return path
 
 
 def _listing(record: FigureRecord) -> dict[str, Any]:
     listing = asdict(registry.load_figures()[record.id]) | asdict(record) | {"page": f"figures/{record.id}/"}
-    return listing | ({"provenance": _provenance(EXTRA / "figures" / record.id)} if record.made else {})
+    return listing | ({"provenance": _provenance(EXTRA / "figures" / record.id)} if record.status == "made" else {})
 
 
 # --- claims -----------------------------------------------------------------------------------------------------

@@ -101,7 +101,9 @@ def _beside_claim(one: Measurement) -> tuple[Measurement, claims.Claim, str]:
 
 def footer(run: RunRecord) -> str:
     """Return the foot of a page: how to rerun it and how to cite its figures."""
-    return _page("footer.md", run=run, figures=list(dict.fromkeys(one.id for one in run.figures if one.made)))
+    return _page(
+        "footer.md", run=run, figures=list(dict.fromkeys(one.id for one in run.figures if one.status == "made"))
+    )
 
 
 # --- figures ------------------------------------------------------------------------------------------------------
