@@ -57,10 +57,9 @@ class Run:
         self.records.write(self.folder)
 
     def provenance(self, inputs: Mapping[str, str]) -> dict[str, Any]:
-        """Return what made a result: notebook, parameters, the inputs read for it, and `provenance.environment`."""
+        """Return what made a result: notebook, profile, seed, the inputs read for it, and `provenance.environment`."""
         return {
             "notebook": self.notebook,
-            "parameters": {"profile": self.profile.name, "seed": self.seed},
             "profile": self.profile.name,
             "seed": self.seed,
             "seconds": round(time.monotonic() - self.started, 1),
