@@ -12,11 +12,11 @@ ENTRY = registry.FigureEntry("fig-7", "A & B", "s4-3-steering-lora-adapters", "F
 DATA = pd.DataFrame({"x": [0, 1], "y": [1, 2], "name": ["one", None]})
 
 
-def save(folder, data=DATA, evidence="released"):
+def save(folder, data=DATA, evidence="released", caption="c", alt="a"):
     theme.use_theme()
     figure, axes = plt.subplots()
     axes.plot([0, 1], [1, 2])
-    record = FigureRecord(ENTRY.id, evidence, "made", "c", "a")
+    record = FigureRecord(ENTRY.id, evidence, "made", caption, alt)
     return figures.save_figure(folder, ENTRY, (figure, data), record, {"commit": "0" * 40, "profile": "cpu"})
 
 
@@ -35,6 +35,8 @@ def test_record_is_complete_and_the_same_each_time(tmp_path):
 @pytest.mark.parametrize(
     "changes, saying",
     [
+        ({"alt": " "}, "no alt text"),
+        ({"caption": ""}, "no caption"),
         ({"data": pd.DataFrame()}, "plotted numbers"),
         ({"data": pd.DataFrame({"label": ["word " * 30]})}, "without response texts"),
     ],

@@ -27,8 +27,11 @@ Drawn = tuple[Figure, pd.DataFrame]
 def save_figure(folder: Path, entry: FigureEntry, drawn: Drawn, record: FigureRecord, provenance: dict) -> None:
     """Write the files of one figure below `folder`; drawn: it and the plotted numbers, tidy.
 
-    Raises CompanionError for empty data and for response texts in it.
+    Raises CompanionError without caption or alt text, for empty data and for response texts in it.
     """
+    for name, text in {"caption": record.caption, "alt text": record.alt}.items():
+        if not text.strip():
+            raise CompanionError(f"Figure '{record.id}' has no {name}.")
     figure, data = drawn
     texts = data.select_dtypes(exclude="number").to_numpy()
     if data.empty or any(len(str(one)) > LONGEST_LABEL for one in texts.flat):

@@ -30,10 +30,10 @@ def check_executed(name: str, profile: str, notebook: nbformat.NotebookNode, rec
 
 def check_figures(records: Iterable[FigureRecord]) -> list[str]:
     """Every registered figure has a record (made, waiting or unavailable) with caption and alt text."""
-    records = list(records)
-    missing = set(registry.load_figures()) - {one.id for one in records}
-    problems = [f"Figure '{one}' is registered but no notebook recorded it." for one in sorted(missing)]
-    for one in records:
+    found = {record.id: record for record in records}
+    missing = [one for one in registry.load_figures() if one not in found]
+    problems = [f"Figure '{one}' is registered but no notebook recorded it." for one in missing]
+    for one in found.values():
         texts = {"caption": one.caption, "alt": one.alt}
         problems += [f"Figure '{one.id}' has no {part}." for part, text in texts.items() if not text.strip()]
     return problems
