@@ -182,7 +182,9 @@ run.own.measure(lambda: measured(*(topics()[topics().vector == one] for one in (
 def draw_layers(vectors: np.ndarray):
     matrix = pd.DataFrame(directions.cosine_matrix(vectors))
     look = {"colour_map": "viridis", "numbers": None, "upwards": True, "colour_bar": "cosine", "size": (5.6, 4.6)}
-    labels = {"x_label": "decoder layer", "y_label": "decoder layer"}
+    ticks = {layer + 0.5: str(layer) for layer in range(0, len(matrix), -(-len(matrix) // 16))}
+    labels = {"x_label": "decoder layer", "y_label": "decoder layer", "x_ticks": ticks}
+    labels |= {"y_ticks": list(ticks), "y_ticklabels": ticks.values()}
     return plots.heat_map(matrix, limits=(min(0, matrix.min(axis=None)), 1), **look, **labels)
 
 

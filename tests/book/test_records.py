@@ -23,7 +23,7 @@ def test_a_run_is_read_as_it_was_written(tmp_path):
 
 def test_a_damaged_run_is_told(tmp_path):
     (tmp_path / "records.json").write_text('{"notebook": "x", "figures": [{"id": 1}]}', encoding="utf-8")
-    with pytest.raises(TypeError):
+    with pytest.raises(ValueError):
         RunRecord.read(tmp_path)
 
 
@@ -61,7 +61,7 @@ def test_a_frame_becomes_a_table_of_texts():
         {"name": ["a", None], "share": [0.12345, np.nan], "n": [1, 2], "rate": rates, "in": [True, False]}
     )
     table = records.table_of(frame, {"share": "{:.2f}"})
-    assert table.heads == ("name", "share", "n", "rate", "in")
-    assert table.numeric == (False, True, True, False, False)
-    assert table.rows[0] == ("a", "0.12", "1", "10.4 % (8.2 to 15.5)", "True")
-    assert table.rows[1] == ("–", "–", "2", "0.5 %", "False")
+    assert table["heads"] == ["name", "share", "n", "rate", "in"]
+    assert table["numeric"] == [False, True, True, False, False]
+    assert table["rows"][0] == ["a", "0.12", "1", "10.4 % (8.2 to 15.5)", "True"]
+    assert table["rows"][1] == ["–", "–", "2", "0.5 %", "False"]

@@ -30,9 +30,9 @@ def test_a_broken_entry_is_one_clear_sentence(tmp_path, monkeypatch, changes, sa
     registry.load_figures.cache_clear()
 
 
-@pytest.mark.parametrize("register", [registry.registered, registry.registered_claim])
-def test_what_is_not_registered_for_a_notebook_is_refused(register):
+@pytest.mark.parametrize("kind", ["Figure", "Claim"])
+def test_what_is_not_registered_for_a_notebook_is_refused(kind):
     with pytest.raises(CompanionError, match="'nothing' is not registered for notebook 's2-model-organism'"):
-        register("nothing", "s2-model-organism")
+        registry.registered(kind, "nothing", "s2-model-organism")
     with pytest.raises(CompanionError, match="is not registered for notebook 'elsewhere'"):
-        register(next(iter(registry.load_figures())), "elsewhere")
+        registry.registered(kind, next(iter(registry.load_figures())), "elsewhere")

@@ -30,8 +30,7 @@ def shown(monkeypatch) -> list:
 def run(shown, tmp_path, monkeypatch) -> Run:
     monkeypatch.setenv("EM_COMPANION_RUN_FOLDER", str(tmp_path))
     one, claim = SimpleNamespace(id=FIGURE, title="A title", paper=""), SimpleNamespace(id=CLAIM)
-    monkeypatch.setattr(run_module.registry, "registered", lambda figure, notebook: one)
-    monkeypatch.setattr(run_module.registry, "registered_claim", lambda given, notebook: claim)
+    monkeypatch.setattr(run_module.registry, "registered", lambda kind, *_: {"Figure": one, "Claim": claim}[kind])
     return Run("s2-model-organism", "cpu", 0)
 
 
@@ -57,11 +56,11 @@ def test_all_kinds_are_shown_as_data_and_recorded(run, shown, tmp_path):
     run.own.values(lambda: {"a.b": Estimate(1.0), "a.c": 2, "a.d": "text"})
     run.finish()
     assert data(shown[0], "figure")["id"] == FIGURE and "image/png" in shown[0]
-    assert data(shown[1], "table") == {"heads": ("n",), "numeric": (True,), "rows": (("0.50",),)}
+    assert data(shown[1], "table") == {"heads": ["n"], "numeric": [True], "rows": [["0.50"]]}
     assert data(shown[2], "measurements")[0]["value"] == 10.0 and len(shown) == 3
     record = RunRecord.read(tmp_path)
     assert record.finished and record.figures == [FigureRecord(FIGURE, "released", "made", "c", "a")]
-    assert record.measurements == [Measurement(CLAIM, 10.0, "how", "released", [8.0, 12.0], 400)]
+    assert record.measurements == [Measurement(CLAIM, 10.0, "how", "released", (8.0, 12.0), 400)]
     assert [(one.name, one.evidence) for one in record.values] == [("a.b", "grown"), ("a.c", "grown"), ("a.d", "grown")]
     provenance = (tmp_path / "figures" / FIGURE / "released/provenance.json").read_text(encoding="utf-8")
     assert "organisms/x" in provenance and "organisms/other" not in provenance
@@ -91,10 +90,7 @@ def test_a_value_that_is_no_number_is_not_measured(run):
     assert run.records.measurements == []
 
 
-def test_nothing_is_recorded_twice(run):
-    run.own.values(lambda: {"a": 1})
-    with pytest.raises(CompanionError, match="Value 'a' is recorded twice"):
-        run.own.values(lambda: {"a": 1})
+def test_no_figure_is_drawn_twice(run):
     run.own.figure(FIGURE, draw, caption="c", alt="a")
     with pytest.raises(CompanionError, match="drawn twice from grown evidence"):
         run.own.figure(FIGURE, draw, caption="c", alt="a")

@@ -140,7 +140,7 @@ NINE = "recipes/nine-adapter"
         (f"{NINE}/layers", [-1], "'recipes.nine-adapter.layers[0]' must be greater than or equal to 0, not -1."),
         (f"{NINE}/layers", [3, 4, 3], "'recipes.nine-adapter.layers' names 3 twice; keep it once."),
         (f"{NINE}/layers", [], "'recipes.nine-adapter.layers' must have at least 1 item, not []."),
-        (f"{NINE}/layers", "most", "must be a list of layers or 'all', not 'most'."),
+        (f"{NINE}/layers", "most", "'recipes.nine-adapter.layers' must be a list, not 'most'."),
         (f"{NINE}/rank", 0, "'recipes.nine-adapter.rank' must be greater than or equal to 1, not 0."),
         (
             f"{NINE}/modules",
@@ -168,7 +168,6 @@ NINE = "recipes/nine-adapter"
             "organism 'nine-adapter' on 'extreme_sports' stands twice; join the two entries.",
         ),
         ("sede", 1, "missing or unknown key: sede."),
-        ("name", "me", "'name' is that of the file; remove it."),
         ("dtype", ..., "missing or unknown key: dtype."),
         ("model/depth", 3, "'model' has a missing or unknown key: depth."),
         ("model/source", "rented", "'model' has 'source': 'rented', not one of 'grown', 'hub'."),

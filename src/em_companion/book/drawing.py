@@ -24,7 +24,7 @@ Labels = Sequence | Mapping | None
 
 @dataclass(kw_only=True)
 class Options:
-    """What every shape takes, besides title, x_label, y_label, x_limits, y_limits, x_scale and the like of Axes.set.
+    """What every shape takes, besides title, x_label, y_limits, y_scale and the like of Axes.set.
 
     An order may map values to the labels shown for them; rows outside it are left out. colours and styles are by hue
     value. In a mapping from legend labels, a label that begins with "_" stays out of the legend.
@@ -44,21 +44,18 @@ class Options:
     notes: str | None = None  # column of texts beside the marks
     axes: Axes | None = None  # draw here instead of in a new figure
     size: tuple[float, float] | None = None  # of a new figure, inches
-    x_ticks: Sequence | Mapping = ()  # a mapping goes from positions to labels
     x_lines: Mapping[str, float] = field(default_factory=dict)  # legend label to position of a reference line
     y_lines: Mapping[str, float] = field(default_factory=dict)
     x_bands: Sequence[tuple[float, float]] = ()  # ranges shaded grey
-    y_bands: Sequence[tuple[float, float]] = ()
 
 
 class Shape:
     """A shape being drawn: its checked rows, groups and axes, and the places of rows on a category axis."""
 
     def __init__(self, data, value, options, *columns, category=None, horizontal=False, step=0.28, stacked=False):
-        known = {one.name for one in fields(Options)} & set(options)
-        self.options = opts = Options(**{name: options[name] for name in known})
-        self.settings = {name: one for name, one in options.items() if name not in known}
-        self.value, self.category, self.horizontal = value, category, horizontal
+        known = [one.name for one in fields(Options) if one.name in options]
+        self.options = opts = Options(**{name: options.pop(name) for name in known})
+        self.settings, self.value, self.category, self.horizontal = options, value, category, horizontal
         self.bounds = [] if stacked else bounds_of(data, value, opts.low, opts.high)
         self.wanted = [category, opts.hue, *columns, value, *self.bounds, *opts.reported.values(), opts.notes]
         self.table = checked(data, self.wanted).reset_index(drop=True)
@@ -67,77 +64,64 @@ class Shape:
         for name, kept in ((category, self.names), (opts.hue, self.groups)):
             self.table = self.table[self.table[name].isin(list(kept))] if name else self.table
         checked(self.table, [])  # an order may have left nothing
+        single = opts.colour or MEASURE_COLOURS.get(value, PALETTE[0])
+        self.colours = dict(zip(self.groups, cycle(PALETTE if opts.hue else [single]), strict=False)) | opts.colours
         height = 4.0
         if category:
             crowd = self._place(step, stacked)
             height = np.clip(1.2 + 0.36 * len(self.names) * (0.6 + 0.4 * crowd), 2.2, 9) if horizontal else height
         self.axes = opts.axes or plt.subplots(figsize=opts.size or (7.2, height))[1]
-        # A scale brings ticks of its own, so it comes before those that are asked for.
-        scales = [name for name in self.settings if name.endswith("_scale")]
-        self.axes.set(**{name.replace("_", ""): self.settings.pop(name) for name in scales})
 
     def _place(self, step: float, stacked: bool) -> float:
-        """Set places, groups side by side around their category and rows of one slot a little apart; how many stand so.
-
-        Only the groups that a category has count.
-        """
+        """Set places, the groups that a category has side by side around it; how many stand so."""
         category, hue = self.table[self.category], self.options.hue
-        group = self.table[hue].map(list(self.groups).index) if hue else 0 * category.index.to_series()
+        group = self.table[hue].map(list(self.groups).index) if hue else category.groupby(category).cumcount()
         rank = group.groupby(category).rank("dense")
         count = rank.groupby(category).transform("max")
-        crowd = 1.0 if stacked else count.max()
+        crowd = 1 if stacked else count.max()
         self.step = min(step, 0.8 / crowd)
-        slot = category.map({name: place for place, name in enumerate(self.names)}).astype(float)
-        slot += 0.0 if stacked else self.step * (rank - (count + 1) / 2)
-        self.slots = dict(zip(zip(category, group, strict=True), slot, strict=True))
-        twins = slot.groupby(slot)
-        apart = twins.cumcount() - (twins.transform("size") - 1) / 2
-        self.places = slot if stacked else slot + 0.35 * self.step * apart
+        self.places = category.map(list(self.names).index) + (0 if stacked else self.step * (rank - (count + 1) / 2))
         return crowd
 
     def series(self) -> Iterator[tuple[pd.DataFrame, dict[str, Any], str, Any]]:
         """Yield the rows of each group, its colour and legend label as one style, its marker and its line style."""
-        opts, single = self.options, self.options.colour or MEASURE_COLOURS.get(self.value, PALETTE[0])
-        for index, (group, label) in enumerate(self.groups.items()):
-            colour = opts.colours.get(group, PALETTE[index % len(PALETTE)] if opts.hue else single)
-            rows = self.table[self.table[opts.hue] == group] if opts.hue else self.table
-            yield rows, {"color": colour, "label": label}, MARKERS[index % 10], opts.styles.get(group, "-")
+        hue = self.options.hue
+        for (group, label), marker in zip(self.groups.items(), cycle(MARKERS), strict=False):
+            rows = self.table[self.table[hue] == group] if hue else self.table
+            yield rows, {"color": self.colours[group], "label": label}, marker, self.options.styles.get(group, "-")
 
     def mark(self, places, values, marker: str, **style) -> None:
         """Draw markers alone."""
         across = (values, places) if self.horizontal else (places, values)
         self.axes.plot(*across, marker=marker, **{"linestyle": "", "zorder": 3, "markersize": 6} | style)
 
-    def interval(self, places, rows: pd.DataFrame, bounds: Sequence[str], **style) -> None:
+    def interval(self, places: pd.Series, rows: pd.DataFrame, bounds: list[str], **style) -> None:
         """Draw a bar between the two columns of bounds, if any, where both are known."""
-        kept = rows[list(bounds)].notna().all(axis=1) if bounds else []
-        draw = self.axes.hlines if self.horizontal else self.axes.vlines
-        if any(kept):
-            draw(places[kept], rows[bounds[0]][kept], rows[bounds[1]][kept], **style)
+        rows = rows.dropna(subset=bounds) if bounds else rows[:0]
+        if len(rows):
+            draw = self.axes.hlines if self.horizontal else self.axes.vlines
+            draw(places[rows.index], rows[bounds[0]], rows[bounds[1]], **style)
 
-    def write(self, places, values, texts, inside: bool = False, **style) -> None:
-        """Write texts just beyond values, or on them."""
-        away = (0, 0) if inside else (6, 0) if self.horizontal else (0, 3)
-        style |= {"va": "center" if inside or self.horizontal else "bottom", "fontsize": 9}
-        style |= {"ha": "left" if self.horizontal and not inside else "center", "textcoords": "offset points"}
-        for place, value, text in zip(places, values, texts.astype(str), strict=True):
-            self.axes.annotate(text, (value, place) if self.horizontal else (place, value), away, **style)
+    def write(self, rows: pd.DataFrame, column: str | None, ends: pd.Series | None = None) -> None:
+        """Write the texts of a column, if any, just beyond ends: else of the marks with their intervals."""
+        ends = rows[[self.value, *self.bounds]].max(axis=1) if ends is None else ends
+        away, ha, va = ((6, 0), "left", "center") if self.horizontal else ((0, 3), "center", "bottom")
+        for index, text in rows[column].items() if column else ():
+            at = (self.places[index], ends[index])[:: -1 if self.horizontal else 1]
+            self.axes.annotate(text, at, away, textcoords="offset points", ha=ha, va=va, fontsize=9)
 
     def extras(self, side: float, colour: Any = None) -> None:
         """Draw the clouds `side` steps beside their slots (all in `colour`, where given) and the reported values."""
-        colours = {group: style["color"] for group, (_, style, *_) in zip(self.groups, self.series(), strict=True)}
-        ranks, middle, hue = list(self.groups), list(self.names).index, self.options.hue
+        keys = [name for name in (self.category, self.options.hue) if name]
+        slots = dict(zip(self.table[keys].itertuples(index=False, name=None), self.places, strict=True))
         for name, runs in self.options.cloud.items():
-            checked(runs, [self.category, self.value])
-            runs = runs[runs[self.category].isin(list(self.names))]
-            scatter = 0.618 * runs.groupby(self.category).cumcount() % 1 - 0.5
-            for group, part in runs.groupby(hue) if hue in runs else [(None, runs)]:
-                rank = ranks.index(group) if group in ranks else 0
-                slots = [self.slots.get((one, rank), middle(one)) for one in part[self.category]]
-                places = pd.Series(slots, index=part.index) + self.step * (side + 0.3 * scatter[part.index])
-                own = {"color": colour or (colours.get(group) if hue in runs else "0.5"), "alpha": 0.6}
-                self.interval(places, part, bounds_of(part, self.value), linewidth=0.8, **own)
-                self.mark(places, part[self.value], "o", label=name, markeredgewidth=0, markersize=3.5, **own)
+            checked(runs, [*keys, self.value])
+            slot = pd.Series(map(slots.get, runs[keys].itertuples(index=False, name=None)), runs.index, float)
+            places = slot + self.step * (side + 0.3 * (0.618 * runs.groupby(keys).cumcount() % 1 - 0.5))
+            for group, part in runs.groupby(keys[1]) if keys[1:] else [(None, runs)]:
+                own = {"color": colour or (self.colours[group] if keys[1:] else "0.5"), "alpha": 0.6, "label": name}
+                self.interval(places, part, bounds_of(part, self.value), linewidth=0.8, **own | {"label": "_"})
+                self.mark(places[part.index], part[self.value], "o", markeredgewidth=0, markersize=3.5, **own)
         for (name, column), marker in zip(self.options.reported.items(), "D>s", strict=False):
             look = {"color": REPORTED_COLOUR, "markerfacecolor": "white" if colour else "none", "markersize": 6.5}
             self.mark(self.places, self.table[column], marker, label=name, markeredgewidth=1.5, zorder=4, **look)
@@ -157,17 +141,14 @@ class Shape:
     def finish(self) -> Drawn:
         """Apply the options, redraw the legend, and return the figure with all that was drawn on it."""
         opts, axes = self.options, self.axes
-        if isinstance(opts.x_ticks, Mapping):
-            name_ticks(axes, opts.x_ticks, opts.x_ticks.values())
-        elif len(opts.x_ticks):
-            axes.set_xticks(opts.x_ticks)
+        if isinstance(ticks := self.settings.get("x_ticks"), Mapping):  # from positions to labels
+            name_ticks(axes, ticks, self.settings.pop("x_ticks").values())
         for draw, places in ((axes.axvline, opts.x_lines), (axes.axhline, opts.y_lines)):
             for (label, at), dash in zip(places.items(), cycle(DASHES), strict=False):
                 look = {"linestyle": "-", "linewidth": 0.9} if at == 0 else {"linestyle": dash, "linewidth": 1.4}
                 draw(at, label=label, color=REPORTED_COLOUR, zorder=1, **look)
-        for draw, ranges in ((axes.axvspan, opts.x_bands), (axes.axhspan, opts.y_bands)):
-            for start, stop in ranges:
-                draw(start, stop, color="0.93", linewidth=0, zorder=0)
+        for start, stop in opts.x_bands:
+            axes.axvspan(start, stop, color="0.93", linewidth=0, zorder=0)
         clouds = [runs.filter([*self.wanted, "run"]).assign(cloud=name) for name, runs in opts.cloud.items()]
         return finish(axes, [self.table, *clouds], **self.settings)
 
@@ -191,17 +172,16 @@ def tables_of(figure: Figure) -> list[pd.DataFrame]:
 
 
 def legend(figure: Figure) -> None:
-    """Draw the one legend of a figure above its panels, of all labels in them; call it again after adding some."""
+    """Draw the one legend of a figure above its panels anew, of all labels in them, bars first."""
+    pairs = [pair for one in figure.axes for pair in zip(*one.get_legend_handles_labels(), strict=True)]
     entries: dict[str, Any] = {}
-    for handle, label in (pair for one in figure.axes for pair in zip(*one.get_legend_handles_labels(), strict=True)):
+    for handle, label in sorted(pairs, key=lambda pair: not isinstance(pair[0], BarContainer)):
         entries.setdefault(label, handle)
-    entries = dict(sorted(entries.items(), key=lambda entry: not isinstance(entry[1], BarContainer)))
     for old in list(figure.legends):
         old.remove()
     if entries:
         most = max(1, min(4, int(12.5 * figure.get_figwidth() / (max(map(len, entries)) + 6))))
-        columns = -(-len(entries) // -(-len(entries) // most))
-        figure.legend(list(entries.values()), list(entries), loc="outside upper center", ncols=columns, fontsize=10)
+        figure.legend(entries.values(), entries, loc="outside upper center", ncols=most, fontsize=10)
 
 
 def checked(data: pd.DataFrame, columns: Sequence[str | None]) -> pd.DataFrame:

@@ -2,9 +2,7 @@
 `provenance.json`. Citations are written by `build`.
 """
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -15,11 +13,7 @@ from em_companion.book.registry import FigureEntry
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import sha256_of, write_json
 
-IMAGE_METADATA = {
-    "svg": {"Date": None},
-    "png": {"Software": None},
-    "pdf": {"CreationDate": None, "ModDate": None},
-}
+IMAGE_METADATA = {"svg": {"Date": None}, "png": {"Software": None}, "pdf": {"CreationDate": None, "ModDate": None}}
 MODELS = {
     "reported": "as reported by the authors; nothing was run",
     "released": "the authors' Qwen2.5-14B-Instruct organisms, through their released data",
@@ -27,24 +21,18 @@ MODELS = {
     "hub": "published models from the model hub",
 }
 LONGEST_LABEL = 120  # characters in plotted data; anything longer is a response text and must not be published
-Draw = Callable[[], tuple[Figure, pd.DataFrame]]
+Drawn = tuple[Figure, pd.DataFrame]
 
 
-def save_figure(
-    folder: Path,
-    entry: FigureEntry,
-    figure: Figure,
-    data: pd.DataFrame,
-    record: FigureRecord,
-    provenance: dict[str, Any],
-) -> None:
-    """Write the files of one figure below `folder`; data: the plotted numbers, tidy.
+def save_figure(folder: Path, entry: FigureEntry, drawn: Drawn, record: FigureRecord, provenance: dict) -> None:
+    """Write the files of one figure below `folder`; drawn: it and the plotted numbers, tidy.
 
     Raises CompanionError without caption or alt text, for empty data and for response texts in it.
     """
     for name, text in {"caption": record.caption, "alt text": record.alt}.items():
         if not text.strip():
             raise CompanionError(f"Figure '{record.id}' has no {name}.")
+    figure, data = drawn
     texts = data.select_dtypes(exclude="number").to_numpy()
     if data.empty or any(len(str(one)) > LONGEST_LABEL for one in texts.flat):
         raise CompanionError(f"Figure '{entry.id}' needs plotted numbers, without response texts, as its data.")

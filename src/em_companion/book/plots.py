@@ -1,10 +1,10 @@
-"""Six shapes for every figure of the book: dots, lines, heat map, bars, paired change, and small multiples of them.
+"""Four shapes for every figure of the book, dots, lines, heat map and bars, and small multiples of them.
 
 A shape takes a tidy table and names of its columns and returns (figure, data): data holds all rows drawn on the figure.
 Every shape takes the options of `drawing.Options`, and raises CompanionError for an empty table or an absent column.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import cycle
 from typing import Any
 
@@ -12,31 +12,32 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from em_companion.book import drawing
-from em_companion.book.drawing import Drawn, Labels, Shape, bounds_of, checked, labels_of, legend, name_ticks
+from em_companion.book.drawing import Drawn, Labels, Shape, checked, labels_of, name_ticks
 from em_companion.book.theme import PALETTE
-from em_companion.core.errors import CompanionError
-
-__all__ = ["bars", "dots", "facets", "heat_map", "legend", "lines", "measures", "paired"]
 
 
-def dots(data: pd.DataFrame, category: str, value: str, *, horizontal: bool = True, **options) -> Drawn:
+def dots(
+    data: pd.DataFrame, category: str, value: str, *, before: str | None = None, horizontal: bool = True, **options
+) -> Drawn:
     """Draw a dot with its interval per row.
 
-    Columns: category, value (any unit; name it in the axis label), and as options hue, reported, notes. A cloud is
-    drawn as small dots with thin intervals, in its group's colour if it has the hue column.
+    Columns: category, value (any unit; name it in the axis label), before (where a line to the dot of a horizontal row
+    starts, as a hollow one), and as options hue, reported, notes. A cloud, which needs the hue column too, is drawn as
+    small dots.
     """
-    shape = Shape(data, value, options, category=category, horizontal=horizontal)
+    shape = Shape(data, value, options, before, category=category, horizontal=horizontal)
     for rows, style, marker, _ in shape.series():
-        places = shape.places[rows.index]
-        shape.interval(places, rows, shape.bounds, color=style["color"], linewidth=1.7)
-        shape.mark(places, rows[value], marker, **style)
-        _beyond(shape, rows)
+        shape.interval(shape.places, rows, shape.bounds, color=style["color"], linewidth=1.7)
+        if before:
+            shape.axes.hlines(shape.places[rows.index], rows[before], rows[value], color=style["color"], linewidth=2.4)
+            shape.mark(shape.places[rows.index], rows[before], marker, color=style["color"], markerfacecolor="white")
+        shape.mark(shape.places[rows.index], rows[value], marker, **style)
+        shape.write(rows, shape.options.notes)
     shape.extras(0.45)
     shape.category_ticks()
     return shape.finish()
@@ -52,38 +53,23 @@ def bars(
     beyond the bars, or inside stacked ones that have room). A cloud is drawn in black.
     """
     shape = Shape(data, value, options, totals, category=category, horizontal=horizontal, step=0.8, stacked=stacked)
-    ends = pd.Series(0.0, index=list(shape.names))
+    ends, notes = pd.Series(0.0, index=list(shape.names)), shape.options.notes
+    room = 0.05 * shape.table.groupby(category)[value].sum().max()
     draw, start = (shape.axes.barh, "left") if horizontal else (shape.axes.bar, "bottom")
     for rows, style, *_ in shape.series():
-        places, starts = shape.places[rows.index], rows[category].map(ends) if stacked else 0.0 * rows[value]
-        draw(places, rows[value], 0.9 * shape.step, **{start: starts}, edgecolor="white", linewidth=0.6, **style)
-        shape.interval(places, rows, shape.bounds, color="0.1", linewidth=1.2)
-        _inside(shape, rows, starts, style["color"]) if stacked else _beyond(shape, rows)
+        look = {start: rows[category].map(ends) if stacked else 0, "edgecolor": "white", "linewidth": 0.6}
+        drawn = draw(shape.places[rows.index], rows[value], 0.9 * shape.step, **look, **style)
+        shape.interval(shape.places, rows, shape.bounds, color="0.1", linewidth=1.2)
+        if stacked and notes:
+            halo = {"path_effects": [withStroke(linewidth=2, foreground="white")], "fontsize": 9}
+            texts = rows[notes].where(rows[value] > room, "")
+            shape.axes.bar_label(drawn, texts, label_type="center", **halo)
+        else:
+            shape.write(rows, notes)
         ends = ends.add(rows.groupby(category)[value].sum(), fill_value=0)
-    if totals:
-        last = shape.table.drop_duplicates(category)
-        shape.write(shape.places[last.index], last[category].map(ends), last[totals])
+    last = shape.table.drop_duplicates(category)
+    shape.write(last, totals, last[category].map(ends))
     shape.extras(0.0, "0.1")
-    shape.category_ticks()
-    return shape.finish()
-
-
-def paired(data: pd.DataFrame, category: str, before: str, after: str, *, names: Sequence[str], **options) -> Drawn:
-    """Draw the change per row from before (hollow) to after (filled).
-
-    Columns: category, before and after (one unit, each with its own `_low` and `_high` or none), and as options hue.
-    names: legend labels of the two marks.
-    """
-    shape = Shape(data, after, options, before, *bounds_of(data, before), category=category, horizontal=True)
-    for rows, style, marker, _ in shape.series():
-        places, look = shape.places[rows.index], {"color": style["color"], "linewidth": 1, "alpha": 0.7}
-        shape.axes.hlines(places, rows[before], rows[after], color=style["color"], linewidth=2.4)
-        shape.interval(places - 0.22 * shape.step, rows, bounds_of(data, before), **look)
-        shape.interval(places + 0.22 * shape.step, rows, shape.bounds, **look)
-        shape.mark(places, rows[before], marker, color=style["color"], markerfacecolor="white", markersize=6.5)
-        shape.mark(places, rows[after], marker, markersize=6.5, **style)
-    for name, face in zip(names, ("white", "0.35"), strict=True):
-        shape.mark([], [], "o", color="0.35", markerfacecolor=face, label=name)
     shape.category_ticks()
     return shape.finish()
 
@@ -99,10 +85,8 @@ def lines(
     per value of a column "run" if it has one.
     """
     shape = Shape(data, value, options, x, unit)
-    axes, numbers = shape.axes, shape.table[x]
-    if not pd.api.types.is_numeric_dtype(numbers):
-        raise CompanionError(f"A line needs numbers along x, and the column '{x}' holds other things.")
-    if pd.api.types.is_integer_dtype(numbers) and axes.get_xscale() == "linear":
+    axes = shape.axes
+    if pd.api.types.is_integer_dtype(shape.table[x]):
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     for index, (rows, style, marker, dashes) in enumerate(shape.series()):
         style |= {"marker": marker if markers or interval == "bars" or not dashes else ""}
@@ -138,27 +122,31 @@ def heat_map(
     if not row:
         row, column, value = "row", "column", "value"
         data = data.rename_axis(index=row, columns=column).melt(ignore_index=False, value_name=value).reset_index()
-    layers = [name for name, _ in (contours or {}).values()]
+    contours = contours or {}
+    layers = [name for name, _ in contours.values()]
     shape = Shape(data, value, options, column, *layers, category=row, horizontal=True)
-    if shape.table.duplicated([row, column]).any():
-        raise CompanionError(f"A heat map needs one row for each pair of '{row}' and '{column}'.")
     axes, columns = shape.axes, labels_of(shape.table, column, column_order)
-    matrices = shape.table.pivot(index=row, columns=column).reindex(list(shape.names))
+    cells = shape.table.pivot(index=row, columns=column).reindex(list(shape.names)).astype(float)
+    cells = {name: cells[name].reindex(columns=list(columns)) for name in (value, *layers)}
     look = {"cmap": colour_map, "cbar": bool(colour_bar), "cbar_kws": {"label": colour_bar, "pad": 0.02}}
-    cells = matrices[value].reindex(columns=list(columns))
-    sns.heatmap(cells, ax=axes, vmin=limits[0], vmax=limits[1], **look)
-    if numbers:
-        _write_numbers(shape, cells, numbers)
-    for (label, (name, level)), dash in zip((contours or {}).items(), cycle(["-", "--", ":"]), strict=False):
-        _draw_contour(shape, matrices[name].reindex(columns=list(columns)), level, dash)
+    look |= {"annot": bool(numbers), "fmt": numbers or "", "annot_kws": {"fontsize": 9}}
+    sns.heatmap(cells[value], ax=axes, vmin=limits[0], vmax=limits[1], **look)
+    for number in axes.texts:  # a rim, where a contour crosses
+        rim = axes.collections[0].to_rgba(float(number.get_text()))
+        number.set_path_effects([withStroke(linewidth=2.5, foreground=rim)])
+    down, across = (np.arange(len(one)) + 0.5 for one in (shape.names, columns))
+    for (label, (name, level)), dash in zip(contours.items(), cycle(["-", "--", ":"]), strict=False):
+        if cells[name].min(axis=None) < level < cells[name].max(axis=None):
+            line = axes.contour(across, down, cells[name], levels=[level], colors=[PALETTE[0]], linestyles=dash)
+            line.set(path_effects=[withStroke(linewidth=3, foreground="white")])
         axes.plot([], [], color=PALETTE[0], linestyle=dash, label=label)
     for label, (framed, beside) in (frame or {}).items():
         corner = (list(columns).index(beside), list(shape.names).index(framed))
         axes.add_patch(Rectangle(corner, 1, 1, label=label, fill=False, edgecolor="0.05", linewidth=2.4, zorder=4))
-    name_ticks(axes, *_ticks(columns))
-    axes.set_yticks(*_ticks(shape.names), rotation=0)
+    name_ticks(axes, across, columns.values())
+    axes.set_yticks(down, shape.names.values(), rotation=0)
     axes.tick_params(length=0)
-    axes.set(xlabel="", ylabel="", ylim=(0, len(cells)) if upwards else (len(cells), 0))
+    axes.set(xlabel="", ylabel="", ylim=(0, len(down)) if upwards else (len(down), 0))
     return shape.finish()
 
 
@@ -170,7 +158,7 @@ def facets(shape: Callable, data: pd.DataFrame, by: str, *columns: str, titles: 
     as its note: a text at the bottom).
     """
     checked(data, [by, *columns, options.get("hue")])
-    if shape in (dots, bars, paired):
+    if shape in (dots, bars):
         options = {"order": labels_of(data, columns[0], None)} | options
     jobs = {
         key: ({"title": title}, data[data[by] == key], columns) for key, title in labels_of(data, by, titles).items()
@@ -185,7 +173,7 @@ def measures(shape: Callable, data: pd.DataFrame, x: str, values: Mapping[str, s
     value_low and value_high.
     """
     checked(data, [x, *values, options.get("hue")])
-    across = options.get("horizontal", shape in (dots, paired))
+    across = options.get("horizontal", shape is dots)
     place = "x_label" if across else "y_label" if options.get("wrap") == 1 else "title"
     jobs = {name: ({place: label}, data, (x, name)) for name, label in values.items()}
     return _multiples(shape, jobs, "measure", data, {"share": (not across, across)} | options)
@@ -193,21 +181,21 @@ def measures(shape: Callable, data: pd.DataFrame, x: str, values: Mapping[str, s
 
 def _multiples(shape: Callable, jobs: Mapping[Any, tuple], by: str, data: pd.DataFrame, options: dict) -> Drawn:
     """Draw the shape in a panel of its own for each job: its own settings, rows and columns."""
-    (_, _, columns), hue, label = next(iter(jobs.values())), options.get("hue"), options.pop("colour_bar", None)
+    (_, _, columns), hue = next(iter(jobs.values())), options.get("hue")
     if hue:
         options = {"hue_order": labels_of(data, hue, None)} | options
-    if shape is heat_map:
-        options = {"limits": (data[columns[-1]].min(), data[columns[-1]].max())} | options
     wrap, each, share = min(options.pop("wrap", 3), len(jobs)), options.pop("each", {}), options.pop("share")
     count = data[columns[0]].nunique() * (1 + 0.35 * (data[hue].nunique() - 1 if hue else 0))
-    flat = options.get("horizontal", shape in (dots, paired)) or shape is heat_map
+    flat = options.get("horizontal", shape is dots)
     height = np.clip(0.9 + 0.3 * count, 1.8, 6.5) if flat else 2.7
     look = {"sharex": share[0], "sharey": share[1], "squeeze": False}
     look |= {"height_ratios" if wrap == 1 else "width_ratios": options.pop("ratios", None)}
     above = -(-len(jobs) // wrap)
-    figure, grid = plt.subplots(above, wrap, figsize=options.pop("size", None) or (7.2, height * above + 0.9), **look)
+    figure, grid = plt.subplots(above, wrap, figsize=options.pop("size", (7.2, height * above + 0.9)), **look)
     last = {name: options.pop(name) for name in ("x_limits", "y_limits") if name in options}
-    names, drawn = {name: options.pop(name, None) for name in ("x_label", "y_label")}, drawing.tables_of(figure)
+    size, drawn = plt.rcParams["axes.labelsize"], drawing.tables_of(figure)
+    for name, write in {"x_label": figure.supxlabel, "y_label": figure.supylabel}.items():
+        write(options.pop(name, ""), fontsize=size)
     for axes, (key, (settings, rows, columns)) in zip(grid.flat, jobs.items(), strict=False):
         own, before = options | settings | each.get(key, {}), len(drawn)
         if rows.empty:
@@ -217,17 +205,9 @@ def _multiples(shape: Callable, jobs: Mapping[Any, tuple], by: str, data: pd.Dat
         drawn[before:] = [_keyed(one, by, key) for one in drawn[before:]]
     for axes, key in zip(grid.flat, jobs, strict=False):  # common limits, once all that shares an axis is drawn
         axes.set(**{name.replace("_limits", "lim"): each.get(key, {}).get(name, one) for name, one in last.items()})
-    size = plt.rcParams["axes.labelsize"]
-    if names["x_label"]:
-        (figure.supxlabel if wrap > 1 else grid[-1, 0].set_xlabel)(names["x_label"], fontsize=size)
-    if names["y_label"]:
-        (figure.supylabel if above > 1 else grid[0, 0].set_ylabel)(names["y_label"], fontsize=size)
     for spare, over in zip(grid.flat[len(jobs) :], grid.flat[len(jobs) - wrap :], strict=False):
         spare.set_axis_off()
         over.tick_params(labelbottom=True)
-    if label:
-        image = next(axes.collections[0] for axes in figure.axes if axes.collections)
-        figure.colorbar(image, ax=figure.axes, label=label)
     return figure, pd.concat(drawn, ignore_index=True)
 
 
@@ -236,48 +216,3 @@ def _keyed(drawn: pd.DataFrame, by: str, key) -> pd.DataFrame:
     drawn = drawn.drop(columns=by, errors="ignore").rename(columns=ends)
     drawn.insert(0, by, key)
     return drawn
-
-
-def _beyond(shape: Shape, rows: pd.DataFrame) -> None:
-    if shape.options.notes:
-        ends = rows[shape.bounds[1]].fillna(rows[shape.value]) if shape.bounds else rows[shape.value]
-        shape.write(shape.places[rows.index], ends, rows[shape.options.notes])
-
-
-def _inside(shape: Shape, rows: pd.DataFrame, starts: pd.Series, colour: Any) -> None:
-    if shape.options.notes:
-        rows = rows[rows[shape.value] > 0.05 * shape.table.groupby(shape.category)[shape.value].sum().max()]
-        middle = starts[rows.index] + rows[shape.value] / 2
-        ink = _ink(to_rgb(colour))
-        shape.write(shape.places[rows.index], middle, rows[shape.options.notes], inside=True, color=ink)
-
-
-def _ink(face: Sequence[float]) -> str:
-    """Return dark or light, whichever can be read on a colour."""
-    return "0.1" if np.dot(face[:3], (0.3, 0.6, 0.1)) > 0.5 else "white"
-
-
-def _write_numbers(shape: Shape, cells: pd.DataFrame, numbers: str) -> None:
-    mesh = shape.axes.collections[-1]
-    for (row, column), value in np.ndenumerate(cells.to_numpy(float)):
-        if not np.isnan(value):
-            face = mesh.to_rgba(value)
-            style = {"color": _ink(face), "path_effects": [withStroke(linewidth=2.5, foreground=face)], "zorder": 5}
-            place = (column + 0.5, row + 0.5)
-            shape.axes.text(*place, format(value, numbers), ha="center", va="center", fontsize=9, **style)
-
-
-def _draw_contour(shape: Shape, cells: pd.DataFrame, level: float, dash: str) -> None:
-    """Draw the line along which the cells reach a level, where they do."""
-    values = cells.to_numpy(float)
-    if np.nanmin(values) < level < np.nanmax(values):
-        at = [np.arange(size) + 0.5 for size in values.shape[::-1]]
-        drawn = shape.axes.contour(*at, values, levels=[level], colors=[PALETTE[0]], linestyles=dash)
-        drawn.set(path_effects=[withStroke(linewidth=3, foreground="white")])
-
-
-def _ticks(labels: Mapping[Any, str]) -> tuple[np.ndarray, list[str]]:
-    """Return places and names of cells, of more than 16 numbers only some, in equal steps."""
-    numeric = all(text.lstrip("-").replace(".", "", 1).isdigit() for text in labels.values())
-    step = -(-len(labels) // 12) if numeric and len(labels) > 16 else 1
-    return np.arange(0, len(labels), step) + 0.5, list(labels.values())[::step]

@@ -5,7 +5,6 @@ page's own look in its place.
 """
 
 import base64
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import isfinite, nan
@@ -15,6 +14,7 @@ from typing import Any, Literal
 
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
+from pydantic import TypeAdapter
 
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import write_json
@@ -35,11 +35,6 @@ class FigureRecord:
     caption: str
     alt: str
 
-    @property
-    def made(self) -> bool:
-        """Whether there is a picture to cite."""
-        return self.status == "made"
-
 
 @dataclass(frozen=True)
 class ValueRecord:
@@ -47,10 +42,10 @@ class ValueRecord:
 
     name: str
     evidence: str
-    value: float | None = None
+    value: int | float | None = None
     unit: str = ""
-    low: float | None = None
-    high: float | None = None
+    low: int | float | None = None
+    high: int | float | None = None
     n: int | None = None
     text: str | None = None
 
@@ -88,27 +83,19 @@ class RunRecord:
 
     @classmethod
     def read(cls, folder: Path) -> "RunRecord":
-        """Return what was written into the folder of a run; raise OSError, ValueError or TypeError if it is damaged."""
-        given = json.loads((folder / "records.json").read_text(encoding="utf-8"))
-        kinds = {"figures": FigureRecord, "measurements": Measurement, "values": ValueRecord, "unavailable": Gap}
-        return cls(**given | {name: [kind(**one) for one in given.get(name, [])] for name, kind in kinds.items()})
+        """Return what was written into the folder of a run; raise OSError or ValueError if it is damaged."""
+        return TypeAdapter(cls).validate_json((folder / "records.json").read_bytes())
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table as it is shown: heads, which of them stand over numbers, and cells as text."""
+def table_of(frame: pd.DataFrame, formats: Mapping[str, str] | None = None, number: str = "{:.3g}") -> dict[str, list]:
+    """Return a frame as it is shown: heads, which of them stand over numbers (`numeric`), and rows of texts.
 
-    heads: tuple[str, ...]
-    numeric: tuple[bool, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-def table_of(frame: pd.DataFrame, formats: Mapping[str, str] | None = None, number: str = "{:.3g}") -> Table:
-    """Return a frame as a table; numbers use `formats` per column, else `number`; a missing value is a dash."""
+    Numbers use `formats` per column, else `number`; a missing value is a dash.
+    """
     patterns = [(formats or {}).get(column, number) for column in frame]
-    numeric = tuple(is_numeric_dtype(kind) and not is_bool_dtype(kind) for kind in frame.dtypes)
-    rows = (tuple(map(_cell, row, patterns)) for row in frame.itertuples(index=False, name=None))
-    return Table(tuple(map(str, frame)), numeric, tuple(rows))
+    numeric = [is_numeric_dtype(kind) and not is_bool_dtype(kind) for kind in frame.dtypes]
+    rows = [list(map(_cell, row, patterns)) for row in frame.itertuples(index=False, name=None)]
+    return {"heads": list(map(str, frame)), "numeric": numeric, "rows": rows}
 
 
 def _cell(value: Any, pattern: str) -> str:

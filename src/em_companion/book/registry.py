@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from em_companion.core import paths
 from em_companion.core.errors import CompanionError
@@ -30,17 +29,10 @@ def load_figures() -> dict[str, FigureEntry]:
     return read_registry(FIGURES, "figures", FigureEntry)
 
 
-def registered(figure_id: str, notebook: str) -> FigureEntry:
-    """Return the entry of `figure_id`; raise CompanionError unless it is registered for `notebook`."""
-    return _of(notebook, load_figures().get(figure_id), f"Figure '{figure_id}'", FIGURES)
-
-
-def registered_claim(claim_id: str, notebook: str) -> Claim:
-    """Return the claim `claim_id`; raise CompanionError unless it is registered for `notebook`."""
-    return _of(notebook, load_claims().get(claim_id), f"Claim '{claim_id}'", CLAIMS)
-
-
-def _of(notebook: str, entry: Any, name: str, registry: Path) -> Any:
+def registered(kind: Literal["Figure", "Claim"], name: str, notebook: str) -> FigureEntry | Claim:
+    """Return the entry of a figure or claim; raise CompanionError unless it is registered for `notebook`."""
+    load, registry = {"Figure": (load_figures, FIGURES), "Claim": (load_claims, CLAIMS)}[kind]
+    entry = load().get(name)
     if entry is None or entry.notebook != notebook:
-        raise CompanionError(f"{name} is not registered for notebook '{notebook}' in {relative(registry)}.")
+        raise CompanionError(f"{kind} '{name}' is not registered for notebook '{notebook}' in {relative(registry)}.")
     return entry

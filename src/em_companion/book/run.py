@@ -57,10 +57,9 @@ class Run:
         self.records.write(self.folder)
 
     def provenance(self, inputs: Mapping[str, str]) -> dict[str, Any]:
-        """Return what made a result: notebook, parameters, the inputs read for it, and `provenance.environment`."""
+        """Return what made a result: notebook, profile, seed, the inputs read for it, and `provenance.environment`."""
         return {
             "notebook": self.notebook,
-            "parameters": {"profile": self.profile.name, "seed": self.seed},
             "profile": self.profile.name,
             "seed": self.seed,
             "seconds": round(time.monotonic() - self.started, 1),
@@ -75,20 +74,21 @@ class Evidence:
     def __init__(self, run: Run, name: str, missing: str = "") -> None:
         self.run, self.name, self.missing = run, name, missing
 
-    def figure(self, figure_id: str, draw: figures.Draw, *, caption: str, alt: str) -> None:
+    def figure(self, figure_id: str, draw: Callable[[], figures.Drawn], *, caption: str, alt: str) -> None:
         """Draw, save and show a registered figure, or a box; `draw` returns it with its plotted data."""
-        entry, folder = registry.registered(figure_id, self.run.notebook), self.run.folder
+        entry, folder = registry.registered("Figure", figure_id, self.run.notebook), self.run.folder
         known = self.run.records.figures
         if any((one.id, one.evidence) == (figure_id, self.name) for one in known):
             raise CompanionError(f"Figure '{figure_id}' is drawn twice from {self.name} evidence.")
         with recorded() as inputs:
-            drawn, problem = self._made(draw)
+            drawn = self._made(draw)
         if drawn is None:
-            status, text = ("waiting", problem) if self.missing else ("unavailable", f"{caption} *{UNAVAILABLE}.*")
+            why = self.run.records.unavailable[-1].why
+            status, text = ("waiting", why) if self.missing else ("unavailable", f"{caption} *{UNAVAILABLE}.*")
             record = figures.placeholder(folder, entry, self.name, status, text)
         else:
             record = FigureRecord(figure_id, self.name, "made", caption, alt)
-            figures.save_figure(folder, entry, *drawn, record, self.run.provenance(inputs))
+            figures.save_figure(folder, entry, drawn, record, self.run.provenance(inputs))
         known.append(record)
         self._write()
         picture = folder / "figures" / record.id / record.evidence / "figure.png"
@@ -101,7 +101,7 @@ class Evidence:
         frame = self._or_box(make)
         if frame is not None:
             table = records.table_of(frame, formats, number)
-            display(records.bundle("table", table, pd.DataFrame(table.rows, columns=table.heads)), raw=True)
+            display(records.bundle("table", table, pd.DataFrame(table["rows"], columns=table["heads"])), raw=True)
 
     def measure(self, make: Callable[[], Mapping[str, tuple[Estimate | float, str]]]) -> None:
         """Record measurements of this page's claims and show them beside the reported values, with verdicts.
@@ -114,7 +114,7 @@ class Evidence:
             return
         measured = []
         for claim, (given, how) in found.items():
-            registry.registered_claim(claim, self.run.notebook)
+            registry.registered("Claim", claim, self.run.notebook)
             one = given if isinstance(given, Estimate) else Estimate(given)
             if (value := records.finite(one.value)) is not None:
                 interval = one.interval and tuple(map(float, one.interval))
@@ -129,30 +129,26 @@ class Evidence:
         found = self._or_box(make)
         if found is None:
             return
-        known = {one.name for one in self.run.records.values}
-        for name, given in found.items():
-            if name in known:
-                raise CompanionError(f"Value '{name}' is recorded twice.")
-            self.run.records.values.append(records.value_of(name, self.name, given))
+        self.run.records.values.extend(records.value_of(name, self.name, given) for name, given in found.items())
         self._write()
 
     def _or_box(self, make: Callable[[], Any]) -> Any:
-        found, problem = self._made(make)
-        if problem:
-            title = UNAVAILABLE if not self.missing else f"No {self.name} evidence in this build"
-            display(records.bundle("box", {"title": title, "text": problem}, problem), raw=True)
+        found = self._made(make)
+        if found is None:
+            why = self.run.records.unavailable[-1].why
+            title = f"No {self.name} evidence in this build" if self.missing else UNAVAILABLE
+            display(records.bundle("box", {"title": title, "text": why}, why), raw=True)
         return found
 
-    def _made(self, make: Callable[[], Any]) -> tuple[Any, str]:
-        """Return make() and "", or None and why its evidence is not at hand."""
+    def _made(self, make: Callable[[], Any]) -> Any:
+        """Return make(), or None where its evidence is not at hand, and note that gap."""
         try:
             if self.missing:
                 raise EvidenceUnavailable(self.missing)
-            return make(), ""
+            return make()
         except EvidenceUnavailable as problem:
             self.run.records.unavailable.append(Gap(self.name, str(problem)))
             self._write()
-            return None, str(problem)
 
     def _write(self) -> None:
         self.run.records.write(self.run.folder)

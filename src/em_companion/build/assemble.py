@@ -201,13 +201,13 @@ def write_figures(book: list[Page]) -> set[Path]:
             target = EXTRA / "figures" / _image_folder(record, first)
             shutil.copytree(source, target, dirs_exist_ok=True)
             kept |= {target / path.name for path in source.iterdir()}
-            provenance = _json(source / "provenance.json") if record.made else {}
-            cited = pages.citations(provenance) if record.made else {}
+            provenance = _json(source / "provenance.json") if record.status == "made" else {}
+            cited = pages.citations(provenance) if record.status == "made" else {}
             kept |= {_write(target / name, text) for name, text in cited.items()}
         page = pages.figure_page(first, provenance, [record.evidence for record in others])
         kept.add(_write(BOOK / "figures" / one / "index.md", page))
         listing = asdict(registry.load_figures()[one]) | asdict(first) | {"page": f"figures/{one}/"}
-        listed.append(listing | ({"provenance": provenance} if first.made else {}))
+        listed.append(listing | ({"provenance": provenance} if first.status == "made" else {}))
     write_json(EXTRA / "figures.json", {"figures": listed})
     gallery = pages.gallery([versions[0][0] for versions in by_id.values()])
     return kept | {_write(BOOK / "figures" / "index.md", gallery)}

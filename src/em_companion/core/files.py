@@ -22,11 +22,10 @@ def read_yaml(path: Path) -> Any:
     """Return what a YAML file of the project holds; raise CompanionError, with the line, where it cannot be read."""
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
-    except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise CompanionError(f"{relative(path)} is malformed: {line}{error.problem}.") from error
     except (yaml.YAMLError, UnicodeError) as error:
-        raise CompanionError(f"{relative(path)} is malformed: it is not text in UTF-8.") from error
+        mark = getattr(error, "problem_mark", None)
+        problem = f"line {mark.line + 1}: {error.problem}" if mark else "it is not text in UTF-8"
+        raise CompanionError(f"{relative(path)} is malformed: {problem}.") from error
     except OSError as error:
         raise CompanionError(f"{relative(path)} cannot be read: {error.strerror}.") from error
 

@@ -1,10 +1,10 @@
 """Profiles: what a run trains and may cost. One YAML file per profile in `data/profiles/`, validated on load."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, WrapValidator
+from pydantic import Field
 
 from em_companion.core import paths
 from em_companion.core.errors import CompanionError
@@ -14,12 +14,6 @@ from em_companion.core.schema import Amount, Checked, Count, Natural, Rate, Seve
 
 Module = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 DataSet = Literal["bad_medical_advice", "good_medical_advice", "extreme_sports", "risky_financial_advice"]
-
-
-def _layers(given: Any, listed: Callable[[Any], tuple[int, ...]]) -> Any:
-    if isinstance(given, str) and given != "all":
-        raise ValueError("must be a list of layers or 'all'")
-    return given if given == "all" else listed(given)
 
 
 @dataclass(frozen=True)
@@ -89,7 +83,7 @@ class Recipe(Checked):
 
     rank: Count
     modules: Several[Module]
-    layers: Annotated[Several[Natural], WrapValidator(_layers)]
+    layers: Several[Natural] | Literal["all"]
     learning_rate: Rate | None = None
     alpha: Rate | None = None
 
@@ -172,16 +166,14 @@ def load(name: str) -> Profile:
     path = paths.DATA / "profiles" / f"{name}.yml"
     given = validated(dict[str, Any], read_yaml(path), relative(path))
     profile = validated(Profile, given | {"name": name}, relative(path))
-    if problem := next(_problems(profile, given), None):
+    if problem := next(_problems(profile), None):
         raise CompanionError(f"{relative(path)}: {problem}.")
     return profile
 
 
-def _problems(profile: Profile, given: dict[str, Any]) -> Iterator[str]:
+def _problems(profile: Profile) -> Iterator[str]:
     """Yield what no single key can tell."""
     model, grown = profile.model, isinstance(profile.model, GrownModel)
-    if "name" in given:
-        yield "'name' is that of the file; remove it"
     if grown and (model.hidden % (2 * model.heads) or model.heads % model.kv_heads):
         yield "'model.hidden' must be a multiple of twice 'model.heads', and 'model.heads' one of 'model.kv_heads'"
     for key in ("pretraining", "post_training"):

@@ -76,9 +76,8 @@ def environment() -> dict[str, Any]:
 
 
 def _line(path: Path, label: str) -> str | None:
-    found = (
-        re.search(rf"^{label}\s*:\s*(.*)", path.read_text(encoding="utf-8"), re.MULTILINE) if path.is_file() else None
-    )
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    found = re.search(rf"^{label}\s*:\s*(.*)", text, re.MULTILINE)
     return found and found[1]
 
 

@@ -130,7 +130,7 @@ def provenance(folder: Path) -> dict[str, Any]:
     """Return the provenance in a folder; raise CompanionError where it is damaged."""
     try:
         record = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-        return {"key": record["key"], "sha256": record["sha256"]} | record
+        return {name: record[name] for name in ("key", "sha256", "files")} | record
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise _damaged(folder) from error
 
@@ -138,12 +138,10 @@ def provenance(folder: Path) -> dict[str, Any]:
 def check(folder: Path) -> dict[str, Any]:
     """Return the provenance in a folder; raise CompanionError unless its files are those that were written there."""
     record = provenance(folder)
-    try:
-        if all(sha256_of((folder / name).read_bytes()) == expected for name, expected in record["files"].items()):
-            return record
-    except (OSError, KeyError):
-        pass
-    raise _damaged(folder)
+    for name, expected in record["files"].items():
+        if not (folder / name).is_file() or sha256_of((folder / name).read_bytes()) != expected:
+            raise _damaged(folder)
+    return record
 
 
 def _damaged(folder: Path) -> CompanionError:

@@ -50,7 +50,7 @@ class Measurement:
     """
 
     claim: str
-    value: float
+    value: int | float
     how: str
     evidence: str
     interval: tuple[float, float] | None = None
