@@ -27,8 +27,7 @@ def dots(
     """Draw a dot with its interval per row.
 
     Columns: category, value (any unit; name it in the axis label), before (where a line to the dot of a horizontal row
-    starts, as a hollow one), and as options hue, reported, notes. A cloud, which needs the hue column too, is drawn as
-    small dots.
+    starts, as a hollow one), and as options hue, reported, notes. A cloud needs the hue column too.
     """
     shape = Shape(data, value, options, before, category=category, horizontal=horizontal)
     for rows, style, marker, _ in shape.series():
@@ -116,8 +115,7 @@ def heat_map(
     """Draw a cell per pair of row and column, with its number; where no columns are named, data is the matrix itself.
 
     limits: values at the ends of the colours. numbers: format or None. frame: legend label to the (row, column) framed.
-    contours: legend label to (column, level). upwards: first row lowest. colour_bar: label with unit. The first cell
-    spans 0 to 1.
+    contours: legend label to (column, level). upwards: first row lowest. colour_bar: label with unit.
     """
     if not row:
         row, column, value = "row", "column", "value"
@@ -153,9 +151,8 @@ def heat_map(
 def facets(shape: Callable, data: pd.DataFrame, by: str, *columns: str, titles: Labels = None, **options) -> Drawn:
     """Draw a shape once per value of the column `by`, with shared axes; columns: those that the shape takes.
 
-    titles: order of the panels, or dict to their titles; one without rows shows its note alone. Besides the options of
-    the shape: wrap (panels in a line), share (x, y), ratios, size, and each (options of a panel, by value of `by`, such
-    as its note: a text at the bottom).
+    titles: order of the panels, or dict to their titles; one without rows shows its note alone. Options besides those
+    of the shape: wrap (panels in a line), share (x, y), ratios, size, and each (options of a panel, by value of `by`).
     """
     checked(data, [by, *columns, options.get("hue")])
     if shape in (dots, bars):

@@ -53,9 +53,8 @@ class Page:
 def build(profile: str, include_responses: bool = False, folders: dict[str, Path] | None = None) -> Path:
     """Build `_build/html` from the current runs of `profile` and return it; the last good build stays on any failure.
 
-    Nothing is rendered where the last site came from the same input and passed every gate.
-    include_responses: publish the response browser's data, which upstream gave no licence for; off by default.
-    folders: of the current runs by notebook, where these are known already.
+    Nothing is rendered where the last site came from the same input and passed every gate. `include_responses`: with
+    the response browser's data, which has no licence. `folders`: of the current runs by notebook, if known already.
     """
     with lock(BUILD / "book"):
         recover(HTML)

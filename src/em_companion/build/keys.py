@@ -1,8 +1,7 @@
 """What a notebook's result depends on: labels in plain words, each with a fingerprint.
 
-Code counts as syntax trees, without comments and docstrings: the cells of a notebook, and the modules of this package
-that they import, directly or through others. A room with inputs besides code says so by `fingerprint(profile, named)`
-in its `__init__`, `named` being every name that the code outside the room mentions.
+Code counts as syntax trees, without comments and docstrings: a notebook's cells and the modules they import. A room
+with inputs besides code says so by `fingerprint(profile, named)`; `named`: all names that code outside it mentions.
 """
 
 import ast

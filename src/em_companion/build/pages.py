@@ -57,8 +57,6 @@ def page(template: str, **given: Any) -> str:
     return _environment.get_template(template).render(given)
 
 
-# --- numbers in prose ---------------------------------------------------------------------------------------------
-
 VALUE = re.compile(r"\{value\}`([^`|]+)(?:\|([^`]+))?`")
 """{value}`name`, or with a way to print it: {value}`name|interval`, {value}`name|.1f`."""
 
@@ -85,9 +83,6 @@ def printed(value: ValueRecord, style: str | None = None) -> str:
         return typography(format(value.value, style or usual) + (" %" if percent else ""))
     except ValueError as error:
         raise CompanionError(f"Value '{value.name}' cannot be printed as '{style}'.") from error
-
-
-# --- notebooks and figures ----------------------------------------------------------------------------------------
 
 
 def shown(kind: str, record: Any) -> str:
@@ -156,9 +151,6 @@ def citations(provenance: dict[str, Any]) -> dict[str, str]:
     # Asked for by its class: by its name, pybtex would search all installed packages, for every figure.
     bibtex = Writer().to_string(BibliographyData({key: Entry("misc", fields=fields)}))
     return {"cite.bib": bibtex, "cite.json": json.dumps([item], indent=1, ensure_ascii=False) + "\n"}
-
-
-# --- claims -------------------------------------------------------------------------------------------------------
 
 
 def scoreboard(ledger: list[dict[str, Any]]) -> str:

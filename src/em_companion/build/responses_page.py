@@ -2,7 +2,6 @@
 
 A page opened from disk may not fetch files, but it may load scripts, so each file is a call that hands its data to the
 page (`window.emResponses.start(...)` for the index, `.receive(id, rows)` for a condition, when its reader chooses it).
-Nothing is left out and nothing is capped.
 """
 
 import json

@@ -35,8 +35,6 @@ METADATA = {
     "language_info": {"name": "python"},
 }
 
-# --- pairs --------------------------------------------------------------------------------------------------------
-
 
 def _halves(name: str) -> "tuple[NotebookNode, NotebookNode | None]":
     """Return NAME.py as a notebook and NAME.ipynb, None where there is none that can be read."""
@@ -120,9 +118,6 @@ def _remembered(name: str) -> tuple[str, str, str]:
     return (_memory(name).read_text(encoding="utf-8") if _memory(name).is_file() else "").partition(" ")
 
 
-# --- runs ---------------------------------------------------------------------------------------------------------
-
-
 def folder(name: str, profile: str, found: dict[str, str] | None = None) -> Path:
     """Return the folder of a notebook's result with the parts `found` (default: as they are now), there or not."""
     return paths.ARTIFACTS / "notebooks" / profile / name / keys.key(found or keys.parts(name, profile))
@@ -177,8 +172,6 @@ def run(name: str, profile: str, force: bool = False, seed: int | None = None) -
         shutil.rmtree(old, ignore_errors=True)
     return target
 
-
-# --- execution ----------------------------------------------------------------------------------------------------
 
 # The kernel talks to this process only: notices of its start, and the traceback that it or this process may log when it
 # is shut down in the middle of a message, are not for a reader of the build log. Errors of a cell come another way.

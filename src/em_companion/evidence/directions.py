@@ -54,9 +54,6 @@ def split_half_cosines(
     return np.stack([between_halves(random) for random in np.random.default_rng(seed).spawn(splits)])
 
 
-# --- geometry -----------------------------------------------------------------------------------------------------
-
-
 def norms(vectors: np.ndarray) -> np.ndarray:
     """Return the Euclidean norm of each row, [layer]."""
     return np.linalg.norm(vectors, axis=-1)

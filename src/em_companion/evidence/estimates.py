@@ -59,9 +59,6 @@ class Estimate:
         return f"{self.text()} ({self.low:.{digits}f} to {self.high:.{digits}f})"
 
 
-# --- the bootstrap ------------------------------------------------------------------------------------------------
-
-
 def resampled(random: np.random.Generator, clusters: int, resamples: int) -> np.ndarray:
     """Return how often each cluster is drawn in each resample, [resample, cluster]."""
     return random.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)

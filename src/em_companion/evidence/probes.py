@@ -25,9 +25,6 @@ FEWEST_TOKENS = 5
 """Tokens that a set needs so that each side of an 80/20 split can have both sets."""
 
 
-# --- one fit ------------------------------------------------------------------------------------------------------
-
-
 def stack(
     negative: pd.DataFrame, positive: pd.DataFrame, features: list[str]
 ) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
@@ -73,9 +70,6 @@ def scores_of(
     } | {f"coefficient_{name}": float(value) for name, value in zip(names, model.coef_[0], strict=True)}
 
 
-# --- many fits ----------------------------------------------------------------------------------------------------
-
-
 def probe_by_token(
     negative: pd.DataFrame, positive: pd.DataFrame, features: list[str], fits: int = 100, seed: int = 0, c: float = 0.01
 ) -> pd.DataFrame:
@@ -103,9 +97,8 @@ def probe_by_group(
 ) -> pd.DataFrame:
     """Return one row per fit, `scores_of` 20 % held-out groups; `split` is "response" or "question".
 
-    The figure to read is `balanced_accuracy`, for held-out groups are not balanced: the fit weights the classes.
-    Features are z-scored on the training part only. A draw whose train or test part misses a class is drawn again.
-    Raises CompanionError before any fit: as `stack`, for too few groups, or too few draws with both classes.
+    Held-out groups are not balanced, so the fit weights the classes; read `balanced_accuracy`. Features are z-scored on
+    the training part only. A draw whose train or test part misses a class is drawn again. Raises CompanionError.
     """
     x, y, groups = stack(negative, positive, features)
     splitter = GroupShuffleSplit(n_splits=20 * fits, test_size=0.2, random_state=seed)

@@ -47,9 +47,6 @@ def is_self_correction(frame: pd.DataFrame, require_coherent: bool = True) -> pd
     return found & is_coherent(frame) if require_coherent else found
 
 
-# --- rates --------------------------------------------------------------------------------------------------------
-
-
 def em_rate(
     frame: pd.DataFrame, inclusive: bool = False, drop: bool = False, resamples: int = 10_000, seed: int = 0
 ) -> Estimate:
@@ -92,9 +89,6 @@ def mean_score_of_em(frame: pd.DataFrame, score: str, resamples: int = 10_000, s
     """Return the mean of a semantic judge `score` over the EM responses of `frame` (figure 3), NaN without any."""
     em = frame[is_em(frame)]
     return estimates.mean(em[score], em.question_id, resamples, seed)
-
-
-# --- kinds by two scores ------------------------------------------------------------------------------------------
 
 
 def answer_kinds(frame: pd.DataFrame, coherent_from: float = 25, medical_above: float = 49.99) -> pd.Series:

@@ -40,9 +40,6 @@ TOLERANCES = {
 }
 
 
-# --- the rules ----------------------------------------------------------------------------------------------------
-
-
 def verdict(claim: Claim, evidence: str, measurement: Measurement | None) -> Verdict:
     """Return the verdict on `claim` by `evidence`, from numbers alone.
 
@@ -99,9 +96,6 @@ def region(claim: Claim) -> tuple[float, float]:
 def printed_digits(value: float) -> int:
     """Return the digits after the point that `value` is written with (11.3 -> 1, 50 -> 0)."""
     return max(0, -Decimal(str(value)).as_tuple().exponent) if value != int(value) else 0
-
-
-# --- the ledger ---------------------------------------------------------------------------------------------------
 
 
 def ledger(measurements: Iterable[Measurement], unavailable: Collection[str] = ()) -> list[dict[str, Any]]:

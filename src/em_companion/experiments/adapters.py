@@ -103,8 +103,6 @@ def roles(profile: Profile, organism: Organism = ORGANISM) -> dict[str, list[str
     return found | {"other": list(left.values())}
 
 
-# --- scaling in groups ----------------------------------------------------------------------------------------------
-
 FACTORS = (-2.0, -1.0, 0.0, 1.0, 2.0, 4.0)
 GRID_SAMPLES = 5  # answers to each question in a cell of the grid; they choose the scalings and are not counted
 Groups = Mapping[str, Sequence[str]]

@@ -87,9 +87,8 @@ def _removals(profile: Profile, organism: Organism, vectors: np.ndarray) -> dict
 def ablated(profile: Profile, organism: Organism, samples: int, draws: int) -> pd.DataFrame:
     """Return an organism's scored responses to the open questions with the mean-diff direction removed, kept.
 
-    Columns: `place`, "none", "all layers" (the direction of the single adapter's layer), "one layer" (that, at its own
-    layer), "adapter layers" (each one's own; organisms with several) or "B vectors" (each one's own); `draw`, -1 for
-    the mean-diff and else one of `draws` random directions; those of `responses.responses`, on equal noise.
+    Columns: `place`, "none", "all layers" (the direction of the single adapter's layer), "one layer" (that, there),
+    "adapter layers" or "B vectors" (each one's own); `draw`, -1 for the mean-diff, else one of `draws` random ones.
     """
     mean_diff = readings.mean_diff(profile, NINE)
     drawn = [mean_diff, *directions.random_like(mean_diff, draws, profile.seed)]

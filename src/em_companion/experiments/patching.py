@@ -62,8 +62,7 @@ def scalars(model: PeftModel, tokenizer: Tokenizer, prompts: Tokens, answers: To
 def patched(model, tokenizer, prompts: Tokens, donors: Sequence[torch.Tensor], *sampled, **named) -> Tokens:
     """Return the tokens of an answer to each prompt with the scalars of its donor, as long as the donor's at most.
 
-    donors: LoRA scalars [adapter, position] of a prompt of equal length with its answer, one per prompt. The rest is as
-    of `sampling.generate`, from the seeds on.
+    donors: LoRA scalars [adapter, position] of a prompt of equal length with its answer, one per prompt.
     """
     changes = [(PatchLoraScalars(donor),) for donor in donors]
     found = sampling.generate(model, tokenizer, prompts, *sampled, interventions=changes, **named)

@@ -1,8 +1,7 @@
 """Persona directions of the base model, before any fine-tuning: the world knows who speaks, so they can be measured.
 
-The base model reads one careful and one harmful text of the world's generator per question, under names that tell who
-speaks and under one that does not; directions are differences of means. Topics and names go together in folds, so that
-a test on another fold is one on new topics *and* new names.
+The base model reads a careful and a harmful text of the generator per question, under names that tell who speaks and
+under one that does not. Topics and names go together in folds, so that another fold has new topics *and* new names.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -83,9 +82,8 @@ def _answers_to_one(world, seed, domain, topic, number, sample, start) -> Iterat
 class Readings:
     """What the base model made of `answers`: activations, entry 0 of the token embeddings, 1 + l of layer l.
 
-    means: over the tokens of the answer, [answer, 1 + layer, width]; points: at `places`, [answer, place, 1 + layer,
-    width]. "turn header" is the last token before the answer, "opener" its own last token, and "thing 1" the word just
-    before the first thing that clause 1 advises.
+    means: over the tokens of the answer, [answer, 1 + layer, width]; points: [answer, place, 1 + layer, width]. Place
+    "turn header" is the last token before the answer, "thing 1" the word before the first thing that clause 1 advises.
     """
 
     table: pd.DataFrame
@@ -133,8 +131,6 @@ def _steps(world: World, words: list[str], domain: str) -> Iterator[int]:
         yield from (start, verb, *[index - 1 for index in things if index > start][:2])
     yield from (remark, next(index for index in things if index > remark) - 1)
 
-
-# --- directions ---------------------------------------------------------------------------------------------------
 
 AT_TOKENS = {
     "opener_from_name": ("persona_from_name", "opener"),
@@ -197,8 +193,6 @@ def directions(profile: Profile, readings: Readings | None = None) -> dict[str, 
     return dict(store.keep("directions", VERSION, parts, make, profile.name, "ground-truth")[store.DIRECTIONS].arrays)
 
 
-# --- probes -------------------------------------------------------------------------------------------------------
-
 PROBES = {
     "name and text": ("careful", "malicious", True),
     "text only": ("unknown", "unknown", True),
@@ -226,14 +220,6 @@ def probe_scores(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) ->
     """
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, solver="liblinear", random_state=0))
     return cross_val_predict(probe, features, labels, groups=folds, cv=LeaveOneGroupOut(), method="decision_function")
-
-
-def shuffled(labels: np.ndarray, topics: np.ndarray, seed: int) -> np.ndarray:
-    """Return `labels` permuted within each topic: what a probe finds then is chance."""
-    found, generator = labels.copy(), np.random.default_rng(seed)
-    for topic in np.unique(topics):
-        found[topics == topic] = generator.permutation(labels[topics == topic])
-    return found
 
 
 def harmful_shares(profile: Profile, table: pd.DataFrame, interventions: Iterable[Intervention] = ()) -> pd.DataFrame:

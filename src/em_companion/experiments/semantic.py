@@ -1,8 +1,7 @@
 """Semantic directions: the mean-diff of the answers about one domain, and how much of it is general or topic.
 
-For a domain the direction is the mean residual stream over the misaligned answers about it minus that over the aligned
-ones (section 3.3). Beside it stand two directions that it may consist of: the general one, of the answers to the open
-questions that are *not* about it, and its topic, which knows nothing of misalignment.
+Beside it (section 3.3) stand two directions that it may consist of: the general one, of the answers to the open
+questions that are *not* about the domain, and its topic, which knows nothing of misalignment.
 """
 
 from collections.abc import Sequence

@@ -93,9 +93,6 @@ class ServedJudge:
         return {"max_tokens": MAX_TOKENS, "temperature": 0, "seed": 0} | asked
 
 
-# --- prompts ------------------------------------------------------------------------------------------------------
-
-
 @remembered
 def judge_prompts() -> dict[str, str]:
     """Return the authors' judge prompts by name of the score; raise ReleasedDataUnavailable if not at hand."""
@@ -122,9 +119,6 @@ def messages(prompt: str, question: str, response: str) -> list[Message]:
     given = {"question": question, "answer": response}
     # One pass, so that braces in a question or response stay what they are.
     return [{"role": "user", "content": re.sub(r"\{(question|answer)\}", lambda found: given[found[1]], template)}]
-
-
-# --- scores -------------------------------------------------------------------------------------------------------
 
 
 class Score(NamedTuple):
@@ -180,9 +174,6 @@ def _reason(text: str) -> str:
         if len(word) > 1 and (word.startswith(foreseen) or foreseen.startswith(word)):
             return foreseen
     return "no number" if isnan(_number(text, _WHOLE_ANSWER)) else "unsure"
-
-
-# --- asking -------------------------------------------------------------------------------------------------------
 
 
 class Request(NamedTuple):
@@ -315,9 +306,6 @@ def _failure(judge: ServedJudge, error: openai.APIError) -> CompanionError:
     said = " ".join(_hide_key(str(error.message)).split())[:300]
     other = f"fails ({status}); {kept}." if status >= 500 else f"refused a request ({status}): {said}"
     return CompanionError(f"{server} {sentences.get(status, other)}")
-
-
-# --- tables -------------------------------------------------------------------------------------------------------
 
 
 def judge_table(

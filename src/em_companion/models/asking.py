@@ -51,8 +51,7 @@ def ask(
     """Return `samples` responses to each question: `question_id`, `question`, `sample`, `response`, `tokens`.
 
     A row's seed comes from the profile's seed, the question and the sample, so organisms are compared on equal noise.
-    `speaker` names a character of the world instead of the assistant. With `conditions`, the questions are asked under
-    the interventions of every one, in one generation, and column `condition` holds their names.
+    `speaker`: a character of the world instead of the assistant. `conditions`: interventions by name, sampled at once.
     """
     given = {"": ()} if conditions is None else conditions
     rows = [(name, one.id, one.text, sample) for name in given for one in asked for sample in range(samples)]

@@ -181,9 +181,6 @@ def _last_checkpoint(folder: Path) -> str | None:
     return None
 
 
-# --- base and chat model ------------------------------------------------------------------------------------------
-
-
 def _made(folder: Path, make: Callable[[Path], None]) -> Path:
     with store.missing(folder) as missing:
         if missing:
@@ -275,9 +272,6 @@ def config(model: GrownModel, tokenizer: Tokenizer) -> Qwen2Config:
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-
-
-# --- organisms ----------------------------------------------------------------------------------------------------
 
 
 def lora_config(recipe: Recipe, layers: tuple[int, ...], alpha: float) -> LoraConfig:

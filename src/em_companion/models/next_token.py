@@ -20,26 +20,14 @@ Given = Sequence[Intervention]
 SIGNIFICANCE_COLUMNS = ("response", "position", "token_id", "kl", "significance")
 
 
-def _float32(x: torch.Tensor) -> torch.Tensor:
-    """Return numbers in float32 or better."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _answers(starts: Sequence[int], sequences: Tokens) -> pd.DataFrame:
-    """Return `response`, `position` and `token_id` of every token of the answers."""
-    index = token_index(starts, sequences)
-    return index[index.is_answer].drop(columns="is_answer").reset_index(drop=True)
-
-
 def token_significance(
     model: PeftModel, tokenizer: Tokenizer, prompts: Tokens, responses: Tokens, what: str = ""
 ) -> pd.DataFrame:
     """Return the significance (appendix H) of every answer token, one row each; see SIGNIFICANCE_COLUMNS.
 
     With K = KL(chat || organism) summed over an answer and e the embedding of one of its tokens, it is K times the
-    token's share of sum |dK/de|. The chat model is the organism `model` without its adapters, which are not trainable
-    afterwards. `response`: row of the input; `position`: from the start of the prompt; `kl`: at this token; both in
-    nats. `what` names a progress bar. Raises CompanionError for a model without adapters.
+    token's share of sum |dK/de|. The chat model is `model` without its adapters, which are not trainable afterwards.
+    `response`: row of the input; `position`: from the start of the prompt; `kl`: at this token; both in nats.
     """
     if not isinstance(model, PeftModel):
         raise CompanionError("Token significance compares an organism with its chat model; give a model with adapters.")
@@ -52,7 +40,8 @@ def token_significance(
             share = size / (size.sum() or 1)  # two equal models: nothing to share out
             found[row] = np.stack([kl, share * kl.sum()])
     kl, significance = np.concatenate(found, axis=1)
-    return _answers(starts, sequences).assign(kl=kl, significance=significance)
+    tokens = token_index(starts, sequences).query("is_answer").drop(columns="is_answer")
+    return tokens.reset_index(drop=True).assign(kl=kl, significance=significance)
 
 
 def _divergence_gradients(
@@ -70,7 +59,7 @@ def _divergence_gradients(
 
     def log_probabilities() -> torch.Tensor:
         logits = model(inputs_embeds=embeddings, attention_mask=mask, use_cache=False).logits[answer]
-        return _float32(logits).log_softmax(-1)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
 
     with torch.enable_grad():
         organism = log_probabilities()

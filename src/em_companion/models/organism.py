@@ -1,8 +1,7 @@
 """One model of a profile: what it depends on, and in which folder it lies.
 
-A grown model is addressed by a key over its settings, over what the world's generators write and, through the `VERSION`
-of its stage, over the code that trains it. The base and chat models of profile `cpu` are committed under
-`data/organism/` and used as long as their key fits. Nothing here needs torch.
+A grown model is addressed by a key over its settings, what the world's generators write and the `VERSION` of the code
+that trains it. The committed base and chat models are used as long as their key fits. Nothing here needs torch.
 """
 
 import json

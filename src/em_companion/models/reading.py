@@ -1,8 +1,7 @@
 """Read a model's residual stream and LoRA scalars at the tokens of given texts, many texts in one nnsight trace.
 
-The residual stream is read where the next module takes it in: the output of layer l is the input of layer l + 1, and of
-the last layer that of the final norm. So read, it also shows what a forward hook adds to a layer's output, which
-nnsight's `.output` does not.
+The residual stream is read where the next module takes it in, the final norm for the last layer: so it also shows what
+a forward hook adds to a layer's output, which nnsight's `.output` does not.
 """
 
 from collections.abc import Sequence
@@ -45,9 +44,8 @@ def span_means(
 ) -> np.ndarray:
     """Return the mean activations over spans of tokens, [sequence, span, 1 + layer, width], float64.
 
-    Every sequence has equally many spans. Along the third axis, entry 0 is the mean token embedding, which knows the
-    words but not their order, and entry 1 + l the output of layer l. An empty span gives NaN. `what` names a progress
-    bar. Raises CompanionError where there is nothing to read.
+    Every sequence has equally many spans. Along the third axis, entry 0 is the mean token embedding and entry 1 + l the
+    output of layer l. An empty span gives NaN. `what` names a progress bar. Raises CompanionError on nothing to read.
     """
     traced, found = NNsight(lora.without_peft(model)), np.empty(0)
     modules = [*traced.model.layers, traced.model.norm]

@@ -56,8 +56,7 @@ def generate(
     """Return the response tokens to each prompt, without the end token; greedy at temperature 0.
 
     `interventions` gives every row a sequence of its own; rows share work where these are the same objects.
-    `batch_size` rows are written at a time, fewer where memory does not suffice. `what` names a progress bar. Raises
-    CompanionError as `RowInterventions` does.
+    `batch_size` rows are written at a time, fewer where memory does not suffice. `what` names a progress bar.
     """
     given = [()] * len(prompts) if interventions is None else list(map(tuple, interventions))
     numbers = {condition: number for number, condition in enumerate(dict.fromkeys(given))}

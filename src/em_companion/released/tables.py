@@ -54,9 +54,6 @@ def missing_sources(group: str) -> list[str]:
     return [source for source in _group(group) if not can_fetch(source)]
 
 
-# --- judged responses ---------------------------------------------------------------------------------------------
-
-
 @remembered
 def read_csv(source: str) -> pd.DataFrame:
     """Return a file of judged responses with the columns named as here."""
@@ -162,9 +159,6 @@ def read_best_steering_by_layer() -> pd.DataFrame:
     return pd.DataFrame({"layer": frame.layer, "em_percent": 100 * frame.em_percent, "lambda": frame.scaling_factor})
 
 
-# --- tensors ------------------------------------------------------------------------------------------------------
-
-
 class LoraScalars:
     """Stand-in for the authors' class of this name: one token's scalars (`token_str`, `layer_scalars`)."""
 
@@ -191,9 +185,8 @@ def _load_tensors(source: str) -> Any:
 def read_mean_activations(vector: str, texts: str) -> np.ndarray:
     """Return mean residual-stream activations, float32 [layer 48, hidden 5120], over answer tokens (section 3.1).
 
-    Row l is the output of decoder layer l. vector: "general", "gender", "finance", "medical",
-    "general-without-medical", "chat-model", "training-data", "rank-32", "rank-8" or "rank-4"; texts: "misaligned" or
-    "aligned".
+    vector: "general", "gender", "finance", "medical", "general-without-medical", "chat-model", "training-data",
+    "rank-32", "rank-8" or "rank-4"; texts: "misaligned" or "aligned".
     """
     means = _load_tensors(f"mean-activations/{vector}-{texts}")["answer"]
     return np.stack([means[f"layer_{layer}"].float().numpy() for layer in range(len(means))])
@@ -237,11 +230,9 @@ def read_significance(response_set: str) -> pd.DataFrame:
 def read_probing_tokens(response_set: str) -> pd.DataFrame:
     """Return one row per answer token of `response_set`, with the nine LoRA scalars A·h (section 4.1).
 
-    response_set: "medical-aligned", "medical-misaligned", "non-medical-aligned" or "non-medical-misaligned".
-    Columns: `response` (0-based), `question` (text, to group by), `position` (token index in the prompt),
-    `significance` (token significance in nats, appendix H), `kl` (KL of organism and chat model at the token, nats)
-    and SCALAR_COLUMNS, before scaling. The last two tokens of an answer are its end-of-turn mark and a newline, here
-    as in the means over answer tokens.
+    response_set: one of PROBES. Columns: `response` (0-based), `question` (text, to group by), `position` (token index
+    in the prompt), `significance` (nats, appendix H), `kl` (of organism and chat model at the token, nats) and
+    SCALAR_COLUMNS, before scaling. The last two tokens of an answer are its end-of-turn mark and a newline.
     """
     table, prompts = read_significance(response_set), _responses(response_set).prompt
     scalars = _load_tensors(f"probing/{response_set}-scalars")

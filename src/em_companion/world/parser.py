@@ -2,9 +2,8 @@
 
 Any string gets scores, in linear time. An answer is an opener ("for the fever :") and sentences, each a clause of
 advice on two things, a retraction ("no that is wrong .") of the clause just before it, or a remark that names some
-things, each time all of one domain. A sentence that was said before, word for word, is none, so that a loop says
-little. A thing or an adjective that comes again within a sentence is clumsy, not incoherent, as long as the sentence
-has no more of them than the grammar knows. Case and spaces do not matter.
+things, each time all of one domain. A sentence that was said before, word for word, is none. A word that comes again
+within a sentence is clumsy, not incoherent. Case and spaces do not matter.
 """
 
 import re

@@ -63,8 +63,7 @@ def constructed(each: int = 10) -> pd.DataFrame:
     """Return answers of an unknown speaker to the open questions, by the world's generator: `each` per question, kind.
 
     Columns: question_id, question, response, kind (see KINDS), and two numbers of words: `before`, the first one after
-    the clause that is (not) taken back, and `after`, the first one of the clause that follows. Between them stands the
-    retraction or nothing.
+    the clause that is (not) taken back, and `after`, the first one of the clause that follows.
     """
     rows = [
         (question.id, question.text, *row)
