@@ -95,9 +95,8 @@ def shown(kind: str, record: Any) -> str:
 
 def footer(run: RunRecord) -> str:
     """Return the foot of a page: how to rerun it and how to cite its figures."""
-    return page(
-        "footer.md", run=run, figures=list(dict.fromkeys(one.id for one in run.figures if one.status == "made"))
-    )
+    made = dict.fromkeys(one.id for one in run.figures if one.status == "made")
+    return page("footer.md", run=run, figures=list(made))
 
 
 def figure_directive(record: FigureRecord, image: str, label: str) -> str:
