@@ -265,9 +265,8 @@ def draw_against_random():
     for (top, bottom), (measure, label) in zip(grid.T, MEASURES.items(), strict=True):
         band = single[measure][single.ablation == "random"]
         plots.lines(lines, "number", measure, hue="kind", hue_order=kinds, markers=True, axes=top, y_label=label,
-                    x_lines={"chosen layer": chosen()}, y_limits=(0, 104), x_label="layer",
-                    styles={"known layer": "--"})  # fmt: skip
-        top.axhspan(band.min(), band.max(), color="0.93", zorder=0)
+                    y_bands=[(band.min(), band.max())], x_lines={"chosen layer": chosen()}, y_limits=(0, 104),
+                    x_label="layer", styles={"known layer": "--"})  # fmt: skip
         order = dict.fromkeys(ROWS, "") if top is grid[0, 1] else ROWS
         cloud = {"one random draw": single[["ablation", measure]]}
         drawn = plots.dots(table, "ablation", measure, order=order, cloud=cloud, axes=bottom, x_label=label)

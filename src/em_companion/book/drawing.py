@@ -47,6 +47,7 @@ class Options:
     x_lines: Mapping[str, float] = field(default_factory=dict)  # legend label to position of a reference line
     y_lines: Mapping[str, float] = field(default_factory=dict)
     x_bands: Sequence[tuple[float, float]] = ()  # ranges shaded grey
+    y_bands: Sequence[tuple[float, float]] = ()
 
 
 class Shape:
@@ -147,8 +148,9 @@ class Shape:
             for (label, at), dash in zip(places.items(), cycle(DASHES), strict=False):
                 look = {"linestyle": "-", "linewidth": 0.9} if at == 0 else {"linestyle": dash, "linewidth": 1.4}
                 draw(at, label=label, color=REPORTED_COLOUR, zorder=1, **look)
-        for start, stop in opts.x_bands:
-            axes.axvspan(start, stop, color="0.93", linewidth=0, zorder=0)
+        for draw, ranges in ((axes.axvspan, opts.x_bands), (axes.axhspan, opts.y_bands)):
+            for ends in ranges:
+                draw(*ends, color="0.93", linewidth=0, zorder=0)
         clouds = [runs.filter([*self.wanted, "run"]).assign(cloud=name) for name, runs in opts.cloud.items()]
         return finish(axes, [self.table, *clouds], **self.settings)
 
