@@ -198,7 +198,7 @@ def ablation_values() -> dict[str, object]:
         "testable": yes if testable() else no,
         "clear-changes": f"{sum(one is not None and one[0] * one[1] > 0 for one in clear)} of {len(nine)}",
         "below-random": "; ".join(below) or "none",
-        "single.cosine": b_cosines("single-adapter")[0],
+        "single.cosine": b_cosines("single-adapter").iloc[0],
         "nine.cosines": typography.extremes(b_cosines("nine-adapter")),
         "chance": chance(run.profile.model.hidden),
     }
