@@ -92,7 +92,6 @@ def testable() -> bool:
 
 
 def random_rates(name: str, place: str) -> pd.Series:
-    """EM rate in percent of every random draw."""
     return 100 * ablated(name).query("place == @place and draw >= 0").groupby("draw").em.mean()
 
 

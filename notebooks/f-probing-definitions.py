@@ -81,7 +81,6 @@ def texts(response_set: str) -> pd.DataFrame:
 
 @remembered
 def joined(response_set: str) -> pd.DataFrame:
-    """The scores of a released set's texts."""
     return judged().merge(texts(response_set), on=PAIR)
 
 

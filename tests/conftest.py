@@ -259,3 +259,10 @@ def loads(monkeypatch) -> list[str]:
     names, load = [], growing.load_organism
     monkeypatch.setattr(growing, "load_organism", lambda profile, one: names.append(one.name) or load(profile, one))
     return names
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Count tests that build a small book of their own among those that need a built one; they take a minute."""
+    for item in items:
+        if "built" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.book)

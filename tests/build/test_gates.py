@@ -30,7 +30,6 @@ def test_book_builds_and_says_where(built):
         "commit",
         "dirty",
         "notebook",
-        "parameters",
         "seed",
         "profile",
         "model",

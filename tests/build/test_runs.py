@@ -2,12 +2,12 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import COMMAND, ROOT
@@ -89,24 +89,36 @@ def test_the_reason_is_what_differs_from_the_newest_run(tmp_path, monkeypatch):
     assert why(monkeypatch, dict.fromkeys("abcdef", "x"))[1] == "a, b, c, d, 4 more changed"
 
 
-def test_only_older_runs_make_room(built):
-    folder = built.root / "artifacts/notebooks/cpu/s2-demo"
-    (now,) = folder.glob("[!.]*")
-    for age in range(1, 6):
-        shutil.copytree(now, folder / f"old-{age}")
-        os.utime(folder / f"old-{age}/run.json", (time.time() - 1000 * age,) * 2)
-    assert built.run("run", "s2-demo", "--force").returncode == 0
-    assert sorted(path.name for path in folder.glob("[!.]*")) == [now.name, "old-1", "old-2"]
+@pytest.fixture
+def ran(tmp_path, monkeypatch):
+    """A run that takes no time, and returns the seeds of the runs that are kept after it."""
+
+    def execute(name: str, profile: str, seed: int, target: Path) -> SimpleNamespace:
+        (target / "records.json").write_text('{"finished": true}', encoding="utf-8")
+        return SimpleNamespace(metadata=SimpleNamespace(papermill=SimpleNamespace(duration=1.0)))
+
+    monkeypatch.setattr(runs.paths, "ARTIFACTS", tmp_path)
+    monkeypatch.setattr(runs, "paired", lambda name: True)
+    monkeypatch.setattr(runs, "_execute", execute)
+
+    def run(seed: int, version: int = 0) -> list[int]:
+        monkeypatch.setattr(runs.keys, "parts", lambda *_: {"seed": str(seed), "code": str(version)})
+        runs.run("page", "cpu")
+        return sorted(json.loads(path.read_text())["seed"] for path in tmp_path.glob("notebooks/cpu/page/*/run.json"))
+
+    return run
 
 
-def test_another_seed_takes_no_room_from_the_default(built):
-    folder = built.root / "artifacts/notebooks/cpu/s2-demo"
-    (default,) = folder.glob("[!.]*")
-    for seed in ("1", "2", "3"):
-        assert built.run("run", "s2-demo", "--seed", seed).returncode == 0
-    seeds = [json.loads(path.read_text(encoding="utf-8"))["seed"] for path in folder.glob("*/run.json")]
-    assert sorted(seeds) == [0, 1, 2, 3]
-    assert status(built)[0] == "current" and default.is_dir()
+def test_only_older_runs_make_room(ran):
+    for version in range(5):
+        kept = ran(0, version)
+    assert kept == [0] * runs.KEPT_RUNS
+
+
+def test_another_seed_takes_no_room_from_the_default(ran):
+    for seed in range(5):
+        kept = ran(seed)
+    assert kept == [0, 1, 2, 3, 4]
 
 
 # --- pairs --------------------------------------------------------------------------------------------------------

@@ -290,7 +290,6 @@ def _read_reply(text: str) -> Answer:
 
 
 def _failure(judge: ServedJudge, error: openai.APIError) -> CompanionError:
-    """Return what to tell a user about a request that failed, without the key."""
     server, kept = f"The server at {judge.address}", "what was answered is kept, so the same command goes on from there"
     status = getattr(error, "status_code", None)
     if isinstance(error, openai.APITimeoutError):
@@ -357,7 +356,6 @@ def _check(table: pd.DataFrame, names: list[str]) -> None:
 
 
 def _unrecorded(requests: list[Request], records: dict[str, Records]) -> list[Request]:
-    """Return the requests whose answer is not on record, each once."""
     return list({one.key: one for one in requests if one.key not in records[one.prompt].answers}.values())
 
 
