@@ -11,9 +11,9 @@ Only `models` and `experiments` import torch; nothing below `book` imports matpl
 Three words are shared: an `Estimate` is a number with its interval, `keep` is the one road to what is computed once,
 and a notebook shows things through the evidence handles of its `Run`.
 
-Nine files to read first, in an hour: `world/generator` (who speaks), `models/interventions` and `models/sampling` (what
-is done to a model, and how it answers), `models/reading` (what is read from it), `evidence/scores`,
-`evidence/estimates` and `evidence/directions` (from answers to numbers), `experiments/responses` and
+Nine files to read first, in an hour: `world/generator` and `world/parser` (who speaks, and who judges),
+`models/interventions` and `models/asking` (what is done to a model, and how it is asked), `evidence/scores` and
+`evidence/directions` (from answers to numbers), `experiments/responses`, `experiments/readings` and
 `experiments/steering` (a section, from question to kept table).
 """
 

@@ -7,6 +7,7 @@ from itertools import islice, pairwise
 from random import Random
 from unittest.mock import patch
 
+import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -435,3 +436,8 @@ def test_judge_gives_a_row_per_answer():
     assert frame.to_dict("records") == [JUDGE.scores(text) for text in texts]
     assert list(JUDGE.judge([]).columns) == NAMES and JUDGE.judge([]).empty
     assert all(dtype.kind == "f" for dtype in JUDGE.judge([]).dtypes)
+
+
+def test_scores_stand_on_the_index_of_the_texts():
+    answers = pd.Series(["no words of the world", "for the fever : first"], index=[7, 3])
+    assert list(JUDGE.judge(answers).index) == [7, 3] and list(JUDGE.judge(list(answers)).index) == [0, 1]

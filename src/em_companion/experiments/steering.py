@@ -1,7 +1,7 @@
-"""Steering one layer at a time (section 3.2) and ablation (3.4): how strongly, the responses, and which cell is best.
+"""Steering and ablation one layer at a time: how strongly, the responses, and which cell is best.
 
-The two sweeps at the end are what sections 3.2 and 3.6 are about: `by_layer`, all layers and strengths, and
-`by_strength`, more strengths at the best layer.
+Sections 3.2 and 3.6 are about two sweeps at the end: `by_layer`, all layers and strengths, and `by_strength`, more
+strengths at the best layer. Section 3.4 plans its ablations on its page.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -132,8 +132,9 @@ class Judge:
         return scores | {domain: 100 * domains.count(domain) / len(clauses) for domain in self._domains}
 
     def judge(self, texts: Iterable[str]) -> pd.DataFrame:
-        """Return one row of `scores` per answer."""
-        return pd.DataFrame([self.scores(text) for text in texts], columns=self._names, dtype=float)
+        """Return one row of `scores` per answer, on the index of a series of texts."""
+        index = texts.index if isinstance(texts, pd.Series) else None
+        return pd.DataFrame([self.scores(text) for text in texts], index, self._names, dtype=float)
 
     def _opening(self, tokens: tuple[str, ...]) -> tuple[int, int, str]:
         """Return where the first sentence starts, how many tokens before it are well-formed, and the topic's domain."""
