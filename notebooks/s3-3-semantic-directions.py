@@ -86,7 +86,7 @@ def draw_scores():
         plots.dots, table, "topic", "vector", "value", low="low", high="high", x_ticks=[0, 25, 50, 75, 100],
         titles={one: f"{one} judge" for one in TOPICS}, order=named | {"none": f"organism ({table.n[0]})"},
         reported={"reported (gender: above)": "reported"}, x_label="Mean score", x_limits=(-4, 104), size=(7.2, 3.6),
-    )[0], table  # fmt: skip
+    )[0], table.rename(columns={"value": "mean_score"})  # fmt: skip
 
 
 run.released.figure(
@@ -194,7 +194,7 @@ def draw_own_scores():
     return plots.heat_map(
         table, "vector", "topic", "value", order=named | {"none": "organism, not steered"}, limits=(0, 100),
         column_order={one: one.replace("_", " ") for one in semantic.domains()}, colour_bar="Score", size=(7.2, 5.2),
-    )[0], table  # fmt: skip
+    )[0], table.rename(columns={"value": "mean_score"})  # fmt: skip
 
 
 run.own.figure(
