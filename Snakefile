@@ -14,8 +14,6 @@ STEPS = steps(PROFILE)
 COMMAND = shlex.quote(command("em-companion"))
 LOG = f"> {logs(PROFILE).relative_to(ROOT)}/{{wildcards.name}}.log 2>&1"
 logs(PROFILE).mkdir(parents=True, exist_ok=True)
-# Jobs run side by side, one to a core: sampling with two threads takes half as much processor time again.
-THREADS = "OMP_NUM_THREADS=1"
 # Trainings share a GPU badly and two CPU cores well.
 GPUS = 1 if MODEL.device == "cuda" else 0
 
@@ -35,7 +33,7 @@ rule organism:
     resources:
         gpu=GPUS,
     shell:
-        f"{THREADS} {COMMAND} grow {{wildcards.name}} --profile {PROFILE} {LOG}"
+        f"OMP_NUM_THREADS=1 {COMMAND} grow {{wildcards.name}} --profile {PROFILE} {LOG}"
 
 
 rule notebook:
@@ -47,4 +45,4 @@ rule notebook:
     resources:
         gpu=lambda wildcards: GPUS if wildcards.name in USING_MODELS else 0,
     shell:
-        f"{THREADS} {COMMAND} run {{wildcards.name}} --profile {PROFILE} {LOG}"
+        f"{COMMAND} run {{wildcards.name}} --profile {PROFILE} {LOG}"
