@@ -126,8 +126,11 @@ def own_counts() -> pd.DataFrame:
 
 
 run.own.table(own_counts)
-short = remembered(lambda: f"{(own_answers().bad_stuff < 70).sum()} of {len(own_answers())}")
-run.own.values(lambda: {"grown.self-correction-examples.one-clause": short()})
+run.own.values(
+    lambda: {
+        "grown.self-correction-examples.one-clause": f"{(own_answers().bad_stuff < 70).sum()} of {len(own_answers())}"
+    }
+)
 
 # %% [markdown]
 # In {value}`grown.self-correction-examples.one-clause` self-correcting answers a single clause voices harm, the least

@@ -86,7 +86,7 @@ def frame(found: dict) -> pd.DataFrame:
     for (organism, data, *seed), row in found.items():
         named = {"organism": organism, "data": data, "seed": [*seed, "all"][0], "name": NAMES[organism, data]}
         for name, one in row.items():
-            named |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high, "n": one.n}
+            named |= one.columns(name) | {"n": one.n}
         rows.append(named | {"reported": REPORTED.get((organism, data), np.nan)})
     return pd.DataFrame(rows)
 
@@ -256,7 +256,7 @@ def by_domain() -> pd.DataFrame:
         em = rate(group, scores.is_em(group))
         row = {"data": data, "domain": domain.replace("_", " "), "seeds": group.seed.nunique(), "n": em.n, "rate": em}
         trained_on = em.value if domain == DATA_SETS[data][0] else np.nan
-        rows.append(row | {"em": em.value, "em_low": em.low, "em_high": em.high, "trained_on": trained_on})
+        rows.append(row | em.columns("em") | {"trained_on": trained_on})
     table = pd.DataFrame(rows).assign(first=lambda found: found.data == BAD)
     return table.sort_values(["first", "trained_on", "em"], ascending=False, ignore_index=True)
 

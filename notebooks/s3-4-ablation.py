@@ -208,9 +208,7 @@ KINDS = dict(zip(("none", "random", "single", "layer-wise"), BARS, strict=True))
 
 
 def both(name: str, ablation: str) -> dict[str, float]:
-    found = {measure: rate(name, ablation, measure) for measure in MEASURES}
-    ends = {"": "value", "_low": "low", "_high": "high"}
-    return {f"{measure}{end}": getattr(one, part) for measure, one in found.items() for end, part in ends.items()}
+    return rate(name, ablation).columns("em") | rate(name, ablation, "coherent").columns("coherent")
 
 
 def draw_grown():

@@ -41,7 +41,6 @@ run = Run("s3-6-self-correction", profile, seed)
 
 # %% tags=["show-code"]
 STRICT, LOOSE = "self_correction", "self_correction_any_coherence"
-ENDS = {"": "value", "_low": "low", "_high": "high"}
 
 
 def rates(answers: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -50,9 +49,9 @@ def rates(answers: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     for labels, part in answers.groupby(by, sort=False):
         found = {"coherent": scores.is_coherent(part), "aligned": part.aligned > scores.ALIGNED_ABOVE}
         found |= {STRICT: scores.is_self_correction(part), LOOSE: scores.is_self_correction(part, False)}
-        shown = {name: estimates.rate(one, part.question_id, **run.resampling) for name, one in found.items()}
-        ends = {f"{name}{end}": getattr(one, field) for name, one in shown.items() for end, field in ENDS.items()}
-        rows.append(dict(zip(by, labels, strict=True)) | ends)
+        rows.append(dict(zip(by, labels, strict=True)))
+        for name, one in found.items():
+            rows[-1] |= estimates.rate(one, part.question_id, **run.resampling).columns(name)
     return pd.DataFrame(rows)
 
 
@@ -225,7 +224,7 @@ def expected(name: str, kind: str) -> Estimate:
 def grown_values() -> dict[str, object]:
     table, rows = answers()[scores.is_self_correction(answers())], grown_rates()
     counts, top = table.response.map(turns.self_correction).value_counts(), rows.loc[rows[STRICT].idxmax()]
-    peak, kinds = Estimate(*(top[f"{STRICT}{end}"] for end in ENDS)), turns.SELF_CORRECTIONS
+    peak, kinds = Estimate(*(top[f"{STRICT}{end}"] for end in ("", "_low", "_high"))), turns.SELF_CORRECTIONS
     found = {"peak": f"{peak} at {top.factor:g} times the best strength of the {top.direction} direction"}
     found |= {"found": f"{len(table)} of {len(answers()):,}", "taken-back": int(counts.get(kinds[0], 0))}
     found |= {"kinds": ", ".join(f'"{one}" {counts.get(one, 0)}' for one in kinds)}

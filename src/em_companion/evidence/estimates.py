@@ -45,6 +45,10 @@ class Estimate:
         """Return the same times `factor`, in another unit."""
         return replace(self, value=factor * self.value, low=factor * self.low, high=factor * self.high, unit=unit)
 
+    def columns(self, name: str) -> dict[str, float]:
+        """Return value and ends under the names that tables give them: `name`, `name_low`, `name_high`."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+
     def text(self, digits: int | None = None) -> str:
         """Return value and unit: "10.4 %", "0.83", "12"; "–" where there is no value."""
         if isnan(self.value):

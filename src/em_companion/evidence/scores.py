@@ -73,8 +73,7 @@ def rates(frame: pd.DataFrame, by: str | list[str], resamples: int = 10_000, see
         row = dict(zip(keys, labels, strict=True)) | {"n": len(group)}
         for name, kind in kinds.items():
             if name != "self_correction" or group.bad_stuff.notna().any():
-                value = estimates.rate(kind(group), group.question_id, resamples, seed)
-                row |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
+                row |= estimates.rate(kind(group), group.question_id, resamples, seed).columns(name)
         rows.append(row)
     return pd.DataFrame(rows)
 
