@@ -82,9 +82,8 @@ class Evidence:
             raise CompanionError(f"Figure '{figure_id}' is drawn twice from {self.name} evidence.")
         with recorded() as inputs:
             drawn = self._made(draw)
-        if drawn is None:
-            why = self.run.records.unavailable[-1].why
-            status, text = ("waiting", why) if self.missing else ("unavailable", f"{caption} *{UNAVAILABLE}.*")
+        if isinstance(drawn, Gap):
+            status, text = ("waiting", drawn.why) if self.missing else ("unavailable", f"{caption} *{UNAVAILABLE}.*")
             record = figures.placeholder(folder, entry, self.name, status, text)
         else:
             record = FigureRecord(figure_id, self.name, "made", caption, alt)
@@ -134,21 +133,22 @@ class Evidence:
 
     def _or_box(self, make: Callable[[], Any]) -> Any:
         found = self._made(make)
-        if found is None:
-            why = self.run.records.unavailable[-1].why
-            title = f"No {self.name} evidence in this build" if self.missing else UNAVAILABLE
-            display(records.bundle("box", {"title": title, "text": why}, why), raw=True)
-        return found
+        if not isinstance(found, Gap):
+            return found
+        title = f"No {self.name} evidence in this build" if self.missing else UNAVAILABLE
+        display(records.bundle("box", {"title": title, "text": found.why}, found.why), raw=True)
 
     def _made(self, make: Callable[[], Any]) -> Any:
-        """Return make(), or None where its evidence is not at hand, and note that gap."""
+        """Return make(), or the gap that is noted where its evidence is not at hand."""
         try:
             if self.missing:
                 raise EvidenceUnavailable(self.missing)
             return make()
         except EvidenceUnavailable as problem:
-            self.run.records.unavailable.append(Gap(self.name, str(problem)))
+            gap = Gap(self.name, str(problem))
+            self.run.records.unavailable.append(gap)
             self._write()
+            return gap
 
     def _write(self) -> None:
         self.run.records.write(self.run.folder)

@@ -196,14 +196,14 @@ def write_figures(book: list[Page]) -> set[Path]:
     kept, listed = {EXTRA / "figures.json"}, []
     for one, versions in by_id.items():
         first, *others = (record for record, _ in versions)
-        for record, source in reversed(versions):
+        for record, source in reversed(versions):  # the first one last, whose provenance and citations its page shows
             target = EXTRA / "figures" / _image_folder(record, first)
             shutil.copytree(source, target, dirs_exist_ok=True)
             kept |= {target / path.name for path in source.iterdir()}
             provenance = _json(source / "provenance.json") if record.status == "made" else {}
             cited = pages.citations(provenance) if record.status == "made" else {}
             kept |= {_write(target / name, text) for name, text in cited.items()}
-        page = pages.figure_page(first, provenance, [record.evidence for record in others])
+        page = pages.figure_page(first, provenance, cited, [record.evidence for record in others])
         kept.add(_write(BOOK / "figures" / one / "index.md", page))
         listing = asdict(registry.load_figures()[one]) | asdict(first) | {"page": f"figures/{one}/"}
         listed.append(listing | ({"provenance": provenance} if first.status == "made" else {}))

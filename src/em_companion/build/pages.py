@@ -104,11 +104,8 @@ def figure_directive(record: FigureRecord, image: str, label: str) -> str:
     return page("figure.md", record=record, image=image, label=label, entry=registry.load_figures()[record.id])
 
 
-def figure_page(record: FigureRecord, provenance: dict[str, Any] | None, others: Iterable[str]) -> str:
-    """Return the record page of a figure: picture, downloads, permalink, citation, provenance.
-
-    others: what other evidence it was drawn from.
-    """
+def figure_page(record: FigureRecord, provenance: dict[str, Any], cite: dict[str, str], others: Iterable[str]) -> str:
+    """Return the record page of a figure; `others`: what other evidence it was drawn from."""
     return page(
         "figure_page.md",
         record=record,
@@ -117,7 +114,7 @@ def figure_page(record: FigureRecord, provenance: dict[str, Any] | None, others:
         others=others,
         downloads=DOWNLOADS,
         permalink=permalink(record.id),
-        cite=citations(provenance) if provenance else {},
+        cite=cite,
     )
 
 
