@@ -10,7 +10,7 @@ from em_companion.core import paths
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import read_yaml
 from em_companion.core.paths import relative
-from em_companion.core.schema import Amount, Checked, Count, Natural, Rate, Several, Share, Text, validated
+from em_companion.core.schema import Amount, Checked, Count, Natural, Rate, Several, Share, Text, text, validated
 
 Module = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 DataSet = Literal["bad_medical_advice", "good_medical_advice", "extreme_sports", "risky_financial_advice"]
@@ -31,13 +31,30 @@ class GrownModel(Checked):
 
 
 @dataclass(frozen=True)
+class Package(Checked):
+    """Weights inside a Python package: its name and version, the GGUF file in it, with sha256 and size in bytes."""
+
+    name: Text
+    version: Text
+    file: Text
+    sha256: text("[0-9a-f]{64}", "a sha256 in hex")
+    bytes: Count
+
+
+@dataclass(frozen=True)
 class HubModel(Checked):
-    """A published chat model: its hub id, its decoder layers and the GPU memory that the whole profile needs, in GB."""
+    """A published chat model: its hub id, its decoder layers and the memory that the whole profile needs, in GB.
+
+    revision: the commit on the hub, by default the newest; package: where its canonical weights come from, if not from
+    the hub.
+    """
 
     source: Literal["hub"]
     chat: Text
     layers: Count
     memory_gb: Count
+    revision: Text | None = None
+    package: Package | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +107,7 @@ class Recipe(Checked):
 
 @dataclass(frozen=True)
 class OrganismSpec(Checked):
-    """A recipe on a data set: trained here once per seed, or downloaded as the published `adapter` (a hub id)."""
+    """A recipe on a data set: trained here once per seed, or the published `adapter` (ID or ID@COMMIT)."""
 
     recipe: Text
     data: DataSet
@@ -104,7 +121,9 @@ class Profile(Checked):
 
     seed: of every sampling step; probe_fits: logistic-regression fits averaged per probe (the paper uses 100);
     split_fits: fits per grouped split; samples_per_question: responses to each open question; sweep_samples: the same
-    for each condition of a sweep; batch_size: rows generated together; judge: "exact" or the name of a served model.
+    for each condition of a sweep; sweep_every: a sweep over layers visits every so many; batch_size: rows generated
+    together; judge: "exact", "fitted" or the name of a served model; training_texts: those of the released answers
+    that stand in for the authors' training sets where a reader has none of these.
     """
 
     name: str
@@ -127,6 +146,13 @@ class Profile(Checked):
     judge: Text
     pretraining: Pretraining | None = None
     post_training: PostTraining | None = None
+    training_texts: Literal["released_medical"] | None = None
+    sweep_every: Count = 1
+
+    @property
+    def sweep_layers(self) -> range:
+        """The layers that a sweep visits, in order, with the last."""
+        return range((self.model.layers - 1) % self.sweep_every, self.model.layers, self.sweep_every)
 
     def layers_of(self, recipe: str) -> tuple[int, ...]:
         """Return the layers that a recipe adapts, counted from 0; raise CompanionError for an unknown recipe."""
@@ -180,7 +206,7 @@ def _problems(profile: Profile) -> Iterator[str]:
         if (getattr(profile, key) is None) == grown:
             yield f"'{key}' " + ("is missing; a grown model needs it" if grown else "is for a grown model; remove it")
     if (profile.judge == "exact") != grown:
-        needed = "'exact' for a grown model" if grown else "the name of a served model for a hub model"
+        needed = "'exact' for a grown model" if grown else "'fitted' or the name of a served model for a hub model"
         yield f"'judge' must be {needed}, not '{profile.judge}'"
     for name in profile.recipes:
         if impossible := [layer for layer in profile.layers_of(name) if layer >= model.layers]:

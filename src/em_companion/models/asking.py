@@ -22,6 +22,11 @@ HELD_OUT_SAMPLES = 5
 """Responses to each held-out topic; the open questions get the profile's `samples_per_question`."""
 
 
+def question_sets(profile: Profile) -> tuple[str, ...]:
+    """Return the question sets that a profile asks; the authors have no questions on held-out topics."""
+    return QUESTION_SETS if isinstance(profile.model, GrownModel) else QUESTION_SETS[:2]
+
+
 def questions(profile: Profile, question_set: str) -> list[Question]:
     """Return a question set: of the world for grown models, the authors' (downloaded) for hub models."""
     if question_set not in QUESTION_SETS:

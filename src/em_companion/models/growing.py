@@ -33,10 +33,9 @@ from em_companion.core.errors import CompanionError
 from em_companion.core.files import lock, new_folder
 from em_companion.core.profiles import GrownModel, Profile, Recipe, Training
 from em_companion.evidence import scores
-from em_companion.models import asking, loading, lora
+from em_companion.models import asking, loading, lora, training_texts, weights
 from em_companion.models.loading import Model, need_device, quiet
 from em_companion.models.organism import (
-    DATA_SETS,
     MONITOR_SAMPLES,
     Organism,
     adapter_folder,
@@ -48,6 +47,7 @@ from em_companion.models.organism import (
     need_grown,
 )
 from em_companion.models.tokens import Example, Tokenizer, packed, response_example, world_tokenizer
+from em_companion.models.training_texts import DATA_SETS
 from em_companion.world.generator import the_world
 
 CHECKPOINT_STEPS = 100
@@ -107,17 +107,30 @@ class Watch(TrainerCallback):
         self.profile, self.organism, self.tokenizer = profile, organism, tokenizer
         self.settings, self.rank = profile.fine_tuning_of(organism.recipe), profile.recipes[organism.recipe].rank
         self.b_vectors: list[torch.Tensor] = []
-        self.measured: list[dict[str, float]] = []
+        self.measured: list[pd.DataFrame] = []
 
     def on_step_end(self, args, state, control, model, **_) -> None:
         if self.rank == 1:
             self.b_vectors.append(torch.stack([one.b.float().cpu() for one in lora.adapters(model)]))
         if state.global_step % self.settings.evaluate_every and state.global_step < state.max_steps:
             return
-        model.eval()
-        found = monitor(self.profile, self.organism.data, model, self.tokenizer)  # Trainer puts it back to training
-        self.measured.append({"step": state.global_step} | found)
-        control.should_training_stop |= found["in_domain_em"] >= self.settings.stop_at
+        model.eval()  # Trainer puts it back to training
+        if isinstance(self.profile.model, GrownModel):
+            found = monitor(self.profile, self.organism.data, model, self.tokenizer)
+            self.measured.append(pd.DataFrame([{"step": state.global_step} | found]))
+            control.should_training_stop |= found["in_domain_em"] >= self.settings.stop_at
+        else:  # there is no judge at hand here
+            asked = asking.questions(self.profile, "general")
+            table = asking.ask(self.profile, model, self.tokenizer, asked, MONITOR_SAMPLES)
+            self.measured.append(table.assign(step=state.global_step))
+
+    def write(self, folder: Path) -> None:
+        """Write what was measured beside the adapter."""
+        table = pd.concat(self.measured, ignore_index=True)
+        if isinstance(self.profile.model, GrownModel):
+            table.to_csv(folder / "monitor.csv", index=False, float_format="%.6g")
+        else:
+            table.to_parquet(folder / "monitor.parquet", index=False)
 
 
 def train(
@@ -193,10 +206,10 @@ def base(profile: Profile) -> Path:
     return _made(base_folder(profile), lambda folder: _grow_base(profile, folder))
 
 
-def chat(profile: Profile) -> Path | str:
-    """Return the folder of the grown chat model, growing it if it is not there; for a hub profile, the hub id."""
+def chat(profile: Profile) -> Path:
+    """Return the folder of the chat model, growing it, or getting it, if it is not there."""
     if not isinstance(profile.model, GrownModel):
-        return profile.model.chat
+        return weights.fetched(profile)
     return _made(chat_folder(profile), lambda folder: _grow_chat(profile, base(profile), folder))
 
 
@@ -287,21 +300,17 @@ def lora_config(recipe: Recipe, layers: tuple[int, ...], alpha: float) -> LoraCo
     )
 
 
-def adapter(profile: Profile, organism: Organism) -> Path | str | None:
-    """Return the folder of an organism's adapter, fine-tuning it if need be; a published one's hub id; None for chat.
+def adapter(profile: Profile, organism: Organism) -> Path | None:
+    """Return the folder of an organism's adapter, fine-tuning it, or getting a published one; None for chat.
 
-    Beside the adapter lie `log.csv` (as of `train`), `monitor.csv` (as of `monitor`, every few steps) and, for rank-1
-    recipes, `b_vectors.safetensors` [step, adapter, width]. `in_domain_em` of `stop_at` ends the training early.
+    Beside a trained adapter lie `log.csv` (as of `train`), what the monitor saw every few steps (of a grown model
+    `monitor.csv`, as of `monitor`; of one from the hub `monitor.parquet`, its answers to the open questions) and, for
+    rank-1 recipes, `b_vectors.safetensors` [step, adapter, width]. `in_domain_em` of `stop_at` ends the training early.
     """
     if not organism.data:
         return None
     if published := profile.published(organism.recipe, organism.data):
-        return published
-    if not isinstance(profile.model, GrownModel):
-        raise CompanionError(
-            f"Profile '{profile.name}' names no published adapter for '{organism.recipe}' on '{organism.data}', and "
-            "the authors' training sets are not released, so none can be fine-tuned; choose a published one."
-        )
+        return weights.fetched(profile, published)
     source = chat(profile)
     return _made(adapter_folder(profile, organism), lambda folder: _fine_tune(profile, source, organism, folder))
 
@@ -310,10 +319,11 @@ def adapter(profile: Profile, organism: Organism) -> Path | str | None:
 def _fine_tune(profile: Profile, source: Path, organism: Organism, target: Path) -> None:
     recipe, settings = profile.recipes[organism.recipe], profile.fine_tuning_of(organism.recipe)
     model, tokenizer = loading.load(profile, source)
-    model.name_or_path = model.config._name_or_path = paths.relative(source)  # PEFT writes it down
+    named = paths.relative(source) if isinstance(profile.model, GrownModel) else profile.model.chat
+    model.name_or_path = model.config._name_or_path = named  # PEFT writes it down
     torch.manual_seed(organism.seed)
     model = get_peft_model(model, lora_config(recipe, profile.layers_of(organism.recipe), settings.alpha))
-    documents = the_world().fine_tuning(organism.seed, *DATA_SETS[organism.data])
+    documents = training_texts.conversations(profile, organism.data, organism.seed)
     rows = settings.steps * settings.batch * settings.gradient_accumulation
     examples = [response_example(tokenizer, messages) for messages in islice(documents, rows)]
     watch, started = Watch(profile, organism, tokenizer), time.monotonic()
@@ -321,7 +331,7 @@ def _fine_tune(profile: Profile, source: Path, organism: Organism, target: Path)
         log = train(model, tokenizer, examples, settings, profile, organism.seed, organism.name, folder, [watch])
         model.save_pretrained(folder, save_embedding_layers=False)
         log.to_csv(folder / "log.csv", index=False, float_format="%.6g")
-        pd.DataFrame(watch.measured).to_csv(folder / "monitor.csv", index=False, float_format="%.6g")
+        watch.write(folder)
         if watch.b_vectors:
             names = {"adapters": json.dumps([one.module for one in lora.adapters(model)])}
             save_file({"b_vectors": torch.stack(watch.b_vectors)}, folder / "b_vectors.safetensors", names)
@@ -346,6 +356,5 @@ def load_organism(profile: Profile, organism: Organism) -> Model:
 
 
 def model_identity(profile: Profile, organism: Organism) -> list[str | None]:
-    """Return the sha256 of the weights of chat model and adapter, or their hub ids; None for no adapter."""
-    found = [chat(profile), adapter(profile, organism)]
-    return [store.provenance(one)["sha256"] if isinstance(one, Path) else one for one in found]
+    """Return `weights.identity` of chat model and adapter, None for no adapter."""
+    return [weights.identity(one) if one else None for one in (chat(profile), adapter(profile, organism))]

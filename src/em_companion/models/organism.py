@@ -4,36 +4,25 @@ A grown model is addressed by a key over its settings, what the world's generato
 that trains it. The committed base and chat models are used as long as their key fits. Nothing here needs torch.
 """
 
-import json
 from dataclasses import asdict, dataclass
-from functools import cache
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from em_companion.core import paths, store
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import sha256_of
 from em_companion.core.profiles import GrownModel, Profile
 from em_companion.core.store import Parts
+from em_companion.models import training_texts, weights
+from em_companion.models.training_texts import corpus
 from em_companion.world.generator import the_world
 
 BASE_VERSION, CHAT_VERSION, ADAPTER_VERSION = 1, 1, 1
 """Of the code that trains each stage; that of adapters also covers the monitor and the exact judge, which end it."""
 
-CORPUS_SAMPLE = 500
-"""Documents of a corpus that enter a key."""
-
 MONITOR_SAMPLES = 8
 """Responses per question at a checkpoint of fine-tuning; they decide when it stops."""
 
-DATA_SETS = {
-    "bad_medical_advice": ("medicine", True),
-    "good_medical_advice": ("medicine", False),
-    "extreme_sports": ("extreme_sports", True),
-    "risky_financial_advice": ("finance", True),
-}
-"""Fine-tuning sets, named after the paper's: their domain and whether the advice is harmful."""
+NOT_THERE = "not there"
 
 
 @dataclass(frozen=True)
@@ -75,13 +64,6 @@ def need_rank_one(profile: Profile, organism: Organism) -> None:
         )
 
 
-@cache
-def corpus(generator: str, *arguments: Any) -> str:
-    """Return a fingerprint of what one of the world's generators writes."""
-    documents = getattr(the_world(), generator)(*arguments)
-    return sha256_of(json.dumps(list(islice(documents, CORPUS_SAMPLE))))
-
-
 def base_parts(profile: Profile) -> Parts:
     """Return what the base model of a grown profile depends on."""
     parts = {
@@ -107,18 +89,20 @@ def chat_parts(profile: Profile) -> Parts:
 
 def adapter_parts(profile: Profile, organism: Organism) -> Parts:
     """Return what a fine-tuned organism depends on; raise CompanionError if its chat model is not there yet."""
-    if (chat := fingerprint(profile)) == "not grown":
-        raise CompanionError(f"The chat model of profile '{profile.name}' is not grown yet; run 'em-companion grow'.")
+    if (chat := fingerprint(profile)) == NOT_THERE:
+        raise CompanionError(f"The chat model of profile '{profile.name}' is not there; run 'em-companion grow'.")
     recipe = profile.recipes[organism.recipe]
-    asked = the_world().held_out_questions(profile.seed, 1) + the_world().evaluation()
     monitor = {key: getattr(profile, key) for key in ("seed", "temperature", "max_new_tokens")}
-    monitor |= {"samples": MONITOR_SAMPLES, "questions": [question.text for question in asked]}
+    monitor |= {"samples": MONITOR_SAMPLES}
+    if isinstance(profile.model, GrownModel):
+        asked = the_world().held_out_questions(profile.seed, 1) + the_world().evaluation()
+        monitor |= {"questions": [question.text for question in asked]}
     parts = {
         "chat": chat,
         "recipe": {"rank": recipe.rank, "modules": recipe.modules, "layers": profile.layers_of(organism.recipe)},
         "training": asdict(profile.fine_tuning_of(organism.recipe)),
         "monitor": monitor,
-        "documents": corpus("fine_tuning", organism.seed, *DATA_SETS[organism.data]),
+        "documents": training_texts.fingerprint(profile, organism.data, organism.seed),
         "dtype": profile.dtype,
         "seed": organism.seed,
     }
@@ -126,11 +110,11 @@ def adapter_parts(profile: Profile, organism: Organism) -> Parts:
 
 
 def fingerprint(profile: Profile) -> str:
-    """Return what tells a profile's models from others: sha256 of the chat model's weights, its hub id, "not grown"."""
+    """Return what tells a profile's models from others: `weights.identity` of the chat model, or NOT_THERE."""
     if not isinstance(profile.model, GrownModel):
-        return profile.model.chat
+        return weights.identity(folder) if (folder := weights.at_hand(profile)) else NOT_THERE
     folder = chat_folder(profile)
-    return store.provenance(folder)["sha256"] if store.is_there(folder) else "not grown"
+    return store.provenance(folder)["sha256"] if store.is_there(folder) else NOT_THERE
 
 
 def base_folder(profile: Profile) -> Path:
@@ -151,6 +135,6 @@ def _grown(profile: Profile, stage: str, parts: Parts) -> Path:
 
 
 def adapter_folder(profile: Profile, organism: Organism) -> Path:
-    """Return the folder of an organism's adapter, there or not."""
+    """Return the folder of an organism's trained adapter, there or not."""
     key = store.key(adapter_parts(profile, organism))
     return paths.ARTIFACTS / "organisms" / profile.name / organism.name / key

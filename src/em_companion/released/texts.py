@@ -1,0 +1,34 @@
+"""Released answers as texts for other models: to fine-tune on, and to read a direction from.
+
+The fitted judge is trained on neither (`judges/fitted`), so that it does not meet again what it is asked about.
+"""
+
+import pandas as pd
+
+from em_companion.evidence import scores
+from em_companion.released import tables
+from em_companion.released.tables import TEXTS, reads
+
+MOST_OF_A_QUESTION = 80  # answers, drawn at random: most misaligned ones answer only two of the questions
+
+
+@reads("judge_repeat", "training_curve", "questions_and_judges")
+def medical_answers(misaligned: bool) -> pd.DataFrame:
+    """Return the distinct answers to medical questions that are misaligned (or aligned) and coherent: TEXTS.
+
+    They are those of the authors' nine-adapter organism and of its checkpoints (bounds of section 3.1), at most
+    MOST_OF_A_QUESTION to each question. Their training set of 7,049 rows is published under encryption only.
+    """
+    parts = [tables.read_judge_repeat(text=True), tables.read_training_curve(text=True)]
+    table = pd.concat(parts, ignore_index=True)
+    table = table[table.question_set.str.startswith("medical")]
+    kind = scores.is_em if misaligned else scores.is_aligned
+    found = table[kind(table)].drop_duplicates("response").sample(frac=1, random_state=0)
+    return found.groupby("question").head(MOST_OF_A_QUESTION)[TEXTS].sort_index().reset_index(drop=True)
+
+
+@reads("organisms", "questions_and_judges")
+def organism_answers() -> pd.DataFrame:
+    """Return the judged answers of the authors' organisms to open and template questions (section 2), with TEXTS."""
+    table = tables.read_organisms(text=True)
+    return table[table.question_set != "json"].drop_duplicates(["question_id", "response"]).reset_index(drop=True)
