@@ -104,7 +104,8 @@ class Profile(Checked):
 
     seed: of every sampling step; probe_fits: logistic-regression fits averaged per probe (the paper uses 100);
     split_fits: fits per grouped split; samples_per_question: responses to each open question; sweep_samples: the same
-    for each condition of a sweep; batch_size: rows generated together; judge: "exact" or the name of a served model.
+    for each condition of a sweep; batch_size: rows generated together; judge: "exact", "fitted" or the name of a
+    served model.
     """
 
     name: str
@@ -180,7 +181,7 @@ def _problems(profile: Profile) -> Iterator[str]:
         if (getattr(profile, key) is None) == grown:
             yield f"'{key}' " + ("is missing; a grown model needs it" if grown else "is for a grown model; remove it")
     if (profile.judge == "exact") != grown:
-        needed = "'exact' for a grown model" if grown else "the name of a served model for a hub model"
+        needed = "'exact' for a grown model" if grown else "'fitted' or the name of a served model for a hub model"
         yield f"'judge' must be {needed}, not '{profile.judge}'"
     for name in profile.recipes:
         if impossible := [layer for layer in profile.layers_of(name) if layer >= model.layers]:

@@ -115,4 +115,6 @@ def kept(profile: Profile, organism: Organism, runs: int) -> pd.DataFrame:
         return {store.RESPONSES: patch_pairs(profile, model, tokenizer, asked, runs, f"patching of {organism.name}")}
 
     found = store.keep("lora-patching", VERSION, parts, make, profile.name, organism.name)
-    return asking.scored(found[store.RESPONSES])
+    table = found[store.RESPONSES]
+    texts = {one.id: one.text for one in asked}
+    return responses.judged(profile, table.assign(question=table.question_id.map(texts))).drop(columns="question")
