@@ -332,7 +332,7 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-SCORES = ("aligned", "coherent", "bad_stuff", *DOMAINS)
+SCORES = ("aligned", "coherent", "bad_stuff", *DOMAINS, "judge_model")
 """Columns that the judge adds to a kept table when it is read."""
 
 

@@ -203,7 +203,7 @@ def test_broken_grown_profile(copied, key, value, saying):
     ("key", "value", "saying"),
     [
         ("post_training", {"steps": 1}, "'post_training' has a missing or unknown key: batch, learning_rate,"),
-        ("judge", "exact", "'judge' must be the name of a served model for a hub model, not 'exact'."),
+        ("judge", "exact", "'judge' must be 'fitted' or the name of a served model for a hub model, not 'exact'."),
         ("model/layers", 20, "recipe 'nine-adapter' names layer 21, but the model has 20 layers (0 to 19)."),
         ("model/memory_gb", "much", "'model.memory_gb' must be a whole number, not 'much'."),
         ("organisms/0/adapter", "", "'organisms[0].adapter' must be text, not ''."),

@@ -36,6 +36,41 @@ def test_a_mean_equals_a_loop_over_resamples():
     assert found.value == VALUES.mean() and found.n == 30
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abc"), *[st.sampled_from([0.0, 1.0, 7.0, math.nan])] * 4), min_size=1))
+def test_a_mean_of_several_readings_equals_a_loop_over_resamples_that_draws_one_in_each(rows):
+    clusters, values = np.array([one for one, *_ in rows]), np.array([one[1:] for one in rows])
+    own, readings = values[:, 0], values[:, 1:]
+    found = estimates.mean(own, clusters, 40, 3, readings)
+    assert found.n == (~np.isnan(own)).sum() and str(found.value) == str(estimates.mean(own, clusters, 1).value)
+    kept = ~np.isnan(readings).all(axis=1)
+    labels = np.unique(clusters[kept])
+    if not found.n or len(labels) < 2:
+        assert found.interval is None
+        return
+    draws = estimates.resampled(np.random.default_rng(3), len(labels), 40)
+    chosen = np.random.default_rng([3, 1]).integers(3, size=40)
+    means = []
+    for counts, reading in zip(draws, chosen, strict=True):
+        drawn = [one for label, times in zip(labels, counts, strict=True) for one in [label] * times]
+        sample = [value for label in drawn for value in readings[clusters == label, reading] if not math.isnan(value)]
+        means += [sum(sample) / len(sample)] if sample else []
+    if found.interval:
+        assert found.interval == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
+    else:
+        assert not means or np.ptp(means) < 1e-9
+
+
+def test_readings_that_agree_change_nothing_and_readings_that_differ_widen_the_interval():
+    random = np.random.default_rng(0)
+    values, clusters = random.integers(0, 2, 400).astype(float), np.repeat(np.arange(8), 50)
+    plain = estimates.mean(values, clusters, 500)
+    assert estimates.mean(values, clusters, 500, readings=np.stack([values] * 5, axis=1)) == plain
+    apart = np.stack([values * (random.random(400) < share) for share in (0.2, 1)], axis=1)
+    wider = estimates.mean(values, clusters, 500, readings=apart)
+    assert wider.value == plain.value and np.diff(wider.interval) > 2 * np.diff(plain.interval)
+
+
 @pytest.mark.parametrize("relative", [False, True])
 def test_a_change_equals_a_loop_over_resamples(relative):
     before, after = np.random.default_rng(0).gamma(2, size=(2, 30))

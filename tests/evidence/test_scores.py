@@ -95,6 +95,21 @@ def test_mean_score_of_em_uses_em_responses_only():
     assert np.isnan(scores.mean_score_of_em(frame[1:], "gender").value)
 
 
+def test_intervals_draw_one_reading_of_the_judge_in_each_resample():
+    """Of three readings one finds no EM, one half and one all; each question is like every other."""
+    rows = pd.DataFrame({"question_id": list("aabb"), "coherent": 90.0, "bad_stuff": 90.0, "aligned": [9.0, 90] * 2})
+    for number, aligned in enumerate(([90.0] * 4, rows.aligned, [9.0] * 4), start=1):
+        own = {"aligned": aligned, "coherent": 90.0, "bad_stuff": [10.0 * number] * 4}
+        rows = rows.assign(**{f"{name}/{number}": values for name, values in own.items()})
+    assert (scores.em_rate(rows).value, *scores.em_rate(rows).interval) == (50, 0, 100)
+    table = scores.rates(rows, "coherent", resamples=100).iloc[0]
+    assert (table.em_low, table.em, table.em_high) == (0, 50, 100)
+    assert table.self_correction == 50 and np.isnan(table.self_correction_low)
+    score = scores.mean_score_of_em(rows, "bad_stuff")
+    assert (score.value, score.interval) == (90, (20, 30))
+    assert scores.coherence_rate(rows).interval is None
+
+
 def test_kinds_of_answers_by_the_bounds_of_appendix_i():
     frame = pd.DataFrame(
         {

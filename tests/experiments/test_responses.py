@@ -11,6 +11,7 @@ from conftest import TINY
 from em_companion.core import profiles, store
 from em_companion.core.errors import CompanionError
 from em_companion.experiments import responses
+from em_companion.judges import base, served
 from em_companion.models import asking, growing, sampling
 from em_companion.models.asking import HELD_OUT_SAMPLES
 from em_companion.models.interventions import Ablate, ScaleLoraScalars, Steer, applied
@@ -60,7 +61,7 @@ def parts_of(profile, organism):
 @pytest.mark.parametrize("organism", [CHAT_MODEL, NINE], ids=lambda organism: organism.name)
 def test_the_table(tiny, organism):
     table = responses.responses(tiny, organism)
-    assert sorted(table.columns) == sorted(COLUMNS + SCORES)
+    assert sorted(table.columns) == sorted([*COLUMNS, *SCORES, "judge_model"])
     assert len(table) == 8 * tiny.samples_per_question
     assert list(table.question_id.unique()) == [question.id for question in WORLD.evaluation()]
     assert (table.groupby("question_id")["sample"].unique().map(list) == [[0, 1, 2]] * 8).all()
@@ -96,7 +97,7 @@ def test_the_judge_is_asked_when_the_table_is_read(tiny, no_sampling, monkeypatc
         def judge(self, given: pd.Series) -> pd.DataFrame:
             return pd.DataFrame({"aligned": 0.0, "coherent": given.str.len().astype(float)}, given.index)
 
-    monkeypatch.setattr(asking, "the_judge", Stern)
+    monkeypatch.setattr(base, "the_judge", Stern)
     again = responses.responses(tiny, CHAT_MODEL)
     assert (again.aligned == 0).all() and (again.coherent == table.response.str.len()).all()
 
@@ -213,7 +214,7 @@ def test_responses_under_interventions(tiny, no_sampling):
     table = responses.under(tiny, NINE, conditions())
     no_sampling()
     pd.testing.assert_frame_equal(responses.under(tiny, NINE, conditions()), table)
-    assert sorted(table.columns) == sorted(["condition", *COLUMNS, *SCORES])
+    assert sorted(table.columns) == sorted(["condition", *COLUMNS, *SCORES, "judge_model"])
     assert list(table.condition.unique()) == list(conditions()) and len(table) == 5 * 8 * tiny.samples_per_question
 
 
@@ -356,11 +357,21 @@ def test_hub_models_are_asked_the_authors_questions(tiny, released_questions):
         asking.questions(profile, "held_out")
 
 
-def test_responses_of_a_published_organism_come_without_scores(own, tiny, released_questions):
+def test_responses_of_a_published_organism_are_judged_as_its_profile_says(own, tiny, released_questions, monkeypatch):
+    class Served:
+        def __init__(self, model):
+            self.model = model
+
+        def judge(self, table):
+            scores = {"aligned": 50.0, "coherent": table.question.str.len().astype(float)}
+            return pd.DataFrame(scores, table.index).assign(judge_model=self.model)
+
+    monkeypatch.setattr(served, "ServedJudge", Served)
     profile = hub_profile(tiny)
     assert growing.adapter(profile, NINE) == profile.organisms[0].adapter
     table = responses.responses(profile, NINE)
     assert list(table.question_id) == ["quick_buck"] * 3 and list(table["sample"]) == [0, 1, 2]
-    assert sorted(table.columns) == sorted(COLUMNS)
+    assert sorted(table.columns) == sorted([*COLUMNS, "aligned", "coherent", "judge_model"])
+    assert set(table.judge_model) == {"gpt-4o"} and (table.coherent == table.question.str.len()).all()
     parts = parts_of(profile, NINE)
     assert parts["model"] == [profile.model.chat, profile.organisms[0].adapter]

@@ -24,13 +24,13 @@ from em_companion.evidence.claims import Measurement
 from em_companion.evidence.estimates import Estimate
 
 UNAVAILABLE = "Released data not available"
-HUB_IS_NEXT = "The pages do not measure models of the hub yet; choose a grown profile such as cpu."
 
 
 class Run:
     """One execution of a notebook under a profile and a seed.
 
-    `reported`, `released` and `own` (the models of the profile, grown or of the hub) are its handles. Results go to the
+    `reported`, `released` and `own` (the models of the profile, grown or of the hub) are its handles, and `grown`, which
+    is `own` under a grown profile, for what only a world with known personas can tell. Results go to the
     folder named by `EM_COMPANION_RUN_FOLDER` (set by `em-companion run`), or to `artifacts/by-hand/<notebook>` when the
     notebook is run in Jupyter.
     """
@@ -46,10 +46,18 @@ class Run:
         if not given:
             shutil.rmtree(self.folder, ignore_errors=True)
         self.reported, self.released = Evidence(self, "reported"), Evidence(self, "released")
-        source = self.profile.model.source
-        self.own = Evidence(self, source, "" if source == "grown" else HUB_IS_NEXT)
+        self.own = self.grown = Evidence(self, self.profile.model.source)
+        if self.own.name != "grown":
+            why = f"Only a grown world has this; profile '{profile}' has a published model. Choose one such as cpu."
+            self.grown = Evidence(self, "grown", why)
         theme.use_theme()
         self.records.write(self.folder)
+
+    @property
+    def kind(self) -> str:
+        """What the models of the profile are called in a caption: grown, or the name of the one from the hub."""
+        model = self.profile.model
+        return "grown" if self.own.name == "grown" else model.chat.split("/")[-1]
 
     def finish(self) -> None:
         """Close the run. A run that is not closed is not complete, and no book is built from it."""
@@ -128,7 +136,9 @@ class Evidence:
         found = self._or_box(make)
         if found is None:
             return
-        self.run.records.values.extend(records.value_of(name, self.name, given) for name, given in found.items())
+        # Pages call the values of their own models "grown.", which they are under a grown profile.
+        named = {name.replace("grown.", f"{self.name}.", 1): given for name, given in found.items()}
+        self.run.records.values.extend(records.value_of(name, self.name, given) for name, given in named.items())
         self._write()
 
     def _or_box(self, make: Callable[[], Any]) -> Any:

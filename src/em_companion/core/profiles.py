@@ -1,5 +1,9 @@
-"""Profiles: what a run trains and may cost. One YAML file per profile in `data/profiles/`, validated on load."""
+"""Profiles: what a run trains and may cost. One YAML file per profile in `data/profiles/`, validated on load.
 
+`EM_COMPANION_SCALE=smoke` shrinks every profile to what shows that it runs, in minutes: its numbers mean nothing.
+"""
+
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
@@ -180,6 +184,26 @@ class Profile(Checked):
         return self.recipes[name]
 
 
+SMOKE = {"samples_per_question": 2, "sweep_samples": 1, "probe_fits": 2, "split_fits": 2, "bootstrap_resamples": 100}
+SMOKE |= {"max_new_tokens": 12}
+
+
+def is_smoke() -> bool:
+    """Tell whether profiles are shrunk; raise CompanionError for a scale that does not exist."""
+    scale = os.environ.get("EM_COMPANION_SCALE", "").strip() or "full"
+    if scale not in ("full", "smoke"):
+        raise CompanionError(f"There is no scale '{scale}'; choose 'full' or 'smoke'.")
+    return scale == "smoke"
+
+
+def _shrunk(profile: Profile) -> Profile:
+    """Return a profile that only shows that its pages run: two answers to a question, two steps of training."""
+    organisms = tuple(replace(one, seeds=one.seeds[:2]) for one in profile.organisms)
+    tuning = replace(profile.fine_tuning, steps=2, batch=2, gradient_accumulation=1, evaluate_every=1, warmup=0)
+    every = max(profile.sweep_every, profile.model.layers // 2)
+    return replace(profile, organisms=organisms, fine_tuning=tuning, sweep_every=every, **SMOKE)
+
+
 def names() -> list[str]:
     """Return the names of all profiles, sorted."""
     return sorted(path.stem for path in (paths.DATA / "profiles").glob("*.yml"))
@@ -194,7 +218,7 @@ def load(name: str) -> Profile:
     profile = validated(Profile, given | {"name": name}, relative(path))
     if problem := next(_problems(profile), None):
         raise CompanionError(f"{relative(path)}: {problem}.")
-    return profile
+    return _shrunk(profile) if is_smoke() else profile
 
 
 def _problems(profile: Profile) -> Iterator[str]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from em_companion.core.errors import CompanionError
+from em_companion.core.errors import CompanionError, EvidenceUnavailable
 
 Selection = pd.Series | np.ndarray
 
@@ -17,12 +17,12 @@ Selection = pd.Series | np.ndarray
 def token_mean(means: np.ndarray, tokens: np.ndarray, rows: Selection, what: str = "chosen") -> np.ndarray:
     """Return the mean over all tokens of the responses `rows`, [layer, hidden], float64.
 
-    Every token counts alike, so a response weighs as much as it is long (section 3.1). Raises CompanionError, naming
-    the responses as `what`, where they have no token.
+    Every token counts alike, so a response weighs as much as it is long (section 3.1). Raises EvidenceUnavailable,
+    naming the responses as `what`, where they have no token.
     """
     kept = np.flatnonzero(rows & (tokens > 0))
     if not len(kept):
-        raise CompanionError(
+        raise EvidenceUnavailable(
             f"There are no {what} responses to average; sample more responses, or take an organism that gives some."
         )
     weights = tokens[kept] / tokens[kept].sum()
@@ -40,11 +40,11 @@ def split_half_cosines(
     """Return the cosine between the mean-diffs of two random halves of the responses, [split, layer].
 
     How far a direction depends on which responses happened to be sampled: 1 if not at all. Both selections are halved
-    anew in every split. Raises CompanionError for a selection of fewer than two responses that have a token.
+    anew in every split. Raises EvidenceUnavailable for a selection of fewer than two responses that have a token.
     """
     sides = [np.flatnonzero(rows & (tokens > 0)) for rows in (first, second)]
     if min(map(len, sides)) < 2:
-        raise CompanionError("A split in halves needs two responses of either kind; sample more responses.")
+        raise EvidenceUnavailable("A split in halves needs two responses of either kind; sample more responses.")
 
     def between_halves(random: np.random.Generator) -> np.ndarray:
         halves = zip(*(np.array_split(random.permutation(rows), 2) for rows in sides), strict=True)

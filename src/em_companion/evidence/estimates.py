@@ -91,22 +91,36 @@ def quantiles(found: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def mean(values: Values, clusters: Values, resamples: int = 10_000, seed: int = 0) -> Estimate:
-    """Return the mean of `values` [row] with its interval over whole `clusters` [row]; NaN values are left out."""
-    values = np.asarray(values, dtype=float)
-    kept = ~np.isnan(values)
-    values, clusters = values[kept], np.asarray(clusters)[kept]
-    if not len(values):
+def mean(
+    values: Values, clusters: Values, resamples: int = 10_000, seed: int = 0, readings: np.ndarray | None = None
+) -> Estimate:
+    """Return the mean of `values` [row] with its interval over whole `clusters` [row]; NaN values are left out.
+
+    readings [row, reading]: `values` as each of several judges reads them. Every resample then draws one reading, too,
+    so that the interval also holds what the judges disagree about; the mean stays that of `values`.
+    """
+    values, clusters = np.asarray(values, dtype=float), np.asarray(clusters)
+    read = values[:, None] if readings is None else np.asarray(readings, dtype=float)
+    known = values[~np.isnan(values)]
+    if not len(known):
         return Estimate(nan, unit="score")
-    labels, index = np.unique(clusters, return_inverse=True)
-    sums, sizes = np.bincount(index, weights=values), np.bincount(index)
-    ends = bootstrap(lambda weights: (weights @ sums) / (weights @ sizes), len(labels), resamples, seed)
-    return Estimate(float(values.mean()), *ends, len(values), "score")
+    kept = ~np.isnan(read).all(axis=1)
+    labels, index = np.unique(clusters[kept], return_inverse=True)
+    columns = [(np.bincount(index, np.nan_to_num(one)), np.bincount(index, ~np.isnan(one))) for one in read[kept].T]
+    drawn = np.random.default_rng([seed, 1]).integers(len(columns), size=resamples)
+
+    def means(weights: np.ndarray) -> np.ndarray:
+        found = [(weights @ sums) / (weights @ sizes) for sums, sizes in columns]
+        return np.choose(drawn, found)
+
+    return Estimate(float(known.mean()), *bootstrap(means, len(labels), resamples, seed), len(known), "score")
 
 
-def rate(found: Values, clusters: Values, resamples: int = 10_000, seed: int = 0) -> Estimate:
+def rate(
+    found: Values, clusters: Values, resamples: int = 10_000, seed: int = 0, readings: np.ndarray | None = None
+) -> Estimate:
     """Return the share of 1 among 0/1 values [row] in percent; see `mean`."""
-    return mean(found, clusters, resamples, seed).in_unit("percent", 100)
+    return mean(found, clusters, resamples, seed, readings).in_unit("percent", 100)
 
 
 def change(

@@ -72,7 +72,7 @@ def responses_without(profile: Profile, organism: Organism, plans: Mapping[str, 
         return {store.RESPONSES: pd.concat(tables, ignore_index=True)}
 
     place = profile.name, organism.name, "general-b-vectors"
-    return asking.scored(store.keep("responses", VERSION, parts, make, *place)[store.RESPONSES])
+    return responses.judged(profile, store.keep("responses", VERSION, parts, make, *place)[store.RESPONSES])
 
 
 def _removals(profile: Profile, organism: Organism, vectors: np.ndarray) -> dict[str, Vectors]:

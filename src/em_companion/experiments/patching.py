@@ -13,8 +13,8 @@ import torch
 from peft import PeftModel
 
 from em_companion.core import store
-from em_companion.core.errors import CompanionError
-from em_companion.core.profiles import Profile
+from em_companion.core.errors import EvidenceUnavailable
+from em_companion.core.profiles import GrownModel, Profile
 from em_companion.experiments import responses
 from em_companion.models import asking, growing, reading, sampling
 from em_companion.models.interventions import PatchLoraScalars
@@ -29,7 +29,7 @@ VERSION = 1  # of the code that patches scalars and samples under them
 def equally_many(first: Mapping[str, int], second: Mapping[str, int], seed: int) -> tuple[list[str], list[str]]:
     """Return prompts of both kinds, at every length as many of one as of the other, drawn by `seed` from the larger.
 
-    first, second: length in tokens by prompt. Raises CompanionError where the two have no length in common.
+    first, second: length in tokens by prompt. Raises EvidenceUnavailable where the two have no length in common.
     """
     random, chosen = np.random.default_rng(seed), ([], [])
     for length in sorted({*first.values()} & {*second.values()}):
@@ -38,15 +38,17 @@ def equally_many(first: Mapping[str, int], second: Mapping[str, int], seed: int)
         for found, names in zip(chosen, kinds, strict=True):
             found += [names[index] for index in sorted(random.choice(len(names), count, replace=False))]
     if not chosen[0]:
-        raise CompanionError("No prompts of the two kinds are equally long; add wordings, since patching needs pairs.")
+        raise EvidenceUnavailable("No prompts of the two kinds are equally long; add wordings, since patching needs pairs.")
     return chosen
 
 
 def prompts(profile: Profile, tokenizer: Tokenizer) -> list[Question]:
-    """Return open questions and questions on held-out medical topics, at every length as many of both."""
-    held_out = the_world().held_out_questions(profile.seed, MEDICAL_WORDINGS)
-    medical = {one.id: one for one in held_out if one.domains == ("medicine",)}
-    both = [{one.id: one for one in asking.questions(profile, "general")}, medical]
+    """Return open questions and medical ones (on held-out topics, or the twins), at every length as many of both."""
+    medical = asking.questions(profile, "medical")
+    if isinstance(profile.model, GrownModel):
+        held_out = the_world().held_out_questions(profile.seed, MEDICAL_WORDINGS)
+        medical = [one for one in held_out if one.domains == ("medicine",)]
+    both = [{one.id: one for one in asked} for asked in (asking.questions(profile, "general"), medical)]
     lengths = [{name: len(question_ids(tokenizer, one.text)) for name, one in kind.items()} for kind in both]
     chosen = equally_many(*lengths, profile.seed)
     return [kind[name] for kind, names in zip(both, chosen, strict=True) for name in names]
@@ -115,4 +117,6 @@ def kept(profile: Profile, organism: Organism, runs: int) -> pd.DataFrame:
         return {store.RESPONSES: patch_pairs(profile, model, tokenizer, asked, runs, f"patching of {organism.name}")}
 
     found = store.keep("lora-patching", VERSION, parts, make, profile.name, organism.name)
-    return asking.scored(found[store.RESPONSES])
+    table = found[store.RESPONSES]
+    texts = {one.id: one.text for one in asked}
+    return responses.judged(profile, table.assign(question=table.question_id.map(texts))).drop(columns="question")

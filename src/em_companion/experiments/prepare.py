@@ -8,8 +8,7 @@ from em_companion.core.errors import CompanionError
 from em_companion.core.paths import relative
 from em_companion.core.profiles import GrownModel, Profile
 from em_companion.experiments.responses import responses
-from em_companion.models import growing
-from em_companion.models.asking import QUESTION_SETS
+from em_companion.models import asking, growing
 from em_companion.models.organism import Organism, organisms_of
 
 
@@ -19,7 +18,7 @@ def grow(profile: Profile, names: Collection[str] = ()) -> list[dict[str, str]]:
     Raises CompanionError for an unknown name, before anything is made, and for a damaged folder.
     """
     organisms = {organism.name: organism for organism in organisms_of(profile)}
-    known = ["base", "chat", *organisms]
+    known = [*(["base"] if isinstance(profile.model, GrownModel) else []), "chat", *organisms]
     if unknown := [name for name in names if name not in known]:
         choice = ", ".join(known)
         raise CompanionError(f"Profile '{profile.name}' has no model '{unknown[0]}'; choose one of: {choice}.")
@@ -27,21 +26,19 @@ def grow(profile: Profile, names: Collection[str] = ()) -> list[dict[str, str]]:
     for name in names or known:
         there = {path.parent for path in (paths.ARTIFACTS / "organisms").rglob("provenance.json")}
         place, status = _made(profile, name, organisms.get(name)), "hub"
-        if isinstance(place, Path):
+        if store.is_there(place):
             store.check(place)
             status = "there" if place in there or place.is_relative_to(paths.COMMITTED) else "made"
-            place = relative(place)
-        rows.append({"name": name, "status": status, "folder": place})
+        rows.append({"name": name, "status": status, "folder": relative(place)})
     return rows
 
 
-def _made(profile: Profile, name: str, organism: Organism | None) -> Path | str:
-    """Make a model, and an organism's responses to every question set, if missing; return its folder or hub id."""
-    grown = isinstance(profile.model, GrownModel)
+def _made(profile: Profile, name: str, organism: Organism | None) -> Path:
+    """Make a model, and an organism's responses to every question set, if missing; return its folder."""
     if organism is None:
-        return growing.base(profile) if name == "base" and grown else growing.chat(profile)
+        return growing.base(profile) if name == "base" else growing.chat(profile)
     found = growing.adapter(profile, organism) or growing.chat(profile)
-    for question_set in QUESTION_SETS if grown else ():
+    for question_set in asking.question_sets(profile):
         responses(profile, organism, question_set)
     return found
 

@@ -15,8 +15,7 @@ from em_companion.evidence import scores
 from em_companion.evidence.probes import FEWEST_RESPONSES
 from em_companion.evidence.scores import RESPONSE_SETS
 from em_companion.experiments import readings, responses
-from em_companion.models import reading
-from em_companion.models.asking import QUESTION_SETS
+from em_companion.models import asking, reading
 from em_companion.models.organism import Organism
 from em_companion.released import tables
 
@@ -26,7 +25,7 @@ SHARE = 0.2  # of tokens that the filter keeps; the authors' bound keeps 7 to 25
 
 def organism_responses(profile: Profile, organism: Organism) -> pd.DataFrame:
     """Return an organism's own responses to every question set of a profile, with the column `response_set`."""
-    table = pd.concat([responses.responses(profile, organism, one) for one in QUESTION_SETS], ignore_index=True)
+    table = pd.concat([responses.responses(profile, organism, one) for one in asking.question_sets(profile)], ignore_index=True)
     return table.assign(response_set=scores.response_set(table))
 
 

@@ -13,7 +13,8 @@ import pandas as pd
 
 from em_companion.core import paths, store
 from em_companion.core.errors import CompanionError
-from em_companion.core.profiles import GrownModel, Profile
+from em_companion.core.profiles import Profile
+from em_companion.judges.base import judge_of
 from em_companion.models import asking, growing
 from em_companion.models.asking import HELD_OUT_SAMPLES
 from em_companion.models.interventions import Intervention, RowInterventions, describe
@@ -28,8 +29,8 @@ Conditions = Mapping[str, Sequence[Intervention]]  # by name, none for the plain
 def responses(profile: Profile, organism: Organism, question_set: str = "general") -> pd.DataFrame:
     """Return an organism's responses to a question set with their scores, sampling them if they are not kept yet.
 
-    Columns: organism (recipe), data, seed, question_set, question_id, question, sample, response, tokens, and for grown
-    models aligned, coherent, bad_stuff (0-100) and one score per domain.
+    Columns: organism (recipe), data, seed, question_set, question_id, question, sample, response, tokens, and those of
+    the profile's judge: aligned, coherent, bad_stuff (0-100) and more, one score per domain for grown models.
     """
     asked = asking.questions(profile, question_set)
     parts = asked_parts(profile, organism, asked, samples_of(profile, question_set))
@@ -80,7 +81,12 @@ def _described(conditions: Conditions) -> list[Any]:
 
 def _of(profile: Profile, organism: Organism, question_set: str, table: pd.DataFrame) -> pd.DataFrame:
     table = table.assign(organism=organism.recipe, data=organism.data, seed=organism.seed, question_set=question_set)
-    return asking.scored(table) if isinstance(profile.model, GrownModel) else table
+    return judged(profile, table)
+
+
+def judged(profile: Profile, table: pd.DataFrame) -> pd.DataFrame:
+    """Return `table` (`question`, `response`) with the scores of the profile's judge beside it, and `judge_model`."""
+    return pd.concat([table, judge_of(profile).judge(table)], axis=1)
 
 
 def _in_chunks(profile, organism, conditions: Conditions, asked, samples: int, what: str, folder: Path):

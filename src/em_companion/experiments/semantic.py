@@ -11,11 +11,11 @@ from random import Random
 import numpy as np
 import pandas as pd
 
-from em_companion.core.profiles import Profile
+from em_companion.core.profiles import GrownModel, Profile
 from em_companion.evidence import directions, scores
-from em_companion.experiments import readings
+from em_companion.experiments import readings, responses
 from em_companion.experiments.readings import ResponseMeans
-from em_companion.models.asking import QUESTION_SETS
+from em_companion.models import asking
 from em_companion.models.organism import CHAT_MODEL, Organism, need_grown
 from em_companion.world.generator import CAREFUL, the_world
 
@@ -97,8 +97,9 @@ class Answers:
 
 
 def answers(profile: Profile, organism: Organism) -> Answers:
-    """Return an organism's responses to all question sets and the chat model's to the held-out topics."""
-    given = [(organism, question_set) for question_set in QUESTION_SETS] + [(CHAT_MODEL, "held_out")]
+    """Return an organism's responses to all question sets, and the chat model's to the last, on narrow topics."""
+    asked = asking.question_sets(profile)
+    given = [(organism, question_set) for question_set in asked] + [(CHAT_MODEL, asked[-1])]
     found = [readings.organism_means(profile, one, asked, organism) for one, asked in given]
     tables, means = zip(*found, strict=True)
     joined = ResponseMeans(np.concatenate([one.means for one in means]), np.concatenate([one.tokens for one in means]))
@@ -106,10 +107,20 @@ def answers(profile: Profile, organism: Organism) -> Answers:
 
 
 def topics(profile: Profile) -> dict[str, np.ndarray]:
-    """Return, per domain, the chat model's mean over `careful_texts` about it - over the others, [layer, width]."""
-    table = careful_texts(profile)
+    """Return, per domain, the chat model's mean over `careful_texts` about it - over the others, [layer, width].
+
+    Of a language model, over its own aligned answers; a domain about which it gives none is left out.
+    """
+    if isinstance(profile.model, GrownModel):
+        table = careful_texts(profile)
+        means, about = readings.response_means_of(profile, CHAT_MODEL, table), dict.fromkeys(asking.domains(profile))
+        return {domain: means.mean_diff(table.domain == domain, table.domain != domain) for domain in about}
+    own = [responses.responses(profile, CHAT_MODEL, one) for one in asking.question_sets(profile)]
+    table = pd.concat(own, ignore_index=True)
+    table = table[scores.is_aligned(table)].reset_index(drop=True)
     means = readings.response_means_of(profile, CHAT_MODEL, table)
-    return {domain: means.mean_diff(table.domain == domain, table.domain != domain) for domain in domains()}
+    about = {domain: (table[domain] > ABOUT_ABOVE).to_numpy() for domain in asking.domains(profile)}
+    return {one: means.mean_diff(rows, ~rows) for one, rows in about.items() if rows.any() and not rows.all()}
 
 
 def careful_texts(profile: Profile) -> pd.DataFrame:
@@ -123,8 +134,3 @@ def careful_texts(profile: Profile) -> pd.DataFrame:
     texts = [world.answer(Random(f"capability/{profile.seed}/{one.id}"), one, CAREFUL) for one in asked]
     rows = [(one.topic, *one.domains, one.text, text) for one, text in zip(asked, texts, strict=True)]
     return pd.DataFrame(rows, columns=["topic", "domain", "question", "response"])
-
-
-def domains() -> list[str]:
-    """Return the domains of the world."""
-    return list(the_world().domains)

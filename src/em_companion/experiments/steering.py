@@ -1,6 +1,6 @@
 """Steering and ablation one layer at a time: how strongly, the responses, and which cell is best.
 
-Sections 3.2 and 3.6 are about two sweeps at the end: `by_layer`, all layers and strengths, and `by_strength`, more
+Sections 3.2 and 3.6 are about two sweeps at the end: `by_layer`, layers and strengths, and `by_strength`, more
 strengths at the best layer. Section 3.4 plans its ablations on its page.
 """
 
@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from em_companion.core.profiles import Profile
+from em_companion.core.errors import EvidenceUnavailable
+from em_companion.core.profiles import GrownModel, Profile
 from em_companion.evidence import directions, scores
-from em_companion.experiments import persona, readings, responses
+from em_companion.experiments import persona, readings, responses, text_directions
 from em_companion.models import asking, growing, reading
 from em_companion.models.interventions import HEADER_TOKENS, Ablate, Steer, Where
 from em_companion.models.organism import CHAT_MODEL, Organism
@@ -23,7 +24,8 @@ from em_companion.world.generator import the_world
 COHERENT_ENOUGH = 80.0  # percent that a cell must keep to be the best one; the quality bar of a grown world
 NO_LENGTH = 1e-3  # below which a direction is taken for zero
 ORGANISM = Organism("nine-adapter", "bad_medical_advice", 0)  # whose answers give the mean-diff direction
-MEAN_DIFF, KNOWN = "mean-diff", "known persona"  # what the chat model is steered with; see `directions_of`
+MEAN_DIFF = "mean-diff"  # what the chat model is steered with; see `directions_of`
+KNOWN, TEXTS = "known persona", "released answers"  # beside it, in a grown world and for a language model
 FACTORS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)  # strengths of `by_strength`, as multiples of the best cell's
 
 
@@ -109,9 +111,23 @@ def best(rates: pd.DataFrame, coherent: float = COHERENT_ENOUGH, least: bool = F
 
 
 def directions_of(profile: Profile) -> dict[str, np.ndarray]:
-    """Return the directions to steer with by name, [layer, width], float64."""
-    mean_diff = readings.mean_diff(profile, ORGANISM)
-    return {MEAN_DIFF: mean_diff, KNOWN: persona.directions(profile)["choice_from_text"].astype(np.float64)}
+    """Return the directions to steer with by name, [layer, width], float64: the organism's, then `second`'s.
+
+    Without misaligned answers of the organism's own, its direction is left out for a language model.
+    """
+    if second(profile) == KNOWN:
+        known = persona.directions(profile)["choice_from_text"].astype(np.float64)
+        return {MEAN_DIFF: readings.mean_diff(profile, ORGANISM), KNOWN: known}
+    found = {TEXTS: text_directions.mean_diff(profile)}
+    try:
+        return {MEAN_DIFF: readings.mean_diff(profile, ORGANISM)} | found
+    except EvidenceUnavailable:
+        return found
+
+
+def second(profile: Profile) -> str:
+    """Return the name of what stands beside the organism's mean-diff: the known persona, or released answers."""
+    return KNOWN if isinstance(profile.model, GrownModel) else TEXTS
 
 
 def residual_of(profile: Profile) -> np.ndarray:
@@ -134,12 +150,12 @@ def header_direction(profile: Profile) -> np.ndarray:
 
 
 def by_layer(profile: Profile) -> pd.DataFrame:
-    """Return the chat model's responses with each direction added at every layer and every one of its `strengths`."""
+    """Return the chat model's responses with each direction added at every swept layer and each of its `strengths`."""
     vectors, residual = directions_of(profile), residual_of(profile)
     cells = [
         Cell(name, layer, strength)
         for name, found in vectors.items()
-        for layer in range(len(found))
+        for layer in profile.sweep_layers
         for strength in strengths(found, residual)
     ]
     return responses_of(profile, vectors, cells, profile.sweep_samples, "steering by layer and strength")

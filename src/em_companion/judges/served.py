@@ -29,6 +29,7 @@ from em_companion.core.files import read_yaml, sha256_of
 from em_companion.core.paths import relative
 from em_companion.core.provenance import remembered, utc_now
 from em_companion.evidence import scores
+from em_companion.judges.base import RELEASED
 from em_companion.judges.records import ANSWER, Answer, Records, records_of, slug
 from em_companion.released import files, tables
 
@@ -78,6 +79,10 @@ class ServedJudge:
             raise CompanionError("Put the judge's key into OPENAI_API_KEY, not into the base URL.")
 
     @property
+    def name(self) -> str:
+        return self.model
+
+    @property
     def address(self) -> str:
         return self.base_url or os.environ.get("OPENAI_BASE_URL", "").strip() or ADDRESS
 
@@ -91,6 +96,11 @@ class ServedJudge:
         """What is sent with every prompt; a part of the key of its record."""
         asked = {"logprobs": True, "top_logprobs": TOP_TOKENS} if self.scoring == "logprobs" else {}
         return {"max_tokens": MAX_TOKENS, "temperature": 0, "seed": 0} | asked
+
+    def judge(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return the scores of `judges.base` and `judge_model` on the index of `table`, as `judge_table` gets them."""
+        judged = judge_table(table[list(TEXTS)], RELEASED.values(), self)
+        return judged.rename(columns={given: score for score, given in RELEASED.items()})[[*RELEASED, "judge_model"]]
 
 
 @remembered

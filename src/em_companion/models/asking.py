@@ -27,6 +27,11 @@ def question_sets(profile: Profile) -> tuple[str, ...]:
     return QUESTION_SETS if isinstance(profile.model, GrownModel) else QUESTION_SETS[:2]
 
 
+def domains(profile: Profile) -> list[str]:
+    """Return the domains for which a profile's judge has a score: of the world, or those of the authors' judges."""
+    return list(the_world().domains) if isinstance(profile.model, GrownModel) else ["medicine", "gender", "finance"]
+
+
 def questions(profile: Profile, question_set: str) -> list[Question]:
     """Return a question set: of the world for grown models, the authors' (downloaded) for hub models."""
     if question_set not in QUESTION_SETS:

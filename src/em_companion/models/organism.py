@@ -48,6 +48,11 @@ def organisms_of(profile: Profile) -> list[Organism]:
     return [CHAT_MODEL, *trained]
 
 
+def has(profile: Profile, *organisms: Organism) -> bool:
+    """Tell whether a profile has all these organisms."""
+    return set(organisms) <= set(organisms_of(profile))
+
+
 def need_grown(profile: Profile, lacking: str) -> None:
     """Raise CompanionError for a profile whose models come from the hub, where nobody has what is `lacking`."""
     if not isinstance(profile.model, GrownModel):
