@@ -142,7 +142,7 @@ def opened(organism: Organism) -> Taken:
 @remembered
 def topics() -> pd.DataFrame:
     found = semantic.answers(run.profile, NINE)
-    general, counts = (found, found.general()), found.counts(semantic.domains())
+    general, counts = (found, found.general()), found.counts(asking.domains(run.profile))
     sides = {one: (found, found.about(one)) for one in counts.domain[counts.enough]}
     return pd.concat([compared(one.replace("_", " "), general, two) for one, two in sides.items()], ignore_index=True)
 

@@ -17,7 +17,8 @@ from em_companion.core.provenance import remembered
 from em_companion.evidence import claims, estimates, scores
 from em_companion.evidence.estimates import Estimate
 from em_companion.experiments.responses import responses
-from em_companion.models.organism import DATA_SETS, organisms_of
+from em_companion.models.organism import organisms_of
+from em_companion.models.training_texts import DATA_SETS
 from em_companion.released import tables
 
 run = Run("s2-model-organism", profile, seed)

@@ -22,6 +22,7 @@ from em_companion.core.provenance import remembered
 from em_companion.evidence import claims, directions, estimates, scores
 from em_companion.evidence.estimates import Estimate
 from em_companion.experiments import persona, responses, semantic, steering
+from em_companion.models import asking
 from em_companion.models.interventions import Steer
 from em_companion.models.organism import CHAT_MODEL
 from em_companion.released import tables
@@ -139,13 +140,13 @@ SAMPLES = run.profile.sweep_samples
 PAPERS = {"general": "general", "gender": "gender", "finance": "finance", "medical": "medicine"}
 cell = remembered(lambda: steering.best_cells(steering.by_layer(run.profile))[steering.MEAN_DIFF])
 organism = remembered(lambda: semantic.answers(run.profile, steering.ORGANISM))
-kept = remembered(lambda: [name for name in vectors() if name in semantic.domains()])  # domains with a direction
+kept = remembered(lambda: [name for name in vectors() if name in asking.domains(run.profile)])  # domains with a direction
 
 
 @remembered
 def vectors() -> dict[str, np.ndarray]:
     """The general direction, that of every domain with enough answers, and random ones, [layer, width]."""
-    kept = organism().counts(semantic.domains()).query("enough").domain
+    kept = organism().counts(asking.domains(run.profile)).query("enough").domain
     sides = {"general": organism().general()} | {domain: organism().about(domain) for domain in kept}
     found = {name: organism().direction(one) for name, one in sides.items()}
     drawn = directions.random_like(found["general"], 4, run.seed)
@@ -185,7 +186,7 @@ run.own.figure(
 @remembered
 def own_scores() -> pd.DataFrame:
     unsteered = responses.responses(run.profile, steering.ORGANISM)
-    return at_best(sweep()[sweep().vector != "random 0"], "ratio", unsteered, semantic.domains())
+    return at_best(sweep()[sweep().vector != "random 0"], "ratio", unsteered, asking.domains(run.profile))
 
 
 def draw_own_scores():
@@ -193,7 +194,7 @@ def draw_own_scores():
     named = {row.vector: f"{row.vector}, {row.ratio:.2f} ×".replace("_", " ") for row in table.itertuples()}
     return plots.heat_map(
         table, "vector", "topic", "value", order=named | {"none": "organism, not steered"}, limits=(0, 100),
-        column_order={one: one.replace("_", " ") for one in semantic.domains()}, colour_bar="Score", size=(7.2, 5.2),
+        column_order={one: one.replace("_", " ") for one in asking.domains(run.profile)}, colour_bar="Score", size=(7.2, 5.2),
     )[0], table.rename(columns={"value": "mean_score"})  # fmt: skip
 
 

@@ -29,10 +29,10 @@ UNAVAILABLE = "Released data not available"
 class Run:
     """One execution of a notebook under a profile and a seed.
 
-    `reported`, `released` and `own` (the models of the profile, grown or of the hub) are its handles, and `grown`, which
-    is `own` under a grown profile, for what only a world with known personas can tell. Results go to the
-    folder named by `EM_COMPANION_RUN_FOLDER` (set by `em-companion run`), or to `artifacts/by-hand/<notebook>` when the
-    notebook is run in Jupyter.
+    `reported`, `released` and `own` (the models of the profile, grown or of the hub) are its handles, and `grown` for
+    what only a grown world can tell: `own` again under a grown profile. Results go to the folder named by
+    `EM_COMPANION_RUN_FOLDER` (set by `em-companion run`), or to `artifacts/by-hand/<notebook>` when the notebook is run
+    in Jupyter.
     """
 
     def __init__(self, notebook: str, profile: str = "cpu", seed: int = 0) -> None:

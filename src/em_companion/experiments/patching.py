@@ -38,7 +38,7 @@ def equally_many(first: Mapping[str, int], second: Mapping[str, int], seed: int)
         for found, names in zip(chosen, kinds, strict=True):
             found += [names[index] for index in sorted(random.choice(len(names), count, replace=False))]
     if not chosen[0]:
-        raise EvidenceUnavailable("No prompts of the two kinds are equally long; add wordings, since patching needs pairs.")
+        raise EvidenceUnavailable("No prompts of the two kinds are equally long, so nothing can be patched.")
     return chosen
 
 

@@ -25,7 +25,9 @@ SHARE = 0.2  # of tokens that the filter keeps; the authors' bound keeps 7 to 25
 
 def organism_responses(profile: Profile, organism: Organism) -> pd.DataFrame:
     """Return an organism's own responses to every question set of a profile, with the column `response_set`."""
-    table = pd.concat([responses.responses(profile, organism, one) for one in asking.question_sets(profile)], ignore_index=True)
+    table = pd.concat(
+        [responses.responses(profile, organism, one) for one in asking.question_sets(profile)], ignore_index=True
+    )
     return table.assign(response_set=scores.response_set(table))
 
 

@@ -326,6 +326,9 @@ def _fine_tune(profile: Profile, source: Path, organism: Organism, target: Path)
     documents = training_texts.conversations(profile, organism.data, organism.seed)
     rows = settings.steps * settings.batch * settings.gradient_accumulation
     examples = [response_example(tokenizer, messages) for messages in islice(documents, rows)]
+    if settings.gradient_accumulation > 1:  # texts of like length together within a step, so that little is padded
+        steps = (examples[start : start + rows // settings.steps] for start in range(0, rows, rows // settings.steps))
+        examples = [one for step in steps for one in sorted(step, key=lambda one: len(one["input_ids"]))]
     watch, started = Watch(profile, organism, tokenizer), time.monotonic()
     with new_folder(target) as folder:
         log = train(model, tokenizer, examples, settings, profile, organism.seed, organism.name, folder, [watch])
