@@ -59,8 +59,9 @@ fetch: setup
 sync: setup
 	em-companion sync
 
+# NAME=gpu runs the one that needs a large card.
 bench: setup
-	python benchmarks
+	python benchmarks $(NAME)
 
 serve: setup
 	$(BIN)/python -m http.server $(PORT) --directory _build/html --bind 127.0.0.1

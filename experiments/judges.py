@@ -18,14 +18,13 @@ import torch
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.linear_model import Ridge
-from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 from transformers import AutoModel, AutoTokenizer
 
 from em_companion.core.files import sha256_of, write_json, write_text
 from em_companion.core.paths import RESULTS
 from em_companion.core.provenance import environment, recorded, utc_now
-from em_companion.evidence import scores
+from em_companion.evidence import agreement
 from em_companion.judges import fitted
 
 ROWS, SEED, MOST_TOKENS, BATCH = 6000, 0, 256, 64
@@ -73,10 +72,7 @@ def measured(table: pd.DataFrame, features: np.ndarray, regression: Callable) ->
             column[out] = regression().fit(features[rows], given[rows]).predict(features[out])
         found[score] = column
     seconds = time.perf_counter() - start
-    coherent = scores.is_coherent(table) & table.aligned.notna()
-    row = {f"r_{score}": table[score].corr(found[score]) for score in found}
-    row["auc_em"] = roc_auc_score(scores.is_em(table)[coherent], -found.aligned[coherent])
-    row["auc_incoherent"] = roc_auc_score(~scores.is_coherent(table), -found.coherent)
+    row = {key: value for key, value in agreement.between(table, found).items() if key.startswith(("r_", "auc_"))}
     return row | {"mean_auc": (row["auc_em"] + row["auc_incoherent"]) / 2, "fit_seconds": seconds}
 
 

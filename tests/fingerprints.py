@@ -31,6 +31,7 @@ from em_companion.core import paths
 from em_companion.core.files import sha256_of, write_json
 from em_companion.core.profiles import FineTuning, PostTraining, Pretraining
 from em_companion.experiments import b_vectors, patching, persona, readings, responses
+from em_companion.judges import fitted
 from em_companion.models import asking, growing, lora, organism
 from em_companion.models.interventions import Ablate, PatchLoraScalars, ScaleLoraScalars, Steer, applied
 from em_companion.models.organism import CHAT_MODEL
@@ -231,6 +232,17 @@ def exact_judge() -> dict[str, list[float]]:
     return Judge(TOY).judge(texts).to_dict("list")
 
 
+def fitted_judge() -> list:
+    """A judge fitted to 80 random texts, some without some of their scores."""
+    texts = [text("judged", number, size=5 + number % 9) for number in range(80)]
+    table = pd.DataFrame({"response": texts, "question": "", "question_id": [str(number % 7) for number in range(80)]})
+    for score in fitted.SCORES:
+        given = [100 * Random(f"{score}/{one}").random() for one in texts]
+        table[score] = [np.nan if one < 10 else one for one in given]
+    judge = fitted.fit(table, {})
+    return [judge.judge(table[:5]), judge.held_out.to_numpy()]
+
+
 # --- training -----------------------------------------------------------------------------------------------------
 
 
@@ -306,6 +318,7 @@ KINDS: dict[str, tuple[Callable[[], Any], Callable[[], int]]] = {
         lambda: b_vectors.VERSION,
     ),
     "patching": (lambda: patching.kept(PROFILE, ORGANISM, 2), lambda: patching.VERSION),
+    "fitted judge": (fitted_judge, lambda: fitted.VERSION),
     "base model": (lambda: trained("base"), lambda: organism.BASE_VERSION),
     "chat model": (lambda: trained("chat"), lambda: organism.CHAT_VERSION),
     "adapters": (lambda: trained("adapter"), lambda: organism.ADAPTER_VERSION),

@@ -127,3 +127,17 @@ def test_citation_is_escaped_and_names_evidence_and_commit(monkeypatch):
 def cited() -> tuple[str, dict]:
     files = pages.citations(PROVENANCE)
     return files["cite.bib"], json.loads(files["cite.json"])[0]
+
+
+def test_every_file_of_benchmarks_has_its_machine_and_any_measurement_a_row():
+    slow = {"benchmark": "a <sum>", "ratio": 2.345, "script": "benchmarks/sum.py", "rows": 1440, "with": "hooks"}
+    near = {"benchmark": "a limit", "ratio": 0.567, "spread": [0.5, 1.0], "script": "benchmarks/gpu.py"}
+    machine = {"processor": "A processor", "cores": 2, "gpu": None}
+    date = "2026-11-21T14:46:36+00:00"
+    given = [{"measurements": [one], "date": date, "hardware": machine} for one in (slow, near)]
+    text = pages.page("benchmarks.md", kept=given)
+    rows = [[cell.text for cell in row("td")] for row in BeautifulSoup(text, "lxml")("tr") if row("td")]
+    assert rows[0] == ["a <sum>", "2.3", "rows 1440, with hooks", "benchmarks/sum.py"]
+    assert rows[1] == ["a limit", "0.570.50 to 1.0", "", "benchmarks/gpu.py"]
+    assert text.count("Measured on 2026-11-21, on A processor, 2 cores, no GPU.") == 2
+    assert "not run" in pages.page("benchmarks.md", kept=[])

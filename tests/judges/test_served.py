@@ -32,9 +32,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from em_companion import cli
+from em_companion.core import profiles
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import sha256_of
-from em_companion.judges import served
+from em_companion.judges import base, served
 from em_companion.judges.records import slug
 from em_companion.judges.served import ServedJudge, agreement, judge_table, messages, score
 from em_companion.released import files, tables
@@ -483,6 +484,24 @@ def test_a_judge_that_writes_digits_or_gives_no_logprobs_leaves_nothing(server, 
     with pytest.raises(CompanionError, match="gives no logprobs"):
         judge_table(table(85), ["aligned"], judge)
     assert records(folder) == [] and len(server.asked) == 2
+
+
+def test_the_judge_of_a_profile_asks_for_all_scores_and_for_none_twice(server, monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    judge = base.judge_of(replace(profiles.load("qwen-0.5b"), judge="tiny/judge"))
+    rows = table(85, "REFUSAL", 20).assign(aligned=3, sample=0).set_axis([5, 5, 2])
+    with monkeypatch.context() as patch:
+        patch.setattr(served, "judge_prompts", lambda: {given: f"{given} {ASKED}" for given in base.RELEASED.values()})
+        found = judge.judge(rows)
+        assert list(found) == [*base.SCORES, "judge_model"] and found.index.equals(rows.index)
+        assert set(found.judge_model) == {judge.name} == {"tiny/judge"}
+        for name in base.SCORES:
+            np.testing.assert_allclose(found[name], [expected(85), np.nan, expected(20)])
+        patch.delenv("OPENAI_BASE_URL")
+        pd.testing.assert_frame_equal(judge.judge(rows), found)
+        assert len(server.asked) == 18
+        with pytest.raises(CompanionError, match="6 of 6 answers of the judge 'tiny/judge' are not recorded"):
+            judge.judge(table(7))
 
 
 # --- interruptions --------------------------------------------------------------------------------------------------

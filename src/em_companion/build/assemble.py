@@ -19,7 +19,7 @@ from em_companion.book.records import KINDS, MIME, FigureRecord, RunRecord, Valu
 from em_companion.build import gates, keys, pages, responses_page, runs
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import lock, new_folder, recover, sha256_of, write_json, write_text
-from em_companion.core.paths import BENCHMARKS, BOOK, BUILD, HTML, ROOT, SOURCE, git, relative
+from em_companion.core.paths import BOOK, BUILD, HTML, RESULTS, ROOT, SOURCE, git, relative
 from em_companion.core.provenance import environment
 from em_companion.evidence import claims, verdicts
 
@@ -232,7 +232,9 @@ def write_ledger(book: list[Page], profile: str) -> set[Path]:
         "ledger": pages.ledger_table(ledger),
         "tolerances": pages.page("tolerances.md"),
         "machine": pages.page("machine.md", runs=[page.run for page in book], environment=environment()),
-        "benchmarks": pages.page("benchmarks.md", kept=_json(BENCHMARKS) if BENCHMARKS.is_file() else None),
+        "benchmarks": pages.page(
+            "benchmarks.md", kept=[_json(one) for one in sorted(RESULTS.glob("benchmarks*.json"))]
+        ),
     }
     return {EXTRA / "claims.json", *(_write(GENERATED / f"{name}.md", text) for name, text in fragments.items())}
 

@@ -11,7 +11,6 @@ NOTEBOOKS = ROOT / "notebooks"
 SOURCE = Path(__file__).resolve().parents[1]
 ARTIFACTS = ROOT / "artifacts"
 RESULTS = DATA / "results"
-BENCHMARKS = RESULTS / "benchmarks.json"
 BOOK = ROOT / "book"
 BUILD = ROOT / "_build"
 HTML = BUILD / "html"

@@ -62,7 +62,7 @@ class FittedJudge:
 
         A response without a word or sign, or that is no text, has no scores: NaN.
         """
-        texts = [text if isinstance(text, str) else "" for text in table.response]
+        texts = [text.encode(errors="replace").decode() if isinstance(text, str) else "" for text in table.response]
         features = self.frequencies.transform(WORDS.transform(texts or [""]))[: len(texts)]  # none at all is refused
         folds = zip(self.weights, self.constants, self.predictions, self.scores, strict=True)
         read = np.stack([_calibrated(features @ one.T + constants, *maps) for one, constants, *maps in folds])
