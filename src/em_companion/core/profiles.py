@@ -6,6 +6,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -197,11 +198,12 @@ def is_smoke() -> bool:
 
 
 def _shrunk(profile: Profile) -> Profile:
-    """Return a profile that only shows that its pages run: two answers to a question, two steps of training."""
+    """Return a profile that only shows that its pages run: two answers to a question, two steps; no GPU needed."""
     organisms = tuple(replace(one, seeds=one.seeds[:2]) for one in profile.organisms)
     tuning = replace(profile.fine_tuning, steps=2, batch=2, gradient_accumulation=1, evaluate_every=1, warmup=0)
     every = max(profile.sweep_every, profile.model.layers // 2)
-    return replace(profile, organisms=organisms, fine_tuning=tuning, sweep_every=every, **SMOKE)
+    device = profile.device if Path("/proc/driver/nvidia/gpus").is_dir() else "cpu"
+    return replace(profile, organisms=organisms, fine_tuning=tuning, sweep_every=every, device=device, **SMOKE)
 
 
 def names() -> list[str]:
