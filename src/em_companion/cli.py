@@ -225,6 +225,16 @@ def book(profile: str, include_responses: bool) -> None:
     click.echo(f"The book is at {os.path.relpath(assemble.build(profile, include_responses))}/index.html")
 
 
+@main.command()
+@click.option("--profile", required=True, help="A hub profile whose book is built.")
+def pack(profile: str) -> None:
+    """Write the records of a hub profile's current runs to data/results/PROFILE/, which every book shows."""
+    from em_companion.build import assemble, packs
+
+    runs = [(page.folder, page.records, page.run) for page in assemble.collect(profile, {})]
+    click.echo(f"The pack is in {relative(packs.write(profile, runs))}; it holds no response.")
+
+
 @main.command(context_settings={"ignore_unknown_options": True})
 @PROFILE
 @RESPONSES

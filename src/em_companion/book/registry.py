@@ -15,12 +15,16 @@ FIGURES = paths.DATA / "figures.yml"
 
 @dataclass(frozen=True)
 class FigureEntry(Checked):
-    """A registered figure: `id`, `title`, the `notebook` that makes it, its counterpart in the `paper` ("" if ours)."""
+    """A registered figure: `id`, `title`, the `notebook` that makes it, its counterpart in the `paper` ("" if ours).
+
+    shows_an_answer: it shows words of an answer, and so travels in no pack.
+    """
 
     id: text("[a-z0-9]+(-[a-z0-9]+)*", "small letters, digits and hyphens, as in fig-x-loss")
     title: Text
     notebook: Text
     paper: str
+    shows_an_answer: bool = False
 
 
 @cache

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,21 @@ from nbformat import NotebookNode
 
 from em_companion.book import registry
 from em_companion.book.records import KINDS, MIME, FigureRecord, RunRecord, ValueRecord
-from em_companion.build import gates, keys, pages, responses_page, runs
+from em_companion.build import gates, keys, packs, pages, responses_page, runs
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import lock, new_folder, recover, sha256_of, write_json, write_text
 from em_companion.core.paths import BOOK, BUILD, HTML, RESULTS, ROOT, SOURCE, git, relative
 from em_companion.core.provenance import environment
 from em_companion.evidence import claims, verdicts
+from em_companion.evidence.claims import Measurement
 
 STAGING = BUILD / "staging"
 PASSED = BUILD / ".passed"
 """What the last site was built from, as `fingerprint` tells it; there only if it passed every gate."""
 GENERATED = BOOK / "_generated"
 EXTRA = BOOK / "_extra"
+OWN = ("grown", "hub")
+"""Evidence of a build's own models, beside which that of packs is shown."""
 
 
 def _pass(problems: list[str]) -> None:
@@ -48,6 +51,10 @@ class Page:
     @property
     def name(self) -> str:
         return self.records.notebook
+
+    @property
+    def code(self) -> str:
+        return packs.code_of(self.run)
 
 
 def build(profile: str, include_responses: bool = False, folders: dict[str, Path] | None = None) -> Path:
@@ -121,9 +128,10 @@ def assemble(book: list[Page], profile: str) -> None:
             cells = "\n".join(cell.source for cell in page.source.cells if cell.cell_type == "markdown")
             asked[f"notebooks/{page.name}.py"] = pages.names_asked_for(cells)
         _pass(gates.check_prose(asked, values))
-    kept = {write_notebook(page, values) for page in book}
-    kept |= write_figures(book)
-    kept |= write_ledger(book, profile)
+    others = [pack for pack in packs.load_all() if pack.profile != profile]
+    kept = {write_notebook(page, values, others) for page in book}
+    kept |= write_figures(book) | write_figures_of_packs(book, others)
+    kept |= write_ledger(book, profile, others)
     kept |= {_write(GENERATED / path.name[1:], pages.filled(text, values)) for path, text in prose.items()}
     for folder in (BOOK / "notebooks", BOOK / "figures", GENERATED, EXTRA):
         for path in folder.rglob("*"):
@@ -136,8 +144,10 @@ def _write(path: Path, text: str) -> Path:
     return path
 
 
-def write_notebook(page: Page, values: dict[str, ValueRecord]) -> Path:
+def write_notebook(page: Page, values: dict[str, ValueRecord], others: list[packs.Pack]) -> Path:
     """Write a notebook as a page: today's prose and code with the outputs of its run, records as the page shows them.
+
+    Beside what the models of this build show stands what `others` measured.
 
     Code is folded unless a cell is tagged "show-code". Logs are dropped; a path of this machine is refused.
     """
@@ -146,7 +156,7 @@ def write_notebook(page: Page, values: dict[str, ValueRecord]) -> Path:
         tags = _tags(cell)
         tags |= {"remove-cell"} if "parameters" in tags else set() if "show-code" in tags else {"hide-input"}
         cell.metadata = nbformat.from_dict({"tags": sorted(tags)})
-        cell.outputs = [_page_output(one, page.records) for one in executed.outputs if one.get("name") != "stderr"]
+        cell.outputs = [_page_output(one, page, others) for one in executed.outputs if one.get("name") != "stderr"]
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = pages.filled(cell.source, values)
@@ -165,7 +175,7 @@ def _tags(cell: NotebookNode) -> set[str]:
     return set(cell.metadata.get("tags", []))
 
 
-def _page_output(output: NotebookNode, run: RunRecord) -> NotebookNode:
+def _page_output(output: NotebookNode, page: Page, others: list[packs.Pack]) -> NotebookNode:
     """Return an output as the page shows it: a record in the book's own look, anything else as it is."""
     data = output.get("data", {})
     kind = next((kind for kind in KINDS if MIME.format(kind=kind) in data), None)
@@ -174,12 +184,29 @@ def _page_output(output: NotebookNode, run: RunRecord) -> NotebookNode:
     record = data[MIME.format(kind=kind)]
     if kind == "figure":
         drawn = FigureRecord(**record)
-        folder = _image_folder(drawn, next(one for one in run.figures if one.id == drawn.id))
+        folder = _image_folder(drawn, next(one for one in page.records.figures if one.id == drawn.id))
         text = pages.figure_directive(drawn, f"/_extra/figures/{folder}/figure.svg", folder.replace("/", "-"))
-        shown = {"text/markdown": text}
+        drawn_too = [pack for pack in others if pack.figure(drawn.id)] if drawn.evidence in OWN else []
+        variants = {pack.name: _directive_of_pack(pack, drawn.id, page) for pack in drawn_too}
+        shown = {"text/markdown": pages.tabs({drawn.evidence.capitalize(): text} | variants) if variants else text}
     else:
+        if kind == "measurements" and record and record[0]["evidence"] in OWN:
+            claimed = {one["claim"] for one in record}
+            record = record + [asdict(one) for pack in others for one in _measured(pack, page) if one.claim in claimed]
         shown = {"text/html": pages.shown(kind, record)}
     return nbformat.v4.new_output("display_data", data=shown | {"text/plain": data["text/plain"]})
+
+
+def _directive_of_pack(pack: packs.Pack, figure: str, page: Page) -> str:
+    record, image = pack.figure(figure), f"/_extra/figures/{figure}-{pack.profile}/figure.svg"
+    record = replace(record, caption=f"{record.caption} *{pack.source(page.name, page.code)}.*")
+    return pages.figure_directive(record, image, "", f"{figure}-{pack.profile}")
+
+
+def _measured(pack: packs.Pack, page: Page) -> list[Measurement]:
+    """Return what a pack measured for the claims of a page, each saying which model, judge and code it is of."""
+    own = [one for one in pack.measurements if claims.load_claims()[one.claim].notebook == page.name]
+    return [replace(one, how=f"{pack.source(page.name, page.code)}. {one.how}") for one in own]
 
 
 def _image_folder(record: FigureRecord, first: FigureRecord) -> str:
@@ -203,7 +230,7 @@ def write_figures(book: list[Page]) -> set[Path]:
             provenance = _json(source / "provenance.json") if record.status == "made" else {}
             cited = pages.citations(provenance) if record.status == "made" else {}
             kept |= {_write(target / name, text) for name, text in cited.items()}
-        page = pages.figure_page(first, provenance, cited, [record.evidence for record in others])
+        page = pages.figure_page(first, provenance, cited, [record.evidence for record in others], one)
         kept.add(_write(BOOK / "figures" / one / "index.md", page))
         listing = asdict(registry.load_figures()[one]) | asdict(first) | {"page": f"figures/{one}/"}
         listed.append(listing | ({"provenance": provenance} if first.status == "made" else {}))
@@ -212,23 +239,47 @@ def write_figures(book: list[Page]) -> set[Path]:
     return kept | {_write(BOOK / "figures" / "index.md", gallery)}
 
 
+def write_figures_of_packs(book: list[Page], others: list[packs.Pack]) -> set[Path]:
+    """Publish the figures of packs under `figures/<id>-<profile>/`, each with a page of its own."""
+    kept, by_name = set(), {page.name: page for page in book}
+    for pack in others:
+        for record in pack.figures:
+            place, source = f"{record.id}-{pack.profile}", pack.folder / "figures" / record.id
+            shutil.copytree(source, EXTRA / "figures" / place, dirs_exist_ok=True)
+            provenance = _json(source / "provenance.json")
+            cited = pages.citations(provenance)
+            kept |= {EXTRA / "figures" / place / path.name for path in source.iterdir()}
+            kept |= {_write(EXTRA / "figures" / place / name, text) for name, text in cited.items()}
+            page = by_name[provenance["notebook"]]
+            said = replace(record, caption=f"{record.caption} *{pack.source(page.name, page.code)}.*")
+            text = pages.figure_page(said, provenance, cited, [], place)
+            kept.add(_write(BOOK / "figures" / place / "index.md", text))
+    return kept
+
+
 def _json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def write_ledger(book: list[Page], profile: str) -> set[Path]:
-    """Compute every verdict and write `claims.json`, the ledger, the scoreboard, tolerances and the machine page."""
+def write_ledger(book: list[Page], profile: str, others: list[packs.Pack]) -> set[Path]:
+    """Compute every verdict and write `claims.json`, the ledger, the scoreboard, tolerances and the machine page.
+
+    Of several models of the hub that measured a claim, this build's own counts, else the one with most layers.
+    """
     gaps = [page.name for page in book if any(gap.evidence == "released" for gap in page.records.unavailable)]
-    ledger = verdicts.ledger((one for page in book for one in page.records.measurements), gaps)
+    measured = [one for pack in reversed(others) for page in book for one in _measured(pack, page)]
+    measured += [one for page in book for one in page.records.measurements]
+    ledger = verdicts.ledger(measured, gaps)
     _pass(gates.check_claims(ledger, gaps))
     given = {name: Counter(row["results"][name]["verdict"] for row in ledger) for name in claims.EVIDENCE}
     scoreboard = {name: {verdict: n[verdict] for verdict in verdicts.VERDICTS} for name, n in given.items()}
     values = [asdict(value) | {"notebook": page.name} for page in book for value in page.records.values]
     values = [{name: given for name, given in one.items() if given is not None} for one in values]
     about = {"profile": profile, "scoreboard": scoreboard, "claims": ledger, "values": values}
+    about["packs"] = [_about(pack, book) for pack in others]
     write_json(EXTRA / "claims.json", about)
     fragments = {
-        "scoreboard": pages.scoreboard(ledger),
+        "scoreboard": pages.scoreboard(ledger, about["packs"]),
         "ledger": pages.ledger_table(ledger),
         "tolerances": pages.page("tolerances.md"),
         "machine": pages.page("machine.md", runs=[page.run for page in book], environment=environment()),
@@ -237,6 +288,13 @@ def write_ledger(book: list[Page], profile: str) -> set[Path]:
         ),
     }
     return {EXTRA / "claims.json", *(_write(GENERATED / f"{name}.md", text) for name, text in fragments.items())}
+
+
+def _about(pack: packs.Pack, book: list[Page]) -> dict[str, Any]:
+    """Return what `claims.json` says of a pack; current: whether it was made by the code of this book."""
+    told = {name: getattr(pack, name) for name in ("profile", "chat", "model", "judge", "date", "commit")}
+    told |= {"minutes": round(sum(pack.seconds.values()) / 60), "hardware": pack.environment["hardware"]}
+    return told | {"current": all(pack.code.get(page.name) == page.code for page in book)}
 
 
 def render() -> Path:

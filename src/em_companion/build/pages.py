@@ -38,6 +38,9 @@ DOWNLOADS = {
     "cite.json": "CSL-JSON",
 }
 
+LOCAL_DOWNLOADS = ("figure.png", "figure.pdf")
+"""Formats that a pack leaves out, to be small."""
+
 _environment = Environment(
     loader=FileSystemLoader(Path(__file__).with_name("templates")),
     autoescape=True,
@@ -99,21 +102,34 @@ def footer(run: RunRecord) -> str:
     return page("footer.md", run=run, figures=list(made))
 
 
-def figure_directive(record: FigureRecord, image: str, label: str) -> str:
-    """Return a numbered, captioned MyST figure, with `label` as a target, that links to its record page."""
-    return page("figure.md", record=record, image=image, label=label, entry=registry.load_figures()[record.id])
+def figure_directive(record: FigureRecord, image: str, label: str, place: str = "") -> str:
+    """Return a captioned MyST figure that links to its record page in `place` (default: of its id).
+
+    `label` is its target; without one it has no number.
+    """
+    entry = registry.load_figures()[record.id]
+    return page("figure.md", record=record, image=image, label=label, entry=entry, place=place or record.id)
 
 
-def figure_page(record: FigureRecord, provenance: dict[str, Any], cite: dict[str, str], others: Iterable[str]) -> str:
-    """Return the record page of a figure; `others`: what other evidence it was drawn from."""
+def tabs(contents: Mapping[str, str]) -> str:
+    """Return some Markdown in tabs, by their titles."""
+    return page("tabs.md", contents=contents)
+
+
+def figure_page(
+    record: FigureRecord, provenance: dict[str, Any], cite: dict[str, str], others: Iterable[str], place: str
+) -> str:
+    """Return the record page of a figure at `place`; `others`: what other evidence it was drawn from."""
+    downloads = {file: name for file, name in DOWNLOADS.items() if place == record.id or file not in LOCAL_DOWNLOADS}
     return page(
         "figure_page.md",
+        place=place,
         record=record,
         entry=registry.load_figures()[record.id],
         provenance=provenance,
         others=others,
-        downloads=DOWNLOADS,
-        permalink=permalink(record.id),
+        downloads=downloads,
+        permalink=permalink(place),
         cite=cite,
     )
 
@@ -149,8 +165,11 @@ def citations(provenance: dict[str, Any]) -> dict[str, str]:
     return {"cite.bib": bibtex, "cite.json": json.dumps([item], indent=1, ensure_ascii=False) + "\n"}
 
 
-def scoreboard(ledger: list[dict[str, Any]]) -> str:
-    """Return the verdicts as a page fragment: released by part of the paper and kind of data, grown by part."""
+def scoreboard(ledger: list[dict[str, Any]], packs: list[dict[str, Any]]) -> str:
+    """Return the verdicts as a page fragment: released by part of the paper and kind of data, grown and hub by part.
+
+    packs: what `claims.json` says of each.
+    """
     parts = [PARTS.get(claim["section"][0], "Appendices") for claim in ledger]
     data = [claims.RELEASED_DATA.get(claim["released_data"], "") for claim in ledger]
     return page(
@@ -158,6 +177,8 @@ def scoreboard(ledger: list[dict[str, Any]]) -> str:
         claims=len(ledger),
         released=_counted(ledger, "released", parts, [*PARTS.values(), "Appendices", "All"]),
         grown=_counted(ledger, "grown", parts, [*PARTS.values(), "Appendices", "All"]),
+        hub=_counted(ledger, "hub", parts, [*PARTS.values(), "Appendices", "All"]),
+        packs=packs,
         by_data=_counted(ledger, "released", data, claims.RELEASED_DATA.values()),
         verdicts=list(verdicts.VERDICTS),
         tested=lambda counts: sum(counts[verdict] for verdict in verdicts.TESTED),
