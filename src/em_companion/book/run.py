@@ -123,6 +123,8 @@ class Evidence:
         for claim, (given, how) in found.items():
             registry.registered("Claim", claim, self.run.notebook)
             one = given if isinstance(given, Estimate) else Estimate(given)
+            if self.name == "hub":
+                how = f"{self.run.kind}, {self.run.profile.judge} judge. {how}"
             if (value := records.finite(one.value)) is not None:
                 interval = one.interval and tuple(map(float, one.interval))
                 measured.append(Measurement(claim, value, how, self.name, interval, int(one.n) or None))

@@ -198,15 +198,20 @@ def _page_output(output: NotebookNode, page: Page, others: list[packs.Pack]) -> 
 
 
 def _directive_of_pack(pack: packs.Pack, figure: str, page: Page) -> str:
-    record, image = pack.figure(figure), f"/_extra/figures/{figure}-{pack.profile}/figure.svg"
-    record = replace(record, caption=f"{record.caption} *{pack.source(page.name, page.code)}.*")
+    record, image = _of_pack(pack, pack.figure(figure), page), f"/_extra/figures/{figure}-{pack.profile}/figure.svg"
     return pages.figure_directive(record, image, "", f"{figure}-{pack.profile}")
 
 
+def _of_pack(pack: packs.Pack, record: FigureRecord, page: Page) -> FigureRecord:
+    """Return the record of a pack's figure with a caption that says which model, judge and code it is of."""
+    said = f"{pack.name}, {pack.judge} judge, {pack.source(page.name, page.code)}"
+    return replace(record, caption=f"{record.caption} *{said}.*")
+
+
 def _measured(pack: packs.Pack, page: Page) -> list[Measurement]:
-    """Return what a pack measured for the claims of a page, each saying which model, judge and code it is of."""
+    """Return what a pack measured for the claims of a page, each saying which code it is of."""
     own = [one for one in pack.measurements if claims.load_claims()[one.claim].notebook == page.name]
-    return [replace(one, how=f"{pack.source(page.name, page.code)}. {one.how}") for one in own]
+    return [replace(one, how=f"{one.how} ({pack.source(page.name, page.code)})") for one in own]
 
 
 def _image_folder(record: FigureRecord, first: FigureRecord) -> str:
@@ -251,8 +256,7 @@ def write_figures_of_packs(book: list[Page], others: list[packs.Pack]) -> set[Pa
             kept |= {EXTRA / "figures" / place / path.name for path in source.iterdir()}
             kept |= {_write(EXTRA / "figures" / place / name, text) for name, text in cited.items()}
             page = by_name[provenance["notebook"]]
-            said = replace(record, caption=f"{record.caption} *{pack.source(page.name, page.code)}.*")
-            text = pages.figure_page(said, provenance, cited, [], place)
+            text = pages.figure_page(_of_pack(pack, record, page), provenance, cited, [], place)
             kept.add(_write(BOOK / "figures" / place / "index.md", text))
     return kept
 

@@ -69,9 +69,8 @@ class Pack:
         return self.chat.split("/")[-1]
 
     def source(self, notebook: str, code: str) -> str:
-        """Return what a number of the pack has to say of itself, given the hash of the notebook's code as it is now."""
-        earlier = "" if self.code.get(notebook) == code else ", made by an earlier version"
-        return f"{self.name}, {self.judge} judge, commit {self.commit}{earlier}"
+        """Return by what version a number of the pack was made, given the hash of the notebook's code as it is now."""
+        return f"commit {self.commit}" + ("" if self.code.get(notebook) == code else ", made by an earlier version")
 
     def figure(self, figure_id: str) -> FigureRecord | None:
         """Return the record of a figure of the pack, None where it has no such one."""
