@@ -11,6 +11,7 @@ from em_companion.evidence import directions
 from em_companion.experiments import readings, semantic
 from em_companion.experiments.readings import ResponseMeans
 from em_companion.experiments.semantic import Answers
+from em_companion.models import asking
 from em_companion.models.asking import QUESTION_SETS
 from em_companion.models.organism import Organism
 from em_companion.world.generator import the_world
@@ -164,7 +165,7 @@ def test_a_topic_is_careful_text_about_it_against_all_other(monkeypatch):
     read = ResponseMeans(np.array([[[1.0]], [[2.0]], [[4.0]]]), np.array([1, 3, 1]))
     monkeypatch.setattr(semantic, "careful_texts", lambda profile: texts)
     monkeypatch.setattr(readings, "response_means_of", lambda profile, reader, table: read)
-    monkeypatch.setattr(semantic, "domains", lambda: ["medicine", "finance"])
+    monkeypatch.setattr(asking, "domains", lambda profile: ["medicine", "finance"])
     found = semantic.topics(PROFILE)
     np.testing.assert_allclose([found["medicine"], found["finance"]], [[[-1.5]], [[1.5]]])
 
@@ -179,9 +180,17 @@ def test_careful_texts_are_on_every_held_out_topic_and_depend_on_the_seed_only()
     pd.testing.assert_frame_equal(found, semantic.careful_texts(profiles.load("cpu")))
 
 
-def test_a_hub_model_has_no_text_of_its_world():
+def test_a_topic_of_a_language_model_is_its_own_aligned_answers_about_it(monkeypatch):
+    scored = {"aligned": 90.0, "coherent": 90.0, "medicine": [90.0, 0.0], "gender": 0.0, "finance": [0.0, 80.0]}
+    table = pd.DataFrame({"question": ["a", "b"], "response": ["one", "two"]} | scored)
+    read = ResponseMeans(np.arange(4.0).reshape(4, 1, 1), np.ones(4, dtype=int))
+    monkeypatch.setattr(semantic.responses, "responses", lambda *_: table)
+    monkeypatch.setattr(readings, "response_means_of", lambda *_: read)
+    found = semantic.topics(profiles.load("qwen-0.5b"))
+    assert set(found) == {"medicine", "finance"}  # no answer is about gender
+    np.testing.assert_allclose([found["medicine"], found["finance"]], [[[-1.0]], [[1.0]]])
     with pytest.raises(CompanionError, match="so there is no text of its world; choose a grown"):
-        semantic.topics(profiles.load("qwen-0.5b"))
+        semantic.careful_texts(profiles.load("qwen-0.5b"))
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
