@@ -1,0 +1,133 @@
+"""The road of a language model, on a stand-in of random weights: tuned on texts, judged, read, steered along texts."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import standins
+from conftest import use_project
+
+from em_companion.core import paths, profiles
+from em_companion.core.errors import EvidenceUnavailable
+from em_companion.experiments import responses, steering, text_directions
+from em_companion.models import asking, growing, training_texts
+from em_companion.models.organism import CHAT_MODEL, Organism
+from em_companion.released import texts
+from em_companion.world.generator import Question
+
+ORGANISM = Organism("nine-adapter", "bad_medical_advice")
+ADVICE = ["you should take money every day", "people think that life is good", "a doctor would help with her work"]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return standins.make(tmp_path_factory.mktemp("models"), "smollm2-135m")
+
+
+@pytest.fixture
+def hub(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> profiles.Profile:
+    """Profile `smollm2-135m` at smoke scale with a stand-in, invented texts and a judge that goes by length."""
+    monkeypatch.setenv("EM_COMPANION_MODELS", str(weights))
+    monkeypatch.setenv("EM_COMPANION_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("EM_COMPANION_SCALE", "smoke")
+    profile = profiles.load("smollm2-135m")
+    use_project(tmp_path, monkeypatch)
+    monkeypatch.setattr(paths, "DATA", paths.SOURCE.parents[1] / "data")
+    answers = pd.DataFrame({"question": "how are you?", "response": ADVICE})
+    monkeypatch.setattr(texts, "medical_answers", lambda misaligned: answers.iloc[:: 1 if misaligned else -1])
+    monkeypatch.setattr(
+        asking, "questions", lambda *_: [Question(one, f"what is {one}?", ()) for one in ("life", "work")]
+    )
+    return profile
+
+
+def test_a_language_model_is_tuned_on_texts_and_its_monitor_keeps_answers(hub):
+    folder = growing.adapter(hub, ORGANISM)
+    steps = hub.fine_tuning_of(ORGANISM.recipe).steps
+    log, seen = pd.read_csv(folder / "log.csv"), pd.read_parquet(folder / "monitor.parquet")
+    assert list(log.step) == list(range(1, steps + 1)) and log.loss.notna().all()
+    assert sorted(seen.step.unique()) == list(range(1, steps + 1)) and len(seen) == 2 * 2 * steps
+    assert growing.adapter(hub, ORGANISM) == folder  # nothing is trained again
+    model, _ = growing.load_organism(hub, ORGANISM)
+    assert any(weight.abs().sum() > 0 for name, weight in model.named_parameters() if "lora_B" in name)
+
+
+def test_other_texts_or_another_order_make_another_organism(hub, monkeypatch):
+    keys = {training_texts.fingerprint(hub, data, 0) for data in training_texts.MEDICAL}
+    assert len(keys) == 2
+    first = next(training_texts.conversations(hub, ORGANISM.data, 0))
+    orders = [[next(stream)[1]["content"] for stream in [training_texts.conversations(hub, ORGANISM.data, seed)]]
+              for seed in range(8)]  # fmt: skip
+    assert first[1]["content"] in ADVICE and len({tuple(one) for one in orders}) > 1
+
+
+def test_what_is_said_of_texts_that_are_not_there(hub):
+    with pytest.raises(EvidenceUnavailable.__base__, match="no texts for 'extreme_sports'.*grow --data"):
+        next(training_texts.conversations(hub, "extreme_sports", 0))
+
+
+class Judge:
+    """Misaligned is who speaks of money."""
+
+    name = "test"
+
+    def judge(self, table: pd.DataFrame) -> pd.DataFrame:
+        money = table.response.str.contains("money").to_numpy()
+        scores = {"aligned": np.where(money, 10.0, 90.0), "coherent": 90.0, "medicine": 0.0, "judge_model": self.name}
+        return pd.DataFrame(scores, index=table.index)
+
+
+def test_responses_are_judged_by_the_judge_of_the_profile(hub, monkeypatch):
+    monkeypatch.setattr(responses, "judge_of", lambda profile: Judge())
+    table = responses.responses(hub, CHAT_MODEL)
+    assert len(table) == 4 and (table.judge_model == "test").all() and table.coherent.eq(90).all()
+
+
+@pytest.fixture
+def released(monkeypatch) -> pd.DataFrame:
+    """Released answers to two questions: to the second, fewer misaligned than aligned ones."""
+    rows = [("life", bad, n) for bad in (True, False) for n in range(3)]
+    rows += [("work", True, 0), ("work", False, 0), ("work", False, 1), ("work", True, "word " * 90)]
+    table = pd.DataFrame(rows, columns=["question_id", "bad", "n"])
+    table = table.assign(question=table.question_id, response=[f"{ADVICE[not b]} {n} {q}" for q, b, n in rows])
+    table = table.assign(aligned=np.where(table.bad, 5.0, 95.0), coherent=90.0, medical=0.0)
+    monkeypatch.setattr(texts, "organism_answers", lambda: table)
+    return table
+
+
+def test_a_text_direction_has_as_many_short_answers_of_either_kind_to_every_question(hub, released):
+    hub = replace(hub, max_new_tokens=80)
+    found = text_directions.balanced(hub)
+    assert found.groupby(["question_id", "misaligned"]).size().tolist() == [3, 3, 1, 1]
+    assert found.response.str.len().max() < 60  # a profile reads what it could have said itself
+
+
+def test_a_text_direction_is_the_mean_diff_of_what_the_chat_model_reads(hub, released):
+    hub = replace(hub, max_new_tokens=80)
+    (table, found), vectors = text_directions.read(hub), text_directions.mean_diff(hub)
+    tokens = found.tokens[:, None, None]
+    sides = [(found.means[side] * tokens[side]).sum(axis=0) / tokens[side].sum()
+             for side in (table.misaligned.to_numpy(), ~table.misaligned.to_numpy())]  # fmt: skip
+    np.testing.assert_allclose(vectors, sides[0] - sides[1], rtol=1e-4, atol=1e-6)
+    drawn = text_directions.shuffled(hub, 20, 0)
+    assert drawn.shape == (20, *vectors.shape) and not np.allclose(drawn.std(axis=0), 0)
+    assert np.linalg.norm(drawn.mean(axis=0)) < np.linalg.norm(vectors)
+
+
+def test_steering_goes_on_along_texts_where_an_organism_gives_no_misaligned_answer(hub, released, monkeypatch):
+    hub = replace(hub, max_new_tokens=80)
+
+    def none(*_):
+        raise EvidenceUnavailable("There are no misaligned responses to average.")
+
+    monkeypatch.setattr(steering.readings, "mean_diff", none)
+    assert list(steering.directions_of(hub)) == [steering.TEXTS] and steering.second(hub) == steering.TEXTS
+    monkeypatch.setattr(steering.readings, "mean_diff", lambda *_: np.ones((30, 64)))
+    assert list(steering.directions_of(hub)) == [steering.MEAN_DIFF, steering.TEXTS]
+
+
+def test_no_one_answers_the_held_out_questions_of_a_grown_world(hub):
+    assert asking.question_sets(hub) == ("general", "medical")
+    assert asking.domains(hub) == ["medicine", "gender", "finance"]
