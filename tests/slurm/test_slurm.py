@@ -17,6 +17,7 @@ SETUP = Path(__file__).with_name("setup.sh")
 CLUSTER = ["--workflow-profile", "workflow/slurm"]
 # This Slurm keeps no accounts, and its jobs take seconds.
 CLUSTER += ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "5"]
+WAIT = 900  # seconds; a minute or two where no other program wants the cores
 # A page that needs the organisms, says that it was begun, and goes on when it is let.
 GATED = """# %% [markdown]
 # # A page that waits
@@ -46,7 +47,8 @@ pytestmark = [
         shutil.which("slurmctld", path=f"{os.environ['PATH']}:/usr/sbin") is None, reason="no slurmctld on this machine"
     ),
     pytest.mark.skipif(
-        importlib.util.find_spec("snakemake_executor_plugin_slurm") is None, reason="requirements-slurm.lock is not installed"
+        importlib.util.find_spec("snakemake_executor_plugin_slurm") is None,
+        reason="no executor; see requirements-slurm.lock",
     ),
 ]
 
@@ -92,7 +94,7 @@ def begin(project: Project, log: Path) -> subprocess.Popen:
 
 
 def wait_for(happened: Callable[[], bool], process: subprocess.Popen, log: Path) -> None:
-    until = time.monotonic() + 300
+    until = time.monotonic() + WAIT
     while not happened():
         assert process.poll() is None and time.monotonic() < until, log.read_text(encoding="utf-8")
         time.sleep(0.2)
@@ -120,7 +122,7 @@ def test_a_build_goes_on_where_its_head_was_killed(cluster, tmp_path):
     second = begin(cluster, log)
     wait_for(lambda: sum("s3-gated" in job for job in queue("--states=running")) == 2, second, log)
     (cluster.root / "gate").touch()
-    assert second.wait(300) == 0, log.read_text(encoding="utf-8")
+    assert second.wait(WAIT) == 0, log.read_text(encoding="utf-8")
     assert len(begun.read_text(encoding="utf-8").split()) == 1, "the page was executed once"
     assert made == {path: path.stat().st_mtime_ns for path in organisms}
     assert (cluster.html / "notebooks/s3-gated.html").is_file()

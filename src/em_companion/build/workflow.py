@@ -27,7 +27,7 @@ from em_companion.released import files
 POLL_SECONDS = 0.5
 
 PLACES = ("-e", "--executor", "--profile", "--workflow-profile")
-"""Options of snakemake that name the place where steps run and how many at once, in place of the cores of this machine."""
+"""Options of snakemake that say where steps run and how many at once, if not on the cores of this machine."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,7 @@ def build(profile: str, cores: int, gpus: int, include_responses: bool, options:
     """
     started, handle = time.monotonic(), hold_lock()
     lacking = files.fetch_all(files.sources())
+    _get_chat_model(keys.load_profile(profile))
     here = ["--cores", str(cores), "--resources", f"gpu={gpus}"]
     limits = [] if any(option.split("=")[0] in PLACES for option in options) else here
     for stage in (models, steps):
@@ -107,6 +108,15 @@ def build(profile: str, cores: int, gpus: int, include_responses: bool, options:
     site = assemble.build(profile, include_responses, folders)
     print(f"The book is at {relative(site)}/index.html, after {_minutes(time.monotonic() - started)}.")
     print("\n".join(_outcome(folders.values(), lacking)))
+
+
+def _get_chat_model(profile: profiles.Profile) -> None:
+    """Get the chat model of a hub profile, on whose identity all else depends: here, where there is a network."""
+    if isinstance(profile.model, profiles.GrownModel) or organism.fingerprint(profile) != organism.NOT_THERE:
+        return
+    print(f"Getting {profile.model.chat}.", flush=True)
+    if subprocess.run([command("em-companion"), "grow", "chat", "--profile", profile.name]).returncode:
+        raise CompanionError(f"'{profile.model.chat}' is not here, so nothing can be made with it.")
 
 
 def progress(done: Collection[Step], todo: Collection[Step], seconds: float) -> str:
