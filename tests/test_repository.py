@@ -2,9 +2,12 @@
 
 import ast
 import re
+import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 
 import jupytext
 import pytest
@@ -13,10 +16,12 @@ from conftest import ROOT
 
 from em_companion.book import registry
 from em_companion.build import keys, runs
+from em_companion.core import profiles
 from em_companion.evidence import claims
 from em_companion.released import files, tables
 
-TEXT = {".py", ".md", ".yml", ".toml", ".cff", ".ipynb", ".css", ".js", ".lock", ".bib", ".txt", ""}
+TEXT = {".py", ".md", ".yml", ".yaml", ".toml", ".cff", ".ipynb", ".css", ".js", ".lock", ".bib", ".txt", ".sh", ""}
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").iterdir())
 
 
 def tracked_files():
@@ -58,15 +63,18 @@ def test_environment_file_holds_what_pyproject_asks_for():
     assert f"python{project['requires-python']}" in environment
 
 
+def locked_in(name: str) -> set[str]:
+    """Return the packages of a lock file, each of which must be pinned exactly."""
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins)
+    return {pin.split("==")[0].lower().replace("_", "-") for pin in pins}
+
+
 def test_lock_pins_every_dependency_of_pyproject_exactly():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    pins = [
-        line
-        for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-        if line and not line.startswith("#")
-    ]
-    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins)
-    locked = {pin.split("==")[0].lower().replace("_", "-") for pin in pins}
+    locked = locked_in("requirements.lock")
+    assert "snakemake-executor-plugin-slurm" in locked_in("requirements-slurm.lock") - locked
     wanted = project["dependencies"] + project["optional-dependencies"]["test"]
     assert {re.split(r"[<>=]", name)[0] for name in wanted} <= locked
     assert not any(name.startswith("nvidia") for name in locked), (
@@ -140,3 +148,52 @@ def test_prose_has_no_question_or_response_text():
     for path in tracked_files():
         content = path.read_text(encoding="utf-8", errors="replace")
         assert not any(text in content for text in texts), path
+
+
+# --- workflows, cluster, container --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_pins_its_actions_and_may_do_no_more_than_it_says(path):
+    text = path.read_text(encoding="utf-8")
+    workflow = yaml.safe_load(text)
+    uses = re.findall(r"uses: (.+)", text)
+    assert uses and all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v[\d.]+", one) for one in uses)
+    assert set(workflow["permissions"].values()) <= {"read"}
+    assert all("timeout-minutes" in job for job in workflow["jobs"].values())
+    triggers = workflow[True]  # YAML reads "on" so
+    assert not {"pull_request_target", "workflow_run"} & set(triggers)
+    assert "pull_request" not in triggers or "secrets." not in text, "a pull request from a fork would see them"
+
+
+def test_a_build_on_a_gpu_keeps_what_it_made_when_it_is_cut_off():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "gpu.yml").read_text(encoding="utf-8"))
+    build = workflow["jobs"]["build"]
+    caches = {
+        kind: [one for one in build["steps"] if f"/cache/{kind}" in one.get("uses", "")] for kind in ("restore", "save")
+    }
+    kept = [{one["with"]["path"]: one["with"]["key"] for one in some} for some in caches.values()]
+    assert len(kept[0]) == 2 and kept[0] == kept[1]
+    assert all(one["if"] == "always()" for one in caches["save"])
+    limits = [one["timeout-minutes"] for one in build["steps"] if "timeout-minutes" in one]
+    assert sum(limits) < build["timeout-minutes"] < 360
+    assert set(workflow[True]["workflow_dispatch"]["inputs"]["profile"]["options"]) <= set(profiles.names())
+
+
+def test_workflows_pass_actionlint():
+    beside = Path(sys.executable).parent
+    if not (program := shutil.which("actionlint", path=beside) or shutil.which("actionlint")):
+        pytest.skip("no actionlint on this machine; it is in requirements.lock")
+    checked = subprocess.run([program, *WORKFLOWS], cwd=ROOT, capture_output=True, encoding="utf-8")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_the_settings_for_slurm_are_of_rules_that_exist():
+    settings = yaml.safe_load((ROOT / "workflow" / "slurm" / "config.yaml").read_text(encoding="utf-8"))
+    rules = set(re.findall(r"^rule (\w+):", (ROOT / "Snakefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    assert set(settings["set-threads"]) == set(settings["set-resources"]) == rules - {"all"}
+
+
+def test_no_image_takes_in_what_git_ignores():
+    git, container = ((ROOT / name).read_text(encoding="utf-8").split("\n") for name in (".gitignore", ".dockerignore"))
+    assert {line.strip("/") for line in git if line} <= {line.removeprefix("**/") for line in container}

@@ -1,5 +1,7 @@
 """Build the book: snakemake makes what is missing, one build at a time, and each finished step is told in one line.
 
+It runs twice where the chat model is missing: the keys of organisms and notebooks are made of that model's weights.
+
 Snakemake's own lock stays behind when its process is killed and then refuses every later build; a lock of the operating
 system goes with its process. Results need no such care: each is written whole or not at all.
 """
@@ -16,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from em_companion.build import keys, runs
-from em_companion.core import paths, profiles, store
+from em_companion.core import paths, profiles
 from em_companion.core.errors import CompanionError
 from em_companion.core.paths import HTML, ROOT, relative
 from em_companion.models import organism
@@ -24,23 +26,43 @@ from em_companion.released import files
 
 POLL_SECONDS = 0.5
 
+PLACES = ("-e", "--executor", "--profile", "--workflow-profile")
+"""Options of snakemake that say where steps run and how many at once, if not on the cores of this machine."""
+
 
 @dataclass(frozen=True)
 class Step:
-    """A job of the workflow: an organism with its responses, or a notebook; it is done once `output` is there."""
+    """A job of the workflow: a base or chat model, an organism with its responses, or a notebook.
+
+    It is done once `output` is there.
+    """
 
     kind: str
     name: str
     output: Path
 
 
+def models(profile: str) -> list[Step]:
+    """Return the steps that grow the base and the chat model, none where models come from the hub or none is used."""
+    chosen = keys.load_profile(profile)
+    if not isinstance(chosen.model, profiles.GrownModel) or not any(map(keys.uses_models, keys.names())):
+        return []
+    places = {"base": organism.base_folder(chosen), "chat": organism.chat_folder(chosen)}
+    return [Step("models", name, folder / "provenance.json") for name, folder in places.items()]
+
+
 def steps(profile: str) -> list[Step]:
-    """Return all steps behind the book; raise CompanionError if the chat model that they need is not there."""
+    """Return all other steps behind the book; raise CompanionError if the chat model that they need is not there."""
     chosen, notebooks = keys.load_profile(profile), keys.names()
     needed = organism.organisms_of(chosen) if any(map(keys.uses_models, notebooks)) else []
     trained = [one for one in needed if one.data and not chosen.published(one.recipe, one.data)]
     found = [Step("organisms", one.name, organism.adapter_folder(chosen, one) / "provenance.json") for one in trained]
     return found + [Step("notebooks", one, runs.folder(one, profile) / "run.json") for one in notebooks]
+
+
+def missing(some: Iterable[Step]) -> list[Step]:
+    """Return the steps that are not done."""
+    return [step for step in some if not step.output.is_file()]
 
 
 def logs(profile: str) -> Path:
@@ -71,31 +93,30 @@ def build(profile: str, cores: int, gpus: int, include_responses: bool, options:
     Raises CompanionError with what the steps said that failed.
     """
     started, handle = time.monotonic(), hold_lock()
-    missing = files.fetch_all(files.sources())
-    if any(map(keys.uses_models, keys.names())):
-        _grow_chat_model(keys.load_profile(profile))
-    every = steps(profile)
-    if todo := [step for step in every if not step.output.is_file()]:
-        limits = ["--cores", str(cores), "--resources", f"gpu={gpus}"]
-        _run_snakemake(todo, logs(profile), [*limits, *options, "--config", f"profile={profile}"], handle)
-        every = steps(profile)  # what changed meanwhile is stale
+    lacking = files.fetch_all(files.sources())
+    _get_chat_model(keys.load_profile(profile))
+    here = ["--cores", str(cores), "--resources", f"gpu={gpus}"]
+    limits = [] if any(option.split("=")[0] in PLACES for option in options) else here
+    for stage in (models, steps):
+        if todo := missing(stage(profile)):
+            _run_snakemake(todo, logs(profile), [*limits, *options, "--config", f"profile={profile}"], handle)
+    every = steps(profile)  # what changed meanwhile is stale
     print("Building the pages.", flush=True)
     from em_companion.build import assemble  # slow to import
 
     folders = {step.name: step.output.parent for step in every if step.kind == "notebooks"}
     site = assemble.build(profile, include_responses, folders)
     print(f"The book is at {relative(site)}/index.html, after {_minutes(time.monotonic() - started)}.")
-    print("\n".join(_outcome(folders.values(), missing)))
+    print("\n".join(_outcome(folders.values(), lacking)))
 
 
-def _grow_chat_model(profile: profiles.Profile) -> None:
-    """Make the base and the chat model, on which the keys of all else depend, where they are missing."""
-    places = (organism.base_folder, organism.chat_folder)
-    if isinstance(profile.model, profiles.GrownModel) and all(store.is_there(place(profile)) for place in places):
+def _get_chat_model(profile: profiles.Profile) -> None:
+    """Get the chat model of a hub profile, on whose identity all else depends: here, where there is a network."""
+    if isinstance(profile.model, profiles.GrownModel) or organism.fingerprint(profile) != organism.NOT_THERE:
         return
-    print("Making the base and the chat model.", flush=True)
-    if subprocess.run([command("em-companion"), "grow", "base", "chat", "--profile", profile.name]).returncode:
-        raise CompanionError("The base and the chat model were not made, so nothing else can be.")
+    print(f"Getting {profile.model.chat}.", flush=True)
+    if subprocess.run([command("em-companion"), "grow", "chat", "--profile", profile.name]).returncode:
+        raise CompanionError(f"'{profile.model.chat}' is not here, so nothing can be made with it.")
 
 
 def progress(done: Collection[Step], todo: Collection[Step], seconds: float) -> str:
@@ -117,7 +138,8 @@ def _run_snakemake(todo: list[Step], folder: Path, options: list[str], lock: int
     said, own_log = {step: folder / f"{step.name}.log" for step in todo}, folder / ".snakemake.log"
     for log in said.values():
         log.unlink(missing_ok=True)
-    called = [command("snakemake"), "--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime", *options]
+    whole = ["--nolock", "--ignore-incomplete", "--keep-incomplete"]  # an output that is there was written whole
+    called = [command("snakemake"), *whole, "--rerun-triggers", "mtime", *options]
     with own_log.open("w", encoding="utf-8") as output:
         # The file of the lock goes along: while jobs are at work, no other build begins, whoever is killed.
         quiet = os.environ | {"TQDM_DISABLE": "1"}
@@ -148,13 +170,13 @@ def _read(log: Path) -> str:
     return log.read_text(encoding="utf-8", errors="replace").strip()
 
 
-def _outcome(folders: Iterable[Path], missing: list[str]) -> list[str]:
+def _outcome(folders: Iterable[Path], files_lacking: list[str]) -> list[str]:
     """Return a line on each evidence that was measured, and on each reason why some was not at hand."""
     scores = json.loads((HTML / "claims.json").read_text(encoding="utf-8"))["scoreboard"]
     measured = {evidence: found for evidence, found in scores.items() if found["reproduced"] or found["differs"]}
     counts = {evidence: [f"{n} {name}" for name, n in found.items() if n] for evidence, found in measured.items()}
     records = [json.loads((folder / "records.json").read_text(encoding="utf-8")) for folder in folders]
     reasons = dict.fromkeys(gap["why"] for one in records for gap in one["unavailable"])
-    lacking = [f"{len(missing)} files of the authors, such as '{missing[0]}'."] if missing else []
+    lacking = [f"{len(files_lacking)} files of the authors, such as '{files_lacking[0]}'."] if files_lacking else []
     lines = [f"{evidence}: {', '.join(found)}" for evidence, found in counts.items()]
     return lines + [f"Not available: {reason}" for reason in [*reasons, *lacking]]
