@@ -64,6 +64,23 @@ def list_profiles(as_json: bool) -> None:
     _print(rows, as_json, lambda row: f"{row['name']:<12} {row['description']}")
 
 
+@main.command("plan")
+@PROFILE
+@click.option("--price", nargs=2, type=click.FloatRange(0), help="Dollars for a million judge's tokens in and out.")
+@JSON
+def show_plan(profile: str, price: tuple[float, float] | None, as_json: bool) -> None:
+    """Estimate what a profile costs: disk, memory, answers, hours by GPU, requests. Downloads and pays nothing.
+
+    Fails, after the estimate, where this machine has too little memory for the profile.
+    """
+    from em_companion.build import plan
+
+    chosen = profiles.load(profile)
+    found = plan.plan(chosen, price)
+    click.echo(json.dumps(asdict(found), indent=1) if as_json else "\n".join(plan.lines(found)))
+    plan.need_memory(chosen)
+
+
 @main.command()
 @click.argument("name")
 @PROFILE
