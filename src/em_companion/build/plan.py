@@ -4,9 +4,8 @@ Answers are counted as the pages ask for them; how long each is, and how fast a 
 """
 
 import json
-import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -76,7 +75,8 @@ def asked(profile: Profile) -> Iterator[Asked]:
         checks = sum(_checkpoints(profile, one) for one in models)
         yield Asked("2, at checkpoints of training", checks, QUESTIONS, MONITOR_SAMPLES)
     yield Asked("3.2, layers and strengths", 2 * swept * 5, QUESTIONS, sweep)
-    yield Asked("3.2, best cells", swept + 1, QUESTIONS, 2 * sweep)
+    yield Asked("3.2, best cells of all", 2, QUESTIONS, profile.samples_per_question)
+    yield Asked("3.2, best cells of each layer", swept + 1, QUESTIONS, 2 * sweep)
     yield Asked("3.2, random vectors", 6 * (swept + 1), QUESTIONS, max(1, sweep // 2))
     yield Asked("3.6, strengths", 16, QUESTIONS, 2 * sweep)
     domains = 10 if grown else 3
@@ -152,7 +152,7 @@ def plan(profile: Profile, price: tuple[float, float] | None = None) -> Plan:
         sum(4 * _lora_parameters(profile, one.recipe) for one in organisms_of(profile) if one.data),
         read + answers * _answer_tokens(profile) * 4,
         memory_needed(profile),
-        memory_here(profile),
+        weights.memory(profile),
         answers,
         tokens,
         training_tokens,
@@ -223,7 +223,7 @@ def _measured(profile: Profile) -> Iterator[tuple[float, str]]:
 
 
 def memory_needed(profile: Profile) -> float:
-    """Return the bytes of memory that a profile needs, on its GPUs or of the machine; at smoke scale for weights only."""
+    """Return the bytes of memory that a profile needs, on its GPUs or of the machine; at smoke scale for weights."""
     if isinstance(profile.model, GrownModel):
         return 2e9
     if not profiles.is_smoke():
@@ -233,18 +233,9 @@ def memory_needed(profile: Profile) -> float:
     return 1.2 * BYTES * parameters(profile)
 
 
-def memory_here(profile: Profile) -> float:
-    """Return the bytes of memory of all visible GPUs together, or of this machine for a profile on CPUs."""
-    if profile.device == "cpu":
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    import torch  # slow, and needed for nothing else
-
-    return sum(torch.cuda.get_device_properties(one).total_memory for one in range(torch.cuda.device_count()))
-
-
 def need_memory(profile: Profile) -> None:
     """Raise CompanionError where a profile needs more memory than there is."""
-    needed, here = memory_needed(profile), memory_here(profile)
+    needed, here = memory_needed(profile), weights.memory(profile)
     if here < needed:
         kind = "GPU memory" if profile.device == "cuda" else "memory"
         there = f"there are {here / 1e9:.0f} GB" if here else "there is no GPU"

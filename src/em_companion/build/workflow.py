@@ -15,10 +15,11 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from em_companion.build import keys, runs
+from em_companion.build import keys, plan, runs
 from em_companion.core import paths, profiles, store
 from em_companion.core.errors import CompanionError
 from em_companion.core.paths import HTML, ROOT, relative
+from em_companion.judges.base import need_judge
 from em_companion.models import organism
 from em_companion.released import files
 
@@ -70,9 +71,11 @@ def build(profile: str, cores: int, gpus: int, include_responses: bool, options:
 
     Raises CompanionError with what the steps said that failed.
     """
+    if uses_models := any(map(keys.uses_models, keys.names())):
+        _need(keys.load_profile(profile), options)
     started, handle = time.monotonic(), hold_lock()
     missing = files.fetch_all(files.sources())
-    if any(map(keys.uses_models, keys.names())):
+    if uses_models:
         _grow_chat_model(keys.load_profile(profile))
     every = steps(profile)
     if todo := [step for step in every if not step.output.is_file()]:
@@ -86,6 +89,14 @@ def build(profile: str, cores: int, gpus: int, include_responses: bool, options:
     site = assemble.build(profile, include_responses, folders)
     print(f"The book is at {relative(site)}/index.html, after {_minutes(time.monotonic() - started)}.")
     print("\n".join(_outcome(folders.values(), missing)))
+
+
+def _need(profile: profiles.Profile, options: Sequence[str]) -> None:
+    """Raise CompanionError where jobs on this machine lack memory, or nothing is here yet and the judge neither."""
+    if not any(one.startswith(("--executor", "--workflow-profile")) for one in options):
+        plan.need_memory(profile)
+    if organism.fingerprint(profile) == organism.NOT_THERE:  # else answers that are kept may do without it
+        need_judge(profile)
 
 
 def _grow_chat_model(profile: profiles.Profile) -> None:

@@ -280,3 +280,26 @@ def _ends(path: Path) -> str:
         file.seek(max(0, size - EDGE))
         digest.update(file.read(EDGE))
     return digest.hexdigest()
+
+
+def memory(profile: Profile) -> float:
+    """Return the bytes of memory of all visible GPUs together, or of this machine for a profile on CPUs."""
+    if profile.device == "cpu":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return sum(_gpus())
+
+
+def _gpus() -> list[float]:
+    """Return the bytes of memory of each visible GPU; torch, slow to import, is asked only if it must be."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=30).stdout.split()
+        every = [float(one) * 2**20 for one in said]
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        if not any(path for name in ("nvidia[0-9]*", "kfd", "dxg") for path in Path("/dev").glob(name)):
+            return []
+        import torch
+
+        return [torch.cuda.get_device_properties(one).total_memory for one in range(torch.cuda.device_count())]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return every if visible is None else every[: len([one for one in visible.split(",") if one.strip(" -1")])]
