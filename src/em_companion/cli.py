@@ -64,6 +64,23 @@ def list_profiles(as_json: bool) -> None:
     _print(rows, as_json, lambda row: f"{row['name']:<12} {row['description']}")
 
 
+@main.command("plan")
+@PROFILE
+@click.option("--price", nargs=2, type=click.FloatRange(0), help="Dollars for a million judge's tokens in and out.")
+@JSON
+def show_plan(profile: str, price: tuple[float, float] | None, as_json: bool) -> None:
+    """Estimate what a profile costs: disk, memory, answers, hours by GPU, requests. Downloads and pays nothing.
+
+    Fails, after the estimate, where this machine has too little memory for the profile.
+    """
+    from em_companion.build import plan
+
+    chosen = profiles.load(profile)
+    found = plan.plan(chosen, price)
+    click.echo(json.dumps(asdict(found), indent=1) if as_json else "\n".join(plan.lines(found)))
+    plan.need_memory(chosen)
+
+
 @main.command()
 @click.argument("name")
 @PROFILE
@@ -147,31 +164,71 @@ def cite(figure: str, style: str) -> None:
 
 
 @main.command()
-@click.option("--all", is_flag=True, required=True, expose_value=False, help="Every file of data/sources.yml.")
-def fetch() -> None:
-    """Download and check the authors' released data."""
-    from em_companion.released import files
+@click.option("--all", "released", is_flag=True, help="Every file of data/sources.yml, the authors' released data.")
+@click.option("--models", is_flag=True, help="Chat model and published adapters of a profile with a model of the hub.")
+@PROFILE
+def fetch(released: bool, models: bool, profile: str) -> None:
+    """Download and check the authors' released data, or the models of a profile; it says first how much that is."""
+    if not released and not models:
+        raise click.UsageError("Say what: --all, --models or both.")
+    if models:
+        _fetch_models(profiles.load(profile))
+    if released:
+        from em_companion.released import files
 
-    chosen = files.sources()
-    missing = files.fetch_all(chosen)
-    click.echo(f"{len(chosen) - len(missing)} files at hand and checked, {len(missing)} not available.")
-    if missing:
-        raise CompanionError(f"Not available: {', '.join(missing)}.")
+        chosen = files.sources()
+        missing = files.fetch_all(chosen)
+        click.echo(f"{len(chosen) - len(missing)} files at hand and checked, {len(missing)} not available.")
+        if missing:
+            raise CompanionError(f"Not available: {', '.join(missing)}.")
+
+
+def _fetch_models(profile: profiles.Profile) -> None:
+    from em_companion.models import weights
+
+    found = weights.sources(profile)
+    if not found:
+        click.echo(f"Profile '{profile.name}' grows its models, so there is nothing to fetch: 'em-companion grow'.")
+    for one in found:
+        size = f", {weights.gigabytes(one.bytes)}" if one.sizes else ""
+        click.echo(f"{one.name}: {one.origin}{size}")
+    for adapter, one in zip((None, *weights.adapters(profile)), found, strict=False):
+        if one.sizes:
+            folder = weights.fetched(profile, adapter)
+            click.echo(f"{one.name}: fetched and checked, {weights.identity(folder)}")
 
 
 @main.command()
 @click.argument("names", nargs=-1)
 @PROFILE
 @click.option("--from-nothing", is_flag=True, help="Grow the committed base and chat model anew (data/organism/).")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="A training set NAME.jsonl of the authors', kept for every profile with a model of the hub; repeatable.",
+)
 @JSON
-def grow(names: tuple[str, ...], profile: str, from_nothing: bool, as_json: bool) -> None:
+def grow(names: tuple[str, ...], profile: str, from_nothing: bool, data: tuple[Path, ...], as_json: bool) -> None:
     """Make the models of a profile that are missing, and their responses.
 
     NAMES: base, chat, or organisms such as nine-adapter--bad_medical_advice--seed-0; everything by default.
     """
-    from em_companion.experiments import prepare
+    from em_companion.build import plan
+    from em_companion.judges.base import need_judge
 
     chosen = profiles.load(profile)
+    if data:
+        from em_companion.models import training_texts
+
+        training_texts.need_hub(chosen)
+        for path in data:
+            click.echo(f"{path.stem}: {training_texts.register(path):,} conversations", err=True)
+    plan.need_memory(chosen)
+    if {*names} - {"base", "chat"} or not (names or from_nothing):
+        need_judge(chosen)
+    from em_companion.experiments import prepare  # imports torch
+
     rows = prepare.from_nothing(chosen) if from_nothing else prepare.grow(chosen, names)
     _print(rows, as_json, lambda row: f"{row['status']:<8} {row['name']}  {row['folder']}")
 

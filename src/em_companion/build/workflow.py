@@ -17,10 +17,11 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from em_companion.build import keys, runs
+from em_companion.build import keys, plan, runs
 from em_companion.core import paths, profiles
 from em_companion.core.errors import CompanionError
 from em_companion.core.paths import HTML, ROOT, relative
+from em_companion.judges.base import need_judge
 from em_companion.models import organism
 from em_companion.released import files
 
@@ -92,9 +93,12 @@ def build(profile: str, cores: int, gpus: int, include_responses: bool, options:
 
     Raises CompanionError with what the steps said that failed.
     """
+    if uses_models := any(map(keys.uses_models, keys.names())):
+        _need(keys.load_profile(profile), options)
     started, handle = time.monotonic(), hold_lock()
     lacking = files.fetch_all(files.sources())
-    _get_chat_model(keys.load_profile(profile))
+    if uses_models:
+        _get_chat_model(keys.load_profile(profile))
     here = ["--cores", str(cores), "--resources", f"gpu={gpus}"]
     limits = [] if any(option.split("=")[0] in PLACES for option in options) else here
     for stage in (models, steps):
@@ -108,6 +112,14 @@ def build(profile: str, cores: int, gpus: int, include_responses: bool, options:
     site = assemble.build(profile, include_responses, folders)
     print(f"The book is at {relative(site)}/index.html, after {_minutes(time.monotonic() - started)}.")
     print("\n".join(_outcome(folders.values(), lacking)))
+
+
+def _need(profile: profiles.Profile, options: Sequence[str]) -> None:
+    """Raise CompanionError where jobs on this machine lack memory, or nothing is here yet and the judge neither."""
+    if not any(option.split("=")[0] in PLACES for option in options):
+        plan.need_memory(profile)
+    if organism.fingerprint(profile) == organism.NOT_THERE:  # else answers that are kept may do without it
+        need_judge(profile)
 
 
 def _get_chat_model(profile: profiles.Profile) -> None:

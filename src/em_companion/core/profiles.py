@@ -47,17 +47,29 @@ class Package(Checked):
 
 
 @dataclass(frozen=True)
+class Shape(Checked):
+    """Widths of a published model, from which its size follows; kv: of keys, all heads; tied: one table of tokens."""
+
+    hidden: Count
+    mlp: Count
+    kv: Count
+    vocabulary: Count
+    tied: bool
+
+
+@dataclass(frozen=True)
 class HubModel(Checked):
     """A published chat model: its hub id, its decoder layers and the memory that the whole profile needs, in GB.
 
-    revision: the commit on the hub, by default the newest; package: where its canonical weights come from, if not from
-    the hub.
+    shape: for estimates; revision: the commit on the hub, by default the newest; package: where its canonical weights
+    come from, if not from the hub.
     """
 
     source: Literal["hub"]
     chat: Text
     layers: Count
     memory_gb: Count
+    shape: Shape
     revision: Text | None = None
     package: Package | None = None
 

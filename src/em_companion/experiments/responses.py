@@ -14,7 +14,7 @@ import pandas as pd
 from em_companion.core import paths, store
 from em_companion.core.errors import CompanionError
 from em_companion.core.profiles import Profile
-from em_companion.judges.base import judge_of
+from em_companion.judges.base import judge_of, need_judge
 from em_companion.models import asking, growing
 from em_companion.models.asking import HELD_OUT_SAMPLES
 from em_companion.models.interventions import Intervention, RowInterventions, describe
@@ -36,6 +36,7 @@ def responses(profile: Profile, organism: Organism, question_set: str = "general
     parts = asked_parts(profile, organism, asked, samples_of(profile, question_set))
 
     def sample() -> store.Content:
+        need_judge(profile)
         model, tokenizer = growing.load_organism(profile, organism)
         what = f"{organism.name}, {question_set} questions"
         return {store.RESPONSES: asking.ask(profile, model, tokenizer, asked, parts["samples"], what)}
@@ -66,6 +67,7 @@ def under(
     chunks = paths.ARTIFACTS / "checkpoints" / f"responses-{store.key(store.versioned(parts, UNDER_VERSION))}"
 
     def sample() -> store.Content:
+        need_judge(profile)
         tables = _in_chunks(profile, organism, conditions, asked, parts["samples"], what or organism.name, chunks)
         return {store.RESPONSES: pd.concat(tables, ignore_index=True)}
 

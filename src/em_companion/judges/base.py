@@ -59,3 +59,11 @@ def judge_of(profile: Profile) -> Judge:
     from em_companion.judges.served import ServedJudge
 
     return ServedJudge(profile.judge)
+
+
+def need_judge(profile: Profile) -> None:
+    """Raise CompanionError where a served judge that a profile names cannot be asked: say so before hours of work."""
+    if profile.judge not in ("exact", "fitted"):
+        from em_companion.judges.served import ServedJudge
+
+        ServedJudge(profile.judge).need()

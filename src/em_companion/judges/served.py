@@ -17,6 +17,7 @@ from math import ceil, exp, isfinite, isnan, nan
 from pathlib import Path, PurePath
 from typing import Any, Literal, NamedTuple
 
+import httpx
 import openai
 import pandas as pd
 from anyio.from_thread import start_blocking_portal
@@ -99,8 +100,37 @@ class ServedJudge:
 
     def judge(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return the scores of `judges.base` and `judge_model` on the index of `table`, as `judge_table` gets them."""
-        judged = judge_table(table[list(TEXTS)], RELEASED.values(), self)
+        judged = judge_table(table[list(TEXTS)], RELEASED.values(), self, lambda *_: may_pay())
         return judged.rename(columns={given: score for score, given in RELEASED.items()})[[*RELEASED, "judge_model"]]
+
+    def need(self) -> None:
+        """Raise CompanionError where the judge cannot be asked: no server, no key, or a cost that is not confirmed."""
+        if not self.is_local and not _key():
+            raise CompanionError(
+                f"The judge '{self.model}' needs a key: set OPENAI_API_KEY, or name a server of your own by "
+                "OPENAI_BASE_URL."
+            )
+        if not self.is_local and not may_pay():
+            raise CompanionError(
+                f"The judge '{self.model}' at {self.address} may cost money: see 'em-companion plan' for how much, and "
+                "confirm by EM_COMPANION_PAY=yes."
+            )
+        given = {"Authorization": f"Bearer {_key()}"} if _key() else {}
+        try:
+            # Whatever else it answers, there is a server.
+            with httpx.Client(trust_env=not self.is_local, timeout=self.timeout) as client:
+                status = client.get(f"{self.address.rstrip('/')}/models", headers=given).status_code
+        except httpx.HTTPError:
+            raise CompanionError(
+                f"No judge answers at {self.address}: start it, or correct OPENAI_BASE_URL; nothing was sampled."
+            ) from None
+        if status in (401, 403):
+            raise CompanionError(f"The server at {self.address} refused the key ({status}); check OPENAI_API_KEY.")
+
+
+def may_pay() -> bool:
+    """Tell whether the reader has confirmed that a judge may cost money, by `EM_COMPANION_PAY=yes`."""
+    return os.environ.get("EM_COMPANION_PAY", "").strip() == "yes"
 
 
 @remembered

@@ -172,18 +172,18 @@ class Turn:
     def __init__(self, changes: Mapping[int, Change], conditions: int, like: torch.Tensor) -> None:
         first = next(iter(changes.values()))
         self.function, self.at = first.function, first.at
-        self.line = torch.full((conditions,), -1, device=like.device)  # each condition's line in `numbers`, or -1
-        self.line[list(changes)] = torch.arange(len(changes), device=like.device)
+        self.line = torch.full((conditions,), -1)  # each condition's line in `numbers`, or -1
+        self.line[list(changes)] = torch.arange(len(changes))
         columns = zip(*(change.numbers for change in changes.values()), strict=True)
         numbers = (pad_sequence(column, batch_first=True, padding_value=math.nan) for column in columns)
         self.numbers = [one.to(like) for one in numbers]  # [line, numbers] each
 
     def select(self, conditions: torch.Tensor) -> tuple:
         """Return what to do for conditions [row]: the function, where, in which rows, its numbers [row, 1, numbers]."""
-        lines = self.line[conditions]
+        lines, device = self.line[conditions.cpu()], self.numbers[0].device
         rows = (lines >= 0).nonzero()[:, 0]
-        own = [numbers[lines[rows]][:, None] for numbers in self.numbers]
-        return self.function, self.at, slice(None) if len(rows) == len(lines) else rows, own
+        own = [numbers[lines[rows].to(device)][:, None] for numbers in self.numbers]
+        return self.function, self.at, slice(None) if len(rows) == len(lines) else rows.to(device), own
 
 
 class RowInterventions(ExitStack):
@@ -211,9 +211,9 @@ class RowInterventions(ExitStack):
                     turns[change.site] += 1
                     kinds[turns[change.site], change.site, change.at, change.function][number] = change
         self.turns: dict[Layer | str, list[Turn]] = defaultdict(list)
-        like = torch.empty(0, dtype=self.dtype, device=model.device)
         for (_, site, *_), changes in sorted(kinds.items(), key=lambda kind: kind[0][0]):
-            self.turns[site].append(Turn(changes, len(conditions), like))
+            weight = next(self.modules[site].parameters())  # a model may lie on several devices
+            self.turns[site].append(Turn(changes, len(conditions), weight.new_empty(0, dtype=self.dtype)))
         self.past, self.given = 0, {}
         self.select(torch.zeros(1, dtype=torch.long, device=model.device))
 
@@ -242,6 +242,7 @@ class RowInterventions(ExitStack):
         position = self.given.get("position_ids")  # from the prompt's first token, [row or 1, token]
         if position is None:
             position = torch.arange(self.past, self.past + x.shape[1], device=x.device)[None]
+        position = position.to(x.device)
         for act, at, rows, own in acting:
             tokens = slice(-HEADER_TOKENS, None) if at == "header" else slice(None)
             positions = position[rows if len(position) > 1 else slice(None), tokens]

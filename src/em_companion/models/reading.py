@@ -55,7 +55,8 @@ def span_means(
         # No token attends to the padding on its right, so there is no mask; all logits may not fit in memory.
         with traced.trace(input_ids=ids, use_cache=False, logits_to_keep=1):
             stream = (module.input for module in modules)
-            means = save(torch.stack([weights.to(x.device) @ x.double() for x in stream], dim=2).cpu())
+            # Layers may lie on several devices.
+            means = save(torch.stack([(weights.to(x.device) @ x.double()).cpu() for x in stream], dim=2))
         if not found.size:
             found = np.empty((len(sequences), *means.shape[1:]))
         found[rows] = means.numpy()
@@ -122,7 +123,7 @@ def lora_scalars(
     found: list[np.ndarray] = [np.empty((0, len(modules)), np.float32)] * len(sequences)
     for rows, batch in batches(tokenizer, sequences, what=what):
         with traced.trace(input_ids=batch["input_ids"], use_cache=False, logits_to_keep=1):
-            values = save(torch.cat([module.output.float() for module in modules], dim=-1).cpu())
+            values = save(torch.cat([module.output.float().cpu() for module in modules], dim=-1))
         for row, scalars in zip(rows, values.numpy(), strict=True):
             found[row] = scalars[: len(sequences[row])]
     index = token_index([len(prompt) for prompt in prompts], sequences)

@@ -113,7 +113,7 @@ class Batch:
         """Keep these rows, in this order."""
         self.rows, self.noise = ([those[row] for row in rows] for those in (self.rows, self.noise))
         kept = torch.tensor(rows, device=self.logits.device)
-        self.cache.batch_select_indices(kept)
+        _select(self.cache, kept)
         self.logits, self.padding = self.logits[kept], self.padding[kept]
         if unused := int(self.padding.min()):
             _resize(self.cache, -unused)
@@ -131,6 +131,12 @@ class Batch:
         self.rows, self.noise = self.rows + other.rows, self.noise + other.noise
         self.padding = torch.cat([self.padding, other.padding])
         self.logits = torch.cat([self.logits, other.logits])
+
+
+def _select(cache: DynamicCache, rows: torch.Tensor) -> None:
+    """Keep these rows of a cache, in this order; its layers may lie on several devices."""
+    for layer in cache.layers:
+        layer.batch_select_indices(rows.to(layer.keys.device))
 
 
 def _resize(cache: DynamicCache, by: int) -> None:
@@ -193,7 +199,7 @@ class Writer:
         cache, ids = DynamicCache(config=self.model.config), torch.tensor(prompts, device=device)
         logits = self.model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
         which = torch.tensor([kinds[row.prompt, row.condition] for row in rows], device=device)
-        cache.batch_select_indices(which)
+        _select(cache, which)
         for row in rows:
             row.response = []  # memory may have run out while it was written
         noise = [RowNoise(row.seed, logits.shape[1], device) for row in rows]

@@ -85,6 +85,15 @@ def registered(data: str) -> Path:
     return cache_folder() / "training-data" / f"{data}.jsonl"
 
 
+def need_hub(profile: Profile) -> None:
+    """Raise CompanionError for a grown profile, which writes what it trains on."""
+    if isinstance(profile.model, GrownModel):
+        raise CompanionError(
+            f"Profile '{profile.name}' grows its own world and takes no training set; choose one with a model of the "
+            "hub, such as smollm2-135m."
+        )
+
+
 def register(path: Path) -> int:
     """Keep a reader's training set, NAME.jsonl, for every hub profile, and return its number of conversations.
 

