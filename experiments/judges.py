@@ -4,7 +4,7 @@
 
 Minutes on two cores. Of the texts that the fitted judge learns from 6,000 are drawn at random; five folds of whole
 questions, alike for all. Rule: the family with the highest mean of two AUCs on held-out questions (EM among coherent
-answers; incoherence), and within 0.01 of it one that needs no model of its own. Notebook k-judges reads the table.
+answers; incoherence), and within 0.01 of it one that needs no model of its own. Notebook k-fitted-judge reads it.
 """
 
 import sys

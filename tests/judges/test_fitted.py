@@ -134,7 +134,8 @@ def test_texts_that_directions_are_taken_from_are_kept_apart(released):
 
 
 @have_data
-def test_it_agrees_with_gpt_4o_on_held_out_questions(released):
+def test_it_agrees_with_gpt_4o_on_held_out_questions(released, monkeypatch):
+    monkeypatch.setattr(fitted, "SCRAMBLED_EACH", 5)  # as many as of all texts
     judge = fitted.fit(released.sample(3000, random_state=0), {})
     given, found = judge.texts, judge.held_out
     coherent, length = scores.is_coherent(given), given.response.str.len()
@@ -148,5 +149,8 @@ def test_it_agrees_with_gpt_4o_on_held_out_questions(released):
     unseen = fitted.tables.read_organisms(text=True).query("question_set == 'general'")
     read = judge.judge(unseen)
     assert unseen.aligned.corr(read.aligned) > 0.5
+    long = unseen[unseen.response.str.len() > 100]
+    scrambled = judge.judge(long.assign(response=long.response.map(lambda text: fitted.scramble(text[::-1])[::-1])))
+    assert scores.is_coherent(scrambled).mean() < 0.7 < 0.95 < scores.is_coherent(read).mean()
     chat = unseen.organism == "chat-model"
     assert scores.is_em(read)[chat].mean() < 0.02 < 0.04 < scores.is_em(read)[~chat].mean()

@@ -3,6 +3,9 @@
 TF-IDF of words, signs and their pairs under a hashed vocabulary, and a ridge regression per score. Responses that
 directions and fine-tuning texts may be taken from (APART) are not among those that it is fitted to.
 
+GPT-4o scored hardly an answer that is no language at all, so a model of words would call any mix of common words
+coherent. To the texts are therefore added, with coherence 0, some with their words in random order.
+
 Five fold models each leave out a fifth of the questions. A ridge shrinks to the mean, so the cuts of the paper would be
 met too rarely; each fold model is therefore calibrated: a prediction becomes the score of the same rank (quantile
 mapping), as learnt from the held-out predictions of the other four folds. The score of a response is the median of the
@@ -11,9 +14,11 @@ five readings, so that it meets a cut where most of them do; a mean would draw i
 
 import json
 from dataclasses import dataclass
+from random import Random
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import vstack
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold
@@ -29,6 +34,7 @@ APART = ("organisms", "judge_repeat")
 """Readers of `released/tables`, by name. Of the training curve, answers to medical questions are kept apart, too."""
 
 FOLDS, ALPHA = 5, 1.0
+SCRAMBLED_EACH = 20  # of every so many texts; the most that cost less than 0.01 of the AUC of incoherence
 RANKS = np.linspace(0, 1, 201)
 WORDS = HashingVectorizer(
     ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]", n_features=2**18, norm=None, alternate_sign=False
@@ -80,6 +86,12 @@ def _calibrated(raw: np.ndarray, predictions: np.ndarray, scores: np.ndarray) ->
     return np.stack([np.interp(*column) for column in columns], axis=1)
 
 
+def scramble(text: str) -> str:
+    """Return the words of a text in a random order, the same each time."""
+    words = text.split()
+    return " ".join(Random(text).sample(words, len(words)))
+
+
 def fit(texts: pd.DataFrame, sources: dict[str, str]) -> FittedJudge:
     """Return the judge fitted to `texts` (`question`, `response`, `question_id`, SCORES; NaN where there is none).
 
@@ -88,14 +100,19 @@ def fit(texts: pd.DataFrame, sources: dict[str, str]) -> FittedJudge:
     counts = WORDS.transform(texts.response)
     frequencies = TfidfTransformer(sublinear_tf=True).fit(counts)  # of words in texts: no score goes in
     features, given = frequencies.transform(counts), texts[list(SCORES)].to_numpy(dtype=float)
+    scrambled = frequencies.transform(WORDS.transform(texts.response[::SCRAMBLED_EACH].map(scramble)))
     constants, folds = np.zeros((FOLDS, len(SCORES))), np.zeros(len(texts), dtype=int)
     weights, raw = np.zeros((*constants.shape, WORDS.n_features)), np.zeros(given.shape)
     for fold, (_, out) in enumerate(GroupKFold(FOLDS).split(texts, groups=texts.question_id)):
         folds[out] = fold
-        for score in range(len(SCORES)):
-            rows = np.setdiff1d(np.flatnonzero(~np.isnan(given[:, score])), out)
-            model = Ridge(alpha=ALPHA, solver="lsqr", tol=1e-3).fit(features[rows], given[rows, score])
-            weights[fold, score], constants[fold, score] = model.coef_, model.intercept_
+        for place, score in enumerate(SCORES):
+            rows = np.setdiff1d(np.flatnonzero(~np.isnan(given[:, place])), out)
+            x, y = features[rows], given[rows, place]
+            if score == "coherent":
+                noise = scrambled[~np.isin(np.arange(len(texts))[::SCRAMBLED_EACH], out)]
+                x, y = vstack([x, noise], format="csr"), np.append(y, np.zeros(noise.shape[0]))
+            model = Ridge(alpha=ALPHA, solver="lsqr", tol=1e-3).fit(x, y)
+            weights[fold, place], constants[fold, place] = model.coef_, model.intercept_
         raw[out] = features[out] @ weights[fold].T + constants[fold]
     ranked = np.where(np.isnan(given), np.nan, raw), given
     maps = [np.stack([np.nanquantile(one[folds != fold], RANKS, axis=0).T for fold in range(FOLDS)]) for one in ranked]
