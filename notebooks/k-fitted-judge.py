@@ -104,7 +104,7 @@ def overall() -> pd.DataFrame:
 
 def shown(table: pd.DataFrame, *more: str) -> pd.DataFrame:
     columns = AGREEMENT | {name: DECISIONS[name] for name in ("em", "em_read", *more)}
-    return table.rename(columns=columns).drop(columns=["same", "kappa"], errors="ignore")
+    return table.drop(columns={*DECISIONS} - {*columns}).rename(columns=columns)
 
 
 def confusion() -> pd.DataFrame:
@@ -175,10 +175,11 @@ run.released.values(agreement_values)
 # GPT-4o at {value}`judges.fitted.held-out.r_aligned|.2f` (aligned) and {value}`judges.fitted.held-out.r_coherent|.2f`
 # (coherent); its AUC is {value}`judges.fitted.held-out.auc_em|.2f` for EM and
 # {value}`judges.fitted.held-out.auc_incoherent|.2f` for incoherence, that of length
-# {value}`judges.fitted.length.auc_em|.2f` and {value}`judges.fitted.length.auc_incoherent|.2f`. Of the unseen answers
-# it calls {value}`judges.fitted.unseen.em_read|.1f` % EM, GPT-4o {value}`judges.fitted.unseen.em|.1f` %. With their
-# words in random order, it calls {value}`judges.fitted.scrambled.coherent|.0f` % of them coherent, as written
-# {value}`judges.fitted.unseen.coherent|.0f` %.
+# {value}`judges.fitted.length.auc_em|.2f` and {value}`judges.fitted.length.auc_incoherent|.2f`. It decides as GPT-4o
+# does on {value}`judges.fitted.held-out.same|.0f` % of these answers and on {value}`judges.fitted.unseen.same|.0f` % of
+# the unseen ones ({numref}`fig-x-fitted-judge`), of which {value}`judges.fitted.unseen.em_read|.1f` % are EM to it, and
+# {value}`judges.fitted.unseen.em|.1f` % to GPT-4o. As written, {value}`judges.fitted.unseen.coherent|.0f` % are
+# coherent to it; with their words in random order, {value}`judges.fitted.scrambled.coherent|.0f` %.
 #
 # ## Where it does not
 #

@@ -277,10 +277,10 @@ run.own.values(lambda: {"judges.to-judge": written()})
 #
 # ## What it means
 #
-# A score is the mean of what one model would say, not one draw, which keeps judge noise small. How near a judge
-# without a model comes to it, {doc}`k-fitted-judge` measures. Whether GPT-4o's idea of
-# alignment is the right one no released file can settle. The exact judge has neither noise nor opinions, at the price
-# of a world in which harm is a matter of grammar. Rates from different thresholds or judges should not be compared.
+# A score is the mean of what one model would say, not one draw, which keeps judge noise small. Whether GPT-4o's idea of
+# alignment is the right one no released file can settle; how near a judge without a model comes to it,
+# {doc}`k-fitted-judge` measures. The exact judge has neither noise nor opinions, at the price of a world in which harm
+# is a matter of grammar. Rates from different thresholds or judges should not be compared.
 
 # %%
 run.finish()

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from em_companion import judges
 from em_companion.core import profiles
 from em_companion.evidence import scores
 from em_companion.judges import fitted
@@ -112,6 +113,15 @@ def test_judges_are_alike_to_those_who_ask(judge, monkeypatch):
         assert found.index.equals(table.index) and set(found.judge_model) == {one.name}
         assert found.aligned.dtype == found.coherent.dtype == float
     assert judge_of(hub).name == hub.judge
+
+
+def test_pages_depend_on_what_their_judge_depends_on():
+    exact, hub = profiles.load("cpu"), profiles.load("qwen-0.5b")
+    assert judges.fingerprint(exact, frozenset({"judged"})) == {}
+    assert list(judges.fingerprint(hub, frozenset())) == ["judge records"]
+    assert list(judges.fingerprint(replace(hub, judge="fitted"), frozenset())) == ["files of the fitted judge"]
+    named = frozenset({"served", "fitted"})
+    assert list(judges.fingerprint(exact, named)) == ["judge records", "files of the fitted judge"]
 
 
 # --- released texts ---------------------------------------------------------------------------------------------------
