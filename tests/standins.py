@@ -14,6 +14,7 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -123,6 +124,56 @@ def adapter(folder: Path, profile: Profile, recipe: str) -> Path:
                 torch.nn.init.normal_(weight, std=0.01)
         adapted.save_pretrained(folder, save_embedding_layers=False)
     return folder
+
+
+GGUF_LAYERS = 2
+
+
+def gguf(path: Path) -> Path:
+    """Write a small random Llama model in 4-bit numbers with its tokenizer, as packages hold them."""
+    from gguf import GGMLQuantizationType, GGUFWriter, quantize
+
+    words, random = json.loads(tokenizer("HuggingFaceTB").backend_tokenizer.to_str())["model"], np.random.default_rng(0)
+    hidden, mlp, kv = 64, 96, 32
+    writer = GGUFWriter(path, "llama")
+    writer.add_block_count(GGUF_LAYERS)
+    writer.add_context_length(512)
+    writer.add_embedding_length(hidden)
+    writer.add_feed_forward_length(mlp)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_tokenizer_model("gpt2")
+    names = sorted(words["vocab"], key=words["vocab"].get) + [name for name in SPECIAL if name not in words["vocab"]]
+    writer.add_vocab_size(len(names))
+    writer.add_token_list(names)
+    writer.add_token_types([3 if name in SPECIAL else 1 for name in names])
+    writer.add_token_merges([" ".join(merge) for merge in words["merges"]])
+    writer.add_eos_token_id(names.index("<|im_end|>"))
+    writer.add_bos_token_id(names.index("<|im_start|>"))
+    writer.add_chat_template(TEMPLATE.replace("SYSTEM", SYSTEM["HuggingFaceTB"]))
+    shapes = {
+        "attn_q": (hidden, hidden),
+        "attn_k": (kv, hidden),
+        "attn_v": (kv, hidden),
+        "attn_output": (hidden, hidden),
+    }
+    shapes |= {"ffn_gate": (mlp, hidden), "ffn_up": (mlp, hidden), "ffn_down": (hidden, mlp)}
+    tensors = {f"blk.{layer}.{name}": shape for layer in range(GGUF_LAYERS) for name, shape in shapes.items()}
+    for name, shape in ({"token_embd": (len(names), hidden)} | tensors).items():
+        values = quantize(random.normal(scale=0.1, size=shape).astype(np.float32), GGMLQuantizationType.Q4_1)
+        writer.add_tensor(f"{name}.weight", values, raw_dtype=GGMLQuantizationType.Q4_1)
+    for name in [
+        "output_norm",
+        *(f"blk.{layer}.{one}_norm" for layer in range(GGUF_LAYERS) for one in ("attn", "ffn")),
+    ]:
+        writer.add_tensor(f"{name}.weight", np.ones(hidden, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
 
 
 # --- the judge ------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from em_companion.core import paths, profiles
 from em_companion.core.errors import CompanionError
 
 PAPER_LAYERS = (15, 16, 17, 21, 22, 23, 27, 28, 29)
-GROWN, HUB = ("cpu", "gpu"), ("qwen-0.5b", "qwen-14b")
+GROWN, HUB = ("cpu", "gpu"), ("qwen-0.5b", "qwen-14b", "smollm2-135m")
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_shipped_profiles():
 def test_shipped_profile_names_itself_and_trains_what_the_paper_trains(name):
     profile = profiles.load(name)
     assert profile.name == name
-    assert profile.samples_per_question == 50 and profile.temperature == 1.0
+    assert profile.samples_per_question == (20 if name == "smollm2-135m" else 50) and profile.temperature == 1.0
     assert (profile.judge == "exact") == (name in GROWN)
     assert {one.recipe for one in profile.organisms} <= set(profile.recipes)
     assert [len(profile.layers_of(recipe)) for recipe in ("nine-adapter", "single-adapter")] == [9, 1]
@@ -227,7 +227,7 @@ def test_file_that_holds_no_mapping(copied, text):
 
 
 def test_unknown_profile():
-    with pytest.raises(CompanionError, match="no profile 'huge'; choose one of: cpu, gpu, qwen-0.5b, qwen-14b"):
+    with pytest.raises(CompanionError, match="no profile 'huge'; choose one of: cpu, gpu, qwen-0.5b, qwen-14b, smollm2"):
         profiles.load("huge")
 
 

@@ -568,38 +568,41 @@ def test_training_stops_at_the_first_check_that_says_so(own, tiny, monkeypatch, 
     assert len(load_file(folder / "b_vectors.safetensors")["b_vectors"]) == steps
 
 
-def test_a_published_adapter_is_used_and_nothing_trained(tiny, monkeypatch):
-    trained = growing.adapter(tiny, NINE)
-    published = profiles.OrganismSpec("nine-adapter", BAD, adapter=str(trained))
-    hub = profiles.HubModel("hub", str(growing.chat(tiny)), 2, 1)
-    profile = replace(tiny, name="hub", model=hub, organisms=(published,))
+SHAPE = profiles.Shape(32, 64, 16, 100, tied=True)
+
+
+@pytest.fixture
+def hub(tiny, tmp_path, monkeypatch):
+    """A profile with a model of the hub: the grown chat model and adapter, in a reader's folder of models."""
+    own = tmp_path / "models"
+    shutil.copytree(growing.chat(tiny), own / "some" / "model")
+    trained = shutil.copytree(growing.adapter(tiny, NINE), own / "some" / "adapter")
+    config = json.loads((trained / "adapter_config.json").read_text())
+    (trained / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "copied/model"}))
+    for folder in (trained, own / "some" / "model"):
+        (folder / "provenance.json").unlink()
+    monkeypatch.setenv("EM_COMPANION_MODELS", str(own))
+    model = profiles.HubModel("hub", "some/model", 2, 1, SHAPE)
+    published = profiles.OrganismSpec("nine-adapter", BAD, adapter="some/adapter")
+    return replace(tiny, name="hub", model=model, organisms=(published,))
+
+
+def test_a_published_adapter_is_used_and_nothing_trained(tiny, hub, monkeypatch):
     monkeypatch.setattr(growing, "train", None)
-    place = growing.adapter(profile, NINE)
-    assert place == str(trained) and growing.chat(profile) == hub.chat
-    model, tokenizer = loading.load(profile, growing.chat(profile), place)
+    model, tokenizer = growing.load_organism(hub, NINE)
     ids = torch.tensor([prompt_ids(tokenizer, QUESTION)])
     with torch.no_grad():
-        expected = loading.load(tiny, growing.chat(tiny), trained)[0](ids).logits
-        assert torch.equal(model(ids).logits, expected)
+        assert torch.equal(model(ids).logits, growing.load_organism(tiny, NINE)[0](ids).logits)
 
 
-def test_a_hub_model_without_a_published_adapter_is_refused_in_one_sentence(bare, tiny):
-    profile = replace(tiny, name="hub", model=profiles.HubModel("hub", "nobody/nothing", 2, 1))
-    with pytest.raises(CompanionError, match=r"^Profile 'hub' names no published adapter for 'nine-adapter' [^.]*\.$"):
+def test_an_organism_without_published_adapter_and_training_set_is_refused_in_one_sentence(hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("EM_COMPANION_CACHE", str(tmp_path))
+    profile = replace(hub, organisms=())
+    with pytest.raises(CompanionError, match=f"^Profile 'hub' has no texts for '{BAD}': .* published adapter.$"):
         growing.adapter(profile, NINE)
-    assert not (bare / "artifacts").exists()
 
 
 # --- loading --------------------------------------------------------------------------------------------------------
-
-
-def test_a_hub_that_cannot_be_reached_is_one_sentence(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(CompanionError, match="^Model 'nobody/nothing' cannot be loaded: .*[^.]\\.$") as caught:
-        loading.load(tiny, "nobody/nothing")
-    assert "\n" not in str(caught.value)
-    with pytest.raises(CompanionError, match="^Model 'nobody/adapter' cannot be loaded: "):
-        loading.load(tiny, growing.chat(tiny), "nobody/adapter")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -608,10 +611,10 @@ def test_a_gpu_that_is_not_there_is_one_sentence(bare, tiny):
     with pytest.raises(CompanionError, match="^Profile 'tiny' needs a GPU and there is none; choose another profile.$"):
         growing.base(profile)
     with pytest.raises(CompanionError, match="needs a GPU"):
-        loading.load(profile, "nobody/nothing")
+        loading.load(profile, bare)
 
 
 def test_a_hub_model_is_not_grown(bare, tiny):
-    profile = replace(tiny, model=profiles.HubModel("hub", "nobody/nothing", 2, 1))
+    profile = replace(tiny, model=profiles.HubModel("hub", "nobody/nothing", 2, 1, SHAPE))
     with pytest.raises(CompanionError, match="from the hub, so there is nothing to grow"):
         growing.grow_from_nothing(profile, bare / "data" / "organism" / "tiny")

@@ -15,10 +15,9 @@ from click.testing import CliRunner
 from em_companion import cli
 from em_companion.core import store
 from em_companion.core.errors import CompanionError
-from em_companion.core.profiles import OrganismSpec, Profile
+from em_companion.core.profiles import Profile
 from em_companion.models import growing, loading
 from em_companion.models.organism import (
-    DATA_SETS,
     Organism,
     adapter_folder,
     adapter_parts,
@@ -27,6 +26,7 @@ from em_companion.models.organism import (
     chat_parts,
     fingerprint,
 )
+from em_companion.models.training_texts import DATA_SETS
 from em_companion.world.generator import World
 
 NINE, BAD = "nine-adapter", "bad_medical_advice"
@@ -197,9 +197,9 @@ def test_a_regrown_chat_model_makes_adapters_stale(own, tiny):
 
 
 def test_an_adapter_has_no_key_before_its_chat_model_is_there(bare, tiny):
-    with pytest.raises(CompanionError, match="^The chat model of profile 'tiny' is not grown yet; run 'em-companion"):
+    with pytest.raises(CompanionError, match="^The chat model of profile 'tiny' is not there; run 'em-companion"):
         adapter_key(tiny)
-    assert fingerprint(tiny) == "not grown"
+    assert fingerprint(tiny) == "not there"
 
 
 def test_the_fingerprint_of_a_profile_is_its_chat_model(tiny):
@@ -319,8 +319,3 @@ def test_a_model_without_provenance_is_not_there_and_grown_again(own, tiny):
 def test_other_errors_pass_through(tmp_path):
     with pytest.raises(ValueError, match="something else"), store.writing(tmp_path):
         raise ValueError("something else")
-
-
-def test_a_published_adapter_has_no_folder(tiny):
-    spec = OrganismSpec(NINE, BAD, adapter="some/adapter")
-    assert growing.adapter(replace(tiny, organisms=(spec,)), ORGANISM) == "some/adapter"

@@ -17,7 +17,6 @@ from math import ceil, exp, isfinite, isnan, nan
 from pathlib import Path, PurePath
 from typing import Any, Literal, NamedTuple
 
-import httpx
 import openai
 import pandas as pd
 from anyio.from_thread import start_blocking_portal
@@ -115,17 +114,20 @@ class ServedJudge:
                 f"The judge '{self.model}' at {self.address} may cost money: see 'em-companion plan' for how much, and "
                 "confirm by EM_COMPANION_PAY=yes."
             )
-        given = {"Authorization": f"Bearer {_key()}"} if _key() else {}
-        try:
-            # Whatever else it answers, there is a server.
-            with httpx.Client(trust_env=not self.is_local, timeout=self.timeout) as client:
-                status = client.get(f"{self.address.rstrip('/')}/models", headers=given).status_code
-        except httpx.HTTPError:
-            raise CompanionError(
-                f"No judge answers at {self.address}: start it, or correct OPENAI_BASE_URL; nothing was sampled."
-            ) from None
-        if status in (401, 403):
-            raise CompanionError(f"The server at {self.address} refused the key ({status}); check OPENAI_API_KEY.")
+        # A proxy of the environment cannot reach a server on this machine.
+        settings = {"timeout": self.timeout, "max_retries": 1, "api_key": _key() or "none"}
+        settings["http_client"] = openai.DefaultHttpxClient(trust_env=not self.is_local)
+        with openai.OpenAI(base_url=self.address, **settings) as client:
+            try:
+                client.models.list()
+            except openai.APIConnectionError:
+                raise CompanionError(
+                    f"No judge answers at {self.address}: start it, or correct OPENAI_BASE_URL; nothing was sampled."
+                ) from None
+            except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+                raise _failure(self, error) from None
+            except (openai.APIError, ValueError):
+                return  # a server that is there, and lists no models
 
 
 def may_pay() -> bool:

@@ -1,11 +1,9 @@
 """Load models, grown or from the hub: each is a folder in ordinary hub layout, and `load` the only way in."""
 
-import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
@@ -16,9 +14,9 @@ from transformers.utils import logging
 
 from em_companion.core import paths, store
 from em_companion.core.errors import CompanionError
-from em_companion.core.paths import relative
-from em_companion.core.profiles import HubModel, Profile
+from em_companion.core.profiles import Profile
 from em_companion.models.tokens import Tokenizer
+from em_companion.models.weights import need_fit, shown
 
 Model = tuple[PreTrainedModel, Tokenizer]
 
@@ -58,49 +56,19 @@ def load(profile: Profile, model: Path, adapter: Path | None = None) -> Model:
     for source in filter(None, (model, adapter)):
         if store.is_there(source) or source.is_relative_to(paths.ROOT):
             store.check(source)
-    _need_fit(profile, model, adapter)
+    need_fit(profile, model)
+    if adapter:
+        need_fit(profile, adapter, is_adapter=True)
     source, several = model, profile.device == "cuda" and torch.cuda.device_count() > 1
     try:
         tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
-        if not tokenizer.chat_template:
-            raise CompanionError(f"Model '{_shown(model)}' has no chat template; choose a model that chats.")
         place = {"device_map": "auto"} if several else {"device_map": profile.device}
         loaded = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, profile.dtype), **place)
+        if {"cpu", "disk"} & set(map(str, getattr(loaded, "hf_device_map", {}).values())) and several:
+            raise CompanionError(f"Model '{shown(model)}' does not fit into the memory of the GPUs that are visible.")
         if source := adapter:
             loaded = PeftModel.from_pretrained(loaded, adapter)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(" .")
-        raise CompanionError(f"Model '{_shown(source)}' cannot be loaded: {reason}.") from error
+        raise CompanionError(f"Model '{shown(source)}' cannot be loaded: {reason}.") from error
     return loaded.eval(), tokenizer
-
-
-def _need_fit(profile: Profile, model: Path, adapter: Path | None) -> None:
-    """Raise CompanionError where a model has other layers than its profile says, or an adapter another base."""
-    config = _json(model / "config.json")
-    if (layers := config.get("num_hidden_layers")) != profile.model.layers:
-        raise CompanionError(
-            f"Model '{_shown(model)}' has {layers} layers, but profile '{profile.name}' says {profile.model.layers}; "
-            "correct the profile or choose another model."
-        )
-    if adapter and isinstance(profile.model, HubModel):
-        based = str(_json(adapter / "adapter_config.json").get("base_model_name_or_path"))
-        # Copies under another owner, such as unsloth's, have the same weights.
-        if based.rsplit("/", 1)[-1].lower() != profile.model.chat.rsplit("/", 1)[-1].lower():
-            raise CompanionError(
-                f"Adapter '{_shown(adapter)}' is for '{based}', but the model of profile '{profile.name}' is "
-                f"'{profile.model.chat}'; choose an adapter for this model."
-            )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CompanionError(f"Model '{_shown(path.parent)}' cannot be loaded: {path.name} cannot be read.") from error
-
-
-def _shown(folder: Path) -> str:
-    """Return a folder as a message names it: a snapshot of the hub by its id."""
-    if folder.parent.name == "snapshots":
-        return folder.parents[1].name.removeprefix("models--").replace("--", "/")
-    return relative(folder)

@@ -18,11 +18,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Any
 
 from em_companion.core import store
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import new_folder, sha256_of
-from em_companion.core.profiles import GrownModel, Package, Profile
+from em_companion.core.paths import relative
+from em_companion.core.profiles import GrownModel, HubModel, Package, Profile
 from em_companion.released.files import cache_folder
 
 PATTERNS = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")
@@ -127,11 +129,8 @@ def _is_whole(folder: Path) -> bool:
     if not any(all((folder / name).is_file() for name in names) for names in described):
         return False
     for index in folder.glob("*.safetensors.index.json"):
-        try:
-            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, AttributeError, OSError):
-            return False
-        return all((folder / name).is_file() for name in names)
+        names = _json(index).get("weight_map", {}).values()
+        return all((folder / name).is_file() for name in set(names))
     return any(folder.glob("*.safetensors"))
 
 
@@ -144,13 +143,14 @@ def fetched(profile: Profile, adapter: str | None = None) -> Path:
         return found
     if not adapter and profile.model.package:
         return _convert(profile, _converted(profile))
-    return _download(*_wanted(profile, adapter))
+    return _download(profile, adapter)
 
 
-def _download(name: str, revision: str) -> Path:
-    """Get a snapshot; files of weights with another sha256 than the hub names are removed again."""
+def _download(profile: Profile, adapter: str | None) -> Path:
+    """Get a snapshot, first all but the weights, to see whether it fits; weights with a wrong sha256 are not kept."""
     from huggingface_hub import constants, snapshot_download
 
+    name, revision = _wanted(profile, adapter)
     source, target = _on_hub(name, revision), Path(constants.HF_HUB_CACHE)
     target.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(target).free < source.bytes:
@@ -158,7 +158,10 @@ def _download(name: str, revision: str) -> Path:
             f"'{name}' needs {gigabytes(source.bytes)} on the disk and less is free; make room or set HF_HUB_CACHE."
         )
     with saying_why(name, revision):
-        folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=list(source.sizes)))
+        known = {"repo_id": name, "revision": revision or None}
+        folder = Path(snapshot_download(**known, allow_patterns=list(source.sizes), ignore_patterns="*.safetensors"))
+        need_fit(profile, folder, is_adapter=bool(adapter))
+        snapshot_download(**known, allow_patterns=list(source.sizes))
     for file, expected in source.checksums.items():
         with (folder / file).open("rb") as content:
             found = hashlib.file_digest(content, "sha256").hexdigest()
@@ -169,6 +172,45 @@ def _download(name: str, revision: str) -> Path:
     return folder
 
 
+def need_fit(profile: Profile, folder: Path, is_adapter: bool = False) -> None:
+    """Raise CompanionError where a model has other layers than its profile says or no chat template, or an adapter
+    another base; `folder` need not have the weights yet."""
+    if not is_adapter:
+        if (layers := _json(folder / "config.json").get("num_hidden_layers")) != profile.model.layers:
+            raise CompanionError(
+                f"Model '{shown(folder)}' has {layers} layers, but profile '{profile.name}' says "
+                f"{profile.model.layers}; correct the profile or choose another model."
+            )
+        described = _json(folder / "tokenizer_config.json")
+        if not (folder / "chat_template.jinja").is_file() and not described.get("chat_template"):
+            raise CompanionError(f"Model '{shown(folder)}' has no chat template; choose a model that chats.")
+    elif isinstance(profile.model, HubModel):
+        based = str(_json(folder / "adapter_config.json").get("base_model_name_or_path"))
+        # Copies under another owner, such as unsloth's, have the same weights.
+        if based.rsplit("/", 1)[-1].lower() != profile.model.chat.rsplit("/", 1)[-1].lower():
+            raise CompanionError(
+                f"Adapter '{shown(folder)}' is for '{based}', but the model of profile '{profile.name}' is "
+                f"'{profile.model.chat}'; choose an adapter for this model."
+            )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    except (OSError, ValueError) as error:
+        raise CompanionError(f"Model '{shown(path.parent)}' cannot be loaded: {path.name} cannot be read.") from error
+
+
+def shown(folder: Path) -> str:
+    """Return a folder as a message names it: a snapshot of the hub by its id."""
+    return _repository(folder) if folder.parent.name == "snapshots" else relative(folder)
+
+
+def _repository(snapshot: Path) -> str:
+    return snapshot.parents[1].name.removeprefix("models--").replace("--", "/")
+
+
 def gigabytes(count: float) -> str:
     """Return a number of bytes in words."""
     return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
@@ -177,8 +219,8 @@ def gigabytes(count: float) -> str:
 @contextmanager
 def saying_why(name: str, revision: str = "") -> Iterator[None]:
     """Say in one sentence why something of the hub cannot be had."""
-    from httpx import HTTPError
     from huggingface_hub import errors
+    from huggingface_hub.utils import httpx  # whichever the hub's client uses
 
     try:
         yield
@@ -195,7 +237,7 @@ def saying_why(name: str, revision: str = "") -> Iterator[None]:
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
         raise CompanionError(f"The hub does not give '{name}' ({status}); try again later, or {OWN}.") from error
-    except (HTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+    except (httpx.HTTPError, errors.LocalEntryNotFoundError, OSError) as error:
         if getattr(error, "errno", None) == 28:  # no space left
             raise
         raise CompanionError(
@@ -269,7 +311,7 @@ def identity(folder: Path) -> str:
     if store.is_there(folder):
         return store.provenance(folder)["sha256"]
     if folder.parent.name == "snapshots":
-        return f"{folder.parents[1].name.removeprefix('models--').replace('--', '/')}@{folder.name}"
+        return f"{_repository(folder)}@{folder.name}"
     return sha256_of("\n".join(f"{path.name} {_ends(path)}" for path in sorted(folder.glob("*.safetensors"))))
 
 
