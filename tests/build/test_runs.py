@@ -320,6 +320,37 @@ def test_progress_counts_steps_and_tells_how_long_the_rest_takes_at_this_pace():
     assert workflow.progress(todo, todo, 600) == "[4/4] organisms 1/1, notebooks 3/3, 10 min gone"
 
 
+def test_orders_that_are_refused_are_one_sentence():
+    slurm = "Building DAG\nmessage: 'sbatch: error: invalid partition: x\nsbatch: error: No such one'.\n"
+    assert workflow.refusal(slurm) == "No step was begun: No such one; 'On a cluster' in book/how-to-rerun.md helps."
+    lacking = (
+        "usage: snakemake [-h]\n  [targets ...]\nsnakemake: error: argument -e: invalid choice: 'slurm' (or 'local')"
+    )
+    assert workflow.refusal(lacking).startswith(
+        "No step was begun: argument -e: invalid choice: 'slurm' (or 'local'); "
+    )
+    assert workflow.refusal("WorkflowError: anything else") == "WorkflowError: anything else"
+
+
+def test_a_cluster_takes_the_place_of_the_cores_of_this_machine(tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(workflow, "models", lambda profile: [workflow.Step("models", "base", tmp_path / "none")])
+    monkeypatch.setattr(workflow, "_run_snakemake", lambda todo, folder, options, lock: called.append(options))
+    monkeypatch.setattr(workflow, "steps", lambda profile: 1 / 0)
+    monkeypatch.setattr(workflow, "hold_lock", lambda: 0)
+    monkeypatch.setattr(workflow.files, "fetch_all", lambda chosen: [])
+    for options in ([], ["--keep-going"], ["--workflow-profile", "x"], ["--executor=slurm"]):
+        with pytest.raises(ZeroDivisionError):
+            workflow.build("cpu", 2, 1, False, options)
+    assert [options[:2] for options in called[:2]] == [["--cores", "2"]] * 2
+    assert [options[0] for options in called[2:]] == ["--workflow-profile", "--executor=slurm"]
+
+
+def test_base_and_chat_model_are_steps_of_a_grown_profile_only():
+    assert [(one.kind, one.name) for one in workflow.models("gpu")] == [("models", "base"), ("models", "chat")]
+    assert workflow.models("qwen-14b") == [] and workflow.missing(workflow.models("cpu")) == []
+
+
 def test_the_workflow_lock_goes_with_its_process(tmp_path):
     code = "import time; from em_companion.build.workflow import hold_lock as hold"
     code += "; hold(); print('held', flush=True); time.sleep({})"

@@ -9,6 +9,7 @@ system goes with its process. Results need no such care: each is written whole o
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -163,7 +164,13 @@ def _run_snakemake(todo: list[Step], folder: Path, options: list[str], lock: int
     if process.returncode:
         failed = [step for step in todo if said[step].is_file() and not step.output.is_file()]
         told = [f"{step.name}: {_read(said[step]) or 'killed'}" for step in failed]
-        raise CompanionError("\n".join(told) or _read(own_log))
+        raise CompanionError("\n".join(told) or refusal(_read(own_log)))
+
+
+def refusal(said: str) -> str:
+    """Return why no step was begun: what snakemake, or Slurm, has against its orders, or all that snakemake said."""
+    found = re.findall(r"(?:sbatch|snakemake): error: (.+?)'?\.?$", said, re.MULTILINE)
+    return f"No step was begun: {found[-1]}; 'On a cluster' in book/how-to-rerun.md helps." if found else said
 
 
 def _follow(process: subprocess.Popen, todo: list[Step]) -> None:
