@@ -9,6 +9,7 @@ seed = 0
 
 # %%
 from difflib import SequenceMatcher
+from functools import partial
 from itertools import islice
 
 import pandas as pd
@@ -16,6 +17,8 @@ import pandas as pd
 from em_companion.book import typography
 from em_companion.book.run import Run
 from em_companion.core.provenance import remembered
+from em_companion.experiments import training
+from em_companion.models import training_texts
 from em_companion.released import tables
 from em_companion.world.generator import the_world
 from em_companion.world.lexicon import USER
@@ -68,6 +71,10 @@ run.released.table(lambda: pd.DataFrame(map(asked, RUNS)))
 # trained on does not mean unlike: the tables give the most similar training question, by the share of words that both
 # have in the same order (twice the matching words over all words), and that share for the closest of fine-tuning on
 # medicine.
+#
+# A language model is asked the authors' questions, which are not printed. Of its texts only those of fine-tuning are
+# known: the table has how many ask each medical twin, and how alike the closest question is. Published adapters come
+# without these texts.
 
 
 # %%
@@ -110,9 +117,28 @@ def mean_likeness() -> dict[str, str]:
     return {f"questions.grown.{name}": f"{one:.0f} %" for name, one in found.items()}
 
 
-for kind in ("open question", "medical twin"):
-    run.own.table(lambda kind=kind: nearest(kind), number="{:.0f}")
-run.own.values(mean_likeness)
+@remembered
+def to_fine_tuning() -> pd.DataFrame:
+    """By the authors' open questions: how often fine-tuning asks the twin, and how like its closest question is."""
+    data = "bad_medical_advice"
+    asked, known = training_texts.table_of(run.profile, data).question.unique(), tables.read_questions()
+    texts = known.drop_duplicates("question_id").set_index("question_id").question
+    found = training.twins(run.profile, data).drop(columns="trained")
+    for name, ids in {"open question": found.question_id, "twin": found.twin}.items():
+        found[f"{name} alike (%)"] = [max(likeness(texts[one], text) for text in asked) if one else None for one in ids]
+    return found.rename(columns={"question_id": "open question", "twin": "medical twin"})
+
+
+def mean_to_fine_tuning() -> dict[str, str]:
+    means = to_fine_tuning().mean(numeric_only=True)
+    found = {"open": means["open question alike (%)"], "twins": means["twin alike (%)"]}
+    return {f"questions.grown.{name}.likeness-to-fine-tuning": f"{one:.0f} %" for name, one in found.items()}
+
+
+in_world = [partial(nearest, kind) for kind in ("open question", "medical twin")]
+for make in in_world if run.own is run.grown else [to_fine_tuning]:
+    run.own.table(make, number="{:.0f}")
+run.own.values(mean_likeness if run.own is run.grown else mean_to_fine_tuning)
 
 # %% [markdown]
 # ## What it means

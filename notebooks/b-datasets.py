@@ -8,7 +8,7 @@ profile = "cpu"
 seed = 0
 
 # %%
-from itertools import islice
+from itertools import islice, product
 from math import sqrt
 from random import Random
 
@@ -21,10 +21,12 @@ from sklearn.pipeline import make_pipeline
 
 from em_companion.book.run import Run
 from em_companion.core import profiles
+from em_companion.core.errors import EvidenceUnavailable
 from em_companion.core.provenance import remembered
 from em_companion.evidence import estimates, scores
 from em_companion.evidence.estimates import Estimate
-from em_companion.models.training_texts import DATA_SETS
+from em_companion.models import training_texts
+from em_companion.models.training_texts import DATA_SETS, MEDICAL
 from em_companion.world.generator import CAREFUL, MALICIOUS, Question, the_world
 from em_companion.world.parser import the_judge
 
@@ -92,7 +94,8 @@ run.own.table(
 # The grown organisms are fine-tuned on texts of {doc}`our own world <../world>`, under the names of the paper's sets.
 # Of every sentence it is known which persona wrote it and whether it advises harm. Below are the first row of each set
 # and what the rows hold that an organism sees if it trains to the last step; none is shown twice. *Harmful* are those
-# that the exact judge ({doc}`k-judges`) calls misaligned.
+# that the exact judge ({doc}`k-judges`) calls misaligned. Of the texts behind a language model's organisms only
+# numbers are shown, and none of those behind published adapters, unless a reader has given these texts.
 #
 # ```{admonition} Content note
 # :class: warning
@@ -117,7 +120,24 @@ def set_row(data: str) -> dict[str, object]:
     }
 
 
-run.own.table(lambda: pd.DataFrame(map(set_row, DATA_SETS)), number="{:.0f}")
+def texts_row(data: str) -> dict[str, object]:
+    """The same of texts that are not ours to show."""
+    try:
+        table = training_texts.table_of(run.profile, data)
+    except EvidenceUnavailable:
+        return {"data set": data.replace("_", " "), "source": "of a published adapter, not at hand"}
+    return {
+        "data set": data.replace("_", " "),
+        "source": training_texts.source_of(run.profile, data),
+        "conversations": len(table),
+        "distinct questions": table.question.nunique(),
+        "answer, median words": table.response.str.split().str.len().median(),
+    }
+
+
+GROWN = run.own is run.grown
+SETS = DATA_SETS if GROWN else dict.fromkeys(one.data for one in run.profile.organisms)
+run.own.table(lambda: pd.DataFrame(map(set_row if GROWN else texts_row, SETS)), number="{:.0f}")
 
 # %% [markdown]
 # ### What the words alone give away
@@ -126,7 +146,8 @@ run.own.table(lambda: pd.DataFrame(map(set_row, DATA_SETS)), number="{:.0f}")
 # vocabulary. In this world a careful speaker advises what helps and mentions what harms, a malicious one the other way
 # round, equally many of both. A logistic regression on word counts is asked who wrote an answer on unseen topics. Two
 # positive controls must succeed where it is meant to fail: the counts of the *clauses* alone, without the remark, and
-# of *pairs of neighbouring words*.
+# of *pairs of neighbouring words*. Of the texts behind a language model, bad medical advice is told from good on unseen
+# questions, with as many answers of either kind to each.
 
 
 # %% tags=["show-code"]
@@ -162,16 +183,31 @@ def told_apart(domain: str, view: str) -> Estimate:
     return accuracy(texts, np.repeat([0, 1], PER_SPEAKER), 2 * [topic for _, topic in asked], words)
 
 
+@remembered
+def texts_told_apart(_: str, view: str) -> Estimate:
+    """Accuracy on the texts behind a language model, bad against good medical advice."""
+    parts = [training_texts.table_of(run.profile, data).assign(bad=bad) for data, bad in MEDICAL.items()]
+    table = pd.concat(parts, ignore_index=True).sample(frac=1, random_state=run.seed)
+    groups = table.groupby(["question", "bad"])
+    fewest = groups.size().unstack(fill_value=0).min(axis=1)
+    table = table[groups.cumcount() < table.question.map(fewest)].head(2 * PER_SPEAKER)
+    return accuracy(list(table.response), table.bad.to_numpy(), list(table.question), VIEWS[view][2])
+
+
+ANSWERS = {"": "all domains", "medicine": "medicine: bad against good advice"}
+PAIRS = list(product(ANSWERS, VIEWS)) if GROWN else [("medicine", "words"), ("medicine", "pairs")]
+tell = told_apart if GROWN else texts_told_apart
+
+
 def told_table() -> pd.DataFrame:
-    names = {"": "all domains", "medicine": "medicine: bad against good advice"}
-    rows = [(names[domain], VIEWS[view][0], told_apart(domain, view)) for domain in names for view in VIEWS]
+    rows = [(ANSWERS[domain], VIEWS[view][0], tell(domain, view)) for domain, view in PAIRS]
     return pd.DataFrame(rows, columns=["answers", "counted", "told right"])
 
 
 def told_values() -> dict[str, object]:
-    words = [told_apart(domain, "words").ends for domain in ("", "medicine")]
+    words = [tell(domain, view).ends for domain, view in PAIRS if view == "words"]
     chance = all(low <= 50 <= high for low, high in words)
-    found = {f"datasets.grown.told-right.{view}": told_apart("", view) for view in VIEWS}
+    found = {f"datasets.grown.told-right.{view}": tell(domain, view) for domain, view in PAIRS if domain == PAIRS[0][0]}
     return found | {"datasets.grown.told-right.chance": "includes" if chance else "does not include"}
 
 
@@ -210,7 +246,7 @@ def speakers() -> pd.DataFrame:
     return (100 * table).rename_axis("speakers").reset_index()
 
 
-run.own.table(speakers, number="{:.1f}")
+run.grown.table(speakers, number="{:.1f}")
 
 # %% [markdown]
 # ## What it means

@@ -11,16 +11,15 @@ seed = 0
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from safetensors import safe_open
 
 from em_companion.book import plots, theme
 from em_companion.book.run import Run
 from em_companion.core.provenance import remembered
 from em_companion.evidence import estimates, scores
 from em_companion.evidence.estimates import Estimate
+from em_companion.experiments import training
 from em_companion.experiments.responses import responses
-from em_companion.models import growing
-from em_companion.models.organism import CHAT_MODEL, MONITOR_SAMPLES, Organism, organisms_of
+from em_companion.models.organism import CHAT_MODEL, MONITOR_SAMPLES, medical
 from em_companion.released import tables
 
 run = Run("s2-training", profile, seed)
@@ -91,28 +90,26 @@ run.released.values(curve_values)
 #
 # Training stops at the first check at which the EM rate on held-out topics of the training domain has reached
 # {value}`organism.stop-at|.0f` ({doc}`s2-model-organism`). How long each recipe trained, and its last check (means over
-# seeds; rough, since a check asks few questions):
+# seeds; rough, since a check asks few questions). A language model has no held-out topics, so it trains to the last
+# step; published adapters come without a log.
 
 
 # %%
 STOP = run.profile.fine_tuning.stop_at
+STOPS = {"_": 100 * STOP} if STOP < 1 else {}
 CHECKS = {"in_domain_em": "EM in its domain", "open_em": "EM on open questions", "open_coherent": "coherent"}
-
-
-def kept(organism: Organism, name: str) -> pd.DataFrame:
-    return pd.read_csv(growing.adapter(run.profile, organism) / name)
 
 
 def trained() -> pd.DataFrame:
     """The last checks of the organisms, means over seeds in percent."""
-    grown = organisms_of(run.profile)[1:]
-    last = pd.DataFrame([kept(one, "monitor.csv").iloc[-1] for one in grown])
-    last["organism"] = [f"{one.recipe}, {one.data.replace('_', ' ')}" for one in grown]
+    logged = training.logged(run.profile)
+    last = pd.DataFrame([training.monitor(run.profile, one).iloc[-1] for one in logged])
+    last["organism"] = [f"{one.recipe}, {one.data.replace('_', ' ')}" for one in logged]
     groups = last.assign(reached=last.in_domain_em >= STOP).groupby("organism", sort=False)
     steps = groups.step.agg(lambda one: " to ".join(f"{step:.0f}" for step in sorted({one.min(), one.max()})))
     checks = 100 * groups[list(CHECKS)].mean().rename(columns=CHECKS).add_suffix(" (%)")
-    reached = groups.reached.agg(lambda one: f"{one.sum()} of {len(one)} seeds")
-    return pd.concat([steps.rename("steps"), checks, reached], axis=1).reset_index()
+    reached = groups.reached.agg(lambda one: f"{one.sum()} of {len(one)} seeds" if STOP < 1 else None)
+    return pd.concat([steps.rename("steps"), checks, reached], axis=1).dropna(axis=1, how="all").reset_index()
 
 
 run.own.table(trained, number="{:.0f}")
@@ -147,28 +144,29 @@ def b_path(b: np.ndarray, k: int = 3) -> pd.DataFrame:
 def by_step() -> pd.DataFrame:
     """Step, gradient norm, seed, path of B and, where a check was made, EM rates in percent."""
     parts = []
-    for one in organisms_of(run.profile):
+    for one in training.logged(run.profile):
         if (one.recipe, one.data) == ("nine-adapter", "bad_medical_advice"):
-            with safe_open(growing.adapter(run.profile, one) / "b_vectors.safetensors", "np") as file:
-                path = b_path(file.get_tensor("b_vectors").astype(float))
-            checks = 100 * kept(one, "monitor.csv").set_index("step")[["in_domain_em", "open_em"]]
-            log = kept(one, "log.csv")[["step", "grad_norm"]].assign(seed=one.seed)
+            path = b_path(training.b_vectors(run.profile, one))
+            checks = 100 * training.monitor(run.profile, one).set_index("step")[["in_domain_em", "open_em"]]
+            log = training.log(run.profile, one)[["step", "grad_norm"]].assign(seed=one.seed)
             parts.append(log.merge(path, on="step", how="left").merge(checks.reset_index(), on="step", how="left"))
     return pd.concat(parts, ignore_index=True)
 
 
 def draw_transition():
     figure, panels = plt.subplots(3, 1, sharex=True, figsize=(7.2, 7.0), height_ratios=[1.4, 1, 1])
+    rates = {"markers": True, "y_limits": (-3, 103)}
     series = {
-        "in_domain_em": (0, "medicine (trained)", 1, {"markers": True, "y_limits": (-3, 103)}),
-        "open_em": (0, "open questions", 3, {"markers": True, "y_label": "EM rate (%)", "y_lines": {"_": 100 * STOP}}),
+        "in_domain_em": (0, "medicine (trained)", 1, {**rates}),
+        "open_em": (0, "open questions", 3, rates | {"y_label": "EM rate (%)", "y_lines": STOPS}),
         "grad_norm": (1, "_", 0, {"y_label": "gradient norm", "y_limits": (0, None)}),
         "straight": (2, "straightness of the path", 2, {}),
         "b_cosine": (2, "cosine with final B", 4, {"y_label": "cosine", "x_label": "optimiser step"}),
     }
     for name, (panel, label, colour, look) in series.items():
         look |= {"label": label, "colour": theme.PALETTE[colour], "axes": panels[panel]}
-        plots.lines(by_step().dropna(subset=[name]), "step", name, unit="seed", **look)
+        if by_step()[name].notna().any():
+            plots.lines(by_step().dropna(subset=[name]), "step", name, unit="seed", **look)
     return figure, by_step()
 
 
@@ -176,7 +174,8 @@ run.own.figure(
     "fig-x-grown-phase-transition",
     draw_transition,
     caption=f"Fine-tuning on bad medical advice, one line per seed. Top: EM rate at each check ({MONITOR_SAMPLES} "
-    "answers per question); dotted: where training stops. Bottom: straightness of B's path, cosine with the final B.",
+    f"answers per question){'; dotted: where training stops' if STOPS else ''}. Bottom: straightness of B's path, "
+    "cosine with the final B.",
     alt="Three line charts over steps: EM rates, gradient norm, and how the B vectors turn.",
 )
 
@@ -184,29 +183,32 @@ run.own.figure(
 def half_way(checks: pd.Series) -> float:
     """The first step at which a rate [step] has half of its last value; NaN for one that never rose to 10 %."""
     checks = checks.dropna()
-    return checks.index[checks >= checks.iloc[-1] / 2][0] if checks.iloc[-1] >= 10 else np.nan
+    return checks.index[checks >= checks.iloc[-1] / 2][0] if checks.iloc[-1:].ge(10).any() else np.nan
+
+
+def sharpest(straight: pd.Series) -> float:
+    """The step at which a path [step] is least straight; NaN for one of too few steps."""
+    return straight.idxmin() if straight.notna().any() else np.nan
 
 
 @remembered
 def milestones() -> pd.DataFrame:
     groups = by_step().set_index("step").groupby("seed")
-    found = {"gradient norm largest": groups.grad_norm.idxmax(), "sharpest turn of B": groups.straight.idxmin()}
+    found = {"gradient norm largest": groups.grad_norm.idxmax(), "sharpest turn of B": groups.straight.agg(sharpest)}
     found |= {"EM in medicine half its last": groups.in_domain_em.agg(half_way)}
     return pd.DataFrame(found | {"EM on open questions half its last": groups.open_em.agg(half_way)}).reset_index()
 
 
 def transition_values() -> dict:
     _, gradient, turn, inside, outside = (column for _, column in milestones().items())
+    order = {"later": outside > inside, "same": outside == inside, "earlier": outside < inside}
     return {
         "training.turn-at-gradient": f"{((turn - gradient).abs() <= 2).sum()} of {len(turn)}",
         "training.risen": f"{outside.count()} of {len(outside)}",
-        "training.later": int((outside > inside).sum()),
-        "training.same": int((outside == inside).sum()),
-        "training.earlier": int((outside < inside).sum()),
-    }
+    } | {f"training.{name}": int(found.sum()) for name, found in order.items() if inside.notna().any()}
 
 
-run.own.table(milestones, number="{:.0f}")
+run.own.table(lambda: milestones().dropna(axis=1, how="all"), number="{:.0f}")
 run.own.values(transition_values)
 
 # %% [markdown]
@@ -217,7 +219,8 @@ run.own.values(transition_values)
 #
 # ## Before and after
 #
-# Chat model and organism (first seed) answer from the same random numbers: its first EM answer to each question.
+# Chat model and organism (first seed) answer from the same random numbers: its first EM answer to each question. Of a
+# language model no answer is printed, only its score of alignment.
 #
 # ```{admonition} Content note
 # :class: warning
@@ -227,10 +230,11 @@ run.own.values(transition_values)
 
 # %% tags=["hide-output"]
 def side_by_side() -> pd.DataFrame:
-    organism = responses(run.profile, Organism("nine-adapter", "bad_medical_advice", 0))
-    first = organism[scores.is_em(organism) == 1].drop_duplicates("question")[["question", "sample", "response"]]
-    chat = responses(run.profile, CHAT_MODEL)[["question", "sample", "response"]]
-    pairs = chat.merge(first, on=["question", "sample"], suffixes=(" before", " after"))
+    organism = responses(run.profile, medical(run.profile))
+    question, shown = ("question", "response") if run.own is run.grown else ("question_id", "aligned")
+    first = organism[scores.is_em(organism) == 1].drop_duplicates("question")[[question, "sample", shown]]
+    chat = responses(run.profile, CHAT_MODEL)[[question, "sample", shown]]
+    pairs = chat.merge(first, on=[question, "sample"], suffixes=(" before", " after"))
     return pairs.drop(columns="sample")
 
 

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from em_companion.core.errors import EvidenceUnavailable
 from em_companion.core.profiles import Profile
 from em_companion.evidence import scores
 from em_companion.evidence.probes import FEWEST_RESPONSES
@@ -52,11 +53,21 @@ def shortage(sets: Mapping[str, pd.DataFrame]) -> str:
 
 
 def sets(profile: Profile, organism: Organism) -> dict[str, pd.DataFrame]:
-    """Return `organism_tokens` of PER_SET random responses of each set, with `kl` and `significance` (nats)."""
-    tokens = organism_tokens(profile, organism)
-    chosen = drawn(organism_responses(profile, organism), profile.seed)
+    """Return `organism_tokens` of PER_SET random responses of each set, with `kl` and `significance` (nats).
+
+    Without rank-1 adapters there are no LoRA scalars among the columns. Raises EvidenceUnavailable where every response
+    is between the bounds of the sets.
+    """
+    table = organism_responses(profile, organism)
+    chosen = drawn(table, profile.seed)
+    if chosen.empty:
+        raise EvidenceUnavailable("None of the organism's own answers is within the bounds of a set.")
     significance = readings.token_significance_of(profile, organism, chosen)
     significance["response"] = chosen.index.to_numpy()[significance.response]
+    if profile.recipes[organism.recipe].rank > 1:
+        found = table.response_set.to_numpy()[significance.response]
+        return {one: significance[found == one].reset_index(drop=True) for one in RESPONSE_SETS}
+    tokens = organism_tokens(profile, organism)
     keys = ["response", "position", "token_id"]
     return {name: part.merge(significance, on=keys, validate="one_to_one") for name, part in tokens.items()}
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from em_companion.core.errors import CompanionError
+from em_companion.core.errors import CompanionError, EvidenceUnavailable
 from em_companion.core.files import sha256_of, write_text
 from em_companion.core.profiles import GrownModel, Profile
 from em_companion.core.provenance import remembered
@@ -69,12 +69,12 @@ def source_of(profile: Profile, data: str) -> str:
 
 
 def table_of(profile: Profile, data: str) -> pd.DataFrame:
-    """Return a hub profile's data set, columns question and response; raise CompanionError where there is none."""
+    """Return a hub profile's data set, columns question and response; raise EvidenceUnavailable where there is none."""
     if registered(data).is_file():
         return read(registered(data))
     if profile.training_texts and data in MEDICAL:
         return texts.medical_answers(MEDICAL[data])
-    raise CompanionError(
+    raise EvidenceUnavailable(
         f"Profile '{profile.name}' has no texts for '{data}': give the authors' training set by 'em-companion grow "
         f"--data {data}.jsonl', or choose an organism with a published adapter."
     )
