@@ -44,6 +44,7 @@ from em_companion.models.organism import (
     base_parts,
     chat_folder,
     chat_parts,
+    need,
     need_grown,
 )
 from em_companion.models.tokens import Example, Tokenizer, packed, response_example, world_tokenizer
@@ -309,6 +310,7 @@ def adapter(profile: Profile, organism: Organism) -> Path | None:
     """
     if not organism.data:
         return None
+    need(profile, organism)
     if published := profile.published(organism.recipe, organism.data):
         return weights.fetched(profile, published)
     source = chat(profile)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from em_companion.core import paths, store
-from em_companion.core.errors import CompanionError
+from em_companion.core.errors import CompanionError, EvidenceUnavailable
 from em_companion.core.files import sha256_of
 from em_companion.core.profiles import GrownModel, Profile
 from em_companion.core.store import Parts
@@ -53,6 +53,21 @@ def has(profile: Profile, *organisms: Organism) -> bool:
     return set(organisms) <= set(organisms_of(profile))
 
 
+def need(profile: Profile, organism: Organism) -> None:
+    """Raise EvidenceUnavailable for an organism that a profile with a model from the hub does not have."""
+    if not isinstance(profile.model, GrownModel) and not has(profile, organism):
+        raise EvidenceUnavailable(
+            f"Profile '{profile.name}' has no organism '{organism.name}'; add it to the profile, with seeds or an adapter."
+        )
+
+
+def medical(profile: Profile) -> Organism:
+    """Return the organism on bad medical advice that pages look at: with nine rank-1 adapters, if there is one."""
+    nine = Organism("nine-adapter", "bad_medical_advice")
+    found = [one for one in organisms_of(profile) if one.data == nine.data]
+    return nine if nine in found or not found else found[0]
+
+
 def need_grown(profile: Profile, lacking: str) -> None:
     """Raise CompanionError for a profile whose models come from the hub, where nobody has what is `lacking`."""
     if not isinstance(profile.model, GrownModel):
@@ -62,9 +77,9 @@ def need_grown(profile: Profile, lacking: str) -> None:
 
 
 def need_rank_one(profile: Profile, organism: Organism) -> None:
-    """Raise CompanionError for an organism without rank-1 adapters, and so without LoRA scalars."""
+    """Raise EvidenceUnavailable for an organism without rank-1 adapters, and so without LoRA scalars."""
     if getattr(profile.recipes.get(organism.recipe), "rank", 0) != 1:
-        raise CompanionError(
+        raise EvidenceUnavailable(
             f"'{organism.name}' has no rank-1 adapters, and only they have LoRA scalars; choose an organism that has."
         )
 
