@@ -24,7 +24,7 @@ from em_companion.core import profiles
 from em_companion.core.provenance import remembered
 from em_companion.evidence import estimates, scores
 from em_companion.evidence.estimates import Estimate
-from em_companion.models.training_texts import DATA_SETS
+from em_companion.models.organism import DATA_SETS
 from em_companion.world.generator import CAREFUL, MALICIOUS, Question, the_world
 from em_companion.world.parser import the_judge
 
