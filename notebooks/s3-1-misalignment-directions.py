@@ -20,9 +20,9 @@ from em_companion.book.run import Run
 from em_companion.core.provenance import remembered
 from em_companion.evidence import directions, scores
 from em_companion.evidence.estimates import Estimate
-from em_companion.experiments import persona, readings, responses
+from em_companion.experiments import persona, readings, responses, text_directions
 from em_companion.models import asking, growing, loading, reading
-from em_companion.models.organism import CHAT_MODEL, Organism
+from em_companion.models.organism import CHAT_MODEL, Organism, medical, organisms_of
 from em_companion.models.tokens import response_tokens
 from em_companion.released import tables
 
@@ -53,6 +53,7 @@ def mean_diff(mean: Callable, reader: int | str) -> np.ndarray:
 
 
 # %%
+SHUFFLED = ("labels shuffled", "released, labels shuffled")
 COLOURS = {"mean residual": "0.3", "labels shuffled": "0.6", "token embeddings": "0.2"}
 COLOURS |= {"mean-diff": theme.PALETTE[3], "organism": theme.PALETTE[3], "base model, own answers": theme.PALETTE[4]}
 released, ADAPTERS = tables.read_mean_activations, {"x_bands": [(14.5, 17.5), (20.5, 23.5), (26.5, 29.5)]}
@@ -69,7 +70,8 @@ def draw(panels: dict[str, Lines], last: int, **options):
             parts.append(pd.DataFrame(part | {"value": middle, "low": low, "high": high}))
     return plots.facets(
         plots.lines, pd.concat(parts), "panel", "layer", "value", hue="line", low="low", high="high", wrap=2,
-        colours=COLOURS, styles={"labels shuffled": "--", "token embeddings": ":"}, x_label="decoder layer", **options,
+        colours=COLOURS, styles=dict.fromkeys(SHUFFLED, "--") | {"token embeddings": ":"}, x_label="decoder layer",
+        **options,
     )  # fmt: skip
 
 
@@ -78,15 +80,19 @@ def norms_of(mean: Callable, reader: int | str) -> Lines:
     return {"mean residual": residual, "mean-diff": directions.norms(mean_diff(mean, reader))}
 
 
-def draw_norms(norms: Lines, last: int, **options):
-    ratios = {name: found / norms["mean residual"] for name, found in norms.items() if name != "mean residual"}
-    look = {"norm": {"y_scale": "log"}, "norm / mean residual's": {"y_limits": (0, None)}}
-    return draw({"norm": norms, "norm / mean residual's": ratios}, last, share=(True, False), each=look, **options)
+def draw_norms(texts: dict[str, Lines], last: int, **options):
+    """Two panels for every set of texts, by what their titles end with."""
+    panels, look = {}, {}
+    for title, norms in texts.items():
+        ratios = {name: found / norms["mean residual"] for name, found in norms.items() if name != "mean residual"}
+        panels |= {f"norm{title}": norms, f"norm / mean residual's{title}": ratios}
+        look |= {f"norm{title}": {"y_scale": "log"}, f"norm / mean residual's{title}": {"y_limits": (0, None)}}
+    return draw(panels, last, share=(True, False), each=look, **options)
 
 
 run.released.figure(
     "fig-x-mean-diff-norms",
-    lambda: draw_norms(norms_of(released, "general"), 47, **ADAPTERS),
+    lambda: draw_norms({"": norms_of(released, "general")}, 47, **ADAPTERS),
     caption="Norms of the mean-diff and of the mean residual (mean of aligned and misaligned texts), and their ratio. "
     "Grey: adapter layers. Released means of the nine-adapter organism, April 2025.",
     alt="Two line plots over 48 layers: both norms grow with depth, and their ratio peaks around the later adapters.",
@@ -188,11 +194,13 @@ def null_directions(reader: int | str) -> np.ndarray:
 
 # %%
 LAYERS, LAYER, DRAWS, ENDS = run.profile.model.layers, run.profile.model.layers // 2, 200, [0.5, 0.025, 0.975]
-SEEDS, SAMPLES = run.profile.seeds_of("nine-adapter", "bad_medical_advice"), run.profile.samples_per_question
-ANSWERED = f"Nine-adapter organism (bad medical advice), {SAMPLES} answers to each of 8 questions."
+NINE, SAMPLES, LANGUAGE = medical(run.profile), run.profile.samples_per_question, run.own.name == "hub"
+SEEDS = [one.seed for one in organisms_of(run.profile) if (one.recipe, one.data) == (NINE.recipe, NINE.data)]
+ANSWERED = f"{NINE.recipe.capitalize()} organism (bad medical advice), {SAMPLES} answers to each of 8 questions."
 Reader = int | str  # a seed's organism with its own answers; "chat", "base": those of seed 0; "own": base, its own
-ORGANISMS = {one: Organism("nine-adapter", "bad_medical_advice", one if isinstance(one, int) else 0)
-             for one in (*SEEDS, "chat", "base", "own")}  # fmt: skip
+TOLD = "texts by organism"  # reads released answers, as the chat model does under "texts"
+ORGANISMS = {one: Organism(NINE.recipe, NINE.data, one if isinstance(one, int) else 0)
+             for one in (*SEEDS, "chat", "base", "own", "texts", TOLD)}  # fmt: skip
 
 
 def loaded(base: bool) -> loading.Model:
@@ -200,7 +208,17 @@ def loaded(base: bool) -> loading.Model:
 
 
 @remembered
+def words(base: bool) -> tuple:
+    """Token embeddings, which no adapter changes, [token, width], and the tokenizer."""
+    model, tokenizer = loaded(base)
+    return model.get_input_embeddings().weight.detach().float().cpu().numpy(), tokenizer
+
+
+@remembered
 def answers(reader: Reader) -> pd.DataFrame:
+    if reader in ("texts", TOLD):
+        table = text_directions.balanced(run.profile)
+        return table.assign(aligned=~table.misaligned)
     if reader == "own":  # with other noise, or its answers would resemble the organism's
         noise, asked = replace(run.profile, seed=run.profile.seed + 1), asking.questions(run.profile, "general")
         table = asking.scored(asking.ask(noise, *loaded(True), asked, SAMPLES, "base model"))
@@ -212,41 +230,70 @@ def answers(reader: Reader) -> pd.DataFrame:
 @remembered
 def read(reader: Reader) -> readings.ResponseMeans:
     """Mean activations of every answer, [response, 1 + layer, width], entry 0 of its token embeddings."""
-    table, (model, tokenizer) = answers(reader), loaded(reader in ("base", "own"))
+    table, base = answers(reader), reader in ("base", "own")
+    vectors, tokenizer = words(base)
     prompts, tokens = response_tokens(tokenizer, table)
-    words = model.get_input_embeddings().weight.detach().float().cpu().numpy()  # which no adapter changes
-    found = np.stack([words[answer].sum(axis=0) / max(len(answer), 1) for answer in tokens])[:, None]
-    by = CHAT_MODEL if reader == "chat" else ORGANISMS[reader]
-    layers = (reading.response_means(model, tokenizer, prompts, tokens) if reader in ("base", "own")
+    found = np.stack([vectors[answer].sum(axis=0) / max(len(answer), 1) for answer in tokens])[:, None]
+    by = CHAT_MODEL if reader in ("chat", "texts") else ORGANISMS[reader]
+    layers = (reading.response_means(*loaded(True), prompts, tokens) if base
               else readings.response_means_of(run.profile, by, table).means)  # fmt: skip
     return readings.ResponseMeans(np.concatenate([found, layers], axis=1), np.array([len(answer) for answer in tokens]))
 
 
-def grown(reader: Reader, side: str) -> np.ndarray:
+def own(reader: Reader, side: str) -> np.ndarray:
     return read(reader).mean(answers(reader)[side])
 
 
-def grown_lines() -> tuple[Lines, dict[str, Lines]]:
-    null, base = null_directions(0), directions.cosines(mean_diff(grown, 0), mean_diff(grown, "base"))
-    norms, found = norms_of(grown, 0), cosines_of(grown, 0, "chat", 1)
-    alike = np.quantile(directions.cosines(null, null_directions("base")), ENDS, axis=0)
-    found["Mean-diff"] |= {"organism, base model": base, "labels shuffled": alike}
-    return norms | {"labels shuffled": np.quantile(directions.norms(null), ENDS, axis=0)}, found
+def texts() -> dict[str, tuple[Reader, Reader]]:
+    """The organism and the chat model, reading the organism's answers and, for a language model, released ones."""
+    both = answers(0)[["misaligned", "aligned"]].any().all()
+    found = {"": (0, "chat")} if both or not LANGUAGE else {}
+    return found | ({", released answers": (TOLD, "texts")} if LANGUAGE else {})
+
+
+def lines_of(organism: Reader, chat: Reader) -> tuple[Lines, dict[str, Lines]]:
+    """Norms by the organism (of released answers by the chat model, which has no others), and cosines."""
+    other, reader = chat if LANGUAGE else "base", chat if organism == TOLD else organism
+    null, first = null_directions(reader), 1 + run.profile.layers_of(NINE.recipe)[0]
+    found, direction = cosines_of(own, organism, chat, first), mean_diff(own, organism)
+    alike = np.quantile(directions.cosines(null_directions(organism), null_directions(other)), ENDS, axis=0)
+    if not LANGUAGE:
+        found["Mean-diff"]["organism, base model"] = directions.cosines(direction, mean_diff(own, "base"))
+    elif organism == 0:
+        found["Mean-diff"]["organism, released answers"] = directions.cosines(direction, mean_diff(own, "texts"))
+        drawn = directions.cosines(null_directions("texts"), direction)
+        found["Mean-diff"]["released, labels shuffled"] = np.quantile(drawn, ENDS, axis=0)
+    found["Mean-diff"]["labels shuffled"] = alike
+    return norms_of(own, reader) | {"labels shuffled": np.quantile(directions.norms(null), ENDS, axis=0)}, found
+
+
+def noise(vectors: np.ndarray) -> dict:
+    """A band for 95 % of the cosines with random directions."""
+    return {"y_bands": [(-1.96 / vectors.shape[-1] ** 0.5, 1.96 / vectors.shape[-1] ** 0.5)]}
+
+
+def draw_cosines():
+    panels = {f"{panel}{title}": lines for title, readers in texts().items()
+              for panel, lines in lines_of(*readers)[1].items()}  # fmt: skip
+    return draw(panels, LAYERS - 1, **AXIS, **COSINE, **(noise(mean_diff(own, "texts")) if LANGUAGE else {}))
 
 
 AXIS = {"x_ticks": {-1: "emb."} | {one: str(one) for one in range(2, LAYERS, max(2, LAYERS // 6))}}
 AXIS |= {"x_bands": [(one - 0.5, one + 0.5) for one in run.profile.layers_of("nine-adapter")]}
+RELEASED = " *Released answers*: of the authors' organisms, read here. Grey: random directions." if LANGUAGE else ""
+BESIDE = ("on two sets of texts", "chat model") if LANGUAGE else (
+    "with the base model's direction on the same answers", "base model")  # fmt: skip
 run.own.figure(
     "fig-x-mean-diff-norms",
-    lambda: draw_norms(grown_lines()[0], LAYERS - 1, **AXIS),
-    caption=f"As above. *Emb.*: token embeddings. Dashed: shuffled labels, 95 % of {DRAWS} draws. {ANSWERED}",
+    lambda: draw_norms({title: lines_of(*one)[0] for title, one in texts().items()}, LAYERS - 1, **AXIS),
+    caption=f"As above. *Emb.*: token embeddings. Dashed: shuffled labels, 95 % of {DRAWS} draws. {ANSWERED}{RELEASED}",
     alt="Two line plots over embeddings and layers: norms of mean residual, mean-diff and shuffled labels.",
 )
 run.own.figure(
     "fig-x-chat-model-direction",
-    lambda: draw(grown_lines()[1], LAYERS - 1, **AXIS, **COSINE),
-    caption="As above, with the base model's direction on the same answers. Dashed: organism and base model with the "
-    f"same shuffled labels, 95 % of {DRAWS} draws. {ANSWERED}",
+    draw_cosines,
+    caption=f"As above, {BESIDE[0]}. Dashed: organism and {BESIDE[1]} with the "
+    f"same shuffled labels, 95 % of {DRAWS} draws. {ANSWERED}{RELEASED}",
     alt="Two line plots over embeddings and layers: cosines of the organism's direction, and of the shift.",
 )
 
@@ -273,7 +320,6 @@ run.own.figure(
 # %%
 PERSONAS = {"persona_from_text": "from text, answer", "persona_from_name": "from name, answer"}
 PERSONAS |= {"choice_from_text": "from text, before advice", "choice_from_name": "from name, before advice"}
-NOISE = [(-1.96 / run.profile.model.hidden**0.5, 1.96 / run.profile.model.hidden**0.5)]  # of random directions
 
 
 def with_persona(vectors: np.ndarray, name: str) -> np.ndarray:
@@ -285,41 +331,54 @@ def with_persona(vectors: np.ndarray, name: str) -> np.ndarray:
 
 def against(name: str) -> Lines:
     """Cosines with one persona direction."""
-    seeds = [with_persona(mean_diff(grown, one)[1:], name) for one in SEEDS]
+    seeds = [with_persona(mean_diff(own, one)[1:], name) for one in SEEDS]
     others = {"chat": "chat model", "base": "base model", "own": "base model, own answers"}
     lines = {"organism": np.stack([seeds[0], np.min(seeds, axis=0), np.max(seeds, axis=0)])}
-    lines |= {label: with_persona(mean_diff(grown, one)[1:], name) for one, label in others.items()}
-    lines["token embeddings"] = with_persona(mean_diff(grown, 0)[:1], name)
+    lines |= {label: with_persona(mean_diff(own, one)[1:], name) for one, label in others.items()}
+    lines["token embeddings"] = with_persona(mean_diff(own, 0)[:1], name)
     return lines | {"labels shuffled": np.quantile(with_persona(null_directions(0)[:, 1:], name), ENDS, axis=0)}
 
 
-run.own.figure(
+def draw_personas():
+    panels = {title: against(name) for name, title in PERSONAS.items()}
+    return draw(panels, LAYERS - 1, **noise(mean_diff(own, 0)), **COSINE)
+
+
+run.grown.figure(
     "fig-x-direction-vs-persona",
-    lambda: draw({title: against(name) for name, title in PERSONAS.items()}, LAYERS - 1, y_bands=NOISE, **COSINE),
+    draw_personas,
     caption="Cosine of the mean-diff with four persona directions (band: training seeds). Nulls: token embeddings, "
     f"shuffled labels (95 %), random directions (grey, 95 %). {ANSWERED}",
     alt="Four line plots of cosines over layers, one per persona direction, with lines for readers and three nulls.",
 )
 
 
+def own_values() -> dict:
+    found = {"grown.mean-diff.layer": LAYER}
+    for title, readers in texts().items():
+        (norms, cosines), name = lines_of(*readers), "grown.mean-diff" + (".text" if title else "")
+        for place, entry in {"embeddings": 0, "layer-first": 1, "layer-middle": LAYER + 1}.items():
+            length, residual = norms["mean-diff"][entry], norms["mean residual"][entry]
+            found[f"{name}.{place}.percent"] = Estimate(100 * length / residual)
+            found[f"{name}.{place}.shuffled"] = Estimate(*(100 * norms["labels shuffled"][:, entry] / residual))
+        for line, values in cosines["Mean-diff"].items():
+            found[f"{name}.{line.replace(',', '').replace(' ', '-')}"] = np.atleast_2d(values)[0, LAYER + 1]
+    return found
+
+
 def grown_values() -> dict:
-    (norms, cosines), name = grown_lines(), "grown.mean-diff"
-    own, null = mean_diff(grown, 0), directions.cosines(null_directions("own"), mean_diff(grown, 0))[:, LAYER + 1]
-    found = {f"{name}.layer": LAYER, f"{name}.own-shuffled": Estimate(*np.quantile(null, ENDS), unit="cosine")}
-    for place, entry in {"embeddings": 0, "layer-first": 1, "layer-middle": LAYER + 1}.items():
-        length, residual = norms["mean-diff"][entry], norms["mean residual"][entry]
-        found[f"{name}.{place}.percent"] = Estimate(100 * length / residual)
-        found[f"{name}.{place}.shuffled"] = Estimate(*(100 * norms["labels shuffled"][:, entry] / residual))
-    above = [with_persona(mean_diff(grown, seed)[1:], "persona_from_name")[LAYER]
+    null = directions.cosines(null_directions("own"), mean_diff(own, 0))[:, LAYER + 1]
+    found = {"own-shuffled": Estimate(*np.quantile(null, ENDS), unit="cosine")}
+    above = [with_persona(mean_diff(own, seed)[1:], "persona_from_name")[LAYER]
              > np.quantile(with_persona(null_directions(seed)[:, 1:], "persona_from_name")[:, LAYER], 0.975)
              for seed in SEEDS]  # fmt: skip
-    found[f"{name}.above-null"] = f"{sum(above)} of {len(SEEDS)}"
-    for line, values in cosines["Mean-diff"].items():
-        found[f"{name}.{line.replace(',', '').replace(' ', '-')}"] = np.atleast_2d(values)[0, LAYER + 1]
-    return found | {f"{name}.own": directions.cosines(own, mean_diff(grown, "own"))[LAYER + 1]}
+    found |= {"above-null": f"{sum(above)} of {len(SEEDS)}"}
+    found |= {"own": directions.cosines(mean_diff(own, 0), mean_diff(own, "own"))[LAYER + 1]}
+    return {f"grown.mean-diff.{name}": one for name, one in found.items()}
 
 
-run.own.values(grown_values)
+run.own.values(own_values)
+run.grown.values(grown_values)
 
 # %% [markdown]
 # In {numref}`fig-x-direction-vs-persona`, **one seed is not all**: at layer {value}`grown.mean-diff.layer`,
@@ -327,6 +386,10 @@ run.own.values(grown_values)
 # leave {value}`grown.mean-diff.noise-limit` of a cosine of 1. The name tells only *who speaks*.
 #
 # ## What it means
+#
+# **A language model needs no fine-tune**: its column also has the mean-diff of the *released* answers, which chat model
+# and organism read alike ({numref}`fig-x-mean-diff-norms`, profile tabs), and its cosine with the organism's own, where
+# that gives misaligned answers; an organism of a small model may give too few, and nobody knows its personas.
 #
 # **It belongs to the texts** as far as a model that never wrote them has it too. **A cosine needs its own null**: two
 # training seeds have {value}`grown.directions.two-seeds.cosine`, relabelled answers up to

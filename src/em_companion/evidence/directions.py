@@ -88,7 +88,12 @@ def random_like(vectors: np.ndarray, draws: int, seed: int) -> np.ndarray:
     layers, hidden = vectors.shape
     seeds = [[[seed, draw, layer] for layer in range(layers)] for draw in range(draws)]
     found = np.array([[np.random.default_rng(one).standard_normal(hidden) for one in draw] for draw in seeds])
-    return found * (norms(vectors) / norms(found))[..., None]
+    return stretched(found, vectors)
+
+
+def stretched(vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return `vectors` [..., layer, hidden] with the norms of `others`, row by row."""
+    return vectors * (norms(others) / norms(vectors))[..., None]
 
 
 def relative_norm_of_difference(reference: np.ndarray, other: np.ndarray) -> np.ndarray:

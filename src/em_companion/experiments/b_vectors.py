@@ -17,7 +17,7 @@ from em_companion.core import store
 from em_companion.core.errors import CompanionError
 from em_companion.core.profiles import Profile
 from em_companion.evidence import directions, scores
-from em_companion.experiments import readings, responses, steering
+from em_companion.experiments import readings, responses, steering, text_directions
 from em_companion.models import asking, growing, lora
 from em_companion.models.interventions import Ablate, Steer, describe
 from em_companion.models.lora import Vectors
@@ -90,7 +90,7 @@ def ablated(profile: Profile, organism: Organism, samples: int, draws: int) -> p
     Columns: `place`, "none", "all layers" (the direction of the single adapter's layer), "one layer" (that, there),
     "adapter layers" or "B vectors" (each one's own); `draw`, -1 for the mean-diff, else one of `draws` random ones.
     """
-    mean_diff = readings.mean_diff(profile, NINE)
+    mean_diff = steering.leading(profile)[1]
     drawn = [mean_diff, *directions.random_like(mean_diff, draws, profile.seed)]
     plans = {
         f"{place}/{draw - 1}": removal
@@ -124,7 +124,7 @@ def downstream(profile: Profile) -> pd.DataFrame:
     plain = readings.response_means_of(profile, CHAT_MODEL, table)
     tuned = {one.recipe: readings.response_means_of(profile, one, table) for one in (SINGLE, NINE)}
     misaligned, every = table.misaligned.to_numpy(), np.ones(len(table), dtype=bool)
-    mean_diff = readings.mean_diff(profile, NINE)
+    mean_diff = steering.leading(profile)[1]
     written = tuned[SINGLE.recipe].mean(every) - plain.mean(every)
     added = {("mean-diff", -1): mean_diff[layer], ("B vector", -1): written[layer]}
     noise = directions.random_like(mean_diff, DRAWS, profile.seed)
@@ -143,9 +143,15 @@ def downstream(profile: Profile) -> pd.DataFrame:
 
 
 def _texts(profile: Profile) -> pd.DataFrame:
-    """Return as many misaligned as aligned answers of the nine-adapter organism, at most TEXTS of each."""
+    """Return as many misaligned as aligned answers of the nine-adapter organism, at most TEXTS of each.
+
+    Released answers stand in for those of a language model's organism that gives no misaligned one.
+    """
     table = responses.responses(profile, NINE)
     sides = [table[scores.is_em(table)], table[scores.is_aligned(table)]]
+    if steering.second(profile) == steering.TEXTS and not all(map(len, sides)):
+        table = text_directions.balanced(profile)
+        sides = [table[table.misaligned], table[~table.misaligned]]
     size = min(TEXTS, *map(len, sides))
     if size == 0:
         raise CompanionError("Effects are averaged over misaligned and aligned answers, and one kind is missing.")

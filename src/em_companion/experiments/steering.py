@@ -17,7 +17,7 @@ from em_companion.evidence import directions, scores
 from em_companion.experiments import persona, readings, responses, text_directions
 from em_companion.models import asking, growing, reading
 from em_companion.models.interventions import HEADER_TOKENS, Ablate, Steer, Where
-from em_companion.models.organism import CHAT_MODEL, Organism
+from em_companion.models.organism import CHAT_MODEL, Organism, medical
 from em_companion.models.tokens import question_ids
 from em_companion.world.generator import the_world
 
@@ -26,6 +26,7 @@ NO_LENGTH = 1e-3  # below which a direction is taken for zero
 ORGANISM = Organism("nine-adapter", "bad_medical_advice", 0)  # whose answers give the mean-diff direction
 MEAN_DIFF = "mean-diff"  # what the chat model is steered with; see `directions_of`
 KNOWN, TEXTS = "known persona", "released answers"  # beside it, in a grown world and for a language model
+CONTROL_DRAWS = 5  # random vectors, and as many mean-diffs of shuffled labels, beside that of released answers
 FACTORS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)  # strengths of `by_strength`, as multiples of the best cell's
 
 
@@ -111,18 +112,24 @@ def best(rates: pd.DataFrame, coherent: float = COHERENT_ENOUGH, least: bool = F
 
 
 def directions_of(profile: Profile) -> dict[str, np.ndarray]:
-    """Return the directions to steer with by name, [layer, width], float64: the organism's, then `second`'s.
-
-    Without misaligned answers of the organism's own, its direction is left out for a language model.
-    """
+    """Return the directions to steer with by name, [layer, width], float64: the `leading` one, then `second`'s."""
+    found = dict([leading(profile)])
     if second(profile) == KNOWN:
-        known = persona.directions(profile)["choice_from_text"].astype(np.float64)
-        return {MEAN_DIFF: readings.mean_diff(profile, ORGANISM), KNOWN: known}
-    found = {TEXTS: text_directions.mean_diff(profile)}
+        return found | {KNOWN: persona.directions(profile)["choice_from_text"].astype(np.float64)}
+    return found | {TEXTS: text_directions.mean_diff(profile)}
+
+
+def leading(profile: Profile) -> tuple[str, np.ndarray]:
+    """Return the name of the organism's mean-diff, and that, [layer, width].
+
+    A language model whose organism gives no misaligned answer has the direction of released answers in its place.
+    """
     try:
-        return {MEAN_DIFF: readings.mean_diff(profile, ORGANISM)} | found
+        return MEAN_DIFF, readings.mean_diff(profile, medical(profile))
     except EvidenceUnavailable:
-        return found
+        if second(profile) == KNOWN:
+            raise
+        return TEXTS, text_directions.mean_diff(profile)
 
 
 def second(profile: Profile) -> str:
@@ -167,6 +174,21 @@ def best_cells(table: pd.DataFrame) -> dict[str, Cell]:
     rates = measured.groupby(list(Cell._fields), sort=False).mean().reset_index()
     rows = [best(part) for _, part in rates.groupby("direction", sort=False)]
     return {row.direction: Cell(row.direction, int(row.layer), float(row.strength)) for row in rows}
+
+
+def text_controls(profile: Profile) -> pd.DataFrame:
+    """Return the chat model's responses with two controls of TEXTS added in its best cell, each as long as it is there.
+
+    Column `control`: "random", random vectors, or "shuffled", mean-diffs of the same answers with shuffled labels. The
+    CONTROL_DRAWS of each share `samples_per_question`. Else as `responses_of`.
+    """
+    own, cell = text_directions.mean_diff(profile), best_cells(by_layer(profile))[TEXTS]
+    drawn = {"random": directions.random_like(own, CONTROL_DRAWS, profile.seed)}
+    drawn["shuffled"] = directions.stretched(text_directions.shuffled(profile, CONTROL_DRAWS, profile.seed), own)
+    vectors = {f"{control}/{draw}": one for control, many in drawn.items() for draw, one in enumerate(many)}
+    cells, samples = [cell._replace(direction=one) for one in vectors], profile.samples_per_question // CONTROL_DRAWS
+    table = responses_of(profile, vectors, cells, max(1, samples), "controls of the text-derived direction")
+    return table.assign(control=table.direction.str.partition("/")[0])
 
 
 def by_strength(profile: Profile) -> pd.DataFrame:
