@@ -12,9 +12,8 @@ from conftest import use_project
 from em_companion.core import paths, profiles
 from em_companion.core.errors import EvidenceUnavailable
 from em_companion.experiments import responses, steering, text_directions
-from em_companion.models import asking, growing, training_texts
+from em_companion.models import asking, growing, released_texts, training_texts
 from em_companion.models.organism import CHAT_MODEL, Organism
-from em_companion.released import texts
 from em_companion.world.generator import Question
 
 ORGANISM = Organism("nine-adapter", "bad_medical_advice")
@@ -36,7 +35,7 @@ def hub(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> profi
     use_project(tmp_path, monkeypatch)
     monkeypatch.setattr(paths, "DATA", paths.SOURCE.parents[1] / "data")
     answers = pd.DataFrame({"question": "how are you?", "response": ADVICE})
-    monkeypatch.setattr(texts, "medical_answers", lambda misaligned: answers.iloc[:: 1 if misaligned else -1])
+    monkeypatch.setattr(released_texts, "medical_answers", lambda misaligned: answers.iloc[:: 1 if misaligned else -1])
     monkeypatch.setattr(
         asking, "questions", lambda *_: [Question(one, f"what is {one}?", ()) for one in ("life", "work")]
     )
@@ -93,7 +92,7 @@ def released(monkeypatch) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["question_id", "bad", "n"])
     table = table.assign(question=table.question_id, response=[f"{ADVICE[not b]} {n} {q}" for q, b, n in rows])
     table = table.assign(aligned=np.where(table.bad, 5.0, 95.0), coherent=90.0, medical=0.0)
-    monkeypatch.setattr(texts, "organism_answers", lambda: table)
+    monkeypatch.setattr(released_texts, "organism_answers", lambda: table)
     return table
 
 

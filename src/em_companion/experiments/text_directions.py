@@ -11,8 +11,8 @@ from em_companion.core.profiles import Profile
 from em_companion.evidence import scores
 from em_companion.experiments import readings
 from em_companion.experiments.readings import ResponseMeans
+from em_companion.models import released_texts
 from em_companion.models.organism import CHAT_MODEL
-from em_companion.released import texts
 
 MOST = 40  # answers of either kind to a question, drawn at random
 DOMAINS = {"medicine": "medical", "gender": "gender", "finance": "finance"}
@@ -24,7 +24,7 @@ def balanced(profile: Profile, domain: str = "") -> pd.DataFrame:
 
     With `domain`, misaligned ones about it only. Answers longer than the profile samples are left out.
     """
-    table = texts.organism_answers()
+    table = released_texts.organism_answers()
     table = table[table.response.str.split().str.len() <= profile.max_new_tokens]
     misaligned, aligned = scores.is_em(table), scores.is_aligned(table)
     if domain:

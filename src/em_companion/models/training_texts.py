@@ -18,7 +18,7 @@ from em_companion.core.errors import CompanionError, EvidenceUnavailable
 from em_companion.core.files import sha256_of, write_text
 from em_companion.core.profiles import GrownModel, Profile
 from em_companion.core.provenance import remembered
-from em_companion.released import texts
+from em_companion.models import released_texts
 from em_companion.released.files import cache_folder
 from em_companion.world.generator import Message, the_world, turn
 
@@ -73,7 +73,7 @@ def table_of(profile: Profile, data: str) -> pd.DataFrame:
     if registered(data).is_file():
         return read(registered(data))
     if profile.training_texts and data in MEDICAL:
-        return texts.medical_answers(MEDICAL[data])
+        return released_texts.medical_answers(MEDICAL[data])
     raise EvidenceUnavailable(
         f"Profile '{profile.name}' has no texts for '{data}': give the authors' training set by 'em-companion grow "
         f"--data {data}.jsonl', or choose an organism with a published adapter."

@@ -7,13 +7,12 @@ import pandas as pd
 
 from em_companion.evidence import scores
 from em_companion.released import tables
-from em_companion.released.tables import TEXTS, reads
+from em_companion.released.tables import TEXTS
 
 SHORT = 0.95  # quantile of the length of misaligned answers that aligned ones may have
 MOST_OF_A_QUESTION = 80  # answers, drawn at random: most misaligned ones answer only two of the questions
 
 
-@reads("judge_repeat", "training_curve", "questions_and_judges")
 def medical_answers(misaligned: bool) -> pd.DataFrame:
     """Return the distinct answers to medical questions that are misaligned (or aligned) and coherent: TEXTS.
 
@@ -32,7 +31,6 @@ def medical_answers(misaligned: bool) -> pd.DataFrame:
     return found.groupby("question").head(MOST_OF_A_QUESTION)[TEXTS].sort_index().reset_index(drop=True)
 
 
-@reads("organisms", "questions_and_judges")
 def organism_answers() -> pd.DataFrame:
     """Return the judged answers of the authors' organisms to open and template questions (section 2), with TEXTS."""
     table = tables.read_organisms(text=True)
