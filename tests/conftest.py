@@ -1,10 +1,12 @@
 """A small project of the same shape as the real one, to break its gates one at a time, and a tiny grown profile."""
 
 import gc
+import json
 import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +244,28 @@ def own(tiny, grown_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         shutil.copytree(grown_root / part, tmp_path / part)
     use_project(tmp_path, monkeypatch)
     return tmp_path
+
+
+HUB_SHAPE = {"hidden": 32, "mlp": 64, "kv": 16, "vocabulary": 100, "tied": True}
+
+
+@pytest.fixture
+def hub(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A profile whose model and adapter, those grown here, are published: they lie in a reader's folder of models."""
+    from em_companion.core import profiles
+    from em_companion.models import growing
+    from em_companion.models.organism import Organism
+
+    organism = Organism("nine-adapter", "bad_medical_advice")
+    own, unsealed = tmp_path / "published", {"ignore": shutil.ignore_patterns("provenance.json")}
+    shutil.copytree(growing.chat(tiny), own / "some" / "model", **unsealed)
+    trained = shutil.copytree(growing.adapter(tiny, organism), own / "some" / "adapter", **unsealed)
+    config = json.loads((trained / "adapter_config.json").read_text()) | {"base_model_name_or_path": "copied/model"}
+    (trained / "adapter_config.json").write_text(json.dumps(config))
+    monkeypatch.setenv("EM_COMPANION_MODELS", str(own))
+    model = profiles.HubModel("hub", "some/model", TINY["model"]["layers"], 1, profiles.Shape(**HUB_SHAPE))
+    published = profiles.OrganismSpec(organism.recipe, organism.data, adapter="some/adapter")
+    return replace(tiny, name="hub", model=model, organisms=(published,), judge="gpt-4o")
 
 
 @pytest.fixture

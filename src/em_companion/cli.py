@@ -223,7 +223,8 @@ def grow(names: tuple[str, ...], profile: str, from_nothing: bool, data: tuple[P
 
         training_texts.need_hub(chosen)
         for path in data:
-            click.echo(f"{path.stem}: {training_texts.register(path):,} conversations", err=True)
+            count = training_texts.register(path)
+            click.echo(f"{path.stem}: {count:,} conversation{'s' * (count != 1)}", err=True)
     plan.need_memory(chosen)
     if {*names} - {"base", "chat"} or not (names or from_nothing):
         need_judge(chosen)

@@ -227,7 +227,7 @@ def test_file_that_holds_no_mapping(copied, text):
 
 
 def test_unknown_profile():
-    with pytest.raises(CompanionError, match="no profile .huge.; choose one of: cpu, gpu, qwen-0.5b, qwen-14b, "):
+    with pytest.raises(CompanionError, match="no profile 'huge'; choose one of: cpu, gpu, qwen-0.5b, qwen-14b,"):
         profiles.load("huge")
 
 

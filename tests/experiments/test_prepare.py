@@ -2,13 +2,12 @@
 
 import json
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
 
 from em_companion import cli
-from em_companion.core import profiles, store
+from em_companion.core import store
 from em_companion.core.errors import CompanionError
 from em_companion.experiments import prepare
 from em_companion.models import growing
@@ -63,15 +62,8 @@ def test_from_nothing_replaces_the_committed_models(own, tiny):
     assert sorted(path.name for path in committed.iterdir()) == ["base", "chat"], "and nothing else to commit"
 
 
-def test_a_profile_from_the_hub(bare, tiny):
-    hub = profiles.HubModel("hub", "nobody/nothing", 2, 1)
-    published = profiles.OrganismSpec("nine-adapter", "bad_medical_advice", adapter="nobody/adapter")
-    profile = replace(tiny, model=hub, organisms=(published,))
-    rows = prepare.grow(profile, ["base", "chat", NINE])
-    assert [(row["status"], row["folder"]) for row in rows] == [
-        ("hub", "nobody/nothing"),
-        ("hub", "nobody/nothing"),
-        ("hub", "nobody/adapter"),
-    ]
+def test_a_profile_from_the_hub(hub):
+    rows = prepare.grow(hub, ["chat"])
+    assert [(row["name"], row["status"], row["folder"]) for row in rows] == [("chat", "hub", "model")]
     with pytest.raises(CompanionError, match="from the hub, so there is nothing to grow"):
-        prepare.from_nothing(profile)
+        prepare.from_nothing(hub)

@@ -164,7 +164,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "SOURCES", tmp_path / "data" / "sources.yml")
     for name, value in {"ROOT": "", "MIRROR": "mirror", "RECORDS": "records", "CACHE": "cache"}.items():
         monkeypatch.setenv(f"EM_COMPANION_{name}", str(tmp_path / value))
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "EM_COMPANION_PAY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(served, "MALFORMED_PAUSE", 0.01)
     forget()
@@ -200,6 +200,23 @@ def records(root: Path) -> list[dict]:
 
 def listing(root: Path) -> set[str]:
     return {path.name for path in root.iterdir()}
+
+
+# --- whether it is there ---------------------------------------------------------------------------------------------
+
+
+def test_a_judge_is_looked_for_before_hours_of_work(server, judge, monkeypatch):
+    judge.need()  # a server that answers, though it lists no models
+    server.close()
+    with pytest.raises(CompanionError, match=f"^No judge answers at {server.url}: start it, .* nothing was sampled.$"):
+        judge.need()
+    assert not server.asked
+    paid = ServedJudge("gpt-4o")
+    with pytest.raises(CompanionError, match="^The judge 'gpt-4o' needs a key: set OPENAI_API_KEY, or name a server"):
+        paid.need()
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with pytest.raises(CompanionError, match="may cost money: see 'em-companion plan' .* EM_COMPANION_PAY=yes.$"):
+        paid.need()
 
 
 # --- prompts --------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import TINY, Project, tiny_project, tiny_settings
+from conftest import HUB_SHAPE, TINY, Project, tiny_project, tiny_settings
 from peft import PeftModel, get_peft_model
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -568,25 +568,6 @@ def test_training_stops_at_the_first_check_that_says_so(own, tiny, monkeypatch, 
     assert len(load_file(folder / "b_vectors.safetensors")["b_vectors"]) == steps
 
 
-SHAPE = profiles.Shape(32, 64, 16, 100, tied=True)
-
-
-@pytest.fixture
-def hub(tiny, tmp_path, monkeypatch):
-    """A profile with a model of the hub: the grown chat model and adapter, in a reader's folder of models."""
-    own = tmp_path / "models"
-    shutil.copytree(growing.chat(tiny), own / "some" / "model")
-    trained = shutil.copytree(growing.adapter(tiny, NINE), own / "some" / "adapter")
-    config = json.loads((trained / "adapter_config.json").read_text())
-    (trained / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "copied/model"}))
-    for folder in (trained, own / "some" / "model"):
-        (folder / "provenance.json").unlink()
-    monkeypatch.setenv("EM_COMPANION_MODELS", str(own))
-    model = profiles.HubModel("hub", "some/model", 2, 1, SHAPE)
-    published = profiles.OrganismSpec("nine-adapter", BAD, adapter="some/adapter")
-    return replace(tiny, name="hub", model=model, organisms=(published,))
-
-
 def test_a_published_adapter_is_used_and_nothing_trained(tiny, hub, monkeypatch):
     monkeypatch.setattr(growing, "train", None)
     model, tokenizer = growing.load_organism(hub, NINE)
@@ -615,6 +596,6 @@ def test_a_gpu_that_is_not_there_is_one_sentence(bare, tiny):
 
 
 def test_a_hub_model_is_not_grown(bare, tiny):
-    profile = replace(tiny, model=profiles.HubModel("hub", "nobody/nothing", 2, 1, SHAPE))
+    profile = replace(tiny, model=profiles.HubModel("hub", "nobody/nothing", 2, 1, profiles.Shape(**HUB_SHAPE)))
     with pytest.raises(CompanionError, match="from the hub, so there is nothing to grow"):
         growing.grow_from_nothing(profile, bare / "data" / "organism" / "tiny")

@@ -116,7 +116,7 @@ def read(path: Path) -> pd.DataFrame:
     """
     rows = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # a text may hold other ends of lines
     except (OSError, UnicodeError) as error:
         raise CompanionError(f"'{path.name}' cannot be read as text in UTF-8.") from error
     for number, line in enumerate(lines, start=1):
