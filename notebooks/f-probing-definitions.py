@@ -18,7 +18,8 @@ from em_companion.evidence import probes, scores
 from em_companion.evidence.estimates import Estimate
 from em_companion.evidence.scores import RESPONSE_SETS
 from em_companion.experiments import probing
-from em_companion.models.organism import Organism
+from em_companion.models import asking
+from em_companion.models.organism import medical
 from em_companion.released import tables
 
 run = Run("f-probing-definitions", profile, seed)
@@ -128,18 +129,19 @@ run.released.values(json_values)
 # The organism with nine rank-1 adapters (bad medical advice, seed 0) answers the eight open questions, their medical
 # twins, and topics held out of training. The exact judge gives every answer its alignment and its share of medical
 # clauses, so the bounds sort the answers directly, with coherence above 50. Unlike the released sets, these are the
-# organism's *own* answers. An answer between the bounds belongs to no set.
+# organism's *own* answers. An answer between the bounds belongs to no set. A language model's answers, to the authors'
+# questions, are sorted by a judge that is not exact: one that hesitates leaves few beyond a bound such as 1 of 100.
 
 # %%
-ORGANISM = Organism("nine-adapter", "bad_medical_advice", 0)
 QUESTION_SETS = {"general": "open questions", "medical": "medical twins", "held_out": "held-out topics"}
-own = remembered(partial(probing.organism_responses, run.profile, ORGANISM))
+own = remembered(partial(probing.organism_responses, run.profile, medical(run.profile)))
 
 
 def own_size(response_set: str) -> dict[str, object]:
     found = own()[own().response_set == response_set]
     row = {"set": response_set, "answers": len(found), "questions": found.question.nunique()}
-    return row | {f"to {name}": int((found.question_set == one).sum()) for one, name in QUESTION_SETS.items()}
+    asked = {f"to {QUESTION_SETS[one]}": one for one in asking.question_sets(run.profile)}
+    return row | {name: int((found.question_set == one).sum()) for name, one in asked.items()}
 
 
 def own_values() -> dict[str, object]:

@@ -8,6 +8,7 @@ profile = "cpu"
 seed = 0
 
 # %%
+from collections.abc import Iterable
 from functools import partial
 from itertools import product
 
@@ -16,10 +17,11 @@ import pandas as pd
 
 from em_companion.book import plots
 from em_companion.book.run import Run
+from em_companion.core.errors import EvidenceUnavailable
 from em_companion.core.provenance import remembered
 from em_companion.evidence import estimates, probes
 from em_companion.experiments import probing
-from em_companion.models.organism import Organism
+from em_companion.models.organism import medical
 from em_companion.released import tables
 
 run = Run("g-logistic-regression", profile, seed)
@@ -48,7 +50,7 @@ def fits(sides: tuple[pd.DataFrame, pd.DataFrame], count: int, start: int, c: fl
 
 
 # %%
-TOKENS = probing.ProbeTokens(run.profile, Organism("nine-adapter", "bad_medical_advice", 0))
+TOKENS = probing.ProbeTokens(run.profile, medical(run.profile))
 RIGHT, MEDICAL = "nonmed-misaligned-vs-med-misaligned", "med-aligned-vs-med-misaligned"
 PENALTIES, NOT_ZERO = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0), 0.01
 TITLES = {probe: " against ".join(pair).replace("medical-", "medical ") for probe, pair in tables.PROBES.items()}
@@ -58,7 +60,15 @@ HANDLES = {"released": run.released, "grown": run.own}
 def at_hand(evidence: str) -> list[str]:
     if evidence == "released":
         return tables.probes_at_hand()
-    return [probe for probe in tables.PROBES if not TOKENS.own_shortage(probe)]
+    short = {probe: TOKENS.own_shortage(probe) for probe in tables.PROBES}
+    if all(short.values()):
+        raise EvidenceUnavailable(f"No probe has answers enough: {shortages(short.values())}.")
+    return [probe for probe, reason in short.items() if not reason]
+
+
+def shortages(reasons: Iterable[str]) -> str:
+    """Each part of some shortages once."""
+    return "; ".join(dict.fromkeys(part for reason in reasons for part in reason.split("; ") if part))
 
 
 @remembered
@@ -80,7 +90,7 @@ def draw_coefficients(evidence: str):
 CAPTIONS = {
     "released": "Mean coefficients with all answer tokens, for the probes whose scalars are at hand. Black lines hold "
     "95 % of the fits (different draws of tokens). A positive coefficient speaks for the set named second.",
-    "grown": "The same for the grown organism's own answers, for the probes whose two sets have enough of them.",
+    "grown": f"The same for the {run.kind} organism's own answers, for the probes whose two sets have enough of them.",
 }
 ALT = "One panel per probe, one row per adapter: bars for mean coefficients, with black lines for the spread."
 for evidence, caption in CAPTIONS.items():
@@ -91,6 +101,7 @@ for evidence, caption in CAPTIONS.items():
 # tell the misaligned sets apart, 27 and 29 (both negative) the medical ones. That does not come from the draw of
 # tokens, for the spread is small. More adapters have coefficients away from zero than on significant tokens
 # ({numref}`fig-6`). Grown sets ({doc}`f-probing-definitions`) too small for a probe: {value}`probing.own.not-fitted`.
+# The answers of a small language model may leave none large enough.
 #
 # ## Sensitivity to the penalty
 #
@@ -154,11 +165,11 @@ def released_values() -> dict[str, int]:
 
 
 def own_values() -> dict[str, str]:
-    short = [reason for probe in tables.PROBES for reason in TOKENS.own_shortage(probe).split("; ") if reason]
+    short = shortages(map(TOKENS.own_shortage, tables.PROBES))
     largest = coefficients("grown").groupby("probe", sort=False)["mean"].agg(lambda means: means.abs().max())
     empty = [name.replace("\n", " ") for name in largest.index[largest <= NOT_ZERO]]
     return {
-        "probing.own.not-fitted": "; ".join(dict.fromkeys(short)) or "none",
+        "probing.own.not-fitted": short or "none",
         "probing.own.without-coefficient": "; ".join(empty) or "none",
     }
 

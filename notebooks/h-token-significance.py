@@ -16,11 +16,13 @@ import pandas as pd
 
 from em_companion.book import plots, theme
 from em_companion.book.run import Run
+from em_companion.core.errors import EvidenceUnavailable
 from em_companion.core.provenance import remembered
 from em_companion.evidence.estimates import Estimate
 from em_companion.evidence.scores import RESPONSE_SETS
-from em_companion.experiments import adapters, probing
+from em_companion.experiments import probing
 from em_companion.models import growing
+from em_companion.models.organism import medical
 from em_companion.released import tables
 
 run = Run("h-token-significance", profile, seed)
@@ -135,16 +137,21 @@ run.released.values(released_values)
 # backward pass gives the gradients of all tokens. Tokens are those of the nine-adapter organism's own answers (bad
 # medical advice, seed 0), up to {value}`token-significance.own.per-set` of each set. The table lists the twelve words
 # with the largest share of all scores, beside that of all tokens and of the KL: how differently the models go on
-# *after* a token, where significance is how much it makes them differ there and later.
+# *after* a token, where significance is how much it makes them differ there and later. For a language model, tokens are
+# parts of words, and the formula holds as exactly; the sets are as its judge sorts them.
 
 # %%
-FEWEST = 10  # answers of a set that is drawn and enters ranges
-scored_sets = remembered(partial(probing.sets, run.profile, adapters.ORGANISM))
+FEWEST = min(10, run.profile.samples_per_question)  # answers of a set that is drawn and enters ranges
+ORGANISM = medical(run.profile)
+scored_sets = remembered(partial(probing.sets, run.profile, ORGANISM))
 
 
 @remembered
 def own_sets() -> dict[str, pd.DataFrame]:
-    return {name: part for name, part in scored_sets().items() if part.response.nunique() >= FEWEST}
+    found = {name: part for name, part in scored_sets().items() if part.response.nunique() >= FEWEST}
+    if not found:
+        raise EvidenceUnavailable(f"No set has {FEWEST} of the organism's own answers, so there is nothing to draw.")
+    return found
 
 
 @remembered
@@ -154,7 +161,7 @@ def own_tokens() -> pd.DataFrame:
 
 
 def top_words() -> pd.DataFrame:
-    _, tokenizer = growing.load_organism(run.profile, adapters.ORGANISM)
+    _, tokenizer = growing.load_organism(run.profile, ORGANISM)
     groups = own_tokens().groupby("token_id")
     parts = {"tokens (%)": groups.size(), "scores (%)": groups.significance.sum(), "KL (%)": groups.kl.sum()}
     found = pd.DataFrame({name: 100 * part / part.sum() for name, part in parts.items()}).nlargest(12, "scores (%)")
@@ -185,7 +192,7 @@ def own_values() -> dict[str, object]:
 run.own.figure(
     "fig-x-token-significance",
     draw_own,
-    caption="The same for the grown organism, in bins of 0.5. Dotted: the authors' bound, and the one that keeps "
+    caption=f"The same for the {run.kind} organism, in bins of 0.5. Dotted: the authors' bound, and the one that keeps "
     f"{100 * probing.SHARE:.0f} % of these tokens. Sets of fewer than {FEWEST} answers are not shown.",
     alt="Overlaid histograms of the logarithm of token significance, one per set, with two dotted lines.",
 )
