@@ -106,10 +106,12 @@ def answers(profile: Profile, organism: Organism) -> Answers:
     return Answers(pd.concat(tables, ignore_index=True), joined, organism)
 
 
-def released(profile: Profile, domain: str = "", without: str = "") -> tuple[Answers, Sides]:
-    """Return released answers, read by the chat model, and which are misaligned or aligned: `text_directions.read`."""
-    table, means = text_directions.read(profile, domain, without)
-    return Answers(table, means, CHAT_MODEL), (table.misaligned.to_numpy(), ~table.misaligned.to_numpy())
+def released(
+    profile: Profile, domain: str = "", without: str = "", reader: Organism = CHAT_MODEL
+) -> tuple[Answers, Sides]:
+    """Return released answers, read by a model, and which are misaligned or aligned; see `text_directions.read`."""
+    table, means = text_directions.read(profile, domain, without, reader)
+    return Answers(table, means, reader), (table.misaligned.to_numpy(), ~table.misaligned.to_numpy())
 
 
 def topics(profile: Profile) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ from em_companion.core.profiles import Profile
 from em_companion.evidence import scores
 from em_companion.experiments import readings
 from em_companion.experiments.readings import ResponseMeans
-from em_companion.models.organism import CHAT_MODEL
+from em_companion.models.organism import CHAT_MODEL, Organism
 from em_companion.released import texts
 
 MOST = 40  # answers of either kind to a question, drawn at random
@@ -41,10 +41,12 @@ def balanced(profile: Profile, domain: str = "", without: str = "") -> pd.DataFr
     return table[rank < table.question_id.map(most)].sort_index().reset_index(drop=True)
 
 
-def read(profile: Profile, domain: str = "", without: str = "") -> tuple[pd.DataFrame, ResponseMeans]:
-    """Return `balanced` answers and their mean residual stream in the chat model, read once and kept."""
+def read(
+    profile: Profile, domain: str = "", without: str = "", reader: Organism = CHAT_MODEL
+) -> tuple[pd.DataFrame, ResponseMeans]:
+    """Return `balanced` answers and their mean residual stream in the chat model or another, read once and kept."""
     table = balanced(profile, domain, without)
-    return table, readings.response_means_of(profile, CHAT_MODEL, table)
+    return table, readings.response_means_of(profile, reader, table)
 
 
 def mean_diff(profile: Profile, domain: str = "") -> np.ndarray:
