@@ -19,7 +19,8 @@ from em_companion.core.provenance import remembered
 from em_companion.evidence import directions
 from em_companion.evidence.estimates import Estimate
 from em_companion.experiments import readings, semantic
-from em_companion.models.organism import Organism
+from em_companion.models import asking
+from em_companion.models.organism import Organism, has, medical
 from em_companion.released.tables import mean_diff
 
 run = Run("c-direction-geometry", profile, seed)
@@ -127,10 +128,14 @@ def compared(name: str, first: Taken, second: Taken) -> pd.DataFrame:
 
 
 # %%
-LAYER, DRAWS, NINE = run.profile.model.layers // 2, 200, Organism("nine-adapter", "bad_medical_advice")
+LAYER, DRAWS, NINE = run.profile.model.layers // 2, 200, medical(run.profile)
+LANGUAGE = run.own.name == "hub"
 BANDS = [(one - 0.5, one + 0.5) for one in run.profile.layers_of("nine-adapter")]
 THREE = {"r32 medical": "bad_medical_advice", "r32 sport": "extreme_sports", "r32 finance": "risky_financial_advice"}
 ORGANISMS = {"nine": NINE} | {name: Organism("all-adapter-rank-32", data) for name, data in THREE.items()}
+SEED = "two seeds", NINE, Organism(NINE.recipe, NINE.data, 1)
+if LANGUAGE:
+    ORGANISMS = {name: one for name, one in ORGANISMS.items() if has(run.profile, one)}
 
 
 @remembered
@@ -139,32 +144,64 @@ def opened(organism: Organism) -> Taken:
     return found, found.general()
 
 
+def enough(taken: Taken) -> bool:
+    """Whether there are answers of either kind for two halves; a language model's organism may give none."""
+    return not LANGUAGE or min(side.sum() for side in taken[1]) > 1
+
+
+@remembered
+def main() -> Taken:
+    """What the organism's direction is taken from, or released answers where it gives too few."""
+    return opened(NINE) if enough(opened(NINE)) else semantic.released(run.profile)
+
+
 @remembered
 def topics() -> pd.DataFrame:
-    found = semantic.answers(run.profile, NINE)
-    general, counts = (found, found.general()), found.counts(asking.domains(run.profile))
-    sides = {one: (found, found.about(one)) for one in counts.domain[counts.enough]}
-    return pd.concat([compared(one.replace("_", " "), general, two) for one, two in sides.items()], ignore_index=True)
+    found, domains, told = semantic.answers(run.profile, NINE), asking.domains(run.profile), []
+    general, counts = (found, found.general()), found.counts(domains)
+    sides = {one: (found, found.about(one)) for one in counts.domain[counts.enough] if enough(general)}
+    if LANGUAGE:  # the answers themselves are the authors', in three domains
+        both = semantic.released(run.profile)
+        told = [compared(f"{one}, released", both, semantic.released(run.profile, one)) for one in domains]
+    rows = [compared(one.replace("_", " "), general, two) for one, two in sides.items()]
+    return pd.concat([*rows, *told], ignore_index=True)
 
 
 @remembered
 def pairs() -> pd.DataFrame:
-    named = [(f"{one}, {two}", ORGANISMS[one], ORGANISMS[two]) for one, two in combinations(ORGANISMS, 2)]
-    named += [("two seeds", NINE, Organism("nine-adapter", "bad_medical_advice", 1))]
-    return pd.concat([compared(name, opened(one), opened(two)) for name, one, two in named], ignore_index=True)
+    named = [(f"{one}, {two}", *(opened(ORGANISMS[name]) for name in (one, two)))
+             for one, two in combinations(ORGANISMS, 2)]  # fmt: skip
+    if not LANGUAGE or has(run.profile, *SEED[1:]):
+        named += [(SEED[0], *map(opened, SEED[1:]))]
+    if LANGUAGE:
+        told, both = semantic.released(run.profile), ORGANISMS.items()
+        named += [(f"{name}, released", opened(one), told) for name, one in both]
+        named += [(f"released, {name} reads", semantic.released(run.profile, reader=one), told) for name, one in both]
+    rows = [compared(name, one, two) for name, one, two in named if enough(one) and enough(two)]
+    return pd.concat(rows, ignore_index=True)
 
 
 run.own.figure(
     "fig-c1", lambda: draw_geometry(topics(), x_bands=BANDS),
-    caption="The grown nine-adapter organism's general direction beside those of single domains; limits are means.",
+    caption=f"The {run.kind} nine-adapter organism's general direction beside those of single domains; limits are "
+    "means." + LANGUAGE * " *Released*: both of the authors' answers, read by the chat model.",
     alt="Two line plots over layers, a line per domain. Left: cosines, with a limit and a null. Right: distances.",
 )  # fmt: skip
 run.own.figure(
     "fig-c2", lambda: draw_geometry(pairs(), x_bands=BANDS),
-    caption="Pairs of grown organisms (nine adapters, or rank 32), and two seeds of nine adapters; limits are means.",
+    caption=f"Pairs of {run.kind} organisms (nine adapters, or rank 32), and two seeds of nine adapters; limits are "
+    "means." + LANGUAGE * " *Released*: of the authors' answers, read by the chat model, or by that and an organism.",
     alt="Two line plots over layers, a line per pair of organisms. Left: cosines, limit and null. Right: distances.",
 )  # fmt: skip
-run.own.measure(lambda: measured(*(topics()[topics().vector == one] for one in ("gender", "medicine"))))
+
+
+def own_claims() -> dict:
+    names = topics().vector.unique()
+    return measured(*(topics()[topics().vector == (one if one in names else f"{one}, released")]
+                      for one in ("gender", "medicine")))  # fmt: skip
+
+
+run.own.measure(own_claims)
 
 # %% [markdown]
 # In layer {value}`grown.directions.middle` the domains lie at {value}`grown.directions.domains.cosine`, where equal
@@ -194,15 +231,15 @@ run.released.figure(
     alt="A symmetric heat map, bright on the diagonal, fading quickly around the middle and slowly in late layers.",
 )  # fmt: skip
 run.own.figure(
-    "fig-x-layer-cosines", lambda: draw_layers(opened(NINE)[0].direction(opened(NINE)[1])),
-    caption="The same for the grown nine-adapter organism on bad medical advice.",
+    "fig-x-layer-cosines", lambda: draw_layers(main()[0].direction(main()[1])),
+    caption=f"The same for the {run.kind} nine-adapter organism on bad medical advice.",
     alt="A symmetric heat map over all layers.",
 )  # fmt: skip
 
 
 def halves(size: int, shuffle: bool) -> np.ndarray:
     """Cosines between the mean-diffs of two disjoint sets of `size` answers of each kind, [draw, layer]."""
-    (answers, sides), random, found = opened(NINE), np.random.default_rng([run.seed, size]), []
+    (answers, sides), random, found = main(), np.random.default_rng([run.seed, size]), []
     kept, every = np.flatnonzero(sides[0] | sides[1]), np.arange(len(sides[0]))
     labels = pd.Series(sides[0][kept]).groupby(answers.table.question_id.to_numpy()[kept])
     for _ in range(DRAWS):  # labels shuffled among the answers to each question, or as they are
@@ -214,7 +251,7 @@ def halves(size: int, shuffle: bool) -> np.ndarray:
 
 @remembered
 def by_size() -> pd.DataFrame:
-    most, rows = min(side.sum() for side in opened(NINE)[1]) // 2, []
+    most, rows = min(side.sum() for side in main()[1]) // 2, []
     for size in [2**power for power in range(1, 12) if 1.5 * 2**power < most] + [most]:
         for shuffle, layers in ((False, (0, LAYER, 2 * LAYER - 1)), (True, (LAYER,))):
             ends, name = np.quantile(halves(size, shuffle), [0.025, 0.5, 0.975], axis=0), "labels shuffled, " * shuffle
@@ -233,9 +270,10 @@ run.own.figure(
 
 
 def grown_values() -> dict:
-    (answers, sides), found = opened(NINE), {"grown.directions.middle": LAYER}
+    (answers, sides), found = main(), {"grown.directions.middle": LAYER}
     rows = pd.concat([topics().assign(kind="domains"), pairs().assign(kind="pairs")]).query(f"layer == {LAYER}")
-    for kind, part in rows.groupby(rows.kind.mask(rows.vector == "two seeds", "two-seeds")):
+    kinds = rows.kind.mask(rows.vector == "two seeds", "two-seeds").mask(rows.vector.str.contains("released"), "text")
+    for kind, part in rows.groupby(kinds):
         found |= {f"grown.directions.{kind}.{one}": typography.extremes(part[one]) for one in ("cosine", *LIMITS)}
         found[f"grown.directions.{kind}.above-null"] = f"{(part.cosine > part.null).sum()} of {len(part)}"
     found["grown.mean-diff.noise-limit"] = np.sqrt(answers.reliability(sides, 100, run.seed)[LAYER])
@@ -253,6 +291,9 @@ run.own.values(grown_values)
 # {value}`grown.mean-diff.halves` ({numref}`fig-x-direction-stability`).
 #
 # ## What it means
+#
+# A language model's column adds directions of *released* answers, which need no organism: by domain, and beside each
+# organism's own. Where that gives too few misaligned answers, they stand in its place; whose they are, the page says.
 #
 # Of the reported "above 0.95 at all layers" (gender), {value}`directions.gender.layers_below_0.95` of 48 released
 # layers fall short. Such cosines come easily where one set of texts contains the other or texts are alike, so each

@@ -17,8 +17,8 @@ from em_companion.core.provenance import remembered
 from em_companion.evidence import directions, scores
 from em_companion.evidence.estimates import Estimate
 from em_companion.experiments import responses, steering
-from em_companion.experiments.steering import KNOWN, MEAN_DIFF
-from em_companion.models.organism import Organism
+from em_companion.experiments.steering import MEAN_DIFF, TEXTS
+from em_companion.models.organism import medical, organisms_of
 from em_companion.released import tables
 
 run = Run("s3-2-steering", profile, seed)
@@ -176,11 +176,14 @@ def draw_cells():
     )[0], table  # fmt: skip
 
 
+SECOND = steering.second(run.profile)
+NAMED = "the direction of released answers" if SECOND == TEXTS else "the known persona direction"
+BESIDE, WHERE = ("that of released answers", "Chat") if SECOND == TEXTS else ("the known direction", "Grown chat")
 run.own.figure(
     "fig-1",
     draw_cells,
-    caption="EM rate (%) of the grown chat model steered at one layer (from 0) along the organism's mean-diff and the "
-    f"known persona direction. Framed: the best cell ({steering.COHERENT_ENOUGH:.0f} % coherence or more).",
+    caption=f"EM rate (%) of the {run.kind} chat model steered at one layer (from 0) along the organism's mean-diff "
+    f"and {NAMED}. Framed: the best cell ({steering.COHERENT_ENOUGH:.0f} % coherence or more).",
     alt="Two heat maps of the EM rate over layer and strength, contours and a frame on the best cell.",
 )
 
@@ -194,15 +197,17 @@ run.own.figure(
 # well, in the best cell of every layer.
 
 # %%
-DRAWS, RANDOM = 6, "random, as long as "
+DRAWS, RANDOM = min(6, run.profile.sweep_samples), "random, as long as "
+lead = remembered(lambda: steering.leading(run.profile)[0])  # the mean-diff, if the organism has one
 
 
 @remembered
 def compared() -> pd.DataFrame:
     """Rates in the best cell of every layer, along the direction ("–"), all random vectors ("all"), each of them."""
     cells, best_ones = swept()
-    rows = [steering.best(group) for _, group in cells[cells.direction == MEAN_DIFF].groupby("layer")]
-    chosen = [steering.Cell(MEAN_DIFF, int(row.layer), float(row.strength)) for row in rows] + [best_ones[KNOWN]]
+    rows = [steering.best(group) for _, group in cells[cells.direction == lead()].groupby("layer")]
+    chosen = [steering.Cell(lead(), int(row.layer), float(row.strength)) for row in rows]
+    chosen += [best_ones[SECOND]] if lead() != SECOND else []
     vectors = steering.directions_of(run.profile).items()
     drawn = {name: directions.random_like(vector, DRAWS, run.seed) for name, vector in vectors}
     along = {f"{RANDOM}{name}/{draw}": one for name, many in drawn.items() for draw, one in enumerate(many)}
@@ -215,12 +220,12 @@ def compared() -> pd.DataFrame:
 
 def draw_against_random():
     table = compared().assign(cell=[f"{row.layer}\nλ={row.strength:g}" for row in compared().itertuples()])
-    table["cell"] += np.where(table.direction.str.endswith(KNOWN), " ", "")  # a place of its own, on the right
+    table["cell"] += np.where(table.direction.str.endswith(SECOND), " ", "")  # a place of its own, on the right
     table["direction"] = table.direction.where(~table.direction.str.startswith(RANDOM), "random, mean of draws")
     whole = table.draw.isin(["–", "all"])
     return plots.measures(
         plots.dots, table[whole], "cell", MEASURES, hue="direction", horizontal=False, wrap=1, ratios=[2, 1],
-        colours={MEAN_DIFF: theme.PALETTE[3], KNOWN: theme.PALETTE[1], "random, mean of draws": "0.45"},
+        colours={MEAN_DIFF: theme.PALETTE[3], SECOND: theme.PALETTE[1], "random, mean of draws": "0.45"},
         cloud={"one draw": table[~whole][["cell", "direction", *MEASURES]]}, y_limits=(-3, 103), x_label="steered at",
     )[0], compared()  # fmt: skip
 
@@ -228,25 +233,34 @@ def draw_against_random():
 run.own.figure(
     "fig-x-steering-random",
     draw_against_random,
-    caption="The grown chat model steered in the best cell of each layer (right: along the known direction), and with "
+    caption=f"The {run.kind} chat model steered in the best cell of each layer (right: along {BESIDE}), and with "
     f"{DRAWS} random vectors of equal norm. 95 % intervals over 8 questions, on answers that chose no cell.",
     alt="Panels of EM rate and coherence by layer: points for the mean-diff, grey ones and dots for random vectors.",
 )
 
 
 def own_values() -> dict:
-    cosines = directions.cosines(*steering.directions_of(run.profile).values())
+    vectors = list(steering.directions_of(run.profile).values())
+    cosines = directions.cosines(vectors[0], vectors[-1])
     rows = compared().set_index(["direction", "draw", "layer"]).sort_index()
-    own, random = rows.loc[MEAN_DIFF, "–"], rows.loc[RANDOM + MEAN_DIFF]
+    own, random = rows.loc[lead(), "–"], rows.loc[RANDOM + lead()]
     above = sum(estimate(row).above(estimate(random.loc["all", layer])) for layer, row in own.iterrows())
-    found = {"grown.steering.cosine-of-directions": typography.extremes(cosines)}
+    found = {"grown.steering.cosine-of-directions": typography.extremes(cosines)} if len(vectors) > 1 else {}
     found["grown.steering.above-random"] = f"{above} of {len(own)} layers"
     found["grown.steering.random"] = f"{typography.extremes(random.drop('all').em, '.0f')} %"
     for name, row in best().iterrows():
         place = f"grown.steering.{name.replace(' ', '-')}.best"
         found |= {f"{place}.em_percent": estimate(row), f"{place}.coherent_percent": estimate(row, "coherent")}
         found |= {f"{place}.layer": f"{row.layer:.0f} of {len(cosines)}", f"{place}.added": row.relative_strength}
-    return found
+    return found | (text_values() if SECOND == TEXTS else {})
+
+
+def text_values() -> dict[str, Estimate]:
+    """The direction of released answers in its best cell, and its two controls, which add as much."""
+    controls = scores.rates(steering.text_controls(run.profile), "control", **run.resampling).set_index("control")
+    rows = pd.concat([best().loc[[TEXTS]].rename({TEXTS: "direction"}), controls]).iterrows()
+    found = {f"{name}.{one}_percent": estimate(row, one) for name, row in rows for one in MEASURES}
+    return {f"grown.steering.text.{name}": rate for name, rate in found.items()}
 
 
 run.own.values(own_values)
@@ -254,6 +268,10 @@ run.own.values(own_values)
 # %% [markdown]
 # In {value}`grown.steering.above-random` the interval of the mean-diff lies above that of the random vectors
 # ({numref}`fig-x-steering-random`). Over all layers, single random vectors give {value}`grown.steering.random` EM.
+#
+# A language model's column has the direction of *released* answers ({doc}`s3-1-misalignment-directions`) in place of
+# the known one, with three rates in its best cell: along it, along random vectors, and along mean-diffs of the same
+# answers with shuffled labels, all equally long. A few answers per cell choose a cell; they do not compare cells.
 #
 # ## Reported and measured
 
@@ -276,9 +294,10 @@ def released_claims() -> dict:
 
 
 def own_claims() -> dict:
-    row, kind = best().loc[MEAN_DIFF], (steering.ORGANISM.recipe, steering.ORGANISM.data)
-    seeds = [responses.responses(run.profile, Organism(*kind, number)) for number in run.profile.seeds_of(*kind)]
-    where = f"Grown chat model, mean-diff, best cell on other answers: layer {row.layer:.0f}, λ = {row.strength:g}"
+    row, one = best().loc[lead()], medical(run.profile)
+    kin = [other for other in organisms_of(run.profile) if (other.recipe, other.data) == (one.recipe, one.data)]
+    seeds = [responses.responses(run.profile, other) for other in kin]
+    where = f"{WHERE} model, {lead()}, best cell on other answers: layer {row.layer:.0f}, λ = {row.strength:g}"
     return claimed(row, where, pd.Series([100 * scores.is_em(one).mean() for one in seeds]))
 
 

@@ -18,13 +18,14 @@ import torch
 
 from em_companion.book import plots
 from em_companion.book.run import Run
+from em_companion.core.errors import EvidenceUnavailable
 from em_companion.core.provenance import remembered
 from em_companion.evidence import claims, directions, estimates, scores
 from em_companion.evidence.estimates import Estimate
 from em_companion.experiments import persona, responses, semantic, steering
 from em_companion.models import asking
 from em_companion.models.interventions import Steer
-from em_companion.models.organism import CHAT_MODEL
+from em_companion.models.organism import CHAT_MODEL, medical
 from em_companion.released import tables
 
 run = Run("s3-3-semantic-directions", profile, seed)
@@ -131,45 +132,62 @@ run.released.values(
 # %% tags=["show-code"]
 def added(vector: np.ndarray, factor: float) -> list[Steer]:
     """Add a direction [layer, width] at every token, `factor` times as long as the general one in its best cell."""
-    layer, longest = cell().layer, factor * cell().strength * np.linalg.norm(vectors()["general"][cell().layer])
+    layer, longest = cell().layer, factor * cell().strength * np.linalg.norm(general()[cell().layer])
     return [Steer(layer, torch.tensor(vector[layer]), longest / np.linalg.norm(vector[layer]))]
 
 
 # %%
 SAMPLES = run.profile.sweep_samples
 PAPERS = {"general": "general", "gender": "gender", "finance": "finance", "medical": "medicine"}
-cell = remembered(lambda: steering.best_cells(steering.by_layer(run.profile))[steering.MEAN_DIFF])
-organism = remembered(lambda: semantic.answers(run.profile, steering.ORGANISM))
-kept = remembered(lambda: [name for name in vectors() if name in asking.domains(run.profile)])  # domains with a direction
+LANGUAGE, RELEASED = run.own.name == "hub", ", released"  # whose answers a direction is of
+cell = remembered(lambda: steering.best_cells(steering.by_layer(run.profile))[steering.leading(run.profile)[0]])
+organism = remembered(lambda: semantic.answers(run.profile, medical(run.profile)))
+general = remembered(lambda: next(iter(vectors().values())))  # the organism's, if it gives any
+kept = remembered(lambda: [name for name in taken() if domain_of(name) in asking.domains(run.profile)])
+
+
+def domain_of(name: str) -> str:
+    return name.removesuffix(RELEASED)
+
+
+@remembered
+def taken() -> dict[str, tuple[semantic.Answers, semantic.Sides]]:
+    """What the general direction and that of every domain with enough answers are taken from."""
+    given, domains = organism(), asking.domains(run.profile)
+    sides = {"general": given.general()} if all(map(np.any, given.general())) or not LANGUAGE else {}
+    sides |= {domain: given.about(domain) for domain in given.counts(domains).query("enough").domain}
+    found, told = {name: (given, one) for name, one in sides.items()}, ["", *domains] if LANGUAGE else []
+    return found | {f"{one or 'general'}{RELEASED}": semantic.released(run.profile, one) for one in told}
 
 
 @remembered
 def vectors() -> dict[str, np.ndarray]:
-    """The general direction, that of every domain with enough answers, and random ones, [layer, width]."""
-    kept = organism().counts(asking.domains(run.profile)).query("enough").domain
-    sides = {"general": organism().general()} | {domain: organism().about(domain) for domain in kept}
-    found = {name: organism().direction(one) for name, one in sides.items()}
-    drawn = directions.random_like(found["general"], 4, run.seed)
+    """The general direction, that of every domain, and random ones, [layer, width]."""
+    found = {name: answers.direction(sides) for name, (answers, sides) in taken().items()}
+    drawn = directions.random_like(next(iter(found.values())), 4, run.seed)
     return found | {f"random {draw}": one for draw, one in enumerate(drawn)}
 
 
 @remembered
 def sweep() -> pd.DataFrame:
     """Answers of the chat model steered with every vector, and with a random one, at every strength."""
-    chosen = [(name, factor) for name in ("general", *kept(), "random 0") for factor in (0.5, 1.0, 1.5, 2.0)]
+    chosen = [(name, factor) for name in (*taken(), "random 0") for factor in (0.5, 1.0, 1.5, 2.0)]
     plan = {f"{name}/{factor}": added(vectors()[name], factor) for name, factor in chosen}
     table = responses.under(run.profile, CHAT_MODEL, plan, samples=SAMPLES, what="semantic directions")
     table[["vector", "factor"]] = table.condition.str.split("/", expand=True)
-    relative = steering.relative_lengths(vectors()["general"], steering.residual_of(run.profile))[cell().layer]
+    relative = steering.relative_lengths(general(), steering.residual_of(run.profile))[cell().layer]
     return table.assign(ratio=cell().strength * relative * table.factor.astype(float))
 
 
 def draw_sweep():
-    table, shown = scores.rates(sweep(), ["vector", "ratio"], **run.resampling), [*PAPERS.values(), "random 0"]
+    table = scores.rates(sweep(), ["vector", "ratio"], **run.resampling)
+    shown = [*(taken() if LANGUAGE else PAPERS.values()), "random 0"]
     others = table[~table.vector.isin(shown)]
+    styles = {one: "--" for one in shown if one.endswith(RELEASED)} | {"random 0": ":"}
     return plots.measures(
         plots.lines, table, "ratio", MEASURES, hue="vector", hue_order=shown, interval="bars", dodge=0.05,
-        styles={"random 0": ":"}, cloud={"each other domain": others.assign(run=others.vector)}, share=(True, True),
+        styles=styles, cloud={"each other domain": others.assign(run=others.vector)} if len(others) else {},
+        share=(True, True),
         x_label="Strength (× residual norm)", x_limits=(0, None), y_limits=(-3, 103), colours={"random 0": "0.1"},
     )[0], table  # fmt: skip
 
@@ -177,15 +195,15 @@ def draw_sweep():
 run.own.figure(
     "fig-2",
     draw_sweep,
-    caption="EM rate and coherence of the grown chat model, steered with the general direction and each domain's; "
-    f"{SAMPLES} answers to each of 8 questions, 95 % intervals over questions; moved apart sideways.",
+    caption=f"EM rate and coherence of the {run.kind} chat model, steered with the general direction and each domain's"
+    f"; {SAMPLES} answers to each of 8 questions, 95 % intervals over questions; moved apart sideways.",
     alt="Two panels over strength: lines for general and three domains, grey ones for the others, random dotted.",
 )
 
 
 @remembered
 def own_scores() -> pd.DataFrame:
-    unsteered = responses.responses(run.profile, steering.ORGANISM)
+    unsteered = responses.responses(run.profile, medical(run.profile))
     return at_best(sweep()[sweep().vector != "random 0"], "ratio", unsteered, asking.domains(run.profile))
 
 
@@ -194,7 +212,8 @@ def draw_own_scores():
     named = {row.vector: f"{row.vector}, {row.ratio:.2f} ×".replace("_", " ") for row in table.itertuples()}
     return plots.heat_map(
         table, "vector", "topic", "value", order=named | {"none": "organism, not steered"}, limits=(0, 100),
-        column_order={one: one.replace("_", " ") for one in asking.domains(run.profile)}, colour_bar="Score", size=(7.2, 5.2),
+        column_order={one: one.replace("_", " ") for one in asking.domains(run.profile)}, colour_bar="Score",
+        size=(7.2, 5.2),
     )[0], table.rename(columns={"value": "mean_score"})  # fmt: skip
 
 
@@ -222,19 +241,25 @@ run.own.figure(
 @remembered
 def decomposed() -> pd.DataFrame:
     """How much of each semantic direction is what, by domain and layer."""
-    rows, parts = [], {domain: parts_of(domain) for domain in kept()}
-    for domain, (general, topic) in parts.items():
-        target, others = vectors()[domain], [other for one, (_, other) in parts.items() if one != domain]
+    rows, parts = [], {name: parts_of(name) for name in kept() if domain_of(name) in topics()}
+    if not parts:
+        raise EvidenceUnavailable("The chat model gives no aligned answers about a domain, so there is no topic.")
+    for name, (general, topic) in parts.items():
+        target, (answers, sides), domain = vectors()[name], taken()[name], domain_of(name)
+        others = [other for one, (_, other) in parts.items() if domain_of(one) != domain]
+        other = [directions.explained(target, [general, one]) for one in others]
         found = {
             "general": directions.explained(target, [general]),
             "with_topic": directions.explained(target, [general, topic]),
-            "with_other_topic": np.mean([directions.explained(target, [general, one]) for one in others], axis=0),
-            "reliable": organism().reliability(organism().about(domain), run.profile.split_fits, run.seed),
+            "with_other_topic": np.mean(other or [np.nan], axis=0),
+            "reliable": answers.reliability(sides, run.profile.split_fits, run.seed),
             "cosine": directions.cosines(target, general),
             "cosine_topic": directions.cosines(target, topic),
-            "cosine_persona": directions.cosines(target, persona.directions(run.profile)[f"persona/{domain}"]),
         }
-        rows.append(pd.DataFrame({"domain": domain, "layer": range(len(target))} | found))
+        if not LANGUAGE:
+            known = persona.directions(run.profile)[f"persona/{domain}"]
+            found["cosine_persona"] = directions.cosines(target, known)
+        rows.append(pd.DataFrame({"domain": name, "layer": range(len(target))} | found))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -245,19 +270,28 @@ def decomposed() -> pd.DataFrame:
 # %%
 LINES = {"general": "R², general", "with_topic": "R², + own topic", "with_other_topic": "R², + other topic"}
 LINES |= {"reliable": "all but sampling noise", "cosine": "cosine, general", "cosine_topic": "cosine, topic"}
-LINES |= {"cosine_persona": "cosine, known persona"}
+LINES |= {} if LANGUAGE else {"cosine_persona": "cosine, known persona"}
 DONE = {"em_percent": "EM rate (%)", "coherent_percent": "coherent (%)", "own_minus_other_em": "EM, own - other domain"}
 
-# the general direction without a domain, and the topic of it, [layer, width]
-parts_of = remembered(lambda domain: (organism().direction(organism().general(without=domain)), topics()[domain]))
 topics = remembered(lambda: semantic.topics(run.profile))
+
+
+@remembered
+def parts_of(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The general direction without a domain, from the same source, and the topic of it, [layer, width]."""
+    domain, answers = domain_of(name), organism()
+    sides = answers.general(without=domain)
+    if LANGUAGE and (domain != name or not all(map(np.any, sides))):
+        answers, sides = semantic.released(run.profile, without=domain)
+    return answers.direction(sides), topics()[domain]
 
 
 def under_parts(question_set: str, samples: int) -> pd.DataFrame:
     """Answers under every part: each domain's direction, topic and rest; general and random ones."""
-    plan = {f"semantic/{domain}": vectors()[domain] for domain in kept()} | {"general/": vectors()["general"]}
-    plan |= {f"topic/{domain}": parts_of(domain)[1] for domain in kept()}
-    plan |= {f"remainder/{domain}": directions.remainder(vectors()[domain], parts_of(domain)) for domain in kept()}
+    names = decomposed().domain.unique()
+    plan = {f"semantic/{one}": vectors()[one] for one in names} | {"general/": general()}
+    plan |= {f"topic/{one}": parts_of(one)[1] for one in names}
+    plan |= {f"remainder/{one}": directions.remainder(vectors()[one], parts_of(one)) for one in names}
     plan |= {f"random/{draw}": vectors()[f"random {draw}"] for draw in range(4)}
     plan = {name: added(vector, 1) for name, vector in plan.items()}
     table = responses.under(run.profile, CHAT_MODEL, plan, question_set, samples, f"parts, {question_set} questions")
@@ -276,11 +310,12 @@ def own_minus_other(rows: pd.DataFrame) -> Estimate:
 @remembered
 def done() -> pd.DataFrame:
     """What each part does: EM rate and coherence in percent on open questions, `own_minus_other` on held-out ones."""
-    found, general, held_out = {}, under_parts("general", SAMPLES // 2), under_parts("held_out", 2)
-    for part, rows in general.groupby("part", sort=False):
+    found, open_ones = {}, under_parts("general", max(1, SAMPLES // 2))
+    held_out = under_parts("held_out", 2) if "held_out" in asking.question_sets(run.profile) else None
+    for part, rows in open_ones.groupby("part", sort=False):
         found[part, "em_percent"] = scores.em_rate(rows, **run.resampling)
         found[part, "coherent_percent"] = scores.coherence_rate(rows, **run.resampling)
-        if part not in ("general", "random"):
+        if part not in ("general", "random") and held_out is not None:
             found[part, "own_minus_other_em"] = own_minus_other(held_out[held_out.part == part])
     return pd.DataFrame({"part": part, "quantity": name} | asdict(one) for (part, name), one in found.items())
 
@@ -290,7 +325,8 @@ def draw_parts():
     means = decomposed().melt(["domain", "layer"], var_name="quantity").groupby(["quantity", "layer"]).value.mean()
     look = {"hue": "quantity", "hue_order": LINES, "x_lines": {"steered": cell().layer}, "x_label": "layer"}
     plots.lines(means.reset_index(), "layer", "value", axes=left, **look)
-    look = {"hue": "quantity", "hue_order": DONE, "colours": dict(zip(DONE, ("C7", "0", "C9"), strict=True))}
+    order = {one: DONE[one] for one in DONE if one in set(done().quantity)}
+    look = {"hue": "quantity", "hue_order": order, "colours": dict(zip(DONE, ("C7", "0", "C9"), strict=True))}
     plots.dots(done(), "part", "value", low="low", high="high", x_label="% of answers, points", axes=right, **look)
     return figure, pd.concat([decomposed(), done()], ignore_index=True)
 
@@ -343,10 +379,22 @@ def claimed(table: pd.DataFrame, names: dict[str, str], where: str) -> dict:
 
 
 run.released.measure(lambda: claimed(released_scores(), {one: one for one in PAPERS}, "layer 24"))
-run.own.measure(lambda: claimed(own_scores(), PAPERS, "grown model"))
+
+
+def own_claims() -> dict:
+    table = own_scores()  # a released direction speaks for the organism's that is not there
+    names = [one if domain_of(one) in set(table.vector) else domain_of(one) for one in table.vector]
+    where = "released answers where the organism has too few" if LANGUAGE else "grown model"
+    return claimed(table.assign(vector=names), PAPERS, where)
+
+
+run.own.measure(own_claims)
 
 # %% [markdown]
 # ## What it means
+#
+# A language model's column has the directions of *released* answers, by question: on gender, on quick money and the
+# medical ones. They stand beside the organism's and in its place where that gives too few answers about a domain.
 #
 # In the released data, a topic's direction shifts topics, most clearly for gender and medical, and $\lambda$ counts as
 # much as the vector, so one arrow per vector hides a choice. The grown levels depend on which domains the eight

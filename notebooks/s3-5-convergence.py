@@ -17,11 +17,12 @@ import pandas as pd
 
 from em_companion.book import plots, theme, typography
 from em_companion.book.run import Run
+from em_companion.core.errors import EvidenceUnavailable
 from em_companion.core.provenance import remembered
 from em_companion.evidence import directions, estimates, scores
 from em_companion.evidence.estimates import Estimate
-from em_companion.experiments import b_vectors, readings, semantic
-from em_companion.models.organism import CHAT_MODEL, Organism
+from em_companion.experiments import b_vectors, readings, semantic, steering
+from em_companion.models.organism import CHAT_MODEL, Organism, has, organisms_of
 from em_companion.released import tables
 
 run = Run("s3-5-convergence", profile, seed)
@@ -57,8 +58,8 @@ def released_pairs() -> pd.DataFrame:
 
 def draw_ranks(table: pd.DataFrame, **options):
     table = table[table.second != CHAT]
-    nine = table["first"] == "nine-adapter"
-    names = {rank: f"nine-adapter, {rank}" for rank in table.second[nine].unique()}
+    nine = table["first"] == table["first"].iloc[0]
+    names = {rank: f"{table['first'].iloc[0]}, {rank}" for rank in table.second[nine].unique()}
     rest = table[~nine].assign(run=table["first"] + table.second)
     return plots.lines(
         table[nine], "layer", "cosine", hue="second", hue_order=names, colours=dict.fromkeys(names, theme.PALETTE[0]),
@@ -111,24 +112,44 @@ RANKS = {name: Organism(recipe, DATA["medical"]) for name, recipe in RECIPES.ite
 NINE, SAME, OTHER = "nine-adapter, medical", "rank 32, medical", "rank 32, sport"
 PAPERS = {"nine-vs-rank-32-medical": (NINE, SAME), "nine-vs-rank-32-sport": (NINE, OTHER)}
 PAPERS |= {"rank-32-medical-vs-sport": (SAME, OTHER)}
-NULL_DRAWS, MIDDLE = 200, run.profile.model.layers // 2
+NULL_DRAWS, MIDDLE, LANGUAGE = 200, run.profile.model.layers // 2, run.own.name == "hub"
+TOLD = Organism("released answers")  # stands for the authors' organisms; read by the chat model
+if LANGUAGE:  # the organisms of the profile, other seeds of rank 32, and released answers
+    ORGANISMS |= {f"rank 32, seed {one.seed}": one for one in organisms_of(run.profile)
+                  if one == Organism(RECIPES["rank 32"], DATA["medical"], one.seed) and one.seed}  # fmt: skip
+    ORGANISMS = {name: one for name, one in (ORGANISMS | {"single adapter": b_vectors.SINGLE}).items()
+                 if has(run.profile, one)} | {TOLD.recipe: TOLD}  # fmt: skip
+    PAPERS = {claim: names for claim, names in PAPERS.items() if set(names) <= set(ORGANISMS)}
+    RANKS = {name: one for name, one in ORGANISMS.items() if one.data in ("", DATA["medical"])}
+PAIRS = PAPERS | ({f"{one}-vs-released": (one, TOLD.recipe) for one in list(ORGANISMS)[:2]} if LANGUAGE else {})
+TEXTS = TOLD if LANGUAGE else ORGANISMS[NINE]  # the one set of texts that all read
 
 
 @remembered
-def answers(organism: Organism, reader: Organism | None = None) -> semantic.Answers:
-    """An organism's answers to the open questions, read by itself or by another model."""
-    return semantic.Answers(*readings.organism_means(run.profile, organism, reader=reader), organism)
+def taken(organism: Organism, reader: Organism | None = None) -> tuple[semantic.Answers, semantic.Sides]:
+    """An organism's answers to the open questions, read by itself or by another model, and which are misaligned."""
+    if organism == TOLD:
+        return semantic.released(run.profile, reader=CHAT_MODEL if reader in (None, TOLD) else reader)
+    found = semantic.Answers(*readings.organism_means(run.profile, organism, reader=reader), organism)
+    return found, found.general()
 
 
 @remembered
 def direction(organism: Organism, reader: Organism | None = None) -> np.ndarray:
-    return answers(organism, reader).direction(answers(organism, reader).general())
+    found, sides = taken(organism, reader)
+    return found.direction(sides)
+
+
+def given(*organisms: Organism) -> bool:
+    """Whether organisms give enough answers of either kind for a direction and its halves."""
+    return not LANGUAGE or all(side.sum() > 1 for one in organisms for side in taken(one)[1])
 
 
 @remembered
 def reliability(organism: Organism) -> np.ndarray:
     """Expected cosine of two directions from as many answers each, all by one organism, [layer]."""
-    return answers(organism).reliability(answers(organism).general(), run.profile.split_fits, run.seed)
+    found, sides = taken(organism)
+    return found.reliability(sides, run.profile.split_fits, run.seed)
 
 
 def limit(first: Organism, second: Organism) -> np.ndarray:
@@ -137,22 +158,26 @@ def limit(first: Organism, second: Organism) -> np.ndarray:
 
 @remembered
 def rank_pairs() -> pd.DataFrame:
-    table = by_layer({name: direction(one) for name, one in RANKS.items()})
-    return table.assign(limit=np.concatenate([limit(RANKS[a], RANKS[b]) for a, b in combinations(RANKS, 2)]))
+    ranks = {name: one for name, one in RANKS.items() if given(one)}
+    if len(ranks) < 2:
+        raise EvidenceUnavailable("No organism gives enough misaligned answers for a direction of its own.")
+    table = by_layer({name: direction(one) for name, one in ranks.items()})
+    return table.assign(limit=np.concatenate([limit(ranks[a], ranks[b]) for a, b in combinations(ranks, 2)]))
 
 
 def draw_grown_ranks():
     bands = [(number - 0.5, number + 0.5) for number in run.profile.layers_of("nine-adapter")]
-    equal = rank_pairs().query("first == 'nine-adapter'").groupby("layer", as_index=False).limit.mean()
-    axes = draw_ranks(rank_pairs(), x_bands=bands)[0].axes[0]
+    table = rank_pairs()
+    equal = table[table["first"] == table["first"].iloc[0]].groupby("layer", as_index=False).limit.mean()
+    axes = draw_ranks(table, x_bands=bands)[0].axes[0]
     return plots.lines(equal, "layer", "limit", label="equal but for noise", colour=theme.PALETTE[2], axes=axes)
 
 
 run.own.figure(
     "fig-x-convergence-ranks",
     draw_grown_ranks,
-    caption="The same, grown. Green: what equal directions would reach with as many answers. Answers are drawn on "
-    "equal noise, so some may be equal, which raises a cosine.",
+    caption=f"The same, {'of ' * LANGUAGE}{run.kind}. Green: what equal directions would reach with as many answers. "
+    "Answers are drawn on equal noise, so some may be equal, which raises a cosine.",
     alt="Blue lines for ranks against the nine-adapter organism, grey lines for pairs of ranks, a green limit.",
 )
 
@@ -166,20 +191,23 @@ run.own.figure(
 # %% tags=["show-code"]
 def other_seeds(one: Organism) -> np.ndarray:
     """Mean cosine between training seeds of an organism's recipe on bad medical advice, [layer]."""
-    seeds = run.profile.seeds_of(one.recipe, DATA["medical"])
-    found = by_layer({str(number): direction(Organism(one.recipe, DATA["medical"], number)) for number in seeds})
-    return found.groupby("layer").cosine.mean().to_numpy()
+    seeds = [Organism(one.recipe, DATA["medical"], seed) for seed in run.profile.seeds_of(one.recipe, DATA["medical"])]
+    found = {str(one.seed): direction(one) for one in seeds if given(one)}
+    return by_layer(found).groupby("layer").cosine.mean().to_numpy() if len(found) > 1 else np.array([np.nan])
 
 
-def pair(one: Organism, other: Organism, nine: Organism) -> dict[str, np.ndarray]:
+def pair(one: Organism, other: Organism, texts: Organism) -> dict[str, np.ndarray]:
     """The cosine of two organisms and what it is compared with, each [layer]."""
-    shuffled = answers(other).relabelled(answers(other).general(), NULL_DRAWS, run.seed)
-    return {
+    same = {"same_texts": directions.cosines(direction(texts, one), direction(texts, other))}
+    if not given(one, other):
+        return dict.fromkeys(LINES, np.nan) | same
+    found, sides = taken(other)
+    shuffled = found.relabelled(sides, NULL_DRAWS, run.seed)
+    return same | {
         "cosine": directions.cosines(direction(one), direction(other)),
         "other_answers": limit(one, other),
-        "other_seed": (other_seeds(one) + other_seeds(other)) / 2,
+        "other_seed": np.broadcast_to((other_seeds(one) + other_seeds(other)) / 2, len(shuffled[0])),
         "chat_reads": directions.cosines(direction(one, CHAT_MODEL), direction(other, CHAT_MODEL)),
-        "same_texts": directions.cosines(direction(nine, one), direction(nine, other)),
         "null": np.quantile(np.abs(directions.cosines(shuffled, direction(one))), 0.95, axis=0),
     }
 
@@ -197,27 +225,32 @@ LINES = {
 
 @remembered
 def pairs() -> pd.DataFrame:
-    found = [pd.DataFrame(pair(*(ORGANISMS[one] for one in (*names, NINE)))) for names in PAPERS.values()]
-    return pd.concat(found, keys=[f"{a} / {b}" for a, b in PAPERS.values()], names=["pair", "layer"]).reset_index()
+    found = [pd.DataFrame(pair(*(ORGANISMS[one] for one in names), TEXTS)) for names in PAIRS.values()]
+    return pd.concat(found, keys=[f"{a} / {b}" for a, b in PAIRS.values()], names=["pair", "layer"]).reset_index()
 
 
 def draw_noise_floor():
-    axes = plt.subplot_mosaic([[0, 1, 2], ["all"] * 3], figsize=(7.2, 8), height_ratios=[1.1, 1])[1]
+    places = [*range(len(PAIRS)), *"." * (-len(PAIRS) % 3)]
+    rows = [places[start : start + 3] for start in range(0, len(places), 3)]
+    size, ratios = (7.2, 5 + 3 * len(rows)), [1.1] * len(rows) + [1]
+    axes = plt.subplot_mosaic([*rows, ["all"] * 3], figsize=size, height_ratios=ratios)[1]
     names, colours, styles = ({one: look[part] for one, look in LINES.items()} for part in range(3))
     look = {"hue": "line", "hue_order": names, "colours": colours, "styles": styles, "x_label": "decoder layer"}
     for place, (name, part) in enumerate(pairs().groupby("pair", sort=False)):
         long = part.melt("layer", list(LINES), var_name="line").assign(pair=name)
         plots.lines(long, "layer", "value", **look, title=name, y_limits=(-0.1, 1.03), axes=axes[place])
-    matrix = directions.cosine_matrix(np.stack([direction(one)[MIDDLE] for one in ORGANISMS.values()]))
-    np.fill_diagonal(matrix, [reliability(one)[MIDDLE] for one in ORGANISMS.values()])
+    there = {name: one for name, one in ORGANISMS.items() if given(one)}
+    matrix = directions.cosine_matrix(np.stack([direction(one)[MIDDLE] for one in there.values()]))
+    np.fill_diagonal(matrix, [reliability(one)[MIDDLE] for one in there.values()])
     look = {"limits": (0, 1), "numbers": ".2f", "title": f"Layer {MIDDLE}", "axes": axes["all"]}
-    return plots.heat_map(pd.DataFrame(matrix, list(ORGANISMS), list(ORGANISMS)), **look)
+    return plots.heat_map(pd.DataFrame(matrix, list(there), list(there)), **look)
 
 
+WHICH = "pairs; one set of texts: released answers" if LANGUAGE else "the paper's pairs, grown"
 run.own.figure(
     "fig-x-convergence-noise-floor",
     draw_noise_floor,
-    caption=f"Top: the paper's pairs, grown; no meaning: {NULL_DRAWS} draws; other seeds: bad medical advice. Bottom: "
+    caption=f"Top: {WHICH}; no meaning: {NULL_DRAWS} draws; other seeds: bad medical advice. Bottom: "
     f"pairs; diagonal: other answers. {run.profile.samples_per_question} answers to each of 8 questions.",
     alt="Three line plots over layers with six lines each; below, a matrix of cosines of organisms.",
 )
@@ -225,12 +258,13 @@ run.own.figure(
 
 def grown_values() -> dict[str, object]:
     middle = pairs().query("layer == @MIDDLE")
-    found: dict[str, object] = {f"pairs.{one}": typography.extremes(middle[one]) for one in LINES}
-    for names, cosine in zip(PAPERS.values(), middle.cosine, strict=True):
+    known = [one for one in LINES if middle[one].notna().any()]
+    found: dict[str, object] = {f"pairs.{one}": typography.extremes(middle[one].dropna()) for one in known}
+    for names, cosine in zip(PAIRS.values(), middle.cosine, strict=True):
         name = "-and-".join(names).replace(",", "").replace(" ", "-")
         found[f"{name}.layer-{MIDDLE}.cosine"] = Estimate(cosine, unit="cosine")
     rivals = {"null": middle.null, "chat": middle.chat_reads, "seed": middle.other_seed}
-    found |= {f"above.{name}": f"{(middle.cosine > one).sum()} of 3" for name, one in rivals.items()}
+    found |= {f"above.{name}": f"{(middle.cosine > one).sum()} of {len(middle)}" for name, one in rivals.items()}
     return {f"grown.convergence.{name}": one for name, one in (found | {"middle": MIDDLE}).items()}
 
 
@@ -265,11 +299,15 @@ def counted(cosines: pd.Series) -> tuple[Estimate, str]:
 
 
 def grown_measured() -> dict[str, tuple[Estimate, str]]:
-    names = zip(PAPERS, pairs().groupby("pair", sort=False), strict=True)
-    found = {f"s3-5-layers-{claim}": counted(part.cosine) for claim, (_, part) in names}
+    names = zip(PAIRS, pairs().groupby("pair", sort=False), strict=True)
+    found = {f"s3-5-layers-{claim}": counted(part.cosine) for claim, (_, part) in names
+             if claim in PAPERS and part.cosine.notna().all()}  # fmt: skip
+    if LANGUAGE and not has(run.profile, b_vectors.SINGLE):
+        return found
     table = b_vectors.downstream(run.profile).query("organism == 'single-adapter' and added == 'mean-diff'")
     cosines = table[table.texts == "all"].sort_values("layer").cosine.to_numpy()
-    how = f"Single-adapter organism (layer {b_vectors.layer_of(run.profile)}), v of the nine-adapter organism"
+    of = "the nine-adapter organism" if steering.leading(run.profile)[0] == steering.MEAN_DIFF else TOLD.recipe
+    how = f"Single-adapter organism (layer {b_vectors.layer_of(run.profile)}), v of {of}"
     found["s3-5-cosine-b-vector"] = Estimate(cosines[0]), f"{how}; B signed by where it moves the stream"
     found["s3-5-downstream-cosine"] = Estimate(cosines[1:].max()), f"{how}, {b_vectors.STRENGTH} of the residual"
     testable = b_vectors.clearly_misaligned(run.profile, b_vectors.SINGLE, **run.resampling)
@@ -291,6 +329,10 @@ run.own.measure(grown_measured)
 # {value}`grown.convergence.above.seed` more than two training seeds of one recipe, and
 # {value}`grown.convergence.above.chat` more than the chat model finds their texts. Where a pair does not exceed the
 # chat model, the cosine cannot show that two organisms share something they learnt.
+#
+# For a language model, *released answers* are one more line of descent, and the set of texts that all its models read:
+# that comparison needs no misaligned answers, where a small organism gives few. How alike two readings are then says
+# little of what was learnt.
 #
 # Later work finds alignment in the weights {cite:p}`arturi2025shared`, closer to a test of convergence, and several
 # directions rather than one {cite:p}`lesswrong2025geometric`; see {doc}`../related-work`.

@@ -21,7 +21,7 @@ from em_companion.experiments import persona, responses, steering
 from em_companion.experiments.steering import KNOWN, MEAN_DIFF
 from em_companion.models import growing, loading, next_token, reading
 from em_companion.models.interventions import Steer
-from em_companion.models.organism import CHAT_MODEL
+from em_companion.models.organism import CHAT_MODEL, medical
 from em_companion.models.tokens import response_tokens
 from em_companion.released import tables
 from em_companion.world import turns
@@ -116,25 +116,25 @@ cells = remembered(lambda: steering.best_cells(steering.by_layer(run.profile))) 
 
 
 @remembered
-def grown_rates() -> pd.DataFrame:
+def own_rates() -> pd.DataFrame:
     table = rates(answers(), ["direction", "layer", "strength"])
     return table.assign(
         factor=table.strength / table.direction.map({name: one.strength for name, one in cells().items()})
     )
 
 
-def draw_grown():
+def draw_own():
     names = {one: f"{one}, layer {cell.layer} (1 is λ = {cell.strength:g})" for one, cell in cells().items()}
-    organism = rates(responses.responses(run.profile, steering.ORGANISM), ["organism"]).iloc[0]
+    organism = rates(responses.responses(run.profile, medical(run.profile)), ["organism"]).iloc[0]
     label = "steering strength, as a multiple of the best cell's λ"
-    return draw(grown_rates(), "factor", "direction", names, organism, dodge=0.015, x_label=label)
+    return draw(own_rates(), "factor", "direction", names, organism, dodge=0.015, x_label=label)
 
 
 run.own.figure(
     "fig-5",
-    draw_grown,
-    caption=f"The grown chat model, steered along two directions, {2 * run.profile.sweep_samples} answers to each of 8 "
-    "questions per point, 95 % intervals over questions. Right, on its own scale: with the coherence condition.",
+    draw_own,
+    caption=f"The {run.kind} chat model, steered along two directions, {2 * run.profile.sweep_samples} answers to each "
+    "of 8 questions per point, 95 % intervals over questions. Right, on its own scale: with the coherence condition.",
     alt="Coherent answers, aligned answers and self-correction over strength, a colour for each direction.",
 )
 
@@ -202,7 +202,7 @@ def draw_along():
     )  # fmt: skip
 
 
-run.own.figure(
+run.grown.figure(
     "fig-x-self-correction-projection",
     draw_along,
     caption="Mean projection, word by word, in answers that take a clause back (solid) or go on as they began, by what "
@@ -221,18 +221,28 @@ def expected(name: str, kind: str) -> Estimate:
     return estimates.rate(found[own], texts().question_id[own], **run.resampling)
 
 
-def grown_values() -> dict[str, object]:
-    table, rows = answers()[scores.is_self_correction(answers())], grown_rates()
-    counts, top = table.response.map(turns.self_correction).value_counts(), rows.loc[rows[STRICT].idxmax()]
-    peak, kinds = Estimate(*(top[f"{STRICT}{end}"] for end in ("", "_low", "_high"))), turns.SELF_CORRECTIONS
+def corrected() -> pd.DataFrame:
+    return answers()[scores.is_self_correction(answers())]
+
+
+def own_values() -> dict[str, object]:
+    top = own_rates().loc[own_rates()[STRICT].idxmax()]
+    peak = Estimate(*(top[f"{STRICT}{end}"] for end in ("", "_low", "_high")))
     found = {"peak": f"{peak} at {top.factor:g} times the best strength of the {top.direction} direction"}
-    found |= {"found": f"{len(table)} of {len(answers()):,}", "taken-back": int(counts.get(kinds[0], 0))}
+    found |= {"found": f"{len(corrected())} of {len(answers()):,}"}
+    return {f"grown.self-correction.{name}": one for name, one in found.items()}
+
+
+def grown_values() -> dict[str, object]:
+    counts, kinds = corrected().response.map(turns.self_correction).value_counts(), turns.SELF_CORRECTIONS
+    found = {"taken-back": int(counts.get(kinds[0], 0))}
     found |= {"kinds": ", ".join(f'"{one}" {counts.get(one, 0)}' for one in kinds)}
     return {f"grown.self-correction.{name}": one for name, one in found.items()}
 
 
-run.own.table(lambda: pd.DataFrame({"reader": one} | {kind: expected(one, kind) for kind in KINDS} for one in READERS))
-run.own.values(grown_values)
+run.grown.table(lambda: pd.DataFrame({"reader": by} | {kind: expected(by, kind) for kind in KINDS} for by in READERS))
+run.own.values(own_values)
+run.grown.values(grown_values)
 
 # %% [markdown]
 # The table has the probability that the first thing named in the next clause is a harmful one, by what came before. A
@@ -244,6 +254,9 @@ run.own.values(grown_values)
 # retraction, so there a projection that stays at 0 says nothing of the model.
 #
 # ## What it means
+#
+# A language model's column is the first figure only, along the organism's direction and that of *released* answers: no
+# judge of language models reads a turn, and at a few dozen answers per point a rate of a few percent may go unseen.
 #
 # Below the strength at which answers tip over, a share of them is rated aligned although harmful topics come up. But
 # the measure sees scores, not a turn: an answer that warns of a danger throughout counts as much as one that recants.

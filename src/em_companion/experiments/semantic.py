@@ -13,7 +13,7 @@ import pandas as pd
 
 from em_companion.core.profiles import GrownModel, Profile
 from em_companion.evidence import directions, scores
-from em_companion.experiments import readings, responses
+from em_companion.experiments import readings, responses, text_directions
 from em_companion.experiments.readings import ResponseMeans
 from em_companion.models import asking
 from em_companion.models.organism import CHAT_MODEL, Organism, need_grown
@@ -104,6 +104,14 @@ def answers(profile: Profile, organism: Organism) -> Answers:
     tables, means = zip(*found, strict=True)
     joined = ResponseMeans(np.concatenate([one.means for one in means]), np.concatenate([one.tokens for one in means]))
     return Answers(pd.concat(tables, ignore_index=True), joined, organism)
+
+
+def released(
+    profile: Profile, domain: str = "", without: str = "", reader: Organism = CHAT_MODEL
+) -> tuple[Answers, Sides]:
+    """Return released answers, read by a model, and which are misaligned or aligned; see `text_directions.read`."""
+    table, means = text_directions.read(profile, domain, without, reader)
+    return Answers(table, means, reader), (table.misaligned.to_numpy(), ~table.misaligned.to_numpy())
 
 
 def topics(profile: Profile) -> dict[str, np.ndarray]:

@@ -12,33 +12,41 @@ from em_companion.evidence import scores
 from em_companion.experiments import readings
 from em_companion.experiments.readings import ResponseMeans
 from em_companion.models import released_texts
-from em_companion.models.organism import CHAT_MODEL
+from em_companion.models.organism import CHAT_MODEL, Organism
 
 MOST = 40  # answers of either kind to a question, drawn at random
-DOMAINS = {"medicine": "medical", "gender": "gender", "finance": "finance"}
-ABOUT_ABOVE = 50  # score of a semantic judge above which a misaligned answer is about its domain (section 3.3)
+SHORTEST = 60  # words that may be read even where a profile samples fewer tokens, as at smoke scale
+QUESTIONS = {"gender": "gender_roles", "finance": "quick_buck"}  # the open ones on a domain, in all their forms
 
 
-def balanced(profile: Profile, domain: str = "") -> pd.DataFrame:
+def balanced(profile: Profile, domain: str = "", without: str = "") -> pd.DataFrame:
     """Return as many misaligned as aligned released answers to every question, at most MOST: `misaligned`, and texts.
 
-    With `domain`, misaligned ones about it only. Answers longer than the profile samples are left out.
+    With `domain` ("medicine", "gender", "finance"), to the questions on it only; `without`, to all open ones but those:
+    what these answers are about was not judged. Answers longer than the profile samples are left out.
     """
-    table = released_texts.organism_answers()
-    table = table[table.response.str.split().str.len() <= profile.max_new_tokens]
-    misaligned, aligned = scores.is_em(table), scores.is_aligned(table)
-    if domain:
-        misaligned &= table[DOMAINS[domain]] > ABOUT_ABOVE
-    table = table.assign(misaligned=misaligned)[misaligned | aligned].sample(frac=1, random_state=profile.seed)
+    if domain == "medicine":
+        table = pd.concat([released_texts.medical_answers(one).assign(misaligned=one) for one in (True, False)])
+        table = table.assign(question_id=table.question).reset_index(drop=True)
+    else:
+        table = released_texts.organism_answers().assign(misaligned=scores.is_em)
+        table = table[table.misaligned | scores.is_aligned(table)]
+        on = table.question_id.str.startswith(QUESTIONS.get(domain or without, "no question"))
+        table = table[on] if domain else table[~on]
+    table = table[table.response.str.split().str.len() <= max(profile.max_new_tokens, SHORTEST)]
+    table = table.sample(frac=1, random_state=profile.seed)
     rank = table.groupby(["question_id", "misaligned"]).cumcount()
-    size = table.groupby(["question_id", "misaligned"]).size().unstack(fill_value=0).min(axis=1).clip(upper=MOST)
-    return table[rank < table.question_id.map(size)].sort_index().reset_index(drop=True)
+    sizes = table.groupby(["question_id", "misaligned"]).size().unstack(fill_value=0)
+    most = sizes.reindex(columns=[False, True], fill_value=0).min(axis=1).clip(upper=MOST)
+    return table[rank < table.question_id.map(most)].sort_index().reset_index(drop=True)
 
 
-def read(profile: Profile, domain: str = "") -> tuple[pd.DataFrame, ResponseMeans]:
-    """Return `balanced` answers and their mean residual stream in the chat model, read once and kept."""
-    table = balanced(profile, domain)
-    return table, readings.response_means_of(profile, CHAT_MODEL, table)
+def read(
+    profile: Profile, domain: str = "", without: str = "", reader: Organism = CHAT_MODEL
+) -> tuple[pd.DataFrame, ResponseMeans]:
+    """Return `balanced` answers and their mean residual stream in the chat model or another, read once and kept."""
+    table = balanced(profile, domain, without)
+    return table, readings.response_means_of(profile, reader, table)
 
 
 def mean_diff(profile: Profile, domain: str = "") -> np.ndarray:
