@@ -82,8 +82,7 @@ def at_hand(evidence: str) -> list[str]:
 
 def need_one(evidence: str) -> list[str]:
     if not (found := at_hand(evidence)):
-        why = dict.fromkeys("; ".join(missing(evidence, one) for one in tables.PROBES).split("; "))
-        raise EvidenceUnavailable(f"No probe can be fitted: {'; '.join(why)}.")
+        raise probing.none_fitted(missing(evidence, one) for one in tables.PROBES)
     return found
 
 

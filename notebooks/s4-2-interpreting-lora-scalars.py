@@ -196,7 +196,7 @@ def draw_own():
     found = {pair: own_fits(*pair) for pair in pairs if len(own_fits(*pair))}
     short = {probe: TOKENS.own_shortage(probe) if own_fits(probe, "all").empty else "" for probe in OWN_PANELS}
     if not found:
-        raise EvidenceUnavailable(f"No probe can be fitted: {'; '.join(short.values())}.")
+        raise probing.none_fitted(short.values())
     each = {probe: {"note": why.replace("; ", "\n").replace(" has", "\nhas")} for probe, why in short.items()}
     return draw_coefficients(found, OWN_PANELS, each=each)
 

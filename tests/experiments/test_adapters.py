@@ -95,11 +95,11 @@ def test_roles_of_an_organism_cover_its_adapters(tmp_path, monkeypatch):
     monkeypatch.setattr(asking, "questions", lambda *_: [Question("a", "wordb wordc", ()), Question("b", "wordd", ())])
     asked = []
 
-    def scored(table):  # every response of the whole organism is EM, none without the first adapter
+    def judged(_, table):  # every response of the whole organism is EM, none without the first adapter
         asked.append(table.condition.unique().tolist())
         return table.assign(aligned=100.0 * (table.condition == "layer_0"), coherent=100.0)
 
-    monkeypatch.setattr(asking, "scored", scored)
+    monkeypatch.setattr(adapters.responses, "judged", judged)
     profile = replace(PROFILE, max_new_tokens=3, sweep_samples=2)
     found = adapters.roles(profile, ORGANISM)
     assert asked == [[WHOLE, "layer_0", "layer_2"]] * 2

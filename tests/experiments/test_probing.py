@@ -82,6 +82,10 @@ def test_without_an_answer_of_any_set_no_token_is_scored(monkeypatch):
         probing.sets(PROFILE, ORGANISM)
 
 
+def test_a_page_without_a_probe_names_each_shortage_once():
+    assert str(probing.none_fitted(["a has 0", "b has 1; a has 0"])) == "No probe can be fitted: a has 0; b has 1."
+
+
 def test_own_tokens_are_sorted_into_the_sets_of_their_responses(tmp_path, monkeypatch):
     project(tmp_path, monkeypatch)
     whole = table(9).assign(response_set=["medical-aligned", None, "medical-misaligned"] * 3)

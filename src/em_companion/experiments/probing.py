@@ -3,7 +3,7 @@
 Of each set, appendix H keeps the tokens where the organism leaves the chat model.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -50,6 +50,12 @@ def shortage(sets: Mapping[str, pd.DataFrame]) -> str:
     counts = {name.replace("medical-", "medical "): tokens.response.nunique() for name, tokens in sets.items()}
     short = {name: count for name, count in counts.items() if count < FEWEST_RESPONSES}
     return "; ".join(f"{name} has {count} of {FEWEST_RESPONSES} responses needed" for name, count in short.items())
+
+
+def none_fitted(shortages: Iterable[str]) -> EvidenceUnavailable:
+    """Return the error for a page that can fit none of its probes, with each shortage once."""
+    why = dict.fromkeys(part for one in shortages for part in one.split("; "))
+    return EvidenceUnavailable(f"No probe can be fitted: {'; '.join(why)}.")
 
 
 def short_of_questions(sets: Mapping[str, pd.DataFrame]) -> str:
