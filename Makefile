@@ -10,11 +10,14 @@ BIN := .venv/bin
 EM_COMPANION_MIRROR ?= $(abspath $(wildcard ../shared/upstream))
 export EM_COMPANION_MIRROR
 export INCLUDE_RESPONSES
+# SCALE=smoke shrinks a profile to what shows that its pages run.
+EM_COMPANION_SCALE ?= $(SCALE)
+export EM_COMPANION_SCALE
 # Without this, tiny forward passes are up to a hundred times slower on few cores.
 export OMP_WAIT_POLICY := PASSIVE
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: setup grow book test test-book notebook replot bench fetch sync serve clean
+.PHONY: setup grow book test test-book test-smoke notebook replot bench fetch sync serve clean
 
 setup: .venv/.installed
 
@@ -52,6 +55,10 @@ test: setup
 # What can only be seen on a built book, in a real browser where a Chromium is installed.
 test-book: setup
 	pytest -n auto -m book
+
+# Every page under profiles with a published model, or a stand-in of it, on a handful of answers.
+test-smoke: setup
+	pytest -n auto -m slow tests/build/test_smoke.py
 
 fetch: setup
 	em-companion fetch --all

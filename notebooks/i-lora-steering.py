@@ -149,8 +149,8 @@ def own_names() -> dict[str, str]:
 run.own.figure(
     "fig-18",
     lambda: draw_cells(cells(own_answers()), own_names()),
-    caption="Kinds of answer of the grown organism with groups of adapters scaled, as shares of the answers kept at "
-    f"each coherence cut-off, out of {16 * SAMPLES}, {SAMPLES} to each of 16 questions.",
+    caption=f"Kinds of answer of the {run.kind} organism with groups of adapters scaled, as shares of the answers kept "
+    f"at each coherence cut-off, out of {16 * SAMPLES}, {SAMPLES} to each of 16 questions.",
     alt="Stacked bars of kinds of answer, one panel per condition, one bar per cut-off, the number kept above it.",
 )
 

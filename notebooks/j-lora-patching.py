@@ -130,9 +130,11 @@ def as_estimate(row: pd.Series) -> Estimate:
 def measured(table: pd.DataFrame, how: str) -> dict[str, tuple[Estimate, str]]:
     """The two claims, from one row per group."""
     found, medical = table.set_index("group"), "medical-from-non-medical"
-    others = found.drop(index=medical, errors="ignore")
-    lowest = others.change.astype(float).idxmin()
+    others = found.drop(index=medical, errors="ignore").dropna(subset="change")
     claims = {"j-non-medical-into-medical": (as_estimate(found.loc[medical]), how)} if medical in found.index else {}
+    if others.empty:  # no clean answer is misaligned
+        return claims
+    lowest = others.change.astype(float).idxmin()
     name = GROUPS[lowest].replace("\n", " ")
     return claims | {"j-largest-decrease-elsewhere": (as_estimate(others.loc[lowest]), f"{name}; {how}")}
 
@@ -154,7 +156,7 @@ run.released.values(
 # the prompt itself, and draws the noise of its clean run. Patched and clean answers are cut where the donor's ends.
 
 # %%
-RUNS = 2 * run.profile.sweep_samples
+RUNS = max(2 * run.profile.sweep_samples, min(20, run.profile.samples_per_question))
 
 
 @remembered
@@ -193,8 +195,8 @@ own_changes = remembered(lambda: changes_by(own_answers().group))
 run.own.figure(
     "fig-19",
     lambda: draw_changes(own_changes(), None),
-    caption=f"The same for the grown organism; 95 % intervals over pairs, which draw prompts and donors anew. {RUNS} "
-    "answers per pair. Diamonds: what the paper reports for its model.",
+    caption=f"The same for the {run.kind} organism; 95 % intervals over pairs, which draw prompts and donors anew. "
+    f"{RUNS} answers per pair. Diamonds: what the paper reports for its model.",
     alt="Left: hollow marks for clean, filled for patched EM rates. Right: relative changes; diamonds as reported.",
 )
 
@@ -213,7 +215,8 @@ def own_values() -> dict[str, object]:
     return {f"patching.grown.{name}": one for name, one in texts.items()}
 
 
-OWN_HOW = "organism grown here, answers cut at the donor's length; interval over pairs, prompts and donors drawn anew"
+HERE = "organism grown here, " if run.own is run.grown else ""
+OWN_HOW = f"{HERE}answers cut at the donor's length; interval over pairs, prompts and donors drawn anew"
 run.own.measure(lambda: measured(own_changes(), OWN_HOW))
 run.own.values(own_values)
 
@@ -245,6 +248,7 @@ run.own.values(own_values)
 #   medical prompts with non-medical scalars {value}`patching.grown.medical-from-non-medical`; non-medical prompts with
 #   medical scalars {value}`patching.grown.non-medical-from-medical`. Kinds whose interval does not meet that of
 #   same-prompt pairs with the same kind of prompt: {value}`patching.grown.beyond-floor`.
+# - Under a profile of the hub the medical prompts are twins of open questions, and pairs are few.
 # - Only what a kind of pair adds to this floor is the effect of the other prompt; the paper does not compare the two.
 
 # %%

@@ -24,6 +24,7 @@ from em_companion.evidence import estimates, probes
 from em_companion.evidence.claims import load_claims
 from em_companion.evidence.estimates import Estimate
 from em_companion.experiments import probing
+from em_companion.models import asking
 from em_companion.models.organism import Organism
 from em_companion.released import tables
 
@@ -55,9 +56,12 @@ def token_fits(evidence: str, probe: str) -> pd.DataFrame:
 
 # %%
 TOKENS = probing.ProbeTokens(run.profile, Organism("nine-adapter", "bad_medical_advice", 0))
+ASKED = "the open questions, their medical twins and the held-out topics"
+if "held_out" not in asking.question_sets(run.profile):
+    ASKED = "the open questions and their medical twins"
 METRICS = {"accuracy": "accuracy", "precision": "precision", "recall": "recall", "f1": "F1", "auc": "AUC"}
 TITLES = {probe: " against\n".join(pair).replace("medical-", "medical ") for probe, pair in tables.PROBES.items()}
-HANDLES = {"released": run.released, "grown": run.own}
+HANDLES = {"released": run.released, run.own.name: run.own}
 sides = TOKENS.sides
 
 
@@ -67,13 +71,19 @@ def adapters(evidence: str) -> list[str]:
 
 def missing(evidence: str, probe: str) -> str:
     """Why a probe is not fitted, or "" where it is."""
-    if evidence == "grown":
-        return TOKENS.own_shortage(probe)
-    return "" if probe in tables.probes_at_hand() else "scalars not at hand"
+    if evidence == "released":
+        return "" if probe in tables.probes_at_hand() else "scalars not at hand"
+    return TOKENS.own_shortage(probe)
 
 
 def at_hand(evidence: str) -> list[str]:
     return [probe for probe in tables.PROBES if not missing(evidence, probe)]
+
+
+def need_one(evidence: str) -> list[str]:
+    if not (found := at_hand(evidence)):
+        raise probing.none_fitted(missing(evidence, one) for one in tables.PROBES)
+    return found
 
 
 def notes(evidence: str) -> dict[str, dict]:
@@ -85,7 +95,8 @@ def table_1(evidence: str) -> pd.DataFrame:
     """Reported and found metrics (`quantity`) of every probe, found ones NaN where it is not fitted."""
     rows = [(one, name, load_claims()[f"s4-1-tab-1-{one}-{name}"].reported) for one in TITLES for name in METRICS]
     fits = {one: estimates.summary(token_fits(evidence, one)[list(METRICS)]) for one in at_hand(evidence)}
-    fitted = pd.concat(fits, names=["probe"]).reset_index("probe")
+    none = estimates.summary(pd.DataFrame(columns=list(METRICS), dtype=float))
+    fitted = pd.concat(fits or {"": none}, names=["probe"]).reset_index("probe")
     table = pd.DataFrame(rows, columns=["probe", "quantity", "reported"]).merge(fitted, how="left")
     return table.assign(metric=table.quantity.map(METRICS))
 
@@ -101,8 +112,8 @@ CAPTIONS = {
     "released": "Four logistic probes on the nine LoRA scalars of a token. Diamonds: Table 1 of the paper. Dots: mean "
     f"over {run.profile.probe_fits} fits; bars hold 95 % of the fits, each with its own undersampling, so they show "
     "the sampling of tokens, not of questions or answers.",
-    "grown": "The same on the grown organism's own answers to the open questions, their medical twins and the "
-    "held-out topics; where a set has too few answers to be probed, the panel gives their number.",
+    run.own.name: f"The same on the {run.kind} organism's own answers to {ASKED}; where a set has too few answers to "
+    "be probed, the panel gives their number.",
 }
 ALT = "Four panels, one per probe: five metrics, diamonds for reported and dots with bars for measured values."
 for evidence, caption in CAPTIONS.items():
@@ -137,7 +148,7 @@ def measured_released(non_medical_aligned: bool) -> dict[str, tuple[Estimate, st
 
 run.released.measure(lambda: measured_released(False))
 run.released.measure(lambda: measured_released(True))
-run.own.measure(lambda: measured("grown", at_hand("grown")))
+run.own.measure(lambda: measured(run.own.name, need_one(run.own.name)))
 
 # %% [markdown]
 # ## Misaligned, or just another question?
@@ -232,7 +243,7 @@ ROWS = {
 @remembered
 def splits(evidence: str) -> pd.DataFrame:
     parts = []
-    for probe in at_hand(evidence):
+    for probe in need_one(evidence):
         for place, (row, fits) in enumerate(ROWS.items()):
             found = estimates.summary(fits(evidence, probe)[["balanced_accuracy"]]).drop(columns="quantity")
             parts.append(found.assign(probe=probe, row=row, kind="split" if place < 3 else "baseline, split by token"))
@@ -249,7 +260,7 @@ CAPTIONS = {
     "released": "The probes of {numref}`tab-1` under harder splits, and beside baselines. Dot and number: mean over "
     f"fits (by token {run.profile.probe_fits}, single adapter 10, all others {run.profile.split_fits}); line: 95 % of "
     "the fits, each with its own draw of tokens, answers, questions or shuffled labels. Dotted: chance.",
-    "grown": "The same for the probes of the grown organism with enough answers.",
+    run.own.name: f"The same for the probes of the {run.kind} organism with enough answers.",
 }
 ALT = "One panel per probe with three splits and four baselines: dots with lines for balanced accuracy."
 for evidence, caption in CAPTIONS.items():
@@ -326,15 +337,15 @@ def split_values() -> dict[str, object]:
 
 
 def own_values() -> dict[str, object]:
-    ids = splits("grown").query("row == 'question id only'").set_index("probe")["mean"]
-    few = [text for probe, text in CONCLUSIONS.items() if missing("grown", probe)]
+    own, fitted = run.own.name, at_hand(run.own.name)
+    ids = {TITLES[one].replace("\n", " "): question_only(own, one).balanced_accuracy.mean() for one in fitted}
     found = {
-        "survivors": with_result("grown", "survives"),
-        "untested": "; ".join(few) or "none",
-        "empty": with_result("grown", NO_COEFFICIENT),
-        "question-id": ", ".join(f"{one:.2f} ({TITLES[probe]})".replace("\n", " ") for probe, one in ids.items()),
+        "survivors": with_result(own, "survives"),
+        "untested": "; ".join(text for probe, text in CONCLUSIONS.items() if probe not in fitted) or "none",
+        "empty": with_result(own, NO_COEFFICIENT),
+        "question-id": ", ".join(f"{one:.2f} ({title})" for title, one in ids.items()) or "none",
     }
-    unseen = {f"{one}.unseen-questions.balanced_accuracy": unseen_questions("grown", one) for one in at_hand("grown")}
+    unseen = {f"{one}.unseen-questions.balanced_accuracy": unseen_questions(own, one) for one in fitted}
     return {f"probing.own.{name}": one for name, one in (unseen | found).items()}
 
 
@@ -360,6 +371,10 @@ run.own.values(own_values)
 #   places, for the question id alone reaches {value}`probing.medical.id`.
 # - On unseen questions both lie above chance on average, but the spread over held-out fifths reaches chance. That
 #   adapters *specialise* needs interventions ({doc}`s4-3-steering-lora-adapters`).
+#
+# Under a profile of the hub the same probes are fitted to its model's own answers. They need a judge that gives scores
+# near 0 and 100 for the kinds, and a model that gives answers of all four; a small one lacks some, and the panels say
+# so.
 #
 # By the rule above survive, of the released conclusions: {value}`probing.survivors`; of the grown:
 # {value}`probing.own.survivors`. Not tested there for want of answers: {value}`probing.own.untested`; because the

@@ -24,7 +24,7 @@ from em_companion.core.provenance import remembered
 from em_companion.evidence import estimates, probes, scores
 from em_companion.evidence.estimates import Estimate
 from em_companion.experiments import adapters, probing
-from em_companion.models import growing, lora
+from em_companion.models import asking, growing, lora
 from em_companion.released import tables
 
 run = Run("s4-2-interpreting-lora-scalars", profile, seed)
@@ -168,8 +168,8 @@ ORGANISM = adapters.ORGANISM
 TOKENS = probing.ProbeTokens(run.profile, ORGANISM)
 scored_sets = remembered(partial(probing.sets, run.profile, ORGANISM))
 modules = remembered(partial(adapters.modules, run.profile))
-SAMPLES = run.profile.sweep_samples  # of the knock-outs that decide roles
-FEWER = max(2, SAMPLES // 5)
+SAMPLES = adapters.samples_of(run.profile)  # of the knock-outs that decide roles
+FEWER = max(1, SAMPLES // 5)
 OWN_PANELS = {LEFT: "non-medical,\naligned against misaligned", RIGHT: "misaligned,\nnon-medical against medical"}
 
 
@@ -181,24 +181,31 @@ def sides_of(probe: str, tokens: str) -> list[pd.DataFrame]:
 @remembered
 def own_fits(probe: str, tokens: str) -> pd.DataFrame:
     """One row per fit; no row where there are too few answers for a probe."""
-    sides, names = sides_of(probe, tokens), list(modules())
-    named = dict(zip(tables.PROBES[probe], sides, strict=True))
-    if probing.shortage(named) or min(map(len, sides)) < probes.FEWEST_TOKENS:
-        return pd.DataFrame(columns=names, dtype=float)
+    names = list(modules())
+    for one in ("all", tokens):  # the former alone may tell, without a significance
+        sides = sides_of(probe, one)
+        named = dict(zip(tables.PROBES[probe], sides, strict=True))
+        if probing.shortage(named) or min(map(len, sides)) < probes.FEWEST_TOKENS:
+            return pd.DataFrame(columns=names, dtype=float)
     few, many = (min(map(len, sides_of(probe, one))) for one in ("significant", "all"))
     return fits(sides, names, c=0.01 * many / few if tokens == RESCALED else 0.01)
 
 
 def draw_own():
     pairs = [(probe, tokens) for probe in OWN_PANELS for tokens in ("all", "significant", RESCALED)]
-    return draw_coefficients({pair: own_fits(*pair) for pair in pairs if len(own_fits(*pair))}, OWN_PANELS)
+    found = {pair: own_fits(*pair) for pair in pairs if len(own_fits(*pair))}
+    short = {probe: TOKENS.own_shortage(probe) if own_fits(probe, "all").empty else "" for probe in OWN_PANELS}
+    if not found:
+        raise probing.none_fitted(short.values())
+    each = {probe: {"note": why.replace("; ", "\n").replace(" has", "\nhas")} for probe, why in short.items()}
+    return draw_coefficients(found, OWN_PANELS, each=each)
 
 
 run.own.figure(
     "fig-6",
     draw_own,
-    caption=f"Mean coefficients of the grown organism's probes over {run.profile.probe_fits} fits; lines hold 95 % of "
-    "the fits, so they show the drawing of tokens only. A positive coefficient speaks for the second kind.",
+    caption=f"Mean coefficients of the {run.kind} organism's probes over {run.profile.probe_fits} fits; lines hold "
+    "95 % of the fits, so they show the drawing of tokens only. A positive coefficient speaks for the second kind.",
     alt="Two panels with nine adapters and their mean coefficients, for all tokens, significant ones, and C rescaled.",
 )
 
@@ -223,6 +230,10 @@ def switched_off(question_set: str, off: str = "each") -> pd.DataFrame:
 # %%
 OUTCOMES = {"general": "open questions", "medical": "their medical twins", "held-out": "held-out medical topics"}
 COLOURS = dict(zip(OUTCOMES, (PALETTE[3], PALETTE[0], PALETTE[2]), strict=True))
+COUNTED = f"{SAMPLES} answers to each, {FEWER} to held-out topics"
+if "held_out" not in asking.question_sets(run.profile):
+    OUTCOMES.pop("held-out")
+    COUNTED = f"{SAMPLES} answers to each"
 
 
 def answers(outcome: str) -> pd.DataFrame:
@@ -266,7 +277,7 @@ run.own.figure(
     "fig-x-adapter-knock-out",
     draw_knock_outs,
     caption="Upper left: EM rate with one adapter switched off, below that of the whole organism, with 95 % intervals "
-    f"over questions ({SAMPLES} answers to each, {FEWER} to held-out topics). Upper right: size of the mean probe "
+    f"over questions ({COUNTED}). Upper right: size of the mean probe "
     f"coefficient, all tokens. Below: EM rate (%) with two adapters off (diagonal: one), {FEWER} answers to each of "
     "eight questions per cell.",
     alt="EM rates with each of nine adapters off, bars for two probe coefficients, and two matrices for pairs off.",
@@ -292,8 +303,11 @@ def written_scales() -> np.ndarray:
 def shown() -> pd.DataFrame:
     """Tokens of one answer: word, significance, whether it passes the filter, and one column per adapter."""
     _, tokenizer = growing.load_organism(run.profile, ORGANISM)
-    table, own = scored_sets()["non-medical-misaligned"], probing.organism_responses(run.profile, ORGANISM)
-    table = table[table.response.isin(own.index[own.question_set == "general"])]
+    own, sets = probing.organism_responses(run.profile, ORGANISM), scored_sets()
+    open_ones = own.index[own.question_set == "general"]
+    tables = [sets[one][sets[one].response.isin(open_ones)] for one in ("non-medical-misaligned", "medical-misaligned")]
+    if (table := next((one for one in tables if len(one)), None)) is None:
+        raise EvidenceUnavailable("None of the answers scored is a misaligned one to an open question.")
     lengths = table.groupby("response").size()
     found = table[table.response == (lengths - lengths.median()).abs().idxmin()].reset_index(drop=True)
     found[list(modules())] *= written_scales()
@@ -319,7 +333,7 @@ def draw_tokens():
 run.own.figure(
     "fig-x-lora-scalar-heat-map",
     draw_tokens,
-    caption="One misaligned answer of the grown organism, from top to bottom on the left and on to the right, by "
+    caption=f"One misaligned answer of the {run.kind} organism, from top to bottom on the left and on to the right, by "
     "adapter. Colour: signed length of what it adds. Bold: tokens that pass the significance filter.",
     alt="Two heat maps, words by adapters: colours from orange through white to purple show what an adapter adds.",
 )
@@ -330,10 +344,17 @@ def fall_of(name: str) -> str:
     return f"{row.fall:.1f} points ({row.low:.1f} to {row.high:.1f})"
 
 
+def of_largest() -> dict[str, str]:
+    """The adapter with the largest coefficient in the misalignment probe, and what goes with it."""
+    if own_fits(LEFT, "all").empty:
+        return dict.fromkeys(("largest", "largest.fall"), "not known (too few answers for a probe)")
+    largest = own_fits(LEFT, "all").mean().abs().idxmax()
+    return {"largest": f"layer {largest.removeprefix('layer_')}", "largest.fall": fall_of(largest)}
+
+
 def own_values() -> dict[str, object]:
     names = {module: name.removeprefix("layer_") for name, module in modules().items()}
     roles = {role: [names[one] for one in found] for role, found in adapters.roles(run.profile).items()}
-    largest = own_fits(LEFT, "all").mean().abs().idxmax()
     strongest = adapters.falls(answers("general")).set_index("adapter").fall.idxmax()
     alone = adapters.knock_outs(run.profile, ORGANISM, "general", "all but one", max(2, SAMPLES // 2))
     found = {f"adapter-roles.{role}": f"layer {', '.join(one)}" if one else "none" for role, one in roles.items()}
@@ -341,21 +362,21 @@ def own_values() -> dict[str, object]:
         found[f"knock-out.general.{name.replace(' ', '-')}.em"] = scores.em_rate(table, **run.resampling)
     for name, tokens in (("filtered", "significant"), ("rescaled", RESCALED)):
         found[f"adapters.grown.not-zero.{name}"] = int((own_fits(LEFT, tokens).mean().abs() > 0.01).sum())
+    found |= {f"adapters.grown.{name}": one for name, one in of_largest().items()}
     return found | {
         "adapters.grown.share": f"{100 * probing.SHARE:.0f} %",
         "adapters.grown.strongest": f"layer {strongest.removeprefix('layer_')}",
         "adapters.grown.strongest.fall": fall_of(strongest),
         "adapters.grown.strongest.alone": scores.em_rate(alone[alone.condition == strongest], **run.resampling),
-        "adapters.grown.largest": f"layer {largest.removeprefix('layer_')}",
-        "adapters.grown.largest.fall": fall_of(largest),
     }
 
 
 def correlations() -> dict[str, str]:
     """Spearman's correlation over adapters of a strength with the fall of the EM rate on open questions."""
     written = pd.concat(TOKENS.own.values())[list(modules())].abs().mean() * written_scales()
-    found = {}
-    for name, strengths in {"": own_fits(LEFT, "all"), ".written": written.to_frame().T}.items():
+    found = {"adapters.grown.rho": "not known (too few answers for a probe)"}
+    fitted = {"": own_fits(LEFT, "all")} if len(own_fits(LEFT, "all")) else {}
+    for name, strengths in (fitted | {".written": written.to_frame().T}).items():
         rho = Estimate(*adapters.rank_correlation(answers("general"), strengths, 1000, run.seed), unit="ratio")
         found[f"adapters.grown.rho{name}"] = "not defined (all equal)" if np.isnan(rho.value) else str(rho)
     return found
@@ -381,6 +402,8 @@ run.own.values(correlations)
 #   rank correlation of size and fall is {value}`adapters.grown.rho`, for the length that an adapter writes
 #   {value}`adapters.grown.rho.written` (nine unrelated ranks reach $\lvert\rho\rvert \ge 0.68$ in one case of twenty).
 #   A scalar can tell two sets apart because an *earlier* adapter has changed what it reads.
+# - Under a profile of the hub the held-out topics are left out, and where a probe lacks answers only the switching off
+#   is left. A model that is seldom misaligned, or few answers to a cell, make no adapter *general*.
 # - Switching off tests what is *needed*; adapters that stand in for each other would show in the pairs only. "General"
 #   does not mean that an adapter does nothing else.
 

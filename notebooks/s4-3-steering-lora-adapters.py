@@ -195,10 +195,10 @@ def draw_grid():
 run.own.figure(
     "fig-x-adapter-scaling-grid",
     draw_grid,
-    caption="EM rate, coherence and share of medical answers (score above 50) of the grown organism with groups of "
-    "adapters scaled (1: as trained). Top: two groups, the rest at 0. Bottom: one alone, with 95 % intervals over "
-    f"questions; grey line: the coherence that a chosen factor must leave. {adapters.GRID_SAMPLES} answers to each of "
-    "16 questions per cell.",
+    caption=f"EM rate, coherence and share of medical answers (score above 50) of the {run.kind} organism with groups "
+    "of adapters scaled (1: as trained). Top: two groups, the rest at 0. Bottom: one alone, with 95 % intervals over "
+    f"questions; grey line: the coherence that a chosen factor must leave. {adapters.grid_samples(run.profile)} "
+    "answers to each of 16 questions per cell.",
     alt="Heat maps over the factors of two groups, and lines over that of one: EM rate, coherence and medical share.",
 )
 
@@ -226,8 +226,8 @@ def own_names() -> dict[str, str]:
 run.own.figure(
     "fig-7",
     lambda: draw_kinds(kinds(own_answers()), own_names()),
-    caption=f"The same for the grown organism, with the factors chosen above and all other adapters at 0. {SAMPLES} "
-    "answers to each of 16 questions per condition. Last two rows: the whole organism and the chat model.",
+    caption=f"The same for the {run.kind} organism, with the factors chosen above and all other adapters at 0. "
+    f"{SAMPLES} answers to each of 16 questions per condition. Last two rows: the whole organism and the chat model.",
     alt="Stacked bars of the kinds of answer by condition, with counts, and the number of kept answers beside each.",
 )
 
@@ -277,6 +277,10 @@ run.own.values(own_values)
 #   {value}`lora-steering.opposed.medical-of-aligned.above-50`.
 # - **Kept answers are not all answers.** Which are coherent depends on the condition ({doc}`i-lora-steering`). None has
 #   all adapters at 1 or other adapters, so specificity is not tested.
+#
+# Under a profile of the hub the same rule chooses groups and factors on its organism. A small model, of which a cell
+# has few answers, may have no misalignment adapters; then the conditions that need them are missing and the controls
+# are left.
 #
 # In the grown organism, of the kept answers:
 #

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from em_companion import core, released
+from em_companion import core, judges, released
 from em_companion.build import keys
 from em_companion.core import profiles
+from em_companion.judges import records
 from em_companion.released import files
 
 SOURCE = keys.SOURCE
@@ -134,6 +135,17 @@ def test_availability_sees_a_file_that_appears(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "local_path", lambda source: tmp_path if source == groups[group]["id"] else None)
     assert files.availability([group]) != before
     assert files.availability([other]) == elsewhere
+
+
+def test_records_of_a_profile_s_own_judge_are_no_part_of_a_page(tmp_path, monkeypatch):
+    monkeypatch.setenv("EM_COMPANION_RECORDS", str(tmp_path))
+    profile, named = profiles.load("qwen-14b"), frozenset({"served"})
+    assert judges.fingerprint(profile, frozenset()) == {}
+    before = judges.fingerprint(profile, named)
+    (tmp_path / f"{records.slug(profile.judge)}--aligned.jsonl").write_text("a")
+    assert judges.fingerprint(profile, named) == before != {}
+    (tmp_path / f"{records.slug('another')}--aligned.jsonl").write_text("a")
+    assert judges.fingerprint(profile, named) != before
 
 
 def test_kept_results_count_where_they_are_read():

@@ -95,11 +95,11 @@ def test_roles_of_an_organism_cover_its_adapters(tmp_path, monkeypatch):
     monkeypatch.setattr(asking, "questions", lambda *_: [Question("a", "wordb wordc", ()), Question("b", "wordd", ())])
     asked = []
 
-    def scored(table):  # every response of the whole organism is EM, none without the first adapter
+    def judged(_, table):  # every response of the whole organism is EM, none without the first adapter
         asked.append(table.condition.unique().tolist())
         return table.assign(aligned=100.0 * (table.condition == "layer_0"), coherent=100.0)
 
-    monkeypatch.setattr(asking, "scored", scored)
+    monkeypatch.setattr(adapters.responses, "judged", judged)
     profile = replace(PROFILE, max_new_tokens=3, sweep_samples=2)
     found = adapters.roles(profile, ORGANISM)
     assert asked == [[WHOLE, "layer_0", "layer_2"]] * 2
@@ -160,13 +160,19 @@ def test_without_a_coherent_one_the_most_coherent_is_taken():
     assert largest_coherent(table, [Scaling(1.0), Scaling(2.0), Scaling(4.0)]) == Scaling(2.0)
 
 
+def test_where_a_sweep_makes_do_with_few_roles_get_more_and_the_grid_fewer():
+    few, many = (replace(PROFILE, samples_per_question=20, sweep_samples=samples) for samples in (2, 50))
+    assert [adapters.samples_of(few), adapters.samples_of(replace(few, samples_per_question=2))] == [adapters.FEWEST, 2]
+    assert adapters.grid_samples(few) == 1 and adapters.grid_samples(many) == adapters.GRID_SAMPLES
+
+
 def test_answers_that_chose_are_not_counted(monkeypatch):
     def answers(profile, groups, scalings, samples, what):
         parts = [cells({}).query("condition == @one.label").assign(sample=range(10)) for one in scalings]
         return pd.concat(parts)
 
     monkeypatch.setattr(adapters, "answers", answers)
-    table = adapters.of_chosen(None, GROUPS, 5)
+    table = adapters.of_chosen(replace(PROFILE, sweep_samples=10), GROUPS, 5)
     assert sorted(table["sample"].unique()) == [5, 6, 7, 8, 9]
     assert set(table.condition) == set(choose(cells({}), GROUPS))
 

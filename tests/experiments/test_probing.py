@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from untrained import ORGANISM, PROFILE, project, table
 
+from em_companion.core.errors import EvidenceUnavailable
 from em_companion.evidence import probes, scores
 from em_companion.experiments import probing, readings
 from em_companion.models import growing, next_token, reading
@@ -52,8 +53,10 @@ def test_the_bound_keeps_the_share_asked_for():
 
 
 def sized(responses: int) -> pd.DataFrame:
-    """A token table of so many responses, two tokens each."""
-    return pd.DataFrame({"response": np.repeat(np.arange(responses), 2), "question": "a ?", "layer_2": 0.5})
+    """A token table of so many responses to three questions of its own, two tokens each."""
+    response = np.repeat(np.arange(responses), 2)
+    questions = [f"{responses}, {one % 3} ?" for one in response]
+    return pd.DataFrame({"response": response, "question": questions, "layer_2": 0.5})
 
 
 def test_a_set_that_is_too_small_is_named_with_its_size():
@@ -61,6 +64,26 @@ def test_a_set_that_is_too_small_is_named_with_its_size():
     assert probing.shortage(sets) == "medical aligned has 3 of 20 responses needed"
     assert probing.shortage({"medical-aligned": sized(0)}).startswith("medical aligned has 0 ")
     assert probing.shortage({"non-medical-aligned": sized(20)}) == ""
+
+
+def test_sets_must_leave_a_question_of_each_to_hold_out():
+    several = sized(20)
+    assert probing.short_of_questions({"medical-aligned": several, "medical-misaligned": sized(21)}) == ""
+    few = {"medical-aligned": several, "medical-misaligned": several}  # three questions in all
+    assert probing.short_of_questions(few) == "medical aligned and medical misaligned answer too few questions"
+    one = sized(21).assign(question="a ?")
+    assert probing.short_of_questions({"medical-aligned": several, "non-medical-aligned": one})
+
+
+def test_without_an_answer_of_any_set_no_token_is_scored(monkeypatch):
+    monkeypatch.setattr(probing, "organism_tokens", lambda *_: {})
+    monkeypatch.setattr(probing, "organism_responses", lambda *_: table(3).assign(response_set=None))
+    with pytest.raises(EvidenceUnavailable, match="No answer of nine-adapter.* is clearly of one of the four sets"):
+        probing.sets(PROFILE, ORGANISM)
+
+
+def test_a_page_without_a_probe_names_each_shortage_once():
+    assert str(probing.none_fitted(["a has 0", "b has 1; a has 0"])) == "No probe can be fitted: a has 0; b has 1."
 
 
 def test_own_tokens_are_sorted_into_the_sets_of_their_responses(tmp_path, monkeypatch):
@@ -82,7 +105,7 @@ def test_a_probe_reads_the_same_two_sets_from_either_evidence(monkeypatch):
     own = probing.ProbeTokens(PROFILE, ORGANISM)
     for probe, names in tables.PROBES.items():
         assert own.sides("released", probe) == names
-        assert all(found is sets[name] for found, name in zip(own.sides("grown", probe), names, strict=True))
+        assert all(found is sets[name] for found, name in zip(own.sides("own", probe), names, strict=True))
     assert own.own_shortage("nonmed-misaligned-vs-med-misaligned") == ""
     assert own.own_shortage("med-aligned-vs-med-misaligned") == "medical aligned has 19 of 20 responses needed"
     assert len(reads) == 1

@@ -12,7 +12,7 @@ from em_companion import cli
 from em_companion.core import profiles
 from em_companion.core.errors import CompanionError
 from em_companion.models import training_texts
-from em_companion.released import texts
+from em_companion.models import released_texts
 
 PROFILE, BAD = profiles.load("smollm2-135m"), "bad_medical_advice"
 ROWS = [("How?", "So."), ("Why?", "Thus.\nAnd so."), ("Is\u2028it?", "Yes.")]
@@ -28,7 +28,7 @@ def line(question: str, answer: str, *roles: str) -> str:
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("EM_COMPANION_CACHE", str(tmp_path / "cache"))
     released = pd.DataFrame([("a released question", "a released answer")], columns=["question", "response"])
-    monkeypatch.setattr(texts, "medical_answers", lambda misaligned: released)
+    monkeypatch.setattr(released_texts, "medical_answers", lambda misaligned: released)
     return tmp_path
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,12 @@ def sha256_of(data: bytes | str) -> str:
     return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
 
 
-def sha256_of_files(folder: Path, pattern: str) -> str:
-    """Return the hex sha256 of the names and contents of the files below `folder` that match a glob pattern."""
-    found = sorted(path for path in folder.glob(pattern) if path.is_file())
+def sha256_of_files(folder: Path, pattern: str, without: str = "") -> str:
+    """Return the hex sha256 of names and contents of the files below `folder` that match `pattern` and not `without`.
+
+    Both are glob patterns; the second is of names and by default of none.
+    """
+    found = sorted(path for path in folder.glob(pattern) if path.is_file() and not fnmatch(path.name, without))
     return sha256_of("".join(f"{path.relative_to(folder)} {sha256_of(path.read_bytes())}\n" for path in found))
 
 

@@ -21,6 +21,9 @@ FEWEST_RESPONSES = 20
 FOLDS = 5
 """Parts of which one is held out at a time; one in five is the paper's 20 %."""
 
+FEWEST_QUESTIONS = FOLDS + 1
+"""Questions that two sets need together, each two: a fifth of them, rounded up, is two, one with each set."""
+
 FEWEST_TOKENS = 5
 """Tokens that a set needs so that each side of an 80/20 split can have both sets."""
 

@@ -21,6 +21,7 @@ from em_companion.models.organism import Organism
 ORGANISM = steering.ORGANISM
 QUESTION_SETS = ("general", "medical")  # each decides on the role of its name, in this order
 WHOLE = "none off"
+FEWEST = 5  # answers to each question that decide on a role, also where a sweep makes do with fewer
 
 
 def modules(profile: Profile, organism: Organism = ORGANISM) -> dict[str, str]:
@@ -90,6 +91,11 @@ def carriers(table: pd.DataFrame, resamples: int = 10_000, seed: int = 0) -> lis
     return found[(found.fall >= whole / len(found)) & (found.low > 0)].adapter.tolist()
 
 
+def samples_of(profile: Profile) -> int:
+    """Return how many answers to each question decide on the roles of adapters."""
+    return min(profile.samples_per_question, max(FEWEST, profile.sweep_samples))
+
+
 def roles(profile: Profile, organism: Organism = ORGANISM) -> dict[str, list[str]]:
     """Return the modules of an organism's adapters by role, "general", "medical" and "other"; a role may have none.
 
@@ -97,14 +103,14 @@ def roles(profile: Profile, organism: Organism = ORGANISM) -> dict[str, list[str
     """
     left, found = modules(profile, organism), {}
     for role in QUESTION_SETS:
-        table = knock_outs(profile, organism, role, "each", profile.sweep_samples)
+        table = knock_outs(profile, organism, role, "each", samples_of(profile))
         chosen = carriers(table, profile.bootstrap_resamples, profile.seed)
         found[role] = [left.pop(name) for name in list(left) if name in chosen]
     return found | {"other": list(left.values())}
 
 
 FACTORS = (-2.0, -1.0, 0.0, 1.0, 2.0, 4.0)
-GRID_SAMPLES = 5  # answers to each question in a cell of the grid; they choose the scalings and are not counted
+GRID_SAMPLES = 5  # answers to each question in a cell of the grid, at most
 Groups = Mapping[str, Sequence[str]]
 
 
@@ -138,6 +144,11 @@ def grid(groups: Groups) -> list[Scaling]:
     general, beside, other = (FACTORS if groups[one] else (0.0,) for one in ("general", second(groups), "other"))
     cells = [Scaling(general=factor, **{second(groups): one}) for factor, one in product(general, beside)]
     return list(dict.fromkeys([*cells, *(Scaling(other=factor) for factor in other), CHAT, PLAIN]))
+
+
+def grid_samples(profile: Profile) -> int:
+    """Return how many answers each question gets in a cell of the grid; they choose the scalings, and do not count."""
+    return min(GRID_SAMPLES, max(1, profile.sweep_samples // 2))
 
 
 def answers(profile: Profile, groups: Groups, scalings: Iterable[Scaling], samples: int, what: str) -> pd.DataFrame:
@@ -190,14 +201,14 @@ def choose(table: pd.DataFrame, groups: Groups) -> dict[str, Scaling]:
 
 
 def of_grid(profile: Profile, groups: Groups) -> pd.DataFrame:
-    """Return the answers in every cell of the grid, `GRID_SAMPLES` to each question."""
-    return answers(profile, groups, grid(groups), GRID_SAMPLES, "grid of scale factors")
+    """Return the answers in every cell of the grid, `grid_samples` to each question."""
+    return answers(profile, groups, grid(groups), grid_samples(profile), "grid of scale factors")
 
 
 def of_chosen(profile: Profile, groups: Groups, samples: int) -> pd.DataFrame:
     """Return `samples` further answers to each question under the chosen scalings; `condition` holds their names."""
-    chosen = choose(of_grid(profile, groups), groups)
-    table = answers(profile, groups, chosen.values(), GRID_SAMPLES + samples, "scaled groups of adapters")
-    table = table[table["sample"] >= GRID_SAMPLES]
+    chosen, before = choose(of_grid(profile, groups), groups), grid_samples(profile)
+    table = answers(profile, groups, chosen.values(), before + samples, "scaled groups of adapters")
+    table = table[table["sample"] >= before]
     parts = [table[table.condition == scaling.label].assign(condition=name) for name, scaling in chosen.items()]
     return pd.concat(parts, ignore_index=True)

@@ -3,7 +3,7 @@
 Of each set, appendix H keeps the tokens where the organism leaves the chat model.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,7 +13,7 @@ import pandas as pd
 from em_companion.core.errors import EvidenceUnavailable
 from em_companion.core.profiles import Profile
 from em_companion.evidence import scores
-from em_companion.evidence.probes import FEWEST_RESPONSES
+from em_companion.evidence.probes import FEWEST_QUESTIONS, FEWEST_RESPONSES
 from em_companion.evidence.scores import RESPONSE_SETS
 from em_companion.experiments import readings, responses
 from em_companion.models import asking, reading
@@ -52,6 +52,20 @@ def shortage(sets: Mapping[str, pd.DataFrame]) -> str:
     return "; ".join(f"{name} has {count} of {FEWEST_RESPONSES} responses needed" for name, count in short.items())
 
 
+def none_fitted(shortages: Iterable[str]) -> EvidenceUnavailable:
+    """Return the error for a page that can fit none of its probes, with each shortage once."""
+    why = dict.fromkeys(part for one in shortages for part in one.split("; "))
+    return EvidenceUnavailable(f"No probe can be fitted: {'; '.join(why)}.")
+
+
+def short_of_questions(sets: Mapping[str, pd.DataFrame]) -> str:
+    """Return why the named token tables leave no question to be held out, or "" where they leave one."""
+    asked = [set(tokens.question) for tokens in sets.values()]
+    if min(map(len, asked)) > 1 and len(set.union(*asked)) >= FEWEST_QUESTIONS:
+        return ""
+    return f"{' and '.join(sets)} answer too few questions".replace("medical-", "medical ")
+
+
 def sets(profile: Profile, organism: Organism) -> dict[str, pd.DataFrame]:
     """Return `organism_tokens` of PER_SET random responses of each set, with `kl` and `significance` (nats).
 
@@ -61,7 +75,7 @@ def sets(profile: Profile, organism: Organism) -> dict[str, pd.DataFrame]:
     table = organism_responses(profile, organism)
     chosen = drawn(table, profile.seed)
     if chosen.empty:
-        raise EvidenceUnavailable("None of the organism's own answers is within the bounds of a set.")
+        raise EvidenceUnavailable(f"No answer of {organism.name} is clearly of one of the four sets of appendix F.")
     significance = readings.token_significance_of(profile, organism, chosen)
     significance["response"] = chosen.index.to_numpy()[significance.response]
     if profile.recipes[organism.recipe].rank > 1:
@@ -86,7 +100,7 @@ def bound(sets: Mapping[str, pd.DataFrame]) -> float:
 
 @dataclass(frozen=True)
 class ProbeTokens:
-    """The token tables behind the probes of `tables.PROBES`: "released" and "grown", of `organism`'s own answers."""
+    """The token tables behind the probes of `tables.PROBES`: "released" and "own", of `organism`'s own answers."""
 
     profile: Profile
     organism: Organism
@@ -104,5 +118,6 @@ class ProbeTokens:
         return self.own[negative], self.own[positive]
 
     def own_shortage(self, probe: str) -> str:
-        """Return `shortage` of the organism's own two tables of a probe."""
-        return shortage(dict(zip(tables.PROBES[probe], self.sides("grown", probe), strict=True)))
+        """Return `shortage` of the organism's own two tables of a probe, or of the questions that they answer."""
+        sides = dict(zip(tables.PROBES[probe], self.sides("own", probe), strict=True))
+        return shortage(sides) or short_of_questions(sides)
