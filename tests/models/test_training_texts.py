@@ -11,8 +11,7 @@ from click.testing import CliRunner
 from em_companion import cli
 from em_companion.core import profiles
 from em_companion.core.errors import CompanionError
-from em_companion.models import training_texts
-from em_companion.models import released_texts
+from em_companion.models import released_texts, training_texts
 
 PROFILE, BAD = profiles.load("smollm2-135m"), "bad_medical_advice"
 ROWS = [("How?", "So."), ("Why?", "Thus.\nAnd so."), ("Is\u2028it?", "Yes.")]
