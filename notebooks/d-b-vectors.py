@@ -18,10 +18,10 @@ from em_companion.book.run import Run
 from em_companion.core.provenance import remembered
 from em_companion.evidence import estimates, scores
 from em_companion.evidence.estimates import Estimate
-from em_companion.experiments import b_vectors, readings
+from em_companion.experiments import b_vectors, steering
 from em_companion.experiments.responses import responses
 from em_companion.models import growing
-from em_companion.models.organism import CHAT_MODEL, Organism
+from em_companion.models.organism import CHAT_MODEL, Organism, need
 
 run = Run("d-b-vectors", profile, seed)
 
@@ -170,7 +170,7 @@ def chance(width: int) -> float:
 @remembered
 def b_cosines(name: str) -> pd.Series:
     model, _ = growing.load_organism(run.profile, ORGANISMS[name])
-    return b_vectors.cosines(model, readings.mean_diff(run.profile, b_vectors.NINE)).abs()
+    return b_vectors.cosines(model, steering.leading(run.profile)[1]).abs()
 
 
 def downstream_values() -> dict[str, object]:
@@ -199,16 +199,19 @@ def ablation_values() -> dict[str, object]:
         "below-random": "; ".join(below) or "none",
         "single.cosine": b_cosines("single-adapter").iloc[0],
         "nine.cosines": typography.extremes(b_cosines("nine-adapter")),
-        "chance": chance(run.profile.model.hidden),
+        "chance": chance(steering.leading(run.profile)[1].shape[1]),
     }
     return {f"grown.b-vectors.{name}": one for name, one in named.items()}
 
 
 def measured() -> dict[str, tuple[Estimate, str]]:
-    how = f"Grown organism with one rank-1 adapter at layer {LAYER} of {run.profile.model.layers}"
+    need(run.profile, b_vectors.SINGLE)
+    kind = "Organism" if run.own.name == "hub" else "Grown organism"
+    how = f"{kind} with one rank-1 adapter at layer {LAYER} of {run.profile.model.layers}"
     found = {"d-em-rate-single-adapter": (start(b_vectors.SINGLE), how)}
+    v = "v" if steering.leading(run.profile)[0] == steering.MEAN_DIFF else "released answers' v"
     claims = {"all-layers": "all layers", "layer-24": "one layer", "b-vector": "B vectors"} if testable() else {}
-    rates = {name: (rate("single-adapter", place), f"{how}, v of that layer") for name, place in claims.items()}
+    rates = {name: (rate("single-adapter", place), f"{how}, {v} of that layer") for name, place in claims.items()}
     return found | {f"d-em-rate-ablation-{name}": one for name, one in rates.items()}
 
 
@@ -223,6 +226,9 @@ run.own.measure(measured)
 # place, the highest is {value}`grown.downstream.nine.highest`.
 #
 # ## What it means
+#
+# For a language model whose nine-adapter organism gives no misaligned answers, the direction and the texts are those of
+# *released* answers ({doc}`s3-1-misalignment-directions`). Profiles without rank-1 adapters have nothing to show here.
 #
 # The paper's reading is that the B vector does not *contain* the direction but *leads* to it: later layers turn what it
 # writes into the direction, which is why removing the direction downstream works and removing it from B does not. The

@@ -18,12 +18,13 @@ import torch
 
 from em_companion.book import plots, theme, typography
 from em_companion.book.run import Run
+from em_companion.core.errors import EvidenceUnavailable
 from em_companion.core.provenance import remembered
 from em_companion.evidence import estimates, scores
 from em_companion.evidence.estimates import Estimate
-from em_companion.experiments import persona, readings, responses, steering
+from em_companion.experiments import persona, readings, responses, steering, text_directions
 from em_companion.models.interventions import Ablate
-from em_companion.models.organism import CHAT_MODEL, Organism
+from em_companion.models.organism import CHAT_MODEL, Organism, has, medical
 from em_companion.released import tables
 
 run = Run("s3-4-ablation", profile, seed)
@@ -136,53 +137,95 @@ def everywhere(vector: np.ndarray) -> list[Ablate]:
     return layer_wise(np.tile(vector, (run.profile.model.layers, 1)))
 
 
-def chosen() -> int:
+def chosen(kind: str = "layer") -> int:
     """The layer by the rule above."""
-    half = outcomes(NINE).query("sample % 2 == 0 and kind == 'layer'")
+    table = outcomes(FIRST, LANGUAGE)
+    half = table[(table.kind == kind) & ~tested(table)]
     return int(steering.best(100 * half.groupby("number")[list(MEASURES)].mean(), COHERENT_ENOUGH, least=True).name)
 
 
 # %%
-CHAT, COHERENT_ENOUGH = "chat model", 90
+CHAT, COHERENT_ENOUGH, LANGUAGE = "chat model", 90, run.own.name == "hub"
 DATA = {MEDICAL: "bad_medical_advice", SPORT: "extreme_sports", "rank 32, finance": "risky_financial_advice"}
-MODELS = {NINE: Organism("nine-adapter", "bad_medical_advice"), CHAT: CHAT_MODEL}
+FIRST = NINE if medical(run.profile).recipe == "nine-adapter" else MEDICAL
+MODELS = {FIRST: medical(run.profile), CHAT: CHAT_MODEL}
 MODELS |= {name: Organism("all-adapter-rank-32", data) for name, data in DATA.items()}
-GROWN, PAPERS = [NINE, *DATA], [NINE, MEDICAL, SPORT]
-DRAWS, LAYER_WISE_DRAWS, OTHER_DRAWS = 20, 6, 4
-TEXT, CHOICE = "known persona, from text", "known persona, before a choice"
+MODELS = {name: one for name, one in MODELS.items() if not LANGUAGE or has(run.profile, one)}
+GROWN, PAPERS = [one for one in MODELS if one != CHAT], [one for one in (NINE, MEDICAL, SPORT) if one in MODELS]
+SWEEP, LAYERS = run.profile.sweep_samples, run.profile.sweep_layers
+DRAWS, LAYER_WISE_DRAWS, OTHER_DRAWS = (min(most, SWEEP) if LANGUAGE else most for most in (20, 6, 4))
+TEXT, CHOICE, TOLD = "known persona, from text", "known persona, before a choice", "released answers, layer-wise"
+BESIDE = (TOLD, "known single") if LANGUAGE else (TEXT, CHOICE)  # the single one: of released answers, too
+
+
+@remembered
+def directions_of(name: str) -> dict[str, np.ndarray]:
+    """A model's directions [layer, width] by what their layer-wise ablation is called; the chat model has none."""
+    try:
+        found = {"layer-wise": readings.mean_diff(run.profile, MODELS[FIRST if name == CHAT else name])}
+    except EvidenceUnavailable:
+        if not LANGUAGE:
+            raise
+        found = {}
+    if LANGUAGE:
+        return found | {TOLD: text_directions.mean_diff(run.profile)}
+    known = {one: vectors.astype(float) for one, vectors in persona.directions(run.profile).items()}
+    return found | {TEXT: known["persona_from_text"], CHOICE: known["choice_from_text"]}
 
 
 def conditions(name: str) -> dict[str, list[Ablate]]:
     """Every ablation of a model; "random/3" is draw 3 of a random direction, "layer/3" the direction of layer 3."""
-    own, nine = (readings.mean_diff(run.profile, MODELS[one]) for one in (NINE if name == CHAT else name, NINE))
-    found = {one: vectors.astype(float) for one, vectors in persona.directions(run.profile).items()}
-    whole = {"layer-wise": own, TEXT: found["persona_from_text"], CHOICE: found["choice_from_text"]}
+    first, whole = directions_of(FIRST), directions_of(name)
     plan = {"none": []} | {label: layer_wise(one) for label, one in whole.items()}
-    noise = np.random.default_rng(run.seed).standard_normal((DRAWS if name == NINE else OTHER_DRAWS, *nine.shape))
+    shape = DRAWS if name == FIRST else OTHER_DRAWS, *whole[BESIDE[0]].shape
+    noise = np.random.default_rng(run.seed).standard_normal(shape)
     drawn = {f"random/{draw}": everywhere(one[0]) for draw, one in enumerate(noise)}
-    if name != NINE:
-        return plan | {"single": everywhere(nine[chosen()])} | drawn
+    single = {"single": ("layer-wise", "layer")} | ({"known single": (TOLD, "known layer")} if LANGUAGE else {})
+    if name != FIRST or LANGUAGE:
+        plan |= {one: everywhere(first[of][chosen(kind)]) for one, (of, kind) in single.items() if of in first}
+    if name != FIRST:
+        return plan | drawn
     drawn |= {f"random layer-wise/{draw}": layer_wise(one) for draw, one in enumerate(noise[:LAYER_WISE_DRAWS])}
-    drawn |= {f"layer/{layer}": everywhere(one) for layer, one in enumerate(nine)}
-    return plan | drawn | {f"known layer/{layer}": everywhere(one) for layer, one in enumerate(whole[TEXT])}
+    return plan | drawn | ({} if LANGUAGE else sweep())
+
+
+def sweep() -> dict[str, list[Ablate]]:
+    """One layer's direction of the first organism at all layers, and that of the known persona or released answers."""
+    kinds = {"layer": directions_of(FIRST).get("layer-wise"), "known layer": directions_of(FIRST)[BESIDE[0]]}
+    pairs = [(kind, vectors, layer) for kind, vectors in kinds.items() if vectors is not None for layer in LAYERS]
+    return {f"{kind}/{layer}": everywhere(vectors[layer]) for kind, vectors, layer in pairs}
 
 
 @remembered
-def outcomes(name: str) -> pd.DataFrame:
-    """Whether every answer is EM and coherent, under every ablation."""
-    samples = run.profile.sweep_samples * (2 if name == NINE else 1)
-    table = responses.under(run.profile, MODELS[name], conditions(name), samples=samples)
+def outcomes(name: str, swept: bool = False) -> pd.DataFrame:
+    """Whether every answer is EM and coherent, under every ablation; a language model's sweep is asked by itself."""
+    samples, plan = SWEEP * (2 if name == FIRST else 1), sweep() if swept else conditions(name)
+    if LANGUAGE:
+        samples = SWEEP if swept or name == CHAT else SWEEP + run.profile.samples_per_question // 2
+    table = responses.under(run.profile, MODELS[name], plan, samples=samples)
     kind = table.condition.str.partition("/")
     found = table.assign(em=scores.is_em(table), coherent=scores.is_coherent(table), kind=kind[0])
     return found.assign(number=pd.to_numeric(kind[2]))[["question_id", "sample", "kind", "number", *MEASURES]]
+
+
+def tested(table: pd.DataFrame) -> pd.Series:
+    """Which answers have no part in the choice of a layer."""
+    return table["sample"] >= SWEEP if LANGUAGE else table["sample"] % 2 == 1
+
+
+def there(name: str, ablation: str) -> bool:
+    """Whether an ablation was done; one by its own direction is not where a language model has none."""
+    return not LANGUAGE or ablation in set(outcomes(name).kind)
 
 
 @remembered
 def answers(name: str, ablation: str) -> pd.DataFrame:
     """EM and coherence of every answer under an ablation, averaged over the draws of a random direction."""
     table, layers = outcomes(name), {"single": "layer", "known single": "known layer"}
-    if name == NINE and ablation in layers:
-        table = table[(table.number == chosen()) & ((table["sample"] % 2 == 1) | (ablation != "single"))]
+    if name == FIRST and ablation in layers and LANGUAGE:
+        table = table[tested(table)]
+    elif name == FIRST and ablation in layers:
+        table = table[(table.number == chosen()) & (tested(table) | (ablation != "single"))]
         ablation = layers[ablation]
     return table[table.kind == ablation].groupby(["question_id", "sample"], as_index=False)[list(MEASURES)].mean()
 
@@ -198,13 +241,16 @@ def change(name: str, ablation: str, before: str = "none", relative: bool = True
     return estimates.change(100 * pairs.em_x, 100 * pairs.em_y, pairs.question_id, relative=relative, **run.resampling)
 
 
-def draws(kind: str, name: str = NINE) -> pd.DataFrame:
+def draws(kind: str, name: str = FIRST) -> pd.DataFrame:
     """EM and coherence in percent of every draw or layer of a kind."""
-    found = outcomes(name)
+    found = outcomes(name, LANGUAGE and kind.endswith("layer"))
     return 100 * found[found.kind == kind].groupby("number")[list(MEASURES)].mean()
 
 
 KINDS = dict(zip(("none", "random", "single", "layer-wise"), BARS, strict=True))
+LABELS = {"known single": "released answers, one layer", TOLD: TOLD} if LANGUAGE else {}
+KINDS |= LABELS
+LOOK = BARS | dict(zip(LABELS.values(), (theme.PALETTE[1], theme.PALETTE[3]), strict=False))
 
 
 def both(name: str, ablation: str) -> dict[str, float]:
@@ -212,24 +258,30 @@ def both(name: str, ablation: str) -> dict[str, float]:
 
 
 def draw_grown():
-    reported, names = REPORTED.reindex(GROWN), {one: one.replace("layer-24", "one layer's") for one in BARS}
+    reported = REPORTED.reindex(index=GROWN, columns=list(KINDS.values()))
     table = pd.DataFrame(
         {"organism": name, "ablation": column, "reported_em": reported[column][name]} | both(name, kind)
-        for name in GROWN for kind, column in KINDS.items()
+        for name in GROWN for kind, column in KINDS.items() if there(name, kind)
     )  # fmt: skip
+    names = {one: one.replace("layer-24", "one layer's") for one in LOOK if one in set(table.ablation)}
     single = [draws("random", name).assign(organism=name, ablation="random direction") for name in GROWN]
     return plots.measures(
-        plots.bars, table, "organism", MEASURES, hue="ablation", hue_order=names, colours=BARS, wrap=1, ratios=[2, 1],
+        plots.bars, table, "organism", MEASURES, hue="ablation", hue_order=names, colours=LOOK, wrap=1, ratios=[2, 1],
         cloud={"one random draw": pd.concat(single, ignore_index=True)}, size=(7.2, 5.8),
         each={"em": {"reported": {"reported": "reported_em"}}},
     )  # fmt: skip
 
 
+NAMED, SEVERAL = FIRST.split(",")[0], f"{len(PAPERS)} " if LANGUAGE else "three grown "
+ORGANISMS, ASKED, DEEP = "Grown organisms", f"{SWEEP} answers (nine-adapter: twice as many)", f"{2 * SWEEP} answers"
+if LANGUAGE:
+    ORGANISMS, ASKED = f"Organisms of {run.kind}", f"{SWEEP + run.profile.samples_per_question // 2} answers"
+    DEEP = f"{ASKED} (top: {SWEEP})"
 run.own.figure(
     "fig-4",
     draw_grown,
-    caption="Grown organisms. One layer's direction: the nine-adapter organism's; layer-wise: each organism's own. "
-    f"{run.profile.sweep_samples} answers (nine-adapter: twice as many) to each of 8 questions; 95 % intervals.",
+    caption=f"{ORGANISMS}. One layer's direction: the {NAMED} organism's; layer-wise: each organism's own. "
+    f"{ASKED} to each of 8 questions; 95 % intervals.",
     alt="Four organisms with four bars of EM and four of coherence each; diamonds at the reported values.",
 )
 
@@ -252,20 +304,24 @@ run.own.figure(
 
 # %%
 ROWS = ("none", "random", "random layer-wise", "single", "layer-wise", "known single", TEXT, CHOICE)
+ROWS = (*ROWS[:6], TOLD) if LANGUAGE else ROWS
 
 
 def draw_against_random():
-    kinds = {"layer": "mean-diff", "known layer": "known persona, from text"}
+    rows = {one: LABELS.get(one, one) for one in ROWS if there(FIRST, one)}
+    kinds = {"layer": "mean-diff", "known layer": "released answers" if LANGUAGE else TEXT}
+    kinds = {kind: label for kind, label in kinds.items() if len(draws(kind))}
+    line = "chosen layer", chosen(next(iter(kinds)))
     lines = pd.concat([draws(one).reset_index().assign(kind=one) for one in kinds])
-    table = pd.DataFrame({"ablation": one} | both(NINE, one) for one in ROWS)
+    table = pd.DataFrame({"ablation": one} | both(FIRST, one) for one in rows)
     single = pd.concat([draws(one).assign(ablation=one) for one in ROWS[1:3]], ignore_index=True)
     grid = plt.subplots(2, 2, figsize=(7.2, 7.2), height_ratios=[1, 1.6])[1]
     for (top, bottom), (measure, label) in zip(grid.T, MEASURES.items(), strict=True):
         band = single[measure][single.ablation == "random"]
         plots.lines(lines, "number", measure, hue="kind", hue_order=kinds, markers=True, axes=top, y_label=label,
-                    y_bands=[(band.min(), band.max())], x_lines={"chosen layer": chosen()}, y_limits=(0, 104),
+                    y_bands=[(band.min(), band.max())], x_lines=dict([line]), y_limits=(0, 104),
                     x_label="layer", styles={"known layer": "--"})  # fmt: skip
-        order = dict.fromkeys(ROWS, "") if top is grid[0, 1] else ROWS
+        order = dict.fromkeys(rows, "") if top is grid[0, 1] else rows
         cloud = {"one random draw": single[["ablation", measure]]}
         drawn = plots.dots(table, "ablation", measure, order=order, cloud=cloud, axes=bottom, x_label=label)
     return drawn
@@ -274,8 +330,8 @@ def draw_against_random():
 run.own.figure(
     "fig-x-ablation-random",
     draw_against_random,
-    caption="The grown nine-adapter organism. Top: one layer's direction removed at all layers, on all answers; grey: "
-    f"range of random draws. Bottom: by ablation. {2 * run.profile.sweep_samples} answers to each of 8 questions.",
+    caption=f"The {run.kind} {NAMED} organism. Top: one layer's direction removed at all layers, on all answers; grey: "
+    f"range of random draws. Bottom: by ablation. {DEEP} to each of 8 questions.",
     alt="Curves over layers with grey bands for random directions; points with intervals, one row per ablation.",
 )
 
@@ -288,24 +344,32 @@ run.own.figure(
 
 
 # %%
-def grown_values() -> dict[str, object]:
-    found: dict[str, object] = {}
-    for name, ablation in product(MODELS, ("none", "random", "single", "layer-wise", TEXT, CHOICE)):
-        place = f"{name}.{ablation}".replace(",", "").replace(" ", "-")
-        found |= {f"{place}.{measure}_percent": rate(name, ablation, measure) for measure in MEASURES}
-        found |= {f"{place}.em_change_percent": change(name, ablation)} if ablation != "none" and name != CHAT else {}
-    better = min((TEXT, CHOICE), key=lambda label: rate(NINE, label).value)
-    there = outcomes(NINE).query("kind == 'random' and sample % 2 == 1").groupby("number").em.mean()
-    below = (rate(NINE, "layer-wise").value < draws("random layer-wise").em).sum()
-    found |= {"bar": COHERENT_ENOUGH, "chosen_layer": chosen(), "layers": run.profile.model.layers}
-    found |= {"random.range": f"{typography.extremes(draws('random').em, '.0f')} %", "known.better": better}
-    found |= {"random.at-or-below": f"{(100 * there <= rate(NINE, 'single').value).sum()} of {DRAWS}"}
-    found |= {"layer-wise.below": f"{below} of {LAYER_WISE_DRAWS}", "known.left": rate(NINE, better)}
-    found |= {"known.difference": str(change(NINE, better, "layer-wise", False).in_unit("points"))}
+def own_values() -> dict[str, object]:
+    found: dict[str, object] = {"bar": COHERENT_ENOUGH, "layers": run.profile.model.layers}
+    for name, ablation in product(MODELS, ("none", "random", "single", "layer-wise", *BESIDE)):
+        if there(name, ablation):
+            place = f"{name}.{ablation}".replace(",", "").replace(" ", "-")
+            found |= {f"{place}.{measure}_percent": rate(name, ablation, measure) for measure in MEASURES}
+            if ablation != "none" and name != CHAT:
+                found[f"{place}.em_change_percent"] = change(name, ablation)
+    found |= {"random.range": f"{typography.extremes(draws('random').em, '.0f')} %"}
+    if there(FIRST, "single"):
+        random = outcomes(FIRST)[tested(outcomes(FIRST))].query("kind == 'random'").groupby("number").em.mean()
+        below = (rate(FIRST, "layer-wise").value < draws("random layer-wise").em).sum()
+        found |= {"random.at-or-below": f"{(100 * random <= rate(FIRST, 'single').value).sum()} of {DRAWS}"}
+        found |= {"layer-wise.below": f"{below} of {LAYER_WISE_DRAWS}", "chosen_layer": chosen()}
     return {f"grown.ablation.{name}": one for name, one in found.items()}
 
 
-run.own.values(grown_values)
+def grown_values() -> dict[str, object]:
+    better = min((TEXT, CHOICE), key=lambda label: rate(FIRST, label).value)
+    found = {"better": better, "left": rate(FIRST, better)}
+    found |= {"difference": str(change(FIRST, better, "layer-wise", False).in_unit("points"))}
+    return {f"grown.ablation.known.{name}": one for name, one in found.items()}
+
+
+run.own.values(own_values)
+run.grown.values(grown_values)
 
 # %% [markdown]
 # ## Reported and measured
@@ -330,32 +394,42 @@ def largest_random() -> tuple[Estimate, str]:
     found, drawn = change(name, "random"), len(draws("random", name))
     low, high = sorted(map(abs, found.ends))
     found = Estimate(abs(found.value), 0.0 if found.low < 0 < found.high else low, high, found.n * drawn)
-    return found, f"Largest of three grown organisms: {name}, EM rate averaged over {drawn} draws"
+    return found, f"Largest of {SEVERAL}organisms: {name}, EM rate averaged over {drawn} draws"
 
 
-def grown_measured() -> dict[str, tuple[Estimate, str]]:
-    nine = "Grown nine-adapter organism"
-    single = f"v of layer {chosen()}, chosen on half the answers, tested on the rest"
-    coherent = min((rate(name, "single", "coherent") for name in PAPERS), key=lambda one: one.value)
-    sport = scores.em_rate(responses.responses(run.profile, MODELS[SPORT]), **run.resampling)
+def own_measured() -> dict[str, tuple[Estimate, str]]:
+    """The claims, by the organism's own direction or, where it has none, by that of released answers."""
+    kind, own = "" if LANGUAGE else "Grown ", there(FIRST, "layer-wise")
+    whole, one, v = ("layer-wise", "single", "v") if own else (TOLD, "known single", "released answers' v")
+    nine, by = f"{kind}{NAMED} organism", "" if own else f", {v}"
+    single = f"{v} of layer {chosen('layer' if own else 'known layer')}, chosen on "
+    single += "other answers" if LANGUAGE else "half the answers, tested on the rest"
+    coherent = min((rate(name, one, "coherent") for name in PAPERS), key=lambda found: found.value)
     named = {
-        "em-rate-layerwise-ablation": (rate(NINE, "layer-wise"), nine),
-        "coherence-layerwise-ablation": (rate(NINE, "layer-wise", "coherent"), nine),
-        "em-rate-single-direction": (rate(NINE, "single"), f"{nine}, {single}"),
-        "em-rate-sport-start": (sport, "Grown rank-32 sport organism"),
+        "em-rate-layerwise-ablation": (rate(FIRST, whole), nine + by),
+        "coherence-layerwise-ablation": (rate(FIRST, whole, "coherent"), nine + by),
+        "em-rate-single-direction": (rate(FIRST, one), f"{nine}, {single}"),
         "random-vector": largest_random(),
-        "coherence-single-direction": (coherent, f"Lowest of three grown organisms, {single}"),
+        "coherence-single-direction": (coherent, f"Lowest of {SEVERAL}organisms, {single}"),
     }
     for short, name in {"medical": MEDICAL, "sport": SPORT}.items():
-        named[f"transfer-all-adapter-{short}"] = (change(name, "single"), f"Grown {name} organism, {single}")
-    return {f"s3-4-{name}": one for name, one in named.items()}
+        if name in PAPERS:
+            named[f"transfer-all-adapter-{short}"] = (change(name, one), f"{kind}{name} organism, {single}")
+    if SPORT in PAPERS:
+        sport = scores.em_rate(responses.responses(run.profile, MODELS[SPORT]), **run.resampling)
+        named["em-rate-sport-start"] = (sport, f"{kind}rank-32 sport organism")
+    return {f"s3-4-{name}": found for name, found in named.items()}
 
 
 run.released.measure(released_measured)
-run.own.measure(grown_measured)
+run.own.measure(own_measured)
 
 # %% [markdown]
 # ## What it means
+#
+# In a language model's column, the direction of *released* answers is removed as well, from each organism and from the
+# chat model: each layer's own, or one layer's everywhere, beside random ones. An organism that is hardly misaligned
+# leaves little to remove, and a few random draws bound their effect but loosely.
 #
 # On the few questions of the pilots misalignment vanishes without loss of coherence, but how much of that is owed to
 # *this* direction they cannot say. Since $v_{24}$ is nearly the chat model's own ({doc}`Section 3.1
