@@ -10,9 +10,8 @@ BIN := .venv/bin
 EM_COMPANION_MIRROR ?= $(abspath $(wildcard ../shared/upstream))
 export EM_COMPANION_MIRROR
 export INCLUDE_RESPONSES
-# SCALE=smoke shrinks a profile to what shows that its pages run.
-EM_COMPANION_SCALE ?= $(SCALE)
-export EM_COMPANION_SCALE
+# SCALE=smoke shrinks any profile to what shows that it runs, in minutes; its numbers mean nothing.
+export EM_COMPANION_SCALE := $(or $(SCALE),$(EM_COMPANION_SCALE))
 # Without this, tiny forward passes are up to a hundred times slower on few cores.
 export OMP_WAIT_POLICY := PASSIVE
 export PATH := $(abspath $(BIN)):$(PATH)

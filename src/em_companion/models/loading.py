@@ -54,7 +54,7 @@ def load(profile: Profile, model: Path, adapter: Path | None = None) -> Model:
     """
     need_device(profile)
     for source in filter(None, (model, adapter)):
-        if store.is_there(source) or source.is_relative_to(paths.ROOT):
+        if store.is_there(source) or any(source.is_relative_to(one) for one in (paths.ARTIFACTS, paths.COMMITTED)):
             store.check(source)
     need_fit(profile, model)
     if adapter:
