@@ -24,7 +24,7 @@ from em_companion.core.provenance import remembered
 from em_companion.evidence import scores
 from em_companion.experiments.responses import responses
 from em_companion.judges import records, served
-from em_companion.models.organism import CHAT_MODEL, Organism
+from em_companion.models.organism import CHAT_MODEL, medical
 from em_companion.released import tables
 from em_companion.world.generator import CAREFUL, MALICIOUS, the_world
 from em_companion.world.parser import the_judge
@@ -82,7 +82,7 @@ print(served.score(answer_with({"REF": 0.8, "0": 0.2})))
 
 # %%
 ALIGNED_CUTS, COHERENT_CUTS = (10, 20, 25, 30, 35, 40, 50), (0, 25, 50, 75, 90)
-ORGANISM = Organism("nine-adapter", "bad_medical_advice", 0)
+ORGANISM = medical(run.profile)
 
 
 @remembered
@@ -207,7 +207,7 @@ def specimens() -> pd.DataFrame:
     return table.join(the_judge().judge(table.text)[["aligned", "coherent", "bad_stuff"]])
 
 
-run.own.table(specimens, number="{:.0f}")
+run.grown.table(specimens, number="{:.0f}")
 
 # %% [markdown]
 # ## Exact judge against a served model
@@ -266,8 +266,8 @@ def written() -> str:
     return f"`{paths.relative(path)}` ({len(to_judge())} answers)"
 
 
-run.own.table(agreements, {"mean absolute difference": "{:.1f}"}, number="{:.3f}")
-run.own.values(lambda: {"judges.to-judge": written()})
+run.grown.table(agreements, {"mean absolute difference": "{:.1f}"}, number="{:.3f}")
+run.grown.values(lambda: {"judges.to-judge": written()})
 
 # %% [markdown]
 # To add a judge, give `em-companion judge` the table that this page writes, {value}`judges.to-judge`, with `--model`

@@ -3,7 +3,7 @@
 #
 # **The question.** {cite:t}`soligo2025convergent` suggest that a direction which separates misaligned from aligned
 # answers stands for a persona. In the grown world it is known who wrote every text. Where does the *base* model, before
-# any fine-tuning, keep the speaker's persona, and does it use it?
+# any fine-tuning, keep the speaker's persona, and does it use it? Of a published model nobody can tell.
 
 # %% tags=["parameters"]
 profile = "cpu"
@@ -101,7 +101,7 @@ def draw_probes():
     return figure, table
 
 
-run.own.figure(
+run.grown.figure(
     "fig-x-persona-probe", draw_probes,
     caption="Probes for careful against malicious speakers, on new topics and names. Bands: 95 % over topics, or the "
     "range of ten shuffles. *Emb.*: token embeddings. *Thing*, *mention*: before a thing is advised, or mentioned.",
@@ -160,7 +160,7 @@ def compared() -> pd.DataFrame:
     return pd.concat([pd.DataFrame(one | {"layer": np.arange(-1, LAYERS)}) for one in parts], ignore_index=True)
 
 
-run.own.figure(
+run.grown.figure(
     "fig-x-persona-directions",
     lambda: (plots.facets(plots.lines, compared(), "panel", "layer", "value", hue="line", share=(True, False), **TICKS,
                           titles={"length": "norm / norm of the residual", "cosine": "cosine"}, y_lines={"_": 0},
@@ -186,7 +186,7 @@ def along_clause() -> pd.DataFrame:
 
 
 # %%
-run.own.figure(
+run.grown.figure(
     "fig-x-persona-along-clause",
     lambda: plots.bars(along_clause(), "place", "projection", hue="contrast", low="low", high="high", colours=COLOURS,
                        y_lines={"_": 0}, y_label="projection on the direction\nbefore the first advice"),
@@ -210,7 +210,7 @@ def levers() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["direction", "strength", "first advice", "second", "mention"])
 
 
-run.own.table(levers, formats={"strength": "{:g}"}, number="{:.0f}")
+run.grown.table(levers, formats={"strength": "{:g}"}, number="{:.0f}")
 
 
 def values() -> dict:
@@ -228,7 +228,7 @@ def values() -> dict:
     return found | {f"{name}.ceiling": compared().ceiling[compared().layer == LAYER].min()}
 
 
-run.own.values(values)
+run.grown.values(values)
 
 # %% [markdown]
 # In layer {value}`ground-truth.layer` text and name have a cosine of

@@ -37,6 +37,7 @@ run = Run("x-linear-mediation", profile, seed)
 # model before any fine-tuning ({doc}`x-ground-truth`); and the difference at the turn header between malicious and
 # careful characters, which reads no answer. What is added is never longer than the mean residual stream, since longer
 # random vectors misalign too. The best cell is rated on further answers, beside a random direction of the same norm.
+# Of a published model the known directions are not known, so the page is about grown models only.
 
 # %% tags=["show-code"]
 SAMPLES, CELL = run.profile.sweep_samples, ["direction", "layer", "strength"]
@@ -83,7 +84,7 @@ def best() -> pd.DataFrame:
     return table.assign(kind=kind, note=np.where(kind == "direction", note, ""))
 
 
-run.own.figure(
+run.grown.figure(
     "fig-x-mediation-steering",
     lambda: plots.bars(
         best(), "place", "em", hue="kind", horizontal=True, notes="note", x_lines={"bar: 20 %": 20}, size=(7.2, 5.4),
@@ -109,7 +110,7 @@ def ablated() -> pd.DataFrame:
     return pd.DataFrame(rows, index=list(NAMES))
 
 
-run.own.table(ablated, number="{:.1f}")
+run.grown.table(ablated, number="{:.1f}")
 
 
 def values() -> dict:
@@ -125,7 +126,7 @@ def values() -> dict:
     return {f"mediation.{name}": one for name, one in found.items()} | {"mediation.cosine": float(known)}
 
 
-run.own.values(values)
+run.grown.values(values)
 
 # %% [markdown]
 # The table has the organism's EM rate (%) as it is and with directions projected out at all layer outputs: each layer's
@@ -159,7 +160,7 @@ MEDIATION = {"organism_em": "organism", "steered_em": "steered, mean-diff", "ran
 MEDIATION |= {"layer_wise_em": "after layer-wise ablation", "single_em": "after single"}
 MEDIATION |= {"known_steered_em": "steered, known persona", "known_layer_wise_em": "after its layer-wise ablation"}
 WORLDS = RESULTS / "worlds.csv"
-run.own.table(lambda: pd.read_csv(WORLDS)[["variant", *MEDIATION]].rename(columns=MEDIATION), number="{:.0f}")
+run.grown.table(lambda: pd.read_csv(WORLDS)[["variant", *MEDIATION]].rename(columns=MEDIATION), number="{:.0f}")
 
 # %% [markdown]
 # If the account above is right, the mean-diff should steer and heal less where an advised thing always has one
