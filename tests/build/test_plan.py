@@ -67,7 +67,7 @@ def test_tokens_per_second_that_were_measured_are_used(tmp_path):
     lines = [{"profile": "qwen-14b", "tokens_per_second": 1000, "gpu": "a card"}, {"profile": "cpu"}]
     (tmp_path / "benchmarks.json").write_text(json.dumps({"measurements": lines}))
     found = plan.plan(LARGE)
-    row = {"card": "a card", "cards": 1, "hours": round(found.tokens / 3.6e6, 2), "measured": True}
+    row = {"card": "a card", "cards": 1, "hours": round(found.tokens / 3.6e6, 4), "measured": True}
     assert row in found.hours
 
 

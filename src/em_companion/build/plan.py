@@ -21,7 +21,8 @@ QUESTIONS, HELD_OUT = 8, 40  # open ones, of which each has a medical twin, and 
 ANSWER_TOKENS = {"grown": 49, "hub": 125}  # of a mean answer: profile cpu, and a quarter of the released answers' signs
 PROMPT_TOKENS = 50  # a question in the chat template
 JUDGE_TOKENS = 300  # a quarter of the signs of an authors' prompt, with the question
-TRAINING_TOKENS = 150  # of a conversation to train on
+JUDGED_PER_SECOND = 16  # eight requests at once, half a second each
+TRAINING_TOKENS = 130  # of a conversation to train on: 914,000 in the authors' 7,049 on medicine
 BYTES = 2  # of a number in bfloat16
 READERS = 2  # models that read an organism's answers, each keeping a mean residual stream in float32
 
@@ -130,6 +131,7 @@ class Plan:
     requests: int
     tokens_in: int
     tokens_out: int
+    judge_hours: float
     dollars: float | None
 
 
@@ -161,6 +163,7 @@ def plan(profile: Profile, price: tuple[float, float] | None = None) -> Plan:
         requests,
         tokens_in,
         tokens_out,
+        round(requests / JUDGED_PER_SECOND / 3600, 2),
         0.0 if not requests else dollars,
     )
 
@@ -208,9 +211,9 @@ def _hours(profile: Profile, tokens: int, training_tokens: int) -> Iterator[dict
         training = training_tokens * 4 * size / (card.speed * 1e12)  # no gradients of weights but the adapters'
         count = ceil(memory_needed(profile) / (card.memory * 1e9))
         at_least = (tokens / rows * step + training) / 3600
-        yield {"card": card.name, "cards": count, "hours": round(at_least, 2), "measured": False}
+        yield {"card": card.name, "cards": count, "hours": round(at_least, 4), "measured": False}
     for speed, name in _measured(profile):
-        yield {"card": name, "cards": 1, "hours": round(tokens / speed / 3600, 2), "measured": True}
+        yield {"card": name, "cards": 1, "hours": round(tokens / speed / 3600, 4), "measured": True}
 
 
 def _measured(profile: Profile) -> Iterator[tuple[float, str]]:
@@ -251,7 +254,8 @@ def lines(found: Plan) -> Iterator[str]:
     disk = f"{gigabytes(found.weights)} weights, {gigabytes(found.adapters)} adapters"
     yield f"An estimate for profile '{found.profile}', by the bandwidth of cards and round numbers:"
     yield f"disk      {disk}, {gigabytes(found.artefacts)} answers and activations"
-    yield f"memory    {gigabytes(found.memory)} needed, {gigabytes(found.memory_here)} here"
+    here = gigabytes(found.memory_here) if found.memory_here else "no GPU"
+    yield f"memory    {gigabytes(found.memory)} needed, {here} here"
     yield f"answers   {found.answers:,}, about {found.tokens / 1e6:.3g} million tokens"
     for one in found.asked:
         yield f"          {one['answers']:>9,}  {one['page']}"
@@ -259,11 +263,11 @@ def lines(found: Plan) -> Iterator[str]:
         yield f"training  about {found.training_tokens / 1e6:.3g} million tokens"
     for one in found.hours:
         several = f"{one['cards']} x " if one["cards"] > 1 else ""
-        told = "as measured" if one["measured"] else f"at least; {2 * one['hours']:.3g} h at half of the limit"
-        yield f"hours     {several}{one['card']}: {one['hours']:.3g} h {told}"
+        told = "as measured" if one["measured"] else f"at least; {2 * one['hours']:.2g} h at half of the limit"
+        yield f"hours     {several}{one['card']}: {one['hours']:.2g} h {told}"
     if not found.requests:
         yield "judge     none that is asked over a network"
         return
     cost = "" if found.dollars is None else f", about {found.dollars:,.0f} dollars at these prices"
     used = f"{found.tokens_in / 1e6:.3g} million tokens in, {found.tokens_out / 1e6:.3g} out"
-    yield f"judge     {found.requests:,} requests, {used}{cost}"
+    yield f"judge     {found.requests:,} requests, {used}{cost}; {found.judge_hours:.2g} h"
