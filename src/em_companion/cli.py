@@ -286,11 +286,19 @@ def book(profile: str, include_responses: bool) -> None:
 @main.command()
 @click.option("--profile", required=True, help="A hub profile whose book is built.")
 def pack(profile: str) -> None:
-    """Write the records of a hub profile's current runs to data/results/PROFILE/, which every book shows."""
-    from em_companion.build import assemble, packs
+    """Write the records of a hub profile's current runs to data/results/PROFILE/, which every book shows.
 
-    runs = [(page.folder, page.records, page.run) for page in assemble.collect(profile, {})]
-    click.echo(f"The pack is in {relative(packs.write(profile, runs))}; it holds no response.")
+    Pages that are not current are left out, and named.
+    """
+    from em_companion.build import assemble, keys, packs, runs
+
+    there = {name: runs.status(name, profile)["status"] == "current" for name in keys.names()}
+    pages = assemble.collect(profile, {}, [name for name, current in there.items() if current])
+    folder = packs.write(profile, [(page.folder, page.records, page.run) for page in pages])
+    left = [name for name, current in there.items() if not current]
+    click.echo(f"The pack is in {relative(folder)}, of {len(pages)} pages; it holds no response.")
+    if left:
+        click.echo(f"Not current, so not in it: {', '.join(left)}.", err=True)
 
 
 @main.command(context_settings={"ignore_unknown_options": True})

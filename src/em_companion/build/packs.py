@@ -90,6 +90,8 @@ def write(profile: str, runs: Iterable[tuple[Path, RunRecord, dict[str, Any]]]) 
     of a response in it; an earlier pack then stays as it was.
     """
     chosen, runs, target = profiles.load(profile), list(runs), paths.RESULTS / profile
+    if not runs:
+        raise CompanionError(f"No page is current under profile '{profile}'; run 'make book PROFILE={profile}' first.")
     if not isinstance(chosen.model, profiles.HubModel):
         raise CompanionError(f"Profile '{profile}' is grown, so every book measures it; packs are for hub profiles.")
     if profiles.is_smoke():
