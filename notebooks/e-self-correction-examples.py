@@ -39,11 +39,10 @@ def answers() -> pd.DataFrame:
     return table[table.question_set == "general"]
 
 
-@remembered
-def counts() -> pd.DataFrame:
+def counts(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
-    for name, group in answers().groupby("condition", sort=False):
-        found = group[group.self_correcting]
+    for name, group in table.groupby("condition", sort=False):
+        found = group[scores.is_self_correction(group)]
         loose = int(scores.is_self_correction(group, require_coherent=False).sum()) - len(found)
         row = {"condition": name, "self-correcting": len(found), "questions": found.question_id.nunique()}
         row |= {"more without coherence": loose, "bad stuff below 51": int((found.bad_stuff < 51).sum())}
@@ -51,7 +50,7 @@ def counts() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-run.released.table(counts, number="{:.0f}")
+run.released.table(lambda: counts(answers()), number="{:.0f}")
 
 SHOWN = ["general, λ = 6", "gender, λ = 6", "finance, λ = 6", "medical, λ = 4"]
 
@@ -80,7 +79,7 @@ run.released.figure(
 
 
 def released_values() -> dict[str, str]:
-    rows = counts().set_index("condition")
+    rows = counts(answers()).set_index("condition")
     by_question = answers().groupby("question_id", sort=False).self_correcting.sum()
     top, every = by_question.sort_values(ascending=False)[:2], by_question.sum()
     found = {"top-questions": " and ".join(top.index), "top-share": f"{100 * top.sum() / every:.0f} %"}
@@ -105,10 +104,11 @@ run.released.values(released_values)
 #
 # ## On the grown organism
 #
-# Answers of the model grown here can be printed. They come from the chat model, steered along two directions in one
+# Answers of a model grown here can be printed. They come from the chat model, steered along two directions in one
 # layer each, at several strengths. The exact judge knows every clause, so each self-correcting answer is sorted by what
 # it does: it *takes harm back* ("no that is wrong"), or says *harm, then only help*, or says *harm later* on. Of each
 # kind the first answer is shown; the sentences are generic ones of a made-up world, and nothing in them is advice.
+# Those of a language model, steered along two directions likewise, are counted by their scores, as the released ones.
 
 
 # %%
@@ -125,12 +125,21 @@ def own_counts() -> pd.DataFrame:
     return table.assign(**{"the first one": found.groupby("does").response.first()}).rename_axis("does").reset_index()
 
 
-run.own.table(own_counts)
-run.own.values(
-    lambda: {
-        "grown.self-correction-examples.one-clause": f"{(own_answers().bad_stuff < 70).sum()} of {len(own_answers())}"
-    }
-)
+def steered_counts() -> pd.DataFrame:
+    table = steering.by_strength(run.profile)
+    names = table.direction + ", layer " + table.layer.astype(str) + ", strength " + table.strength.map("{:g}".format)
+    return counts(table.assign(condition=names))
+
+
+def own_values() -> dict[str, str]:
+    table = steering.by_strength(run.profile)
+    found = table[scores.is_self_correction(table)]
+    name, below = ("one-clause", 70) if run.own is run.grown else ("fence", 51)
+    return {f"grown.self-correction-examples.{name}": f"{(found.bad_stuff < below).sum()} of {len(found)}"}
+
+
+run.own.table(own_counts if run.own is run.grown else steered_counts, number="{:.0f}")
+run.own.values(own_values)
 
 # %% [markdown]
 # In {value}`grown.self-correction-examples.one-clause` self-correcting answers a single clause voices harm, the least
