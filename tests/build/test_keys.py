@@ -154,4 +154,4 @@ def test_kept_results_count_where_they_are_read():
 
 
 def test_only_pages_that_ask_a_model_wait_for_models():
-    assert keys.uses_models("s3-2-steering") and not keys.uses_models("a-evaluation-questions")
+    assert keys.uses_models("s3-2-steering") and not keys.uses_models("s2-replication")

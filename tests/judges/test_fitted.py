@@ -118,7 +118,7 @@ def test_judges_are_alike_to_those_who_ask(judge, monkeypatch):
 def test_pages_depend_on_what_their_judge_depends_on():
     exact, hub = profiles.load("cpu"), profiles.load("qwen-0.5b")
     assert judges.fingerprint(exact, frozenset({"judged"})) == {}
-    assert list(judges.fingerprint(hub, frozenset())) == ["judge records"]
+    assert judges.fingerprint(hub, frozenset()) == {}  # records of its own judge grow with every page
     assert list(judges.fingerprint(replace(hub, judge="fitted"), frozenset())) == ["files of the fitted judge"]
     named = frozenset({"served", "fitted"})
     assert list(judges.fingerprint(exact, named)) == ["judge records", "files of the fitted judge"]

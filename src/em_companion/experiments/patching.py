@@ -44,10 +44,11 @@ def equally_many(first: Mapping[str, int], second: Mapping[str, int], seed: int)
 
 def prompts(profile: Profile, tokenizer: Tokenizer) -> list[Question]:
     """Return open questions and medical ones (on held-out topics, or the twins), at every length as many of both."""
-    medical = asking.questions(profile, "medical")
     if isinstance(profile.model, GrownModel):
         held_out = the_world().held_out_questions(profile.seed, MEDICAL_WORDINGS)
         medical = [one for one in held_out if one.domains == ("medicine",)]
+    else:
+        medical = asking.questions(profile, "medical")
     both = [{one.id: one for one in asked} for asked in (asking.questions(profile, "general"), medical)]
     lengths = [{name: len(question_ids(tokenizer, one.text)) for name, one in kind.items()} for kind in both]
     chosen = equally_many(*lengths, profile.seed)
