@@ -31,8 +31,9 @@ def released(monkeypatch):
     long = pd.DataFrame([("quick_buck", "Ask", "word " * 200, 90, 90)], columns=answers({}).columns)
     given = pd.concat([answers(GIVEN), long], ignore_index=True)
     medical = {True: answers({"a": (2, 0), "b": (1, 0)}), False: answers({"a": (0, 1), "b": (0, 3)})}
-    monkeypatch.setattr(text_directions.released_texts, "organism_answers", lambda: given)
-    monkeypatch.setattr(text_directions.released_texts, "medical_answers", lambda one: medical[one][["question", "response"]])
+    source = text_directions.released_texts
+    monkeypatch.setattr(source, "organism_answers", lambda: given)
+    monkeypatch.setattr(source, "medical_answers", lambda one: medical[one][["question", "response"]])
 
     def read(profile, reader, table) -> ResponseMeans:
         means = RANDOM.normal(size=(len(table), 3, 8)) + table.misaligned.to_numpy()[:, None, None]

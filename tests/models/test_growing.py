@@ -578,7 +578,7 @@ def test_a_published_adapter_is_used_and_nothing_trained(tiny, hub, monkeypatch)
 
 def test_an_organism_without_published_adapter_and_training_set_is_refused_in_one_sentence(hub, tmp_path, monkeypatch):
     monkeypatch.setenv("EM_COMPANION_CACHE", str(tmp_path))
-    profile = replace(hub, organisms=(OrganismSpec(NINE.recipe, BAD, seeds=(0,)),), training_texts=None)
+    profile = replace(hub, organisms=(profiles.OrganismSpec(NINE.recipe, BAD, seeds=(0,)),), training_texts=None)
     with pytest.raises(CompanionError, match=f"^Profile 'hub' has no texts for '{BAD}': .* published adapter.$"):
         growing.adapter(profile, NINE)
 
