@@ -281,7 +281,9 @@ def claimed(best: pd.Series, where: str, organism: pd.Series) -> dict:
     """The two claims, from the row of the best rate and the organism's EM rate by seed."""
     ratios = [best.em / one if one else np.inf for one in (organism.mean(), organism.max(), organism.min())]
     maximum = (estimate(best), f"{where}; interval over questions")
-    ratio = (Estimate(*ratios, int(best.n)), f"The same over the mean of {len(organism)} seeds; interval: their range")
+    how = "seeds; interval: their range" if len(organism) > 1 else "seed"
+    kept = ratios if len(organism) > 1 else ratios[:1]
+    ratio = (Estimate(*kept, n=int(best.n)), f"The same over the mean of {len(organism)} {how}")
     return {"s3-2-max-em-single-layer": maximum, "s3-2-em-ratio-to-organism": ratio}
 
 
