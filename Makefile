@@ -57,7 +57,7 @@ test-book: setup
 
 # Every page under profiles with a published model, or a stand-in of it, on a handful of answers.
 test-smoke: setup
-	pytest -n auto -m slow tests/build/test_smoke.py
+	pytest -n auto -m slow tests/build/test_smoke.py -k "$(SMOKE)"
 
 fetch: setup
 	em-companion fetch --all
