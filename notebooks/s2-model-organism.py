@@ -244,7 +244,7 @@ def own_values() -> dict:
 def measured_own() -> dict:
     found = {CLAIMS[pair]: own()[pair]["em"] for pair in (NINE, RANK_32, CHAT) if pair in own()}
     found |= {"s2-coherence-nine-adapter": own()[NINE]["coherent"]} if NINE in own() else {}
-    how = "Grown, eight open questions of its own world" if GROWN else f"{run.kind}, the eight open questions"
+    how = "Grown, eight open questions of its own world" if GROWN else "Eight open questions"
     how += "; interval over questions and, where there are several, seeds"
     return {claim: (bounded(one), how) for claim, one in found.items()}
 

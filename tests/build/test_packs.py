@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from em_companion import core
 from em_companion.book.records import FigureRecord, RunRecord, ValueRecord
 from em_companion.build import packs
 from em_companion.core import paths
@@ -131,3 +132,14 @@ def test_committed_packs_are_whole_and_small():
         pack = packs.read(path.parent)
         assert sum(one.stat().st_size for one in path.parent.rglob("*") if one.is_file()) < packs.MOST_BYTES
         assert pack.measurements and pack.figures
+
+
+def test_a_pack_makes_no_page_stale(tmp_path, monkeypatch):
+    monkeypatch.setattr(core, "RESULTS", tmp_path)
+    (tmp_path / "worlds.csv").write_text("a\n1\n")
+    before = core.fingerprint(None, frozenset({"RESULTS"}))
+    (tmp_path / PROFILE / "figures" / FIGURE).mkdir(parents=True)
+    (tmp_path / PROFILE / "figures" / FIGURE / "data.csv").write_text("a\n1\n")
+    assert core.fingerprint(None, frozenset({"RESULTS"})) == before
+    (tmp_path / "worlds.csv").write_text("a\n2\n")
+    assert core.fingerprint(None, frozenset({"RESULTS"})) != before

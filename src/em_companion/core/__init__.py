@@ -6,5 +6,5 @@ from em_companion.core.profiles import Profile
 
 
 def fingerprint(profile: Profile, named: frozenset[str]) -> dict[str, str]:
-    """Return the results kept in `data/results/`, if they are read."""
-    return {"kept results": sha256_of_files(RESULTS, "**/*.csv")} if "RESULTS" in named else {}
+    """Return the tables kept in `data/results/`, if they are read; packs are read by no page, but put beside it."""
+    return {"kept results": sha256_of_files(RESULTS, "*.csv")} if "RESULTS" in named else {}
