@@ -348,7 +348,7 @@ def own_values() -> dict[str, object]:
     found: dict[str, object] = {"bar": COHERENT_ENOUGH, "layers": run.profile.model.layers}
     for name, ablation in product(MODELS, ("none", "random", "single", "layer-wise", *BESIDE)):
         if there(name, ablation):
-            place = f"{name}.{ablation}".replace(",", "").replace(" ", "-")
+            place = f"{name}.{LABELS.get(ablation, ablation)}".replace(",", "").replace(" ", "-")
             found |= {f"{place}.{measure}_percent": rate(name, ablation, measure) for measure in MEASURES}
             if ablation != "none" and name != CHAT:
                 found[f"{place}.em_change_percent"] = change(name, ablation)
