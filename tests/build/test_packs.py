@@ -143,3 +143,21 @@ def test_a_pack_makes_no_page_stale(tmp_path, monkeypatch):
     assert core.fingerprint(None, frozenset({"RESULTS"})) == before
     (tmp_path / "worlds.csv").write_text("a\n2\n")
     assert core.fingerprint(None, frozenset({"RESULTS"})) != before
+
+
+@pytest.mark.book
+def test_the_book_shows_what_packs_hold_beside_its_own_evidence():
+    told = json.loads((paths.HTML / "claims.json").read_text(encoding="utf-8"))
+    for path in paths.RESULTS.glob("*/pack.json"):
+        pack = packs.read(path.parent)
+        assert pack.profile in [one["profile"] for one in told["packs"]]
+        for figure in pack.figures:
+            own = paths.HTML / "figures" / f"{figure.id}-{pack.profile}"
+            assert {"index.html", "figure.svg", "data.csv", "provenance.json", "cite.bib"} <= {
+                one.name for one in own.iterdir()
+            }
+            notebook = json.loads((own / "provenance.json").read_text(encoding="utf-8"))["notebook"]
+            page = (paths.HTML / "notebooks" / f"{notebook}.html").read_text(encoding="utf-8")
+            assert f'figures/{figure.id}-{pack.profile}/index.html"' in page and f">\n{pack.name}</label>" in page
+        results = {row["id"]: row["results"]["hub"] for row in told["claims"]}
+        assert all(results[one.claim]["value"] == one.value for one in pack.measurements)
