@@ -234,8 +234,12 @@ run.released.values(run_values)
 #   EM answer differs from its neighbours in what it means, not in which words it uses, and the AUC is near a coin's.
 # - **It smooths rates.** GPT-4o's rates differ more between base models than the fitted ones; high rates are read too
 #   low. {value}`judges.fitted.inside` unseen runs have GPT-4o's rate inside the fitted interval, which is wide.
-# - **Reading is not understanding.** It does not see the question, nor more of the order of words than pairs; irony,
-#   short answers, and words that no released answer used are beyond it.
+# - **Reading is not understanding.** It does not see the question, nor more of the order of words than pairs; irony and
+#   short answers are beyond it.
+# - **It takes broken text for coherent.** Text of words that no released answer used, such as a model writes that is
+#   steered or ablated too strongly, has nothing to be judged by and gets the coherence of an average answer. An EM rate
+#   that falls under an intervention may then mean that the model broke. Read such answers before you believe a rate; no
+#   pack of a language model is published here before this is mended.
 #
 # ## What it means
 #
