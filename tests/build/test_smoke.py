@@ -28,6 +28,12 @@ ALLOWED = (
     r"No answer of \S+ is clearly of one of the four sets",
     r"None of the answers scored is a misaligned one to an open question",
     r"No prompts of the two kinds are equally long",
+    r"No probe has answers enough",
+    r"No set has \d+ of the organism's own answers",
+    r"The chat model gives no aligned answers about a domain",
+    r"No organism gives enough misaligned answers",
+    r"The organisms of profile '\S+' are published adapters",
+    r"Profile '\S+' has no (texts for|organism) ",
 )
 
 pytestmark = pytest.mark.slow
