@@ -43,7 +43,7 @@ def test_book_builds_and_says_where(built):
         assert (built.html / "figures/fig-x-line" / name).stat().st_size > 0
     ledger = json.loads((built.html / "claims.json").read_text(encoding="utf-8"))
     assert ledger["claims"][0]["results"]["released"]["verdict"] == "reproduced"
-    assert set(ledger) == {"profile", "commit", "scoreboard", "claims", "values"}
+    assert set(ledger) == {"profile", "commit", "scoreboard", "claims", "packs", "values"}
     value = {"name": "demo.em", "value": 50.0, "unit": "percent", "low": 0.0, "high": 100.0, "n": 2}
     assert ledger["values"] == [value | {"evidence": "released", "notebook": "s2-demo"}]
 
