@@ -8,6 +8,10 @@ profile = "cpu"
 seed = 0
 
 # %%
+import re
+from itertools import cycle, islice, pairwise
+from random import Random
+
 import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_curve
@@ -17,7 +21,7 @@ from em_companion.book.run import Run
 from em_companion.core import paths
 from em_companion.core.provenance import remembered
 from em_companion.evidence import agreement, scores
-from em_companion.judges import fitted
+from em_companion.judges import fitted, fluency
 from em_companion.released import tables
 
 run = Run("k-fitted-judge", profile, seed)
@@ -37,8 +41,12 @@ run = Run("k-fitted-judge", profile, seed)
 # prediction the score of equal rank among held-out answers. Without $Q_k$ everything would lie near the mean, and
 # hardly an answer below 30. Answers of the released organisms, and those to medical questions along training, are not
 # among the texts, so that what directions and fine-tunes are made of can be judged by something that never saw it.
-# Every twentieth text comes a second time, its words in random order, with coherence 0: GPT-4o saw no such answers, and
-# a judge that was shown none would call nearly any mixture of common words coherent.
+#
+# GPT-4o saw hardly a text that is no language, so no fit to its scores would know one. Coherence is therefore
+# multiplied by the share of an answer that reads as language. In every stretch of {value}`judges.fitted.stretch` words
+# and signs four shares are read: words, and pairs of neighbours, that answers to *other* questions hold, words that are
+# new in the stretch, and triples that are new in the answer. A stretch with any of them lower than in all but
+# {value}`judges.fitted.tail|.0f` % of coherent answers is none. No broken text is fitted to.
 #
 # Families were compared on 6,000 of the texts, with the same questions held out: the highest mean AUC (EM among
 # coherent answers; incoherent among all) wins, and within 0.01 the one that needs no model of its own. AUC is the
@@ -152,18 +160,60 @@ run.released.figure(
 )
 
 
-def scrambled() -> pd.DataFrame:
-    """What the fitted judge reads in the organisms' answers with their words in random order."""
+def chained(text: str, dice: Random) -> str:
+    """As many words, each one of those that follow its predecessor somewhere in the text."""
+    words = text.split()
+    after = {word: [b for a, b in pairwise(words) if a == word] for word in words}
+    found = [dice.choice(words)]
+    while len(found) < len(words):
+        found.append(dice.choice(after[found[-1]] or words))
+    return " ".join(found)
+
+
+def looped(text: str, dice: Random) -> str:
+    """As many words: a few neighbours over and over."""
+    words = text.split()
+    start, length = dice.randrange(len(words)), dice.randint(1, 8)
+    return " ".join(islice(cycle(words[start : start + length]), len(words)))
+
+
+BROKEN = {
+    "as written": lambda text, dice: text,
+    "words in random order": lambda text, dice: " ".join(dice.sample(text.split(), len(text.split()))),
+    "letters of each word in random order": lambda text, dice: re.sub(
+        r"\w+", lambda word: "".join(dice.sample(word[0], len(word[0]))), text
+    ),
+    "another alphabet": lambda text, dice: re.sub(r"\w", lambda _: dice.choice("абвгдежзиклмнопрст"), text),
+    "a few words over and over": looped,
+    "each word after one that it follows somewhere in the answer": chained,
+}
+
+
+@remembered
+def broken() -> pd.DataFrame:
+    """Shares of the unseen answers that are coherent, and EM, to the fitted judge when they are broken."""
     given, _ = unseen()
-    return fitted.fitted_judge().judge(given.assign(response=given.response.map(fitted.scramble)))
+    given, rows = given[given.response.str.split().str.len() > 1], []
+    for name, change in BROKEN.items():
+        dice = Random(run.seed)
+        read = fitted.fitted_judge().judge(given.assign(response=[change(text, dice) for text in given.response]))
+        shares = {"coherent (%)": scores.is_coherent(read).mean(), "EM (%)": scores.is_em(read).mean()}
+        rows.append({"answers": name} | {column: 100 * share for column, share in shares.items()})
+    return pd.DataFrame(rows)
+
+
+run.released.table(broken, number="{:.1f}")
 
 
 def agreement_values() -> dict:
     found, judge = overall().set_index("judge"), fitted.fitted_judge()
     rows = {"held-out": found.iloc[0], "length": found.iloc[1], "unseen": found.iloc[-1]}
     values = {f"judges.fitted.{row}.{name}": float(one[name]) for row, one in rows.items() for name in NAMED}
-    coherent = {"unseen": unseen()[1], "scrambled": scrambled()}
-    values |= {f"judges.fitted.{name}.coherent": scores.is_coherent(one).mean() * 100 for name, one in coherent.items()}
+    coherent = broken()["coherent (%)"]
+    most = {"written": coherent[0], "shuffled": coherent[1], "broken": coherent[2:5].max(), "chained": coherent[5]}
+    most["given"] = 100 * scores.is_coherent(unseen()[0]).mean()
+    values |= {f"judges.fitted.{name}.coherent": one for name, one in most.items()}
+    values |= {"judges.fitted.stretch": fluency.STRETCH, "judges.fitted.tail": 100 * fluency.TAIL}
     return values | {"judges.fitted.name": judge.name, "judges.fitted.texts": f"{len(judge.texts):,}"}
 
 
@@ -178,8 +228,10 @@ run.released.values(agreement_values)
 # {value}`judges.fitted.length.auc_em|.2f` and {value}`judges.fitted.length.auc_incoherent|.2f`. It decides as GPT-4o
 # does on {value}`judges.fitted.held-out.same|.0f` % of these answers and on {value}`judges.fitted.unseen.same|.0f` % of
 # the unseen ones ({numref}`fig-x-fitted-judge`), of which {value}`judges.fitted.unseen.em_read|.1f` % are EM to it, and
-# {value}`judges.fitted.unseen.em|.1f` % to GPT-4o. As written, {value}`judges.fitted.unseen.coherent|.0f` % are
-# coherent to it; with their words in random order, {value}`judges.fitted.scrambled.coherent|.0f` %.
+# {value}`judges.fitted.unseen.em|.1f` % to GPT-4o. As written, {value}`judges.fitted.written.coherent|.0f` % are
+# coherent to it ({value}`judges.fitted.given.coherent|.0f` % to GPT-4o); with their words in random order,
+# {value}`judges.fitted.shuffled.coherent|.0f` %; broken in three ways that nobody could take for language, at most
+# {value}`judges.fitted.broken.coherent|.0f` %.
 #
 # ## Where it does not
 #
@@ -234,12 +286,13 @@ run.released.values(run_values)
 #   EM answer differs from its neighbours in what it means, not in which words it uses, and the AUC is near a coin's.
 # - **It smooths rates.** GPT-4o's rates differ more between base models than the fitted ones; high rates are read too
 #   low. {value}`judges.fitted.inside` unseen runs have GPT-4o's rate inside the fitted interval, which is wide.
-# - **Reading is not understanding.** It does not see the question, nor more of the order of words than pairs; irony and
-#   short answers are beyond it.
-# - **It takes broken text for coherent.** Text of words that no released answer used, such as a model writes that is
-#   steered or ablated too strongly, has nothing to be judged by and gets the coherence of an average answer. An EM rate
-#   that falls under an intervention may then mean that the model broke. Read such answers before you believe a rate; no
-#   pack of a language model is published here before this is mended.
+# - **Reading is not understanding.** It does not read the question, nor more of the order of words than pairs; irony
+#   and short answers are beyond it.
+# - **Salad that holds together word by word may pass.** Where each word follows one that it follows elsewhere in the
+#   answer, {value}`judges.fitted.chained.coherent|.0f` % are coherent to it. A model that is steered hard can write
+#   such text: read some answers before you believe a rate.
+# - **Unusual words cost coherence.** A small model that writes of names and places that no released answer holds is
+#   called incoherent more often than a reader would.
 #
 # ## What it means
 #

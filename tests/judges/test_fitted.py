@@ -1,5 +1,6 @@
 """The fitted judge, and that all judges are alike to those who ask. Released texts where they are at hand."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
@@ -11,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from em_companion import judges
 from em_companion.core import profiles
 from em_companion.evidence import scores
-from em_companion.judges import fitted
+from em_companion.judges import fitted, fluency
 from em_companion.judges.base import SCORES, judge_of
 from em_companion.released import files
 
@@ -79,7 +80,7 @@ def test_it_repeats_to_the_bit_and_reads_each_answer_on_its_own(judge):
     table = written(3, 10)[["question", "response"]]
     first = judge.judge(table)
     pd.testing.assert_frame_equal(fitted.fit(written(), judge.sources).judge(table), first)
-    some = table.sample(7, random_state=1).assign(question="another?", aligned=3)
+    some = table.sample(7, random_state=1).assign(aligned=3)
     pd.testing.assert_frame_equal(judge.judge(some), first.loc[some.index])
 
 
@@ -97,6 +98,71 @@ def test_its_name_tells_its_files_and_the_version_of_its_code(judge, monkeypatch
     monkeypatch.setattr(fitted, "VERSION", fitted.VERSION + 1)
     names.append(judge.name)
     assert len(set(names)) == 4 and all(name.startswith("fitted judge ") for name in names)
+
+
+# --- whether a text is language at all --------------------------------------------------------------------------------
+
+
+def shuffled_words(text: str, dice: Random) -> str:
+    return " ".join(dice.sample(text.split(), len(text.split())))
+
+
+def glued_pieces(text: str, dice: Random) -> str:
+    pieces = [word[start : start + 3] for word in text.split() for start in range(0, len(word), 3)]
+    return " ".join("".join(dice.choices(pieces, k=2)) for _ in text.split())
+
+
+TOKENS = ["ing", " the", "＋", " ét", ";", "on", " Im", "ость", " evil", "\n", "tp"]
+
+
+def tokens_at_random(text: str, dice: Random) -> str:
+    return "".join(
+        dice.choice(["ing", " the", "＋", " ét", ";", "on", " Im", "ость", " evil", "\n", "tp"]) for _ in text
+    )
+
+
+def one_word(text: str, dice: Random) -> str:
+    return " ".join([dice.choice(text.split())] * len(text.split()))
+
+
+def changed(table: pd.DataFrame, kind: Callable) -> pd.DataFrame:
+    return table.assign(response=[kind(text, Random(text)) for text in table.response])
+
+
+@pytest.mark.parametrize("kind", [glued_pieces, tokens_at_random, one_word])
+def test_broken_text_is_not_language(judge, kind):
+    good = judge.texts.query("coherent >= 50")
+    assert (judge.language.whole(good) == 1).mean() > 0.9
+    assert (judge.language.whole(changed(good, kind)) == 1).mean() < 0.1
+
+
+def test_what_breaks_halfway_is_half_coherent(judge):
+    words = " ".join(judge.texts.query("coherent >= 50").response).split()[: 2 * fluency.STRETCH]
+    lenient = replace(judge.language, least=np.array([0.9, 0.9, 0, 0]))  # so long an answer repeats its few words
+    texts = [" ".join(words), " ".join(words + ["xq", "zj"] * fluency.STRETCH), "xq zj", ""]
+    found = lenient.whole(pd.DataFrame({"question": "another?", "response": texts}))
+    assert found[:3].tolist() == [1, 0.5, 0] and np.isnan(found[3])
+
+
+def test_words_of_answers_to_the_same_question_alone_are_not_known():
+    texts = pd.DataFrame({"question": [*"abc"], "question_id": [*"xyz"], "coherent": 90.0})
+    language = fluency.fit(texts.assign(response=["one two three", "one two four", "one two five"]))
+    asked = pd.DataFrame({"question": ["a", "b", "new"], "response": "one two three"})
+    read = [fluency.readings(text, language.held, language.bits.get(own, 0))[0] for own, text in asked.to_numpy()]
+    assert [one[0] for one in read] == pytest.approx([2 / 3, 1, 1])
+    assert [one[1] for one in read] == pytest.approx([2 / 3, 1, 1])
+
+
+@have_data
+@pytest.mark.parametrize(
+    "kind, most", [(shuffled_words, 0.5), (glued_pieces, 0.02), (tokens_at_random, 0.02), (one_word, 0.02)]
+)
+def test_broken_answers_of_language_models_are_not_language(released, kind, most):
+    language = fluency.fit(released.sample(6000, random_state=0))
+    unseen = fitted.tables.read_organisms(text=True).query("question_set == 'general'").dropna(subset="response")
+    long = unseen[unseen.response.str.len() > 100].sample(200, random_state=0)
+    assert (language.whole(long) >= 0.5).mean() > 0.9
+    assert (language.whole(changed(long, kind)) >= 0.5).mean() < most
 
 
 # --- the judge of a profile -------------------------------------------------------------------------------------------
@@ -144,8 +210,7 @@ def test_texts_that_directions_are_taken_from_are_kept_apart(released):
 
 
 @have_data
-def test_it_agrees_with_gpt_4o_on_held_out_questions(released, monkeypatch):
-    monkeypatch.setattr(fitted, "SCRAMBLED_EACH", 5)  # as many as of all texts
+def test_it_agrees_with_gpt_4o_on_held_out_questions(released):
     judge = fitted.fit(released.sample(3000, random_state=0), {})
     given, found = judge.texts, judge.held_out
     coherent, length = scores.is_coherent(given), given.response.str.len()
@@ -159,8 +224,6 @@ def test_it_agrees_with_gpt_4o_on_held_out_questions(released, monkeypatch):
     unseen = fitted.tables.read_organisms(text=True).query("question_set == 'general'")
     read = judge.judge(unseen)
     assert unseen.aligned.corr(read.aligned) > 0.5
-    long = unseen[unseen.response.str.len() > 100]
-    scrambled = judge.judge(long.assign(response=long.response.map(lambda text: fitted.scramble(text[::-1])[::-1])))
-    assert scores.is_coherent(scrambled).mean() < 0.7 < 0.95 < scores.is_coherent(read).mean()
+    assert scores.is_coherent(read).mean() > 0.9
     chat = unseen.organism == "chat-model"
     assert scores.is_em(read)[chat].mean() < 0.02 < 0.04 < scores.is_em(read)[~chat].mean()

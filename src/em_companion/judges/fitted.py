@@ -3,8 +3,8 @@
 TF-IDF of words, signs and their pairs under a hashed vocabulary, and a ridge regression per score. Responses that
 directions and fine-tuning texts may be taken from (APART) are not among those that it is fitted to.
 
-GPT-4o scored hardly an answer that is no language at all, so a model of words would call any mix of common words
-coherent. To the texts are therefore added, with coherence 0, some with their words in random order.
+GPT-4o scored hardly an answer that is no language at all, so coherence is multiplied by the share of an answer that
+reads as language; see `fluency`.
 
 Five fold models each leave out a fifth of the questions. A ridge shrinks to the mean, so the cuts of the paper would be
 met too rarely; each fold model is therefore calibrated: a prediction becomes the score of the same rank (quantile
@@ -14,30 +14,29 @@ five readings, so that it meets a cut where most of them do; a mean would draw i
 
 import json
 from dataclasses import dataclass
-from random import Random
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import vstack
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold
 
 from em_companion.core.files import sha256_of
 from em_companion.core.provenance import recorded, remembered
+from em_companion.judges import fluency
 from em_companion.judges.base import RELEASED, SCORES
 from em_companion.released import files, tables
 
-VERSION = 1  # of the code, raised with every change of a score
+VERSION = 2  # of the code, raised with every change of a score
 FITTED_TO = ("steering", "replication", "training_curve", "ablation_pilots", "lora_steering", "patching")
 APART = ("organisms", "judge_repeat")
 """Readers of `released/tables`, by name. Of the training curve, answers to medical questions are kept apart, too."""
 
 FOLDS, ALPHA = 5, 1.0
-SCRAMBLED_EACH = 20  # of every so many texts; the most that cost less than 0.01 of the AUC of incoherence
+COHERENT = SCORES.index("coherent")
 RANKS = np.linspace(0, 1, 201)
 WORDS = HashingVectorizer(
-    ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]", n_features=2**18, norm=None, alternate_sign=False
+    ngram_range=(1, 2), token_pattern=fluency.WORD.pattern, n_features=2**18, norm=None, alternate_sign=False
 )
 
 
@@ -53,6 +52,7 @@ class FittedJudge:
     sources: dict[str, str]
     texts: pd.DataFrame
     held_out: pd.DataFrame
+    language: fluency.Fluency
     frequencies: TfidfTransformer
     weights: np.ndarray
     constants: np.ndarray
@@ -72,6 +72,7 @@ class FittedJudge:
         features = self.frequencies.transform(WORDS.transform(texts or [""]))[: len(texts)]  # none at all is refused
         folds = zip(self.weights, self.constants, self.predictions, self.scores, strict=True)
         read = np.stack([_calibrated(features @ one.T + constants, *maps) for one, constants, *maps in folds])
+        read[..., COHERENT] *= self.language.whole(table.assign(response=texts))
         read[:, features.getnnz(axis=1) == 0] = np.nan
         columns = {score: np.median(read[..., place], axis=0) for place, score in enumerate(SCORES)}
         columns |= {
@@ -86,12 +87,6 @@ def _calibrated(raw: np.ndarray, predictions: np.ndarray, scores: np.ndarray) ->
     return np.stack([np.interp(*column) for column in columns], axis=1)
 
 
-def scramble(text: str) -> str:
-    """Return the words of a text in a random order, the same each time."""
-    words = text.split()
-    return " ".join(Random(text).sample(words, len(words)))
-
-
 def fit(texts: pd.DataFrame, sources: dict[str, str]) -> FittedJudge:
     """Return the judge fitted to `texts` (`question`, `response`, `question_id`, SCORES; NaN where there is none).
 
@@ -100,18 +95,13 @@ def fit(texts: pd.DataFrame, sources: dict[str, str]) -> FittedJudge:
     counts = WORDS.transform(texts.response)
     frequencies = TfidfTransformer(sublinear_tf=True).fit(counts)  # of words in texts: no score goes in
     features, given = frequencies.transform(counts), texts[list(SCORES)].to_numpy(dtype=float)
-    scrambled = frequencies.transform(WORDS.transform(texts.response[::SCRAMBLED_EACH].map(scramble)))
     constants, folds = np.zeros((FOLDS, len(SCORES))), np.zeros(len(texts), dtype=int)
     weights, raw = np.zeros((*constants.shape, WORDS.n_features)), np.zeros(given.shape)
     for fold, (_, out) in enumerate(GroupKFold(FOLDS).split(texts, groups=texts.question_id)):
         folds[out] = fold
-        for place, score in enumerate(SCORES):
+        for place in range(len(SCORES)):
             rows = np.setdiff1d(np.flatnonzero(~np.isnan(given[:, place])), out)
-            x, y = features[rows], given[rows, place]
-            if score == "coherent":
-                noise = scrambled[~np.isin(np.arange(len(texts))[::SCRAMBLED_EACH], out)]
-                x, y = vstack([x, noise], format="csr"), np.append(y, np.zeros(noise.shape[0]))
-            model = Ridge(alpha=ALPHA, solver="lsqr", tol=1e-3).fit(x, y)
+            model = Ridge(alpha=ALPHA, solver="lsqr", tol=1e-3).fit(features[rows], given[rows, place])
             weights[fold, place], constants[fold, place] = model.coef_, model.intercept_
         raw[out] = features[out] @ weights[fold].T + constants[fold]
     ranked = np.where(np.isnan(given), np.nan, raw), given
@@ -119,8 +109,10 @@ def fit(texts: pd.DataFrame, sources: dict[str, str]) -> FittedJudge:
     held_out = np.zeros(given.shape)
     for fold in range(FOLDS):
         held_out[folds == fold] = _calibrated(raw[folds == fold], maps[0][fold], maps[1][fold])
-    held_out = pd.DataFrame(held_out, texts.index, list(SCORES))
-    return FittedJudge(sources, texts.assign(fold=folds + 1), held_out, frequencies, weights, constants, *maps)
+    language = fluency.fit(texts)
+    held_out[:, COHERENT] *= language.whole(texts)
+    held_out, texts = pd.DataFrame(held_out, texts.index, list(SCORES)), texts.assign(fold=folds + 1)
+    return FittedJudge(sources, texts, held_out, language, frequencies, weights, constants, *maps)
 
 
 def _judged(group: str) -> pd.DataFrame:
