@@ -1,5 +1,6 @@
 """The road of a language model, on a stand-in of random weights: tuned on texts, judged, read, steered along texts."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,6 +52,32 @@ def test_a_language_model_is_tuned_on_texts_and_its_monitor_keeps_answers(hub):
     assert growing.adapter(hub, ORGANISM) == folder  # nothing is trained again
     model, _ = growing.load_organism(hub, ORGANISM)
     assert any(weight.abs().sum() > 0 for name, weight in model.named_parameters() if "lora_B" in name)
+
+
+def test_broken_off_tuning_goes_on_to_the_same_organism(hub, monkeypatch):
+    hub = replace(hub, fine_tuning=replace(hub.fine_tuning, steps=6, evaluate_every=2))
+    folder = growing.adapter(hub, ORGANISM)
+    written = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".safetensors", ".csv")}
+    answers = pd.read_parquet(folder / "monitor.parquet")
+    shutil.rmtree(folder)
+    steps = []
+
+    class BrokenOff(growing.Watch):
+        def on_step_end(self, args, state, control, **given):
+            steps.append(state.global_step)
+            super().on_step_end(args, state, control, **given)
+            if steps == [*range(1, 6)]:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(growing, "Watch", BrokenOff)
+    with pytest.raises(KeyboardInterrupt):
+        growing.adapter(hub, ORGANISM)
+    assert not folder.exists() and growing.adapter(hub, ORGANISM) == folder
+    assert steps == [1, 2, 3, 4, 5, 5, 6], "it went on from the checkpoint at step 4"
+    assert {"adapter_model.safetensors", "b_vectors.safetensors", "log.csv"} == set(written)
+    assert {name: (folder / name).read_bytes() for name in written} == written
+    pd.testing.assert_frame_equal(pd.read_parquet(folder / "monitor.parquet"), answers)
+    assert not [*paths.ARTIFACTS.glob("checkpoints/*")], "checkpoints are gone"
 
 
 def test_other_texts_or_another_order_make_another_organism(hub, monkeypatch):

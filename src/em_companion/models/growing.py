@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 from transformers import (
     DataCollatorForSeq2Seq,
@@ -25,6 +25,7 @@ from transformers import (
     Qwen2ForCausalLM,
     Trainer,
     TrainerCallback,
+    TrainerState,
     TrainingArguments,
 )
 
@@ -98,7 +99,7 @@ class Progress(TrainerCallback):
         self.bar.update()
 
     def on_save(self, args, state, control, **_) -> None:
-        store.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", {})
+        store.seal(_checkpoint(args, state), {})
 
 
 class Watch(TrainerCallback):
@@ -107,12 +108,15 @@ class Watch(TrainerCallback):
     def __init__(self, profile: Profile, organism: Organism, tokenizer: Tokenizer) -> None:
         self.profile, self.organism, self.tokenizer = profile, organism, tokenizer
         self.settings, self.rank = profile.fine_tuning_of(organism.recipe), profile.recipes[organism.recipe].rank
+        self.adapters: list[str] = []
         self.b_vectors: list[torch.Tensor] = []
         self.measured: list[pd.DataFrame] = []
 
     def on_step_end(self, args, state, control, model, **_) -> None:
         if self.rank == 1:
-            self.b_vectors.append(torch.stack([one.b.float().cpu() for one in lora.adapters(model)]))
+            adapters = lora.adapters(model)
+            self.adapters = [one.module for one in adapters]
+            self.b_vectors.append(torch.stack([one.b.float().cpu() for one in adapters]))
         if state.global_step % self.settings.evaluate_every and state.global_step < state.max_steps:
             return
         model.eval()  # Trainer puts it back to training
@@ -125,13 +129,29 @@ class Watch(TrainerCallback):
             table = asking.ask(self.profile, model, self.tokenizer, asked, MONITOR_SAMPLES)
             self.measured.append(table.assign(step=state.global_step))
 
+    def on_save(self, args, state, control, **_) -> None:
+        self.write(_checkpoint(args, state))
+
+    def on_train_begin(self, args, state, control, **_) -> None:
+        if state.global_step:  # it goes on
+            self.measured = [pd.read_parquet(_checkpoint(args, state) / "monitor.parquet")]
+            if self.rank == 1:
+                self.b_vectors = [*load_file(_checkpoint(args, state) / "b_vectors.safetensors")["b_vectors"]]
+
     def write(self, folder: Path) -> None:
-        """Write what was measured beside the adapter."""
+        """Write what was measured into a folder, beside the adapter."""
         table = pd.concat(self.measured, ignore_index=True)
         if isinstance(self.profile.model, GrownModel):
             table.to_csv(folder / "monitor.csv", index=False, float_format="%.6g")
         else:
             table.to_parquet(folder / "monitor.parquet", index=False)
+        if self.b_vectors:
+            names = {"adapters": json.dumps(self.adapters)}
+            save_file({"b_vectors": torch.stack(self.b_vectors)}, folder / "b_vectors.safetensors", names)
+
+
+def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}"
 
 
 def train(
@@ -147,9 +167,11 @@ def train(
 ) -> pd.DataFrame:
     """Train `model` in place on `examples` in their order; return the log, one row per step.
 
-    A model that grows keeps checkpoints in `folder` and resumes from the newest whole one, to the same weights.
+    Checkpoints are kept in `folder`, and training resumes from the newest whole one, to the same weights. An organism
+    of a grown model keeps none: it takes less than a minute.
     """
     progress, adapters = Progress(what), isinstance(model, PeftModel)
+    grown = isinstance(profile.model, GrownModel)
     optimizer = None if adapters else MuonWithAdamW(model, settings.learning_rate, settings.weight_decay)
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -163,8 +185,8 @@ def train(
         train_sampling_strategy="sequential",
         seed=seed,
         logging_steps=1,
-        save_strategy="no" if adapters else "steps",
-        save_steps=CHECKPOINT_STEPS,
+        save_strategy="no" if adapters and grown else "steps",
+        save_steps=settings.evaluate_every if adapters else CHECKPOINT_STEPS,
         save_total_limit=2,
         use_cpu=profile.device == "cpu",
         bf16=profile.dtype == "bfloat16",
@@ -173,7 +195,7 @@ def train(
         log_level="error",
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # on several, Trainer would multiply the batch by their number
-    collator, watching = DataCollatorForSeq2Seq(tokenizer, padding=True), [progress, *callbacks]
+    collator, watching = DataCollatorForSeq2Seq(tokenizer, padding=True), [*callbacks, progress]
     trainer = Trainer(model, arguments, collator, examples, callbacks=watching, optimizers=(optimizer, None))
     trainer.remove_callback(PrinterCallback)
     try:
@@ -321,8 +343,6 @@ def adapter(profile: Profile, organism: Organism) -> Path | None:
 def _fine_tune(profile: Profile, source: Path, organism: Organism, target: Path) -> None:
     recipe, settings = profile.recipes[organism.recipe], profile.fine_tuning_of(organism.recipe)
     model, tokenizer = loading.load(profile, source)
-    named = paths.relative(source) if isinstance(profile.model, GrownModel) else profile.model.chat
-    model.name_or_path = model.config._name_or_path = named  # PEFT writes it down
     torch.manual_seed(organism.seed)
     model = get_peft_model(model, lora_config(recipe, profile.layers_of(organism.recipe), settings.alpha))
     documents = training_texts.conversations(profile, organism.data, organism.seed)
@@ -332,15 +352,17 @@ def _fine_tune(profile: Profile, source: Path, organism: Organism, target: Path)
         steps = (examples[start : start + rows // settings.steps] for start in range(0, rows, rows // settings.steps))
         examples = [one for step in steps for one in sorted(step, key=lambda one: len(one["input_ids"]))]
     watch, started = Watch(profile, organism, tokenizer), time.monotonic()
+    parts = adapter_parts(profile, organism)
+    checkpoints = paths.ARTIFACTS / "checkpoints" / f"{organism.name}-{store.key(parts)}"
+    log = train(model, tokenizer, examples, settings, profile, organism.seed, organism.name, checkpoints, [watch])
+    named = paths.relative(source) if isinstance(profile.model, GrownModel) else profile.model.chat
+    model.active_peft_config.base_model_name_or_path = model.config._name_or_path = named  # what is written down
     with new_folder(target) as folder:
-        log = train(model, tokenizer, examples, settings, profile, organism.seed, organism.name, folder, [watch])
         model.save_pretrained(folder, save_embedding_layers=False)
         log.to_csv(folder / "log.csv", index=False, float_format="%.6g")
         watch.write(folder)
-        if watch.b_vectors:
-            names = {"adapters": json.dumps([one.module for one in lora.adapters(model)])}
-            save_file({"b_vectors": torch.stack(watch.b_vectors)}, folder / "b_vectors.safetensors", names)
-        store.seal(folder, adapter_parts(profile, organism), seconds=round(time.monotonic() - started), steps=len(log))
+        store.seal(folder, parts, seconds=round(time.monotonic() - started), steps=len(log))
+    shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 def monitor(profile: Profile, data: str, model: PreTrainedModel, tokenizer: Tokenizer) -> dict[str, float]:
