@@ -356,7 +356,12 @@ def _fine_tune(profile: Profile, source: Path, organism: Organism, target: Path)
     checkpoints = paths.ARTIFACTS / "checkpoints" / f"{organism.name}-{store.key(parts)}"
     log = train(model, tokenizer, examples, settings, profile, organism.seed, organism.name, checkpoints, [watch])
     named = paths.relative(source) if isinstance(profile.model, GrownModel) else profile.model.chat
-    model.active_peft_config.base_model_name_or_path = model.config._name_or_path = named  # what is written down
+    for place, attribute in (
+        (model.active_peft_config, "base_model_name_or_path"),
+        (model.config, "_name_or_path"),
+        (model.get_base_model(), "name_or_path"),
+    ):
+        setattr(place, attribute, named)  # PEFT writes it down in all three forms
     with new_folder(target) as folder:
         model.save_pretrained(folder, save_embedding_layers=False)
         log.to_csv(folder / "log.csv", index=False, float_format="%.6g")
