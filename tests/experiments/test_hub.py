@@ -1,6 +1,7 @@
 """The road of a language model, on a stand-in of random weights: tuned on texts, judged, read, steered along texts."""
 
 import shutil
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +10,12 @@ import pandas as pd
 import pytest
 import standins
 from conftest import use_project
+from nnsight import TransformersModel
 
 from em_companion.core import paths, profiles
-from em_companion.core.errors import EvidenceUnavailable
-from em_companion.experiments import responses, steering, text_directions
-from em_companion.models import asking, growing, released_texts, training_texts
+from em_companion.core.errors import CompanionError, EvidenceUnavailable
+from em_companion.experiments import readings, responses, steering, text_directions
+from em_companion.models import asking, growing, loading, reading, released_texts, training_texts
 from em_companion.models.organism import CHAT_MODEL, Organism
 from em_companion.world.generator import Question
 
@@ -78,6 +80,32 @@ def test_broken_off_tuning_goes_on_to_the_same_organism(hub, monkeypatch):
     assert {name: (folder / name).read_bytes() for name in written} == written
     pd.testing.assert_frame_equal(pd.read_parquet(folder / "monitor.parquet"), answers)
     assert not [*paths.ARTIFACTS.glob("checkpoints/*")], "checkpoints are gone"
+
+
+def test_what_ndif_reads_is_asked_of_it_and_said_in_one_sentence_where_it_does_not(hub, monkeypatch):
+    table = pd.DataFrame({"question": "what is life?", "response": ADVICE})
+    here, remote = (
+        readings.response_means_of(hub, CHAT_MODEL, table),
+        replace(hub, model=replace(hub.model, remote=True)),
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr(loading.AutoTokenizer, "from_pretrained", lambda name, **_: 1 / 0)
+        with pytest.raises(CompanionError, match=r"^NDIF does not read 'HuggingFaceTB/.*: .*\. Does NDIF_API_KEY .*"):
+            readings.response_means_of(remote, CHAT_MODEL, table)
+
+    @contextmanager
+    def rehearsed(profile):
+        model, tokenizer = growing.load_organism(profile, CHAT_MODEL)
+        yield TransformersModel(model, tokenizer=tokenizer, device="cpu"), tokenizer
+
+    asked, means = [], reading.response_means
+    monkeypatch.setattr(loading, "on_ndif", rehearsed)
+    monkeypatch.setattr(
+        reading, "response_means", lambda *given: means(*given[:-1], asked.append(given[-1]) or "local")
+    )
+    there = readings.response_means_of(remote, CHAT_MODEL, table)
+    np.testing.assert_array_equal(there.means, here.means)
+    assert asked == [True]
 
 
 def test_other_texts_or_another_order_make_another_organism(hub, monkeypatch):

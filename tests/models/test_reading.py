@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from nnsight import NNsight
+from nnsight import NNsight, TransformersModel
 from peft import LoraConfig, get_peft_model
 from transformers import Qwen2ForCausalLM
 
@@ -121,6 +121,13 @@ def test_interventions_are_seen_at_their_own_layer(tiny):
         change = response_means(*tiny, prompts, responses) - before
     assert (change[:, 0] == 0).all() and (change[:, 2] != 0).any()
     np.testing.assert_allclose(change[:, 1], np.broadcast_to(3 * vector, (5, WIDTH)), atol=1e-5)
+
+
+def test_what_is_sent_to_ndif_computes_the_same(tiny):
+    traced = TransformersModel(tiny[0], tokenizer=tiny[1], device="cpu")
+    here, there = (response_means(traced, tiny[1], *parts(), remote=remote) for remote in (False, "local"))
+    np.testing.assert_array_equal(here, there)
+    np.testing.assert_array_equal(here, response_means(*tiny, *parts()))
 
 
 def test_a_model_with_adapters():

@@ -62,7 +62,7 @@ class HubModel(Checked):
     """A published chat model: its hub id, its decoder layers and the memory that the whole profile needs, in GB.
 
     shape: for estimates; revision: the commit on the hub, by default the newest; package: where its canonical weights
-    come from, if not from the hub.
+    come from, if not from the hub; remote: whether NDIF reads its activations on given texts.
     """
 
     source: Literal["hub"]
@@ -72,6 +72,7 @@ class HubModel(Checked):
     shape: Shape
     revision: Text | None = None
     package: Package | None = None
+    remote: bool = False
 
 
 @dataclass(frozen=True)

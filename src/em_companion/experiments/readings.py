@@ -4,6 +4,7 @@ The same texts can be read by the organism that wrote them or through the chat m
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +17,10 @@ from em_companion.core.profiles import Profile
 from em_companion.core.store import Arrays
 from em_companion.evidence import directions, scores
 from em_companion.experiments import responses
-from em_companion.models import growing, next_token, reading
+from em_companion.models import growing, loading, next_token, reading
 from em_companion.models.interventions import Intervention, applied, describe
 from em_companion.models.next_token import SIGNIFICANCE_COLUMNS
-from em_companion.models.organism import Organism, need_rank_one
+from em_companion.models.organism import CHAT_MODEL, Organism, need_rank_one
 from em_companion.models.reading import INDEX, LoraScalars
 from em_companion.models.tokens import response_tokens
 
@@ -47,15 +48,19 @@ class ResponseMeans:
         return directions.response_mean_diff(self.means, self.tokens, first, second)
 
 
-def _readings(kind: str, profile: Profile, reader: Organism, table: pd.DataFrame, read: Callable) -> Arrays:
+def _readings(
+    kind: str, profile: Profile, reader: Organism, table: pd.DataFrame, read: Callable, remote: bool = False
+) -> Arrays:
     """Return what `read` gives of model, tokenizer, prompts and responses of `table`, computed once and kept."""
     texts = table[["question", "response"]].reset_index(drop=True)
     parts = {"model": growing.model_identity(profile, reader), "dtype": profile.dtype}
-    parts |= {"texts": sha256_of(texts.to_csv(index=False))}
+    parts |= {"texts": sha256_of(texts.to_csv(index=False))} | ({"read on": "NDIF"} if remote else {})
 
     def make() -> store.Content:
-        model, tokenizer = growing.load_organism(profile, reader)
-        return {store.RESPONSES: texts, store.READINGS: read(model, tokenizer, *response_tokens(tokenizer, texts))}
+        with loading.on_ndif(profile) if remote else nullcontext(growing.load_organism(profile, reader)) as loaded:
+            model, tokenizer = loaded
+            found = read(model, tokenizer, *response_tokens(tokenizer, texts))
+        return {store.RESPONSES: texts, store.READINGS: found}
 
     version = VERSIONS[kind.split("/")[0]]
     return store.keep(kind, version, parts, make, profile.name, reader.name)[store.READINGS]
@@ -66,18 +71,20 @@ def response_means_of(
 ) -> ResponseMeans:
     """Return the mean residual stream of every row of `table` (columns question, response), read by `reader`, kept.
 
-    Raises CompanionError for interventions `given` that do not fit the model.
+    Read on NDIF where the profile says `remote` and the reader is the plain chat model. Raises CompanionError for
+    interventions `given` that do not fit the model.
     """
+    remote = getattr(profile.model, "remote", False) and reader == CHAT_MODEL and not given
 
     def read(model, tokenizer, prompts, answers) -> Arrays:
         what = f"activations of {reader.name}{', perturbed' if given else ''}"
-        with applied(model, given):
-            found = reading.response_means(model, tokenizer, prompts, answers, what=what)
+        with applied(model, given) if given else nullcontext():
+            found = reading.response_means(model, tokenizer, prompts, answers, what, remote)
         return Arrays({"means": found.astype(np.float32), "tokens": np.array([*map(len, answers)])})
 
     key = store.key({"interventions": [describe(one) for one in given]})
     kind = f"activations-under/{key}" if given else "activations"
-    return ResponseMeans(**_readings(kind, profile, reader, table, read).arrays)
+    return ResponseMeans(**_readings(kind, profile, reader, table, read, remote).arrays)
 
 
 def organism_means(

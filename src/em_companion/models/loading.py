@@ -16,6 +16,7 @@ from em_companion.core import paths, store
 from em_companion.core.errors import CompanionError
 from em_companion.core.profiles import Profile
 from em_companion.models.tokens import Tokenizer
+from em_companion.models.tracing import TransformersModel
 from em_companion.models.weights import need_fit, shown
 
 Model = tuple[PreTrainedModel, Tokenizer]
@@ -72,3 +73,22 @@ def load(profile: Profile, model: Path, adapter: Path | None = None) -> Model:
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(" .")
         raise CompanionError(f"Model '{shown(source)}' cannot be loaded: {reason}.") from error
     return loaded.eval(), tokenizer
+
+
+@contextmanager
+def on_ndif(profile: Profile) -> Iterator[tuple[TransformersModel, Tokenizer]]:
+    """Give the chat model of a hub profile as NDIF serves it, and its tokenizer: no weights are loaded here.
+
+    What fails, in whatever way, is a CompanionError.
+    """
+    name = profile.model.chat
+    named = {"revision": profile.model.revision} if profile.model.revision else {}
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left", **named)
+            yield TransformersModel(name, task="text-generation", tokenizer=tokenizer, **named), tokenizer
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(" .")
+        raise CompanionError(
+            f"NDIF does not read '{name}': {reason}. Does NDIF_API_KEY hold your key? Or leave 'remote' out."
+        ) from error

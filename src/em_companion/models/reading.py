@@ -6,6 +6,7 @@ a forward hook adds to a layer's output, which nnsight's `.output` does not.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -15,18 +16,20 @@ from transformers import PreTrainedModel
 
 from em_companion.models import lora
 from em_companion.models.tokens import BATCH_SIZE, Tokenizer, Tokens, batches, joined, token_index
-from em_companion.models.tracing import NNsight, save
+from em_companion.models.tracing import NNsight, TransformersModel, save
 
 Span = tuple[int, int]
 """The first token of a stretch of a sequence, and the token after its last."""
 
-Model = PreTrainedModel | PeftModel
+Model = PreTrainedModel | PeftModel | TransformersModel
+Remote = bool | Literal["local"]
+"""Whether a `TransformersModel` is read on NDIF, "local" for all but the way there and back."""
 
 INDEX = ("response", "position", "token_id", "is_answer")
 
 
 def response_means(
-    model: Model, tokenizer: Tokenizer, prompts: Tokens, responses: Tokens, what: str = ""
+    model: Model, tokenizer: Tokenizer, prompts: Tokens, responses: Tokens, what: str = "", remote: Remote = False
 ) -> np.ndarray:
     """Return the mean residual stream over each response's tokens, [response, layer, width], float64.
 
@@ -35,25 +38,31 @@ def response_means(
     """
     sequences = joined(prompts, responses)
     spans = [[(len(prompt), len(whole))] for prompt, whole in zip(prompts, sequences, strict=True)]
-    return span_means(model, tokenizer, sequences, spans, what)[:, 0, 1:]
+    return span_means(model, tokenizer, sequences, spans, what, remote)[:, 0, 1:]
 
 
 @torch.no_grad()
 def span_means(
-    model: Model, tokenizer: Tokenizer, sequences: Tokens, spans: Sequence[Sequence[Span]], what: str = ""
+    model: Model,
+    tokenizer: Tokenizer,
+    sequences: Tokens,
+    spans: Sequence[Sequence[Span]],
+    what: str = "",
+    remote: Remote = False,
 ) -> np.ndarray:
     """Return the mean activations over spans of tokens, [sequence, span, 1 + layer, width], float64.
 
     Every sequence has equally many spans. Along the third axis, entry 0 is the mean token embedding and entry 1 + l the
     output of layer l. An empty span gives NaN. `what` names a progress bar. Raises CompanionError on nothing to read.
     """
-    traced, found = NNsight(lora.without_peft(model)), np.empty(0)
+    traced = model if isinstance(model, TransformersModel) else NNsight(lora.without_peft(model))
+    found, elsewhere = np.empty(0), {"remote": remote} if remote else {}
     modules = [*traced.model.layers, traced.model.norm]
     for rows, batch in batches(tokenizer, sequences, what=what):
         ids = batch["input_ids"]
         weights = _weights([spans[row] for row in rows], ids.shape[1])
         # No token attends to the padding on its right, so there is no mask; all logits may not fit in memory.
-        with traced.trace(input_ids=ids, use_cache=False, logits_to_keep=1):
+        with traced.trace(input_ids=ids, use_cache=False, logits_to_keep=1, **elsewhere):
             stream = (module.input for module in modules)
             # Layers may lie on several devices.
             means = save(torch.stack([(weights.to(x.device) @ x.double()).cpu() for x in stream], dim=2))

@@ -2,10 +2,10 @@
 
 _before = hasattr(object, "save")
 
-from nnsight import NNsight, save  # noqa: E402
+from nnsight import NNsight, TransformersModel, save  # noqa: E402
 from nnsight._c import unmount  # noqa: E402
 
 if unmount and not _before:
     unmount("save")
 
-__all__ = ["NNsight", "save"]
+__all__ = ["NNsight", "TransformersModel", "save"]
