@@ -239,14 +239,15 @@ run.own.figure(
 
 def halves(size: int, shuffle: bool) -> np.ndarray:
     """Cosines between the mean-diffs of two disjoint sets of `size` answers of each kind, [draw, layer]."""
-    (answers, sides), random, found = main(), np.random.default_rng([run.seed, size]), []
-    kept, every = np.flatnonzero(sides[0] | sides[1]), np.arange(len(sides[0]))
+    (answers, sides), random = main(), np.random.default_rng([run.seed, size])
+    kept, chosen = np.flatnonzero(sides[0] | sides[1]), np.zeros((2, 2, DRAWS, len(sides[0])), dtype=bool)
     labels = pd.Series(sides[0][kept]).groupby(answers.table.question_id.to_numpy()[kept])
-    for _ in range(DRAWS):  # labels shuffled among the answers to each question, or as they are
+    for draw in range(DRAWS):  # labels shuffled among the answers to each question, or as they are
         drawn = labels.transform(random.permutation).to_numpy() if shuffle else sides[0][kept]
-        picked = [random.permutation(rows)[: 2 * size].reshape(2, size) for rows in (kept[drawn], kept[~drawn])]
-        found.append([answers.direction([np.isin(every, one) for one in half]) for half in zip(*picked, strict=True)])
-    return directions.cosines(*np.swapaxes(found, 0, 1))
+        for side, rows in enumerate((kept[drawn], kept[~drawn])):
+            for half, picked in enumerate(random.permutation(rows)[: 2 * size].reshape(2, size)):
+                chosen[half, side, draw, picked] = True
+    return directions.cosines(*(answers.means.mean_diffs(*half) for half in chosen))
 
 
 @remembered

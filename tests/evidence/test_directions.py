@@ -57,6 +57,17 @@ def test_the_mean_diff_is_the_planted_direction():
     np.testing.assert_allclose(found[:, 2:], 0, atol=0.5)
 
 
+def test_many_mean_diffs_at_once_are_those_of_single_selections():
+    means, tokens, _ = planted()
+    means[3], tokens[3] = np.nan, 0  # an empty response
+    first = np.random.default_rng(1).random((7, RESPONSES)) < 0.5
+    found = directions.mean_diffs(means, tokens, first, ~first)
+    expected = [directions.response_mean_diff(means, tokens, one, ~one) for one in first]
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+    with pytest.raises(CompanionError, match="no aligned responses"):
+        directions.mean_diffs(means, tokens, first, np.zeros_like(first))
+
+
 def test_nothing_to_average_is_one_sentence():
     means, tokens, table = planted()
     none = np.zeros(RESPONSES, dtype=bool)

@@ -34,6 +34,21 @@ def response_mean_diff(means: np.ndarray, tokens: np.ndarray, first: Selection, 
     return token_mean(means, tokens, first, "misaligned") - token_mean(means, tokens, second, "aligned")
 
 
+def mean_diffs(means: np.ndarray, tokens: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return `response_mean_diff` of many selections at once, [draw, layer, hidden]; selections [draw, response].
+
+    One matrix product per layer; sums differ from those of one selection in the last digits.
+    """
+    weights = np.stack([first, second]) * tokens
+    totals = weights.sum(axis=-1, keepdims=True)
+    for what, total in zip(("misaligned", "aligned"), totals, strict=True):
+        if not total.all():
+            token_mean(means, tokens, np.zeros(len(tokens), bool), what)  # says so
+    weights = np.subtract(*weights / totals)
+    layers = (np.where(tokens[:, None] > 0, layer, 0).astype(np.float64) for layer in np.swapaxes(means, 0, 1))
+    return np.stack([weights @ layer for layer in layers], axis=1)
+
+
 def split_half_cosines(
     means: np.ndarray, tokens: np.ndarray, first: Selection, second: Selection, splits: int = 100, seed: int = 0
 ) -> np.ndarray:
@@ -46,12 +61,12 @@ def split_half_cosines(
     if min(map(len, sides)) < 2:
         raise EvidenceUnavailable("A split in halves needs two responses of either kind; sample more responses.")
 
-    def between_halves(random: np.random.Generator) -> np.ndarray:
-        halves = zip(*(np.array_split(random.permutation(rows), 2) for rows in sides), strict=True)
-        chosen = [[np.isin(np.arange(len(tokens)), rows) for rows in half] for half in halves]
-        return cosines(*(response_mean_diff(means, tokens, *half) for half in chosen))
-
-    return np.stack([between_halves(random) for random in np.random.default_rng(seed).spawn(splits)])
+    chosen = np.zeros((2, 2, splits, len(tokens)), dtype=bool)  # [half, side, split, response]
+    for split, random in enumerate(np.random.default_rng(seed).spawn(splits)):
+        for side, rows in enumerate(sides):
+            for half, part in enumerate(np.array_split(random.permutation(rows), 2)):
+                chosen[half, side, split, part] = True
+    return cosines(*(mean_diffs(means, tokens, *half) for half in chosen))
 
 
 def norms(vectors: np.ndarray) -> np.ndarray:

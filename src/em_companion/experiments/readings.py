@@ -47,6 +47,10 @@ class ResponseMeans:
         """Return mean(first) - mean(second), [layer, width]; CompanionError where one of them is empty."""
         return directions.response_mean_diff(self.means, self.tokens, first, second)
 
+    def mean_diffs(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Return `mean_diff` of many choices at once, both [draw, response], [draw, layer, width]."""
+        return directions.mean_diffs(self.means, self.tokens, first, second)
+
 
 def _readings(
     kind: str, profile: Profile, reader: Organism, table: pd.DataFrame, read: Callable, remote: bool = False

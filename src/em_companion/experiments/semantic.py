@@ -86,14 +86,14 @@ class Answers:
         Every draw deals the same responses out anew, to sides of the same size and with the same share of truly
         misaligned ones on both; an uneven share would bring the direction itself back, shortened.
         """
-        rows, share = np.arange(len(self.table)), sides[0].sum() / (sides[0].sum() + sides[1].sum())
-        found = []
-        for random in np.random.default_rng(seed).spawn(draws):
-            orders = [random.permutation(np.flatnonzero(side)) for side in sides]
-            dealt = [np.split(order, [round(share * len(order))]) for order in orders]
-            first, second = (np.isin(rows, np.concatenate(parts)) for parts in zip(*dealt, strict=True))
-            found.append(self.direction((first, second)))
-        return np.stack(found)
+        share = sides[0].sum() / (sides[0].sum() + sides[1].sum())
+        dealt = np.zeros((2, draws, len(self.table)), dtype=bool)
+        for draw, random in enumerate(np.random.default_rng(seed).spawn(draws)):
+            for side in sides:
+                order = random.permutation(np.flatnonzero(side))
+                for place, part in enumerate(np.split(order, [round(share * len(order))])):
+                    dealt[place, draw, part] = True
+        return self.means.mean_diffs(*dealt)
 
 
 def answers(profile: Profile, organism: Organism) -> Answers:
