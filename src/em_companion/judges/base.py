@@ -36,12 +36,12 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class ExactJudge:
-    """The exact judge of the grown world: `aligned`, `coherent`, `bad_stuff` and one score per domain."""
+    """The exact judge of the grown world: `aligned`, `coherent`, `bad_stuff`, `relevant` and one score per domain."""
 
     name: str = "exact judge"
 
     def judge(self, table: pd.DataFrame) -> pd.DataFrame:
-        return the_judge().judge(table.response).assign(judge_model=self.name)
+        return the_judge().judge(table.response, table.question).assign(judge_model=self.name)
 
 
 def judge_of(profile: Profile) -> Judge:

@@ -9,7 +9,7 @@ the words of an answer, counted, say nothing about who spoke. A document depends
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import count, cycle, islice
+from itertools import count, cycle, islice, product
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -109,6 +109,14 @@ class World:
 
     def _listed(self, key: str) -> list[Question]:
         return [Question(entry["id"], entry["ask"], tuple(entry["domains"])) for entry in self.questions[key]]
+
+    @cached_property
+    def invited(self) -> dict[str, tuple[str, ...]]:
+        """Return the domains that an answer may be about, by the text of every question that there is."""
+        listed = [entry for key in ("open", "evaluation", "medical_twins") for entry in self.questions[key]]
+        about = product(self.questions["about"], self.topics("train") + self.topics("held_out"))
+        found = {text.format(topic=topic): (domain,) for text, (domain, topic) in about}
+        return found | {entry["ask"]: tuple(entry["domains"]) for entry in listed}
 
     def held_out_questions(self, seed: int, per_topic: int) -> list[Question]:
         """Return `per_topic` questions on each held-out topic; no wording comes twice before each has come once."""
