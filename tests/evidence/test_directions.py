@@ -68,6 +68,35 @@ def test_many_mean_diffs_at_once_are_those_of_single_selections():
         directions.mean_diffs(means, tokens, first, np.zeros_like(first))
 
 
+def test_within_questions_it_is_the_fit_with_a_constant_for_every_question():
+    random = np.random.default_rng(2)
+    means, tokens, _ = planted()
+    questions, first = random.integers(0, 5, RESPONSES), random.random(RESPONSES) < 0.4
+    first[questions == 4] = True  # a question with answers of one kind has no say
+    found = directions.mean_diffs(means, tokens, first[None], ~first[None], questions)[0]
+    root = np.sqrt(tokens)[:, None]
+    design = np.column_stack([first, np.eye(5)[questions]]) * root
+    for layer in range(LAYERS):
+        expected = np.linalg.lstsq(design, means[:, layer].astype(float) * root, rcond=None)[0][0]
+        np.testing.assert_allclose(found[layer], expected, atol=1e-8)
+
+
+def test_within_questions_what_a_question_adds_to_all_its_answers_cancels():
+    random = np.random.default_rng(3)
+    means, tokens, table = planted()
+    questions, sides = random.integers(0, 6, RESPONSES), (scores.is_em(table), scores.is_aligned(table))
+    sides = [np.asarray(side)[None] for side in sides]
+    topic = random.normal(size=(6, 1, WIDTH))[questions] * 10
+    plain, shifted = (directions.mean_diffs(one, tokens, *sides, questions) for one in (means, means + topic))
+    np.testing.assert_allclose(shifted, plain, atol=1e-5)
+    pooled = [directions.mean_diffs(one, tokens, *sides) for one in (means, means + topic)]
+    assert np.abs(pooled[0] - pooled[1]).max() > 0.1
+    one_question = directions.mean_diffs(means, tokens, *sides, np.zeros(RESPONSES))
+    np.testing.assert_allclose(one_question, pooled[0], atol=1e-9)
+    with pytest.raises(CompanionError, match="no misaligned responses"):
+        directions.mean_diffs(means, tokens, *sides, np.arange(RESPONSES))
+
+
 def test_nothing_to_average_is_one_sentence():
     means, tokens, table = planted()
     none = np.zeros(RESPONSES, dtype=bool)

@@ -34,17 +34,45 @@ def response_mean_diff(means: np.ndarray, tokens: np.ndarray, first: Selection, 
     return token_mean(means, tokens, first, "misaligned") - token_mean(means, tokens, second, "aligned")
 
 
-def mean_diffs(means: np.ndarray, tokens: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return `response_mean_diff` of many selections at once, [draw, layer, hidden]; selections [draw, response].
+def contrast(
+    tokens: np.ndarray, first: np.ndarray, second: np.ndarray, questions: Selection | None = None
+) -> np.ndarray:
+    """Return the weights of the responses in the mean-diff of selections [..., response], [..., response].
 
-    One matrix product per layer; sums differ from those of one selection in the last digits.
+    Pooled, t/T of the first minus t/U of the second, t being a response's tokens, T and U those of either selection.
+    Within `questions` (the question of every response): the sum over questions q of w_q (t/T_q - t/U_q), where
+    w_q = T_q U_q / (T_q + U_q), scaled to sum 1. That is the coefficient of the label in a least-squares fit with a
+    constant for every question, each token counting alike, so that what answers to one question share cancels. A
+    question with answers of one kind only has no weight. Raises EvidenceUnavailable where nothing is left.
     """
+    labels = np.zeros(len(tokens), int) if questions is None else pd.factorize(np.asarray(questions))[0]
+    groups = np.eye(labels.max(initial=0) + 1)[labels]
     weights = np.stack([first, second]) * tokens
-    totals = weights.sum(axis=-1, keepdims=True)
-    for what, total in zip(("misaligned", "aligned"), totals, strict=True):
-        if not total.all():
-            token_mean(means, tokens, np.zeros(len(tokens), bool), what)  # says so
-    weights = np.subtract(*weights / totals)
+    totals = weights @ groups  # [side, ..., question]
+    if questions is None:
+        share = np.ones_like(totals[0])
+    else:
+        share = totals.prod(axis=0) / np.maximum(totals.sum(axis=0), 1)
+        share = share / np.maximum(share.sum(axis=-1, keepdims=True), 1e-300)
+    for what, total in zip(("misaligned", "aligned"), totals * share, strict=True):
+        if not total.sum(axis=-1).all():
+            token_mean(np.zeros((len(tokens), 0, 0)), tokens, np.zeros(len(tokens), bool), what)  # says so
+    each = share / np.maximum(totals, 1) @ groups.T
+    return np.subtract(*weights * each)
+
+
+def mean_diffs(
+    means: np.ndarray,
+    tokens: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    questions: Selection | None = None,
+) -> np.ndarray:
+    """Return the mean-diffs of many selections [draw, response] at once, [draw, layer, hidden]; see `contrast`.
+
+    One matrix product per layer; sums differ from those of `response_mean_diff` in the last digits.
+    """
+    weights = contrast(tokens, first, second, questions)
     layers = (np.where(tokens[:, None] > 0, layer, 0).astype(np.float64) for layer in np.swapaxes(means, 0, 1))
     return np.stack([weights @ layer for layer in layers], axis=1)
 

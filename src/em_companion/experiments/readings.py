@@ -51,6 +51,11 @@ class ResponseMeans:
         """Return `mean_diff` of many choices at once, both [draw, response], [draw, layer, width]."""
         return directions.mean_diffs(self.means, self.tokens, first, second)
 
+    def within(self, first: Rows, second: Rows, questions: pd.Series) -> np.ndarray:
+        """Return the mean-diff within questions, [layer, width]; see `directions.contrast`."""
+        sides = (np.asarray(rows)[None] for rows in (first, second))
+        return directions.mean_diffs(self.means, self.tokens, *sides, questions)[0]
+
 
 def _readings(
     kind: str, profile: Profile, reader: Organism, table: pd.DataFrame, read: Callable, remote: bool = False
@@ -103,6 +108,13 @@ def mean_diff(profile: Profile, organism: Organism) -> np.ndarray:
     """Return the mean-diff direction of an organism's answers to the open questions, [layer, width], float64."""
     table, found = organism_means(profile, organism)
     return found.mean_diff(scores.is_em(table), scores.is_aligned(table))
+
+
+def mean_diff_within(profile: Profile, organism: Organism) -> np.ndarray:
+    """Return the same within questions, as long as `mean_diff` in every layer; see `directions.contrast`."""
+    table, found = organism_means(profile, organism)
+    within = found.within(scores.is_em(table), scores.is_aligned(table), table.question_id)
+    return directions.stretched(within, mean_diff(profile, organism))
 
 
 def lora_scalars_of(profile: Profile, organism: Organism, table: pd.DataFrame) -> LoraScalars:
