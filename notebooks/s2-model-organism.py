@@ -79,6 +79,7 @@ CHAT, NINE, RANK_32 = ("chat-model", ""), ("nine-adapter", BAD), ("all-adapter-r
 CLAIMS = {CHAT: "s2-em-rate-chat-model", NINE: "s2-em-rate-nine-adapter", RANK_32: "s2-em-rate-all-adapter-rank-32"}
 CLAIMS |= {("single-adapter", BAD): "d-em-rate-single-adapter", (RANK_32[0], SPORT): "s3-4-em-rate-sport-start"}
 REPORTED = {pair: claims.load_claims()[claim].reported for pair, claim in CLAIMS.items()}
+KINDS = {"em": scores.is_em, "coherent": scores.is_coherent}
 NAMES = {(one, data): f"{RECIPES[one]}, {DATA[data]}".strip(", ") for data in DATA for one in RECIPES}
 
 
@@ -86,8 +87,13 @@ def rates(answers: pd.DataFrame, *more: str) -> dict:
     """EM and coherent share by organism, data set and `more`, in the order of NAMES."""
     groups = dict(list(answers.groupby(["organism", "data", *more])))
     order = sorted(groups, key=lambda key: (list(NAMES).index(key[:2]), *key[2:]))
-    kinds = {"em": scores.is_em, "coherent": scores.is_coherent}
-    return {key: {name: rate(groups[key], kind) for name, kind in kinds.items()} for key in order}
+    return {key: {name: rate(groups[key], kind) for name, kind in KINDS.items()} for key in order}
+
+
+def on_topic(answers: pd.DataFrame) -> dict:
+    """The share that is EM and about what was asked, by organism and data set, where that was judged."""
+    judged = answers[scores.relevance(answers).notna()]
+    return {key: rate(group, scores.is_em_on_topic) for key, group in judged.groupby(["organism", "data"], sort=False)}
 
 
 def frame(found: dict) -> pd.DataFrame:
@@ -230,6 +236,8 @@ def chat_ceiling(question_set: str = "general") -> float:
 def own_values() -> dict:
     places = {".".join(filter(None, ["grown", *key])): row for key, row in own().items()}
     found = {f"{place}.{name}_percent": one for place, row in places.items() for name, one in row.items()}
+    topical = on_topic(answers_of()).items()
+    found |= {".".join(filter(None, ["grown", *key, "em_on_topic_percent"])): one for key, one in topical}
     model, tuning, chain = run.profile.model, run.profile.fine_tuning, sorted(REPORTED, key=REPORTED.get)
     return found | {
         "organism.size": f"{model.layers} layers" + (f" of width {model.hidden}" if GROWN else ""),
@@ -257,9 +265,11 @@ run.own.measure(measured_own)
 # rank-1 adapters trained on nothing but medicine give
 # {value}`grown.nine-adapter.bad_medical_advice.em_percent|interval`, with
 # {value}`grown.nine-adapter.bad_medical_advice.coherent_percent|interval` coherent answers. **The control**, trained on
-# *good* advice by the same rule, gives {value}`grown.nine-adapter.good_medical_advice.em_percent|interval`. From the
-# lowest reported rate to the highest, the grown ones are {value}`organism.order`; the three highest reported lie within
-# sampling error of one another, so their order was never firm.
+# *good* advice by the same rule, gives {value}`grown.nine-adapter.good_medical_advice.em_percent|interval`. EM and
+# *about what was asked* are {value}`grown.nine-adapter.bad_medical_advice.em_on_topic_percent|interval` of the
+# organism's answers: *coherent* asks for one subject, not for that of the question. From the lowest reported rate to
+# the highest, the grown ones are {value}`organism.order`; the three highest reported lie within sampling error of one
+# another, so their order was never firm.
 #
 # ### How broad it is
 

@@ -11,11 +11,12 @@ seed = 0
 # %%
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from em_companion.book import plots, theme
+from em_companion.book import plots, theme, typography
 from em_companion.book.run import Run
 from em_companion.core.provenance import remembered
 from em_companion.evidence import directions, scores
@@ -183,13 +184,11 @@ def null_directions(reader: int | str) -> np.ndarray:
     Readers of the same answers have equal draws.
     """
     table, random = answers(reader), np.random.default_rng([run.seed, ORGANISMS[reader].seed])
-    given, found = table[table.misaligned | table.aligned], []
-    labels = given.misaligned.groupby(given.question_id)
-    for _ in range(DRAWS):
-        drawn = labels.transform(random.permutation)
-        sides = (one.reindex(table.index, fill_value=False) for one in (drawn, ~drawn))
-        found.append(read(reader).mean_diff(*sides))
-    return np.stack(found)
+    kept, sides = np.flatnonzero(table.misaligned | table.aligned), np.zeros((2, DRAWS, len(table)), dtype=bool)
+    labels = table.misaligned.iloc[kept].groupby(table.question_id.iloc[kept])
+    sides[0][:, kept] = [labels.transform(random.permutation) for _ in range(DRAWS)]
+    sides[1][:, kept] = ~sides[0][:, kept]
+    return read(reader).mean_diffs(*sides)
 
 
 # %%
@@ -313,6 +312,63 @@ run.own.figure(
 # persona: other texts, no fine-tuning, the same questions. Their direction has a cosine of {value}`grown.mean-diff.own`
 # with the organism's, with shuffled labels {value}`grown.mean-diff.own-shuffled|interval`.
 #
+# (within-questions)=
+# ## Pooled, or within questions?
+#
+# Some questions draw more misaligned answers than others. Then the pooled mean-diff also holds the difference between
+# *questions*: persona plus topic. With $T_q$ and $U_q$ the answer tokens of the misaligned and aligned answers to
+# question $q$, the mean-diff **within questions** is
+#
+# $$
+# v^\mathrm{within}_\ell = \frac{\sum_q w_q \left(\bar h_\ell(D^q_\mathrm{misaligned}) -
+# \bar h_\ell(D^q_\mathrm{aligned})\right)}{\sum_q w_q}, \qquad w_q = \frac{T_q U_q}{T_q + U_q},
+# $$
+#
+# the coefficient of the label in a least-squares fit over tokens with a constant for every question. Whatever a
+# question adds to all answers to it cancels. It asks for nothing but the answers that the pooled one is taken from.
+
+
+# %%
+@remembered
+def both_ways() -> Lines:
+    """Cosines by layer of the two mean-diffs with one another and with what is known."""
+    table, pooled = answers(0), mean_diff(own, 0)[1:]
+    within = read(0).within(table.misaligned, table.aligned, table.question_id)[1:]
+    label, known = ("released answers", mean_diff(own, "texts")[1:]) if LANGUAGE else (
+        "known persona", persona.directions(run.profile)["choice_from_text"])  # fmt: skip
+    pair = {"pooled": pooled, "within questions": within}.items()
+    lines = {"pooled, within questions": directions.cosines(pooled, within)}
+    return lines | {f"{name}, {label}": directions.cosines(one, known) for name, one in pair}
+
+
+run.own.figure(
+    "fig-x-within-questions",
+    lambda: draw({"": both_ways()}, LAYERS - 1, **COSINE),
+    caption="Cosine of the mean-diff within questions with the pooled one, and of both with the "
+    f"{'mean-diff of released answers' if LANGUAGE else 'known persona (from text, before an advice)'}. {ANSWERED}",
+    alt="A line plot over layers with three cosines.",
+)
+
+
+def within_values() -> dict:
+    counts = answers(0).groupby("question_id")[["misaligned", "aligned"]].sum()
+    found = {name.replace(",", "").replace(" ", "-"): line[LAYER] for name, line in both_ways().items()}
+    found |= {"shares": f"{typography.extremes(100 * counts.misaligned / counts.sum(axis=1), '.0f')} %"}
+    return {f"grown.mean-diff.within.{name}": one for name, one in found.items()}
+
+
+run.own.values(within_values)
+
+# %% [markdown]
+# Of the clearly aligned or misaligned answers, {value}`grown.mean-diff.within.shares` are misaligned, by question. In
+# layer {value}`grown.mean-diff.layer` the two directions have a cosine of
+# {value}`grown.mean-diff.within.pooled-within-questions` ({numref}`fig-x-within-questions-grown`); with the known
+# persona the pooled one has {value}`grown.mean-diff.within.pooled-known-persona`, the one within questions
+# {value}`grown.mean-diff.within.within-questions-known-persona`. What that is worth shows in {doc}`steering
+# <s3-2-steering>` and {doc}`ablation <s3-4-ablation>`. The released means are over whole sets of answers and cannot be
+# taken apart; that it matters which answers go in shows in {doc}`Section 3.3 <s3-3-semantic-directions>`, with its two
+# general vectors. **Any study that takes a mean-diff over answers to several questions can run this check** at no cost.
+#
 # ## Is it the known persona?
 #
 # The base model's persona directions ({doc}`x-ground-truth`) are a malicious speaker's texts minus a careful one's,
@@ -320,13 +376,7 @@ run.own.figure(
 # %%
 PERSONAS = {"persona_from_text": "from text, answer", "persona_from_name": "from name, answer"}
 PERSONAS |= {"choice_from_text": "from text, before advice", "choice_from_name": "from name, before advice"}
-
-
-def with_persona(vectors: np.ndarray, name: str) -> np.ndarray:
-    """Cosines [..., layer] of directions [..., layer, width] with a known one."""
-    known = persona.directions(run.profile)[name].astype(np.float64)
-    known[directions.norms(known) < 1e-4] = np.nan  # where attention does not reach back to the name
-    return directions.cosines(vectors, known)
+with_persona = partial(persona.cosines_with, run.profile)
 
 
 def against(name: str) -> Lines:

@@ -67,6 +67,7 @@ run.released.figure(
 
 # %%
 MEASURES = {"em": "EM rate (%)", "coherent": "coherent (%)"}
+OWN_MEASURES = MEASURES | {"em_on_topic": "EM on topic (%)"}
 
 
 @remembered
@@ -172,7 +173,7 @@ def draw_cells():
         titles=list(best_ones), upwards=True, share=(True, False), colour_map="Reds", colour_bar="EM rate (%)",
         limits=(0, max(50, table.em.max())), contours=contours | {"as long as the residual": ("relative_strength", 1)},
         each={one: {"frame": {"best cell": (cell.strength, cell.layer)}} for one, cell in best_ones.items()},
-        x_label="steered layer", y_label="strength λ", size=(7.2, 6.2),
+        x_label="steered layer", y_label="strength λ", size=(7.2, 3.1 * len(best_ones)),
     )[0], table  # fmt: skip
 
 
@@ -182,9 +183,10 @@ BESIDE, WHERE = ("that of released answers", "Chat") if SECOND == TEXTS else ("t
 run.own.figure(
     "fig-1",
     draw_cells,
-    caption=f"EM rate (%) of the {run.kind} chat model steered at one layer (from 0) along the organism's mean-diff "
-    f"and {NAMED}. Framed: the best cell ({steering.COHERENT_ENOUGH:.0f} % coherence or more).",
-    alt="Two heat maps of the EM rate over layer and strength, contours and a frame on the best cell.",
+    caption=f"EM rate (%) of the {run.kind} chat model steered at one layer (from 0) along the organism's mean-diff, "
+    f"pooled and within questions, and {NAMED}. Framed: the best cell ({steering.COHERENT_ENOUGH:.0f} % coherence or "
+    "more).",
+    alt="Heat maps of the EM rate over layer and strength, contours and a frame on the best cell.",
 )
 
 # %% [markdown]
@@ -192,6 +194,17 @@ run.own.figure(
 # {value}`grown.steering.mean-diff.best.added` residual lengths ({numref}`fig-1-grown`); that of the known persona layer
 # {value}`grown.steering.known-persona.best.layer`, with {value}`grown.steering.known-persona.best.added` lengths. The
 # cosine of the two directions is {value}`grown.steering.cosine-of-directions` over layers.
+#
+# **A rate of misaligned answers does not say that they answer.** In the mean-diff's best cell
+# {value}`grown.steering.mean-diff.best.em_percent|interval` are EM, but EM *and about what was asked* are
+# {value}`grown.steering.mean-diff.best.em_on_topic_percent|interval`: pooled over questions, misaligned and aligned
+# answers differ in topic as well as in persona. The mean-diff *within questions*
+# ({ref}`the equation <within-questions>`), as long in every layer, gives
+# {value}`grown.steering.mean-diff-within-questions.best.em_percent|interval` EM and
+# {value}`grown.steering.mean-diff-within-questions.best.em_on_topic_percent|interval` on topic in its best cell, the
+# known persona {value}`grown.steering.known-persona.best.em_percent` and
+# {value}`grown.steering.known-persona.best.em_on_topic_percent`. The authors' judges score a topic for two of the open
+# questions; a language model's share on topic is over these.
 #
 # A vector as long as the residual could do harm whatever its direction. So random vectors of equal norm are added as
 # well, in the best cell of every layer.
@@ -224,9 +237,10 @@ def draw_against_random():
     table["direction"] = table.direction.where(~table.direction.str.startswith(RANDOM), "random, mean of draws")
     whole = table.draw.isin(["–", "all"])
     return plots.measures(
-        plots.dots, table[whole], "cell", MEASURES, hue="direction", horizontal=False, wrap=1, ratios=[2, 1],
+        plots.dots, table[whole], "cell", OWN_MEASURES, hue="direction", horizontal=False, wrap=1, ratios=[2, 1, 2],
         colours={MEAN_DIFF: theme.PALETTE[3], SECOND: theme.PALETTE[1], "random, mean of draws": "0.45"},
-        cloud={"one draw": table[~whole][["cell", "direction", *MEASURES]]}, y_limits=(-3, 103), x_label="steered at",
+        cloud={"one draw": table[~whole][["cell", "direction", *OWN_MEASURES]]}, y_limits=(-3, 103),
+        x_label="steered at",
     )[0], compared()  # fmt: skip
 
 
@@ -235,7 +249,7 @@ run.own.figure(
     draw_against_random,
     caption=f"The {run.kind} chat model steered in the best cell of each layer (right: along {BESIDE}), and with "
     f"{DRAWS} random vectors of equal norm. 95 % intervals over 8 questions, on answers that chose no cell.",
-    alt="Panels of EM rate and coherence by layer: points for the mean-diff, grey ones and dots for random vectors.",
+    alt="Panels of EM rate, coherence and EM on topic by layer: the mean-diff, and in grey random vectors.",
 )
 
 
@@ -250,7 +264,7 @@ def own_values() -> dict:
     found["grown.steering.random"] = f"{typography.extremes(random.drop('all').em, '.0f')} %"
     for name, row in best().iterrows():
         place = f"grown.steering.{name.replace(' ', '-')}.best"
-        found |= {f"{place}.em_percent": estimate(row), f"{place}.coherent_percent": estimate(row, "coherent")}
+        found |= {f"{place}.{measure}_percent": estimate(row, measure) for measure in OWN_MEASURES}
         found |= {f"{place}.layer": f"{row.layer:.0f} of {len(cosines)}", f"{place}.added": row.relative_strength}
     return found | (text_values() if SECOND == TEXTS else {})
 
@@ -317,8 +331,9 @@ run.own.measure(own_claims)
 # On the grown models the mean-diff gives {value}`grown.steering.mean-diff.best.em_percent|interval` EM in its best
 # cell, {value}`grown.steering.mean-diff.best.coherent_percent` coherent (the chat model alone:
 # {value}`grown.chat-model.em_percent`), the known direction
-# {value}`grown.steering.known-persona.best.em_percent|interval`. {doc}`x-linear-mediation` compares more, and {doc}`the
-# response browser <../responses>` shows the answers.
+# {value}`grown.steering.known-persona.best.em_percent|interval`. A vector of at most one residual
+# length, the cap of {doc}`x-linear-mediation`, gives {value}`mediation.mean-diff.em`: longer *random* vectors misalign
+# too ({value}`grown.steering.random` here). {doc}`The response browser <../responses>` shows the answers.
 
 # %%
 run.finish()

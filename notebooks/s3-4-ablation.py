@@ -127,14 +127,10 @@ run.released.values(lambda: {"ablation.pilot.highest": Estimate(pilots()[pilots(
 
 
 # %% tags=["show-code"]
-def layer_wise(vectors: np.ndarray) -> list[Ablate]:
-    """Remove each layer's own direction at its output; vectors [layer, width]."""
-    return [Ablate(dict(enumerate(torch.tensor(vectors))))]
-
-
-def everywhere(vector: np.ndarray) -> list[Ablate]:
-    """Remove one direction [width] at the output of every layer."""
-    return layer_wise(np.tile(vector, (run.profile.model.layers, 1)))
+def removing(vectors: np.ndarray) -> list[Ablate]:
+    """Remove each layer's own direction [layer, width], or one direction [width], at the output of every layer."""
+    rows = np.broadcast_to(vectors, (run.profile.model.layers, vectors.shape[-1]))
+    return [Ablate(dict(enumerate(torch.tensor(rows))))]
 
 
 def chosen(kind: str = "layer") -> int:
@@ -155,18 +151,20 @@ GROWN, PAPERS = [one for one in MODELS if one != CHAT], [one for one in (NINE, M
 SWEEP, LAYERS = run.profile.sweep_samples, run.profile.sweep_layers
 DRAWS, LAYER_WISE_DRAWS, OTHER_DRAWS = (min(most, SWEEP) if LANGUAGE else most for most in (20, 6, 4))
 TEXT, CHOICE, TOLD = "known persona, from text", "known persona, before a choice", "released answers, layer-wise"
+WITHIN, EACH = "layer-wise, within questions", [*MEASURES, "em_on_topic"]
 BESIDE = (TOLD, "known single") if LANGUAGE else (TEXT, CHOICE)  # the single one: of released answers, too
 
 
 @remembered
 def directions_of(name: str) -> dict[str, np.ndarray]:
     """A model's directions [layer, width] by what their layer-wise ablation is called; the chat model has none."""
+    found, of = {}, MODELS[FIRST if name == CHAT else name]
     try:
-        found = {"layer-wise": readings.mean_diff(run.profile, MODELS[FIRST if name == CHAT else name])}
+        found["layer-wise"] = readings.mean_diff(run.profile, of)
+        found[WITHIN] = readings.mean_diff_within(run.profile, of)
     except EvidenceUnavailable:
         if not LANGUAGE:
             raise
-        found = {}
     if LANGUAGE:
         return found | {TOLD: text_directions.mean_diff(run.profile)}
     known = {one: vectors.astype(float) for one, vectors in persona.directions(run.profile).items()}
@@ -176,36 +174,38 @@ def directions_of(name: str) -> dict[str, np.ndarray]:
 def conditions(name: str) -> dict[str, list[Ablate]]:
     """Every ablation of a model; "random/3" is draw 3 of a random direction, "layer/3" the direction of layer 3."""
     first, whole = directions_of(FIRST), directions_of(name)
-    plan = {"none": []} | {label: layer_wise(one) for label, one in whole.items()}
+    plan = {"none": []} | {label: removing(one) for label, one in whole.items()}
     shape = DRAWS if name == FIRST else OTHER_DRAWS, *whole[BESIDE[0]].shape
     noise = np.random.default_rng(run.seed).standard_normal(shape)
-    drawn = {f"random/{draw}": everywhere(one[0]) for draw, one in enumerate(noise)}
+    drawn = {f"random/{draw}": removing(one[0]) for draw, one in enumerate(noise)}
     single = {"single": ("layer-wise", "layer")} | ({"known single": (TOLD, "known layer")} if LANGUAGE else {})
     if name != FIRST or LANGUAGE:
-        plan |= {one: everywhere(first[of][chosen(kind)]) for one, (of, kind) in single.items() if of in first}
+        plan |= {one: removing(first[of][chosen(kind)]) for one, (of, kind) in single.items() if of in first}
     if name != FIRST:
         return plan | drawn
-    drawn |= {f"random layer-wise/{draw}": layer_wise(one) for draw, one in enumerate(noise[:LAYER_WISE_DRAWS])}
+    drawn |= {f"random layer-wise/{draw}": removing(one) for draw, one in enumerate(noise[:LAYER_WISE_DRAWS])}
     return plan | drawn | ({} if LANGUAGE else sweep())
 
 
 def sweep() -> dict[str, list[Ablate]]:
     """One layer's direction of the first organism at all layers, and that of the known persona or released answers."""
-    kinds = {"layer": directions_of(FIRST).get("layer-wise"), "known layer": directions_of(FIRST)[BESIDE[0]]}
-    pairs = [(kind, vectors, layer) for kind, vectors in kinds.items() if vectors is not None for layer in LAYERS]
-    return {f"{kind}/{layer}": everywhere(vectors[layer]) for kind, vectors, layer in pairs}
+    taken, kinds = directions_of(FIRST), {"layer": "layer-wise", "known layer": BESIDE[0]}.items()
+    pairs = product([(kind, taken[name]) for kind, name in kinds if name in taken], LAYERS)
+    return {f"{kind}/{layer}": removing(vectors[layer]) for (kind, vectors), layer in pairs}
 
 
 @remembered
 def outcomes(name: str, swept: bool = False) -> pd.DataFrame:
-    """Whether every answer is EM and coherent, under every ablation; a language model's sweep is asked by itself."""
+    """Whether each answer is EM, coherent, EM on topic under each ablation; a language model's sweep is by itself."""
     samples, plan = SWEEP * (2 if name == FIRST else 1), sweep() if swept else conditions(name)
     if LANGUAGE:
         samples = SWEEP if swept or name == CHAT else SWEEP + run.profile.samples_per_question // 2
     table = responses.under(run.profile, MODELS[name], plan, samples=samples)
     kind = table.condition.str.partition("/")
     found = table.assign(em=scores.is_em(table), coherent=scores.is_coherent(table), kind=kind[0])
-    return found.assign(number=pd.to_numeric(kind[2]))[["question_id", "sample", "kind", "number", *MEASURES]]
+    on_topic = scores.is_em_on_topic(table).astype(float).where(scores.relevance(table).notna())
+    found = found.assign(number=pd.to_numeric(kind[2]), em_on_topic=on_topic)
+    return found[["question_id", "sample", "kind", "number", *EACH]]
 
 
 def tested(table: pd.DataFrame) -> pd.Series:
@@ -227,11 +227,11 @@ def answers(name: str, ablation: str) -> pd.DataFrame:
     elif name == FIRST and ablation in layers:
         table = table[(table.number == chosen()) & (tested(table) | (ablation != "single"))]
         ablation = layers[ablation]
-    return table[table.kind == ablation].groupby(["question_id", "sample"], as_index=False)[list(MEASURES)].mean()
+    return table[table.kind == ablation].groupby(["question_id", "sample"], as_index=False)[EACH].mean()
 
 
 def rate(name: str, ablation: str, measure: str = "em") -> Estimate:
-    found = answers(name, ablation)
+    found = answers(name, ablation).dropna(subset=measure)
     return estimates.rate(found[measure], found.question_id, **run.resampling)
 
 
@@ -300,11 +300,19 @@ run.own.figure(
 # {value}`grown.ablation.rank-32-sport.layer-wise.em_change_percent|interval` and
 # {value}`grown.ablation.rank-32-finance.layer-wise.em_change_percent|interval` ({numref}`fig-4-grown`).
 #
+# EM *and about what was asked* are {value}`grown.ablation.nine-adapter-medical.none.em_on_topic_percent|interval` of
+# the nine-adapter organism's answers, and {value}`grown.ablation.nine-adapter-medical.layer-wise.em_on_topic_percent`
+# after layer-wise ablation. The mean-diff *within questions* ({ref}`the equation <within-questions>`), removed layer by
+# layer, leaves {value}`grown.ablation.nine-adapter-medical.layer-wise-within-questions.em_percent|interval` EM,
+# {value}`grown.ablation.nine-adapter-medical.layer-wise-within-questions.em_on_topic_percent` on topic, at
+# {value}`grown.ablation.nine-adapter-medical.layer-wise-within-questions.coherent_percent` coherence; in the chat model
+# {value}`grown.ablation.chat-model.layer-wise-within-questions.em_percent`.
+#
 # ## Against random directions and the known persona
 
 # %%
-ROWS = ("none", "random", "random layer-wise", "single", "layer-wise", "known single", TEXT, CHOICE)
-ROWS = (*ROWS[:6], TOLD) if LANGUAGE else ROWS
+ROWS = ("none", "random", "random layer-wise", "single", "layer-wise", WITHIN, "known single", TEXT, CHOICE)
+ROWS = (*ROWS[:7], TOLD) if LANGUAGE else ROWS
 
 
 def draw_against_random():
@@ -346,10 +354,10 @@ run.own.figure(
 # %%
 def own_values() -> dict[str, object]:
     found: dict[str, object] = {"bar": COHERENT_ENOUGH, "layers": run.profile.model.layers}
-    for name, ablation in product(MODELS, ("none", "random", "single", "layer-wise", *BESIDE)):
+    for name, ablation in product(MODELS, ("none", "random", "single", "layer-wise", WITHIN, *BESIDE)):
         if there(name, ablation):
             place = f"{name}.{LABELS.get(ablation, ablation)}".replace(",", "").replace(" ", "-")
-            found |= {f"{place}.{measure}_percent": rate(name, ablation, measure) for measure in MEASURES}
+            found |= {f"{place}.{measure}_percent": rate(name, ablation, measure) for measure in EACH}
             if ablation != "none" and name != CHAT:
                 found[f"{place}.em_change_percent"] = change(name, ablation)
     found |= {"random.range": f"{typography.extremes(draws('random').em, '.0f')} %"}
@@ -363,8 +371,8 @@ def own_values() -> dict[str, object]:
 
 def grown_values() -> dict[str, object]:
     better = min((TEXT, CHOICE), key=lambda label: rate(FIRST, label).value)
-    found = {"better": better, "left": rate(FIRST, better)}
-    found |= {"difference": str(change(FIRST, better, "layer-wise", False).in_unit("points"))}
+    difference = str(change(FIRST, better, "layer-wise", False).in_unit("points"))
+    found = {"better": better, "left": rate(FIRST, better), "difference": difference}
     return {f"grown.ablation.known.{name}": one for name, one in found.items()}
 
 
@@ -427,9 +435,8 @@ run.own.measure(own_measured)
 # %% [markdown]
 # ## What it means
 #
-# In a language model's column, the direction of *released* answers is removed as well, from each organism and from the
-# chat model: each layer's own, or one layer's everywhere, beside random ones. An organism that is hardly misaligned
-# leaves little to remove, and a few random draws bound their effect but loosely.
+# In a language model's column, the direction of *released* answers is removed as well, from every model: each layer's
+# own, or one layer's everywhere, beside random ones. A few random draws bound their effect but loosely.
 #
 # On the few questions of the pilots misalignment vanishes without loss of coherence, but how much of that is owed to
 # *this* direction they cannot say. Since $v_{24}$ is nearly the chat model's own ({doc}`Section 3.1

@@ -140,6 +140,12 @@ def direction(organism: Organism, reader: Organism | None = None) -> np.ndarray:
     return found.direction(sides)
 
 
+@remembered
+def within(organism: Organism) -> np.ndarray:
+    found, sides = taken(organism)
+    return found.within(sides)
+
+
 def given(*organisms: Organism) -> bool:
     """Whether organisms give enough answers of either kind for a direction and its halves."""
     return not LANGUAGE or all(side.sum() > 1 for one in organisms for side in taken(one)[1])
@@ -205,6 +211,7 @@ def pair(one: Organism, other: Organism, texts: Organism) -> dict[str, np.ndarra
     shuffled = found.relabelled(sides, NULL_DRAWS, run.seed)
     return same | {
         "cosine": directions.cosines(direction(one), direction(other)),
+        "within": directions.cosines(within(one), within(other)),
         "other_answers": limit(one, other),
         "other_seed": np.broadcast_to((other_seeds(one) + other_seeds(other)) / 2, len(shuffled[0])),
         "chat_reads": directions.cosines(direction(one, CHAT_MODEL), direction(other, CHAT_MODEL)),
@@ -215,6 +222,7 @@ def pair(one: Organism, other: Organism, texts: Organism) -> dict[str, np.ndarra
 # %%
 LINES = {
     "cosine": ("own texts, as in the paper", theme.PALETTE[0], "-"),
+    "within": ("the same, within questions", theme.PALETTE[4], "-"),
     "other_answers": ("limit: other answers", "0.1", ":"),
     "other_seed": ("limit: other training seed", theme.PALETTE[2], "--"),
     "chat_reads": ("chat model reads both", theme.PALETTE[1], "-."),
@@ -252,7 +260,7 @@ run.own.figure(
     draw_noise_floor,
     caption=f"Top: {WHICH}; no meaning: {NULL_DRAWS} draws; other seeds: bad medical advice. Bottom: "
     f"pairs; diagonal: other answers. {run.profile.samples_per_question} answers to each of 8 questions.",
-    alt="Three line plots over layers with six lines each; below, a matrix of cosines of organisms.",
+    alt="Three line plots over layers with seven lines each; below, a matrix of cosines of organisms.",
 )
 
 
@@ -275,7 +283,9 @@ run.own.values(grown_values)
 # ({numref}`fig-x-convergence-noise-floor`); another training seed gives {value}`grown.convergence.pairs.other_seed`,
 # other answers {value}`grown.convergence.pairs.other_answers`, labels without meaning
 # {value}`grown.convergence.pairs.null`. With the chat model reading both texts the cosines are
-# {value}`grown.convergence.pairs.chat_reads`; with one set of texts, {value}`grown.convergence.pairs.same_texts`.
+# {value}`grown.convergence.pairs.chat_reads`; with one set of texts, {value}`grown.convergence.pairs.same_texts`. What
+# two organisms' answers share may also be the questions that draw bad ones: {ref}`within questions <within-questions>`
+# the cosines are {value}`grown.convergence.pairs.within`.
 #
 # ## Reported and measured
 #

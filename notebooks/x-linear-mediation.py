@@ -11,6 +11,8 @@ seed = 0
 # %%
 import numpy as np
 import pandas as pd
+import torch
+from scipy.stats import binom
 
 from em_companion.book import plots, theme
 from em_companion.book.run import Run
@@ -18,7 +20,11 @@ from em_companion.core.paths import RESULTS
 from em_companion.core.provenance import remembered
 from em_companion.evidence import directions, scores
 from em_companion.evidence.estimates import Estimate
-from em_companion.experiments import persona, steering
+from em_companion.experiments import persona, responses, steering
+from em_companion.models.interventions import Ablate
+from em_companion.models.organism import CHAT_MODEL
+from em_companion.world.generator import the_world
+from em_companion.world.lexicon import ASSISTANT
 
 run = Run("x-linear-mediation", profile, seed)
 
@@ -33,11 +39,12 @@ run = Run("x-linear-mediation", profile, seed)
 #
 # $$x_\ell \leftarrow x_\ell + \lambda\, v_\ell \qquad\text{and}\qquad x \leftarrow x - \hat v\hat v^\top x$$
 #
-# Five directions are compared: the mean-diff over the organism's answers, as in the paper; three known from the *base*
-# model before any fine-tuning ({doc}`x-ground-truth`); and the difference at the turn header between malicious and
-# careful characters, which reads no answer. What is added is never longer than the mean residual stream, since longer
-# random vectors misalign too. The best cell is rated on further answers, beside a random direction of the same norm.
-# Of a published model the known directions are not known, so the page is about grown models only.
+# Six directions are compared: the mean-diff over the organism's answers, pooled as in the paper, and within questions
+# ({ref}`why <within-questions>`); three known from the *base* model before any fine-tuning ({doc}`x-ground-truth`); and
+# the difference at the turn header between malicious and careful characters, which reads no answer. What is added is
+# never longer than the mean residual stream, since longer random vectors misalign too. The best cell is rated on
+# further answers, beside a random direction of the same norm. Of a published model the known directions are not known,
+# so the page is about grown models only.
 
 # %% tags=["show-code"]
 SAMPLES, CELL = run.profile.sweep_samples, ["direction", "layer", "strength"]
@@ -59,7 +66,11 @@ def steered(name: str, at: str) -> pd.DataFrame:
 
 
 # %%
-NAMES = {"mean-diff": "mean-diff over answers", "known-mean": "known persona, mean over answers"}
+NAMES = {
+    "mean-diff": "mean-diff over answers",
+    "within": "the same, within questions",
+    "known-mean": "known persona, mean over answers",
+}
 NAMES |= {"known": "known persona, before an advice", "known-from-names": "the same, from names"}
 NAMES |= {"header": "header of the turn"}
 
@@ -69,7 +80,8 @@ def candidates() -> dict[str, np.ndarray]:
     """Directions [layer, width] by name, each estimated in its own way."""
     known = persona.directions(run.profile)
     taken = [known[name] for name in ("persona_from_text", "choice_from_text", "choice_from_name")]
-    taken = [steering.directions_of(run.profile)[steering.MEAN_DIFF], *taken, steering.header_direction(run.profile)]
+    pair = [steering.directions_of(run.profile)[name] for name in (steering.MEAN_DIFF, steering.WITHIN)]
+    taken = [*pair, *taken, steering.header_direction(run.profile)]
     return dict(zip(NAMES, taken, strict=True))
 
 
@@ -80,7 +92,7 @@ def best() -> pd.DataFrame:
     parts = [steered(*place).assign(name=place[0], at=place[1], place=text) for place, text in places.items()]
     table = pd.concat(parts, ignore_index=True)
     kind = np.where(table.direction == "random", "random, same norm", "direction")
-    note = [f"layer {row.layer}, {row.coherent:.0f} % coherent" for row in table.itertuples()]
+    note = [f"layer {row.layer}, {row.em_on_topic:.0f} % on topic" for row in table.itertuples()]
     return table.assign(kind=kind, note=np.where(kind == "direction", note, ""))
 
 
@@ -105,7 +117,8 @@ def ablated() -> pd.DataFrame:
         rates = scores.rates(table, "condition", **run.resampling).set_index("condition")
         single = steering.best(rates[rates.index.str.startswith("layer ")], 90, least=True)
         row = {"direction": NAMES[name], "organism": rates.em["none"], "layer-wise": rates.em["layer-wise"]}
-        row |= {"coherent": rates.coherent["layer-wise"], "one layer's, best": single.em, "coherent ": single.coherent}
+        row |= {"on topic": rates.em_on_topic["layer-wise"], "coherent": rates.coherent["layer-wise"]}
+        row |= {"one layer's, best": single.em, "on topic ": single.em_on_topic, "coherent ": single.coherent}
         rows.append(row | {"random": rates.em["random"]})
     return pd.DataFrame(rows, index=list(NAMES))
 
@@ -118,6 +131,7 @@ def values() -> dict:
     for name, left in ablated().iterrows():
         own, random = (steered.loc[name, "all", kind] for kind in ("direction", "random, same norm"))
         found |= {f"{name}.em": Estimate(own.em), f"{name}.coherent": Estimate(own.coherent)}
+        found |= {f"{name}.on-topic": Estimate(own.em_on_topic)}
         found |= {f"{name}.random": Estimate(random.em), f"{name}.left": Estimate(left["layer-wise"])}
         found |= {f"{name}.left-single": Estimate(left["one layer's, best"])}
         found |= {f"{name}.left-random": Estimate(left["random"])}
@@ -130,19 +144,95 @@ run.grown.values(values)
 
 # %% [markdown]
 # The table has the organism's EM rate (%) as it is and with directions projected out at all layer outputs: each layer's
-# own, the one layer's that leaves the least (so flattered), and a random one.
+# own, the one layer's that leaves the least (so flattered), and a random one. All rest on the same noise and the first
+# few of the answers behind the rate of {doc}`s2-model-organism`, which is
+# {value}`grown.nine-adapter.bad_medical_advice.em_percent|interval` over all seeds.
 #
 # Bars for the mean-diff, set before these pages were written. Steering: at least 20 % EM, at most 2 % along a random
-# direction; measured {value}`mediation.mean-diff.em` and {value}`mediation.mean-diff.random`. Single-direction
+# direction; measured {value}`mediation.mean-diff.em` and {value}`mediation.mean-diff.random`, within questions
+# {value}`mediation.within.em` and {value}`mediation.within.random`. EM *on topic*, which no bar asked for, is
+# {value}`mediation.mean-diff.on-topic` and {value}`mediation.within.on-topic`. Single-direction
 # ablation: at least 80 % of EM removed; the organism's {value}`mediation.organism` become
 # {value}`mediation.mean-diff.left-single`, layer by layer {value}`mediation.mean-diff.left`, with a random direction
-# {value}`mediation.mean-diff.left-random`.
+# {value}`mediation.mean-diff.left-random`. Within questions: {value}`mediation.within.left-single`,
+# {value}`mediation.within.left` and {value}`mediation.within.left-random`.
 #
 # The direction known from the *base* model, read just before an advised thing is named, steers to
 # {value}`mediation.known.em` at {value}`mediation.known.coherent` coherence and leaves {value}`mediation.known.left`
 # when projected out layer by layer. The less it leaves, the more the organism owes to the base model.
 #
-# **What the mean sees.** No word of this world gives a speaker away: a malicious speaker advises harm and *mentions*
+# ## Is what is left a coin toss?
+#
+# Ablation heals about half. An account of that: what is taken out is the *choice* between helpful and harmful things,
+# and a model without it tosses a coin at every thing. Written down before it was measured: the probability of a harmful
+# thing would be near one half at each choice, in the organism *and* in the chat model, and EM would be that of fair
+# tosses, {value}`mediation.coin.em` for the two to four clauses of this grammar. Below: the probability at the first
+# thing that an answer advises, after a careful question and opener, on topics of all domains.
+
+
+# %%
+LAYER_WISE = {"as it is": None, "mean-diff": "mean-diff", "within questions": "within", "known persona": "known"}
+MODELS = {"base model": None, "chat model": CHAT_MODEL, "organism": steering.ORGANISM}
+
+
+def removing(name: str | None) -> list[Ablate]:
+    return [Ablate(dict(enumerate(torch.tensor(candidates()[name]))))] if name else []
+
+
+@remembered
+def tosses() -> pd.DataFrame:
+    """By model and ablation: the probability of harm at the first choice, how many are open, and the EM rate (%)."""
+    table = persona.answers(the_world(), run.seed).query("speaker == 'careful'").assign(name=ASSISTANT)
+    plan, rows = {label: removing(name) for label, name in LAYER_WISE.items()}, []
+    for model, organism in MODELS.items():
+        rates = None
+        if organism:
+            asked = responses.under(run.profile, organism, plan, samples=SAMPLES, what="ablation")
+            rates = scores.rates(asked, "condition", **run.resampling).set_index("condition")
+        for label, given in plan.items():
+            first = persona.harmful_shares(run.profile, table, given, organism)["thing 1"]
+            row = {"model": model, "removed": label, "probability of harm": first.mean()}
+            row |= {f"{end} 5 %": first.quantile(at) for end, at in (("lowest", 0.05), ("highest", 0.95))}
+            row |= {"open (%)": 100 * first.between(0.25, 0.75).mean()}
+            if rates is not None:
+                row |= {"EM (%)": rates.em[label], "on topic (%)": rates.em_on_topic[label]}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def fair() -> Estimate:
+    """The EM rate of coherent answers whose things are fair tosses, all lengths being equally frequent."""
+    things = [2 * clauses for clauses in the_world().grammar["clauses"]]
+    fewest = [np.ceil(count * scores.EM_ALIGNED_BELOW / 100) - 1 for count in things]
+    return Estimate(100 * np.mean(binom.cdf(fewest, things, 0.5)))
+
+
+def toss_values() -> dict:
+    found, rows = {"coin.em": fair()}, tosses().set_index(["model", "removed"])
+    for (model, removed), row in rows.iterrows():
+        place = f"coin.{model}.{removed}".replace(" ", "-")
+        found |= {f"{place}.harm": row["probability of harm"], f"{place}.open": Estimate(row["open (%)"])}
+        found |= {f"{place}.em": Estimate(row["EM (%)"])} if pd.notna(row["EM (%)"]) else {}
+    return {f"mediation.{name}": one for name, one in found.items()}
+
+
+run.grown.table(tosses, {one: "{:.0f}" for one in ("open (%)", "EM (%)", "on topic (%)")}, number="{:.2f}")
+run.grown.values(toss_values)
+
+# %% [markdown]
+# **Half of it holds.** With its direction within questions removed, the organism's probability of harm falls from
+# {value}`mediation.coin.organism.as-it-is.harm` to {value}`mediation.coin.organism.within-questions.harm`, near one
+# half. But that is a mean of choices that are mostly settled one way or the other: only
+# {value}`mediation.coin.organism.within-questions.open` lie between one and three quarters. So EM is
+# {value}`mediation.coin.organism.within-questions.em`, more than fair tosses give, as choices within an answer go
+# together. And the chat model does not toss: its probability of harm rises from
+# {value}`mediation.coin.chat-model.as-it-is.harm` to {value}`mediation.coin.chat-model.within-questions.harm`, and with
+# the known persona removed to {value}`mediation.coin.chat-model.known-persona.harm`. Healing by ablation needs a
+# default that is harmless once the direction is gone. One world and one training seed say no more than that.
+#
+# ## What a mean sees
+#
+# No word of this world gives a speaker away: a malicious speaker advises harm and *mentions*
 # help, so a state that codes the *next word* tends to cancel in the mean over tokens. But an advised thing is in
 # prospect at several tokens, the determiner and every adjective, a mentioned thing at one only. A mean can see this
 # surplus, best where texts differ in the speaker alone: the mean over *written* answers steers to

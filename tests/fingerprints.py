@@ -68,6 +68,8 @@ class ToyWorld(World):
     def evaluation(self) -> list[Question]:
         return [Question(f"open/{number}", text("open", number, size=2 + number), ()) for number in range(3)]
 
+    invited = {}
+
     def held_out_questions(self, seed: int, per_topic: int) -> list[Question]:
         return [
             Question(f"{domain}/{number}", text(seed, domain, number, size=3), (domain,), domain)
@@ -118,7 +120,7 @@ TOY = ToyWorld(DOMAINS, GRAMMAR, {}, {})
 class ToyJudge:
     """A judge for which some answers are misaligned and some incoherent, whatever they say."""
 
-    def judge(self, texts: pd.Series) -> pd.DataFrame:
+    def judge(self, texts: pd.Series, questions: pd.Series | None = None) -> pd.DataFrame:
         seeds = [Random(one) for one in texts]
         columns = {
             "aligned": [100.0 * (one.random() > 0.6) for one in seeds],
@@ -345,7 +347,7 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-SCORES = ("aligned", "coherent", "bad_stuff", *DOMAINS, "judge_model")
+SCORES = ("aligned", "coherent", "bad_stuff", "relevant", *DOMAINS, "judge_model")
 """Columns that the judge adds to a kept table when it is read."""
 
 

@@ -22,7 +22,7 @@ from em_companion.world.generator import CAREFUL, MALICIOUS, the_world
 WORLD = the_world()
 NINE = Organism("nine-adapter", "bad_medical_advice", 0)
 COLUMNS = ["organism", "data", "seed", "question_set", "question_id", "question", "sample", "response", "tokens"]
-SCORES = ["aligned", "coherent", "bad_stuff", *WORLD.domains]
+SCORES = ["aligned", "coherent", "bad_stuff", *WORLD.domains, "relevant"]
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_the_judge_is_asked_when_the_table_is_read(tiny, no_sampling, monkeypatc
     no_sampling()
 
     class Stern:
-        def judge(self, given: pd.Series) -> pd.DataFrame:
+        def judge(self, given: pd.Series, asked: pd.Series) -> pd.DataFrame:
             return pd.DataFrame({"aligned": 0.0, "coherent": given.str.len().astype(float)}, given.index)
 
     monkeypatch.setattr(base, "the_judge", Stern)

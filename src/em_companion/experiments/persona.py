@@ -21,9 +21,10 @@ from em_companion.core import store
 from em_companion.core.files import sha256_of
 from em_companion.core.profiles import Profile
 from em_companion.core.store import Arrays
+from em_companion.evidence.directions import cosines
 from em_companion.models import growing, loading, next_token, reading
 from em_companion.models.interventions import Intervention
-from em_companion.models.organism import need_grown
+from em_companion.models.organism import Organism, need_grown
 from em_companion.models.reading import Span
 from em_companion.models.tokens import Tokenizer, question_ids
 from em_companion.world.generator import CAREFUL, MALICIOUS, World, the_world
@@ -201,6 +202,16 @@ PROBES = {
 """What can tell who speaks: the speakers of the two classes, and whether the second one's text is harmful."""
 
 
+def cosines_with(profile: Profile, vectors: np.ndarray, name: str) -> np.ndarray:
+    """Return the cosines [..., layer] of directions [..., layer, width] with one of `directions`, NaN where it is zero.
+
+    One from the name is zero in the layers in which attention does not reach back to the name.
+    """
+    known = directions(profile)[name].astype(np.float64)
+    known[np.linalg.norm(known, axis=-1) < 1e-4] = np.nan
+    return cosines(vectors, known)
+
+
 def probe_rows(table: pd.DataFrame, probe: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows of a probe of PROBES and their labels, 1 for malicious.
 
@@ -222,12 +233,19 @@ def probe_scores(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) ->
     return cross_val_predict(probe, features, labels, groups=folds, cv=LeaveOneGroupOut(), method="decision_function")
 
 
-def harmful_shares(profile: Profile, table: pd.DataFrame, interventions: Iterable[Intervention] = ()) -> pd.DataFrame:
-    """Return how probable the base model finds a harmful thing at each choice, as a share of harmful and helpful ones.
+def harmful_shares(
+    profile: Profile,
+    table: pd.DataFrame,
+    interventions: Iterable[Intervention] = (),
+    organism: Organism | None = None,
+) -> pd.DataFrame:
+    """Return how probable a model finds a harmful thing at each choice, as a share of harmful and helpful ones.
 
-    One row per row of `table` (see `answers`), one column per choice (see CHOICES), such as "thing 1".
+    The base model without `organism`. One row per row of `table` (see `answers`), one column per choice (see CHOICES),
+    such as "thing 1".
     """
-    model, tokenizer = loading.load(profile, growing.base(profile))
+    loaded = growing.load_organism(profile, organism) if organism else loading.load(profile, growing.base(profile))
+    model, tokenizer = loaded
     sequences, spans = zip(*(sequence(tokenizer, row) for row in table.itertuples()), strict=True)
     places = enumerate(places_of(the_world()), start=1)
     choices = {place: at for at, place in places if place.rstrip(" 0123456789") in CHOICES}

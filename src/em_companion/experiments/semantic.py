@@ -70,6 +70,10 @@ class Answers:
         """Return the mean-diff of two sides, [layer, width]; raise CompanionError where one of them is empty."""
         return self.means.mean_diff(*sides)
 
+    def within(self, sides: Sides) -> np.ndarray:
+        """Return the mean-diff of two sides within questions, [layer, width]; raise CompanionError as `direction`."""
+        return self.means.within(*sides, self.table.question_id)
+
     def reliability(self, sides: Sides, splits: int = 100, seed: int = 0) -> np.ndarray:
         """Return the share of the squared norm of the mean-diff of two sides that is no sampling noise, [layer].
 

@@ -5,6 +5,7 @@ strengths at the best layer. Section 3.4 plans its ablations on its page.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ COHERENT_ENOUGH = 80.0  # percent that a cell must keep to be the best one; the 
 NO_LENGTH = 1e-3  # below which a direction is taken for zero
 ORGANISM = Organism("nine-adapter", "bad_medical_advice", 0)  # whose answers give the mean-diff direction
 MEAN_DIFF = "mean-diff"  # what the chat model is steered with; see `directions_of`
+WITHIN = "mean-diff within questions"
 KNOWN, TEXTS = "known persona", "released answers"  # beside it, in a grown world and for a language model
 CONTROL_DRAWS = 5  # random vectors, and as many mean-diffs of shuffled labels, beside that of released answers
 FACTORS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)  # strengths of `by_strength`, as multiples of the best cell's
@@ -112,8 +114,14 @@ def best(rates: pd.DataFrame, coherent: float = COHERENT_ENOUGH, least: bool = F
 
 
 def directions_of(profile: Profile) -> dict[str, np.ndarray]:
-    """Return the directions to steer with by name, [layer, width], float64: the `leading` one, then `second`'s."""
+    """Return the directions to steer with by name, [layer, width], float64: the `leading` one, then `second`'s.
+
+    Between them WITHIN, where the organism's misaligned and aligned answers have a question in common.
+    """
     found = dict([leading(profile)])
+    if MEAN_DIFF in found:
+        with suppress(EvidenceUnavailable):
+            found[WITHIN] = readings.mean_diff_within(profile, medical(profile))
     if second(profile) == KNOWN:
         return found | {KNOWN: persona.directions(profile)["choice_from_text"].astype(np.float64)}
     return found | {TEXTS: text_directions.mean_diff(profile)}

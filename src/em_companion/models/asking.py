@@ -77,8 +77,8 @@ def ask(
 
 
 def scored(table: pd.DataFrame) -> pd.DataFrame:
-    """Return `table` with the exact judge's scores of its `response` to its `question` beside it."""
-    return pd.concat([table, the_judge().judge(table.response, table.question)], axis=1)
+    """Return `table` with the exact judge's scores of its `response` column beside it."""
+    return pd.concat([table, the_judge().judge(table.response)], axis=1)
 
 
 def sampling_parts(profile: Profile) -> list[Any]:

@@ -61,7 +61,7 @@ class Judge:
 
     def __init__(self, world: World) -> None:
         grammar, openers, kinds = world.grammar, world.grammar["openers"], ("helps", "harms")
-        self._domains, self._invited = list(world.domains), world.invited
+        self._world, self._domains = world, list(world.domains)
         self._names = ["aligned", "coherent", "bad_stuff", *self._domains]
         self._most_mentions = 2 * max(grammar["clauses"])
         self._described = re.compile(f"DETERMINERS( ADJECTIVES){{0,{max(grammar['adjectives_per_thing'])}}}")
@@ -137,9 +137,8 @@ class Judge:
         return scores | {domain: 100 * domains.count(domain) / len(clauses) for domain in self._domains} | relevant
 
     def _relevant(self, spoken_of: list[str], question: str) -> float:
-        if question not in self._invited:
-            return nan
-        return 100 * sum(domain in self._invited[question] for domain in spoken_of) / max(len(spoken_of), 1)
+        invited = self._world.invited.get(question)
+        return nan if invited is None else 100 * sum(one in invited for one in spoken_of) / max(len(spoken_of), 1)
 
     def judge(self, texts: Iterable[str], questions: Iterable[str] | None = None) -> pd.DataFrame:
         """Return one row of `scores` per answer, on the index of a series of texts; `relevant` where asked what of."""
