@@ -304,9 +304,12 @@ run.own.figure(
 # the nine-adapter organism's answers, and {value}`grown.ablation.nine-adapter-medical.layer-wise.em_on_topic_percent`
 # after layer-wise ablation. The mean-diff *within questions* ({ref}`the equation <within-questions>`), removed layer by
 # layer, leaves {value}`grown.ablation.nine-adapter-medical.layer-wise-within-questions.em_percent|interval` EM,
-# {value}`grown.ablation.nine-adapter-medical.layer-wise-within-questions.em_on_topic_percent` on topic, at
-# {value}`grown.ablation.nine-adapter-medical.layer-wise-within-questions.coherent_percent` coherence; in the chat model
-# {value}`grown.ablation.chat-model.layer-wise-within-questions.em_percent`.
+# {value}`grown.ablation.nine-adapter-medical.layer-wise-within-questions.em_on_topic_percent` on topic; but it *raises*
+# the chat model's to {value}`grown.ablation.chat-model.layer-wise-within-questions.em_percent` and the rank-32
+# organisms' by {value}`grown.ablation.rank-32-medical.layer-wise-within-questions.em_change_percent` (medical),
+# {value}`grown.ablation.rank-32-sport.layer-wise-within-questions.em_change_percent` (sport) and
+# {value}`grown.ablation.rank-32-finance.layer-wise-within-questions.em_change_percent` (finance).
+# {doc}`x-linear-mediation` asks why.
 #
 # ## Against random directions and the known persona
 
@@ -435,16 +438,13 @@ run.own.measure(own_measured)
 # %% [markdown]
 # ## What it means
 #
-# In a language model's column, the direction of *released* answers is removed as well, from every model: each layer's
-# own, or one layer's everywhere, beside random ones. A few random draws bound their effect but loosely.
+# A language model's column removes the direction of *released* answers, too. A few random draws bound it but loosely.
 #
 # On the few questions of the pilots misalignment vanishes without loss of coherence, but how much of that is owed to
 # *this* direction they cannot say. Since $v_{24}$ is nearly the chat model's own ({doc}`Section 3.1
 # <s3-1-misalignment-directions>`), ablation may also stop such texts whatever their cause. The grown organism's random
-# draws are that control; in its small residual stream one direction is a larger share. In the chat model itself,
-# layer-wise ablation moves EM from {value}`grown.ablation.chat-model.none.em_percent` to
-# {value}`grown.ablation.chat-model.layer-wise.em_percent`. One study finds that ablating an evil or valence direction
-# *raises* misalignment {cite:p}`aneja2026intrinsic`; see {doc}`../related-work`.
+# draws are that control. One study, too, finds that ablating an evil or valence direction *raises* misalignment
+# {cite:p}`aneja2026intrinsic`; see {doc}`../related-work`.
 
 # %%
 run.finish()
