@@ -278,7 +278,7 @@ def grown_values() -> dict:
         found |= {f"grown.directions.{kind}.{one}": typography.extremes(part[one]) for one in ("cosine", *LIMITS)}
         found[f"grown.directions.{kind}.above-null"] = f"{(part.cosine > part.null).sum()} of {len(part)}"
     found["grown.mean-diff.noise-limit"] = np.sqrt(answers.reliability(sides, 100, run.seed)[LAYER])
-    return found | {"grown.mean-diff.halves": by_size().set_index("line")["median"][f"layer {LAYER}"].iloc[-1]}
+    return found | {"grown.mean-diff.halves": by_size()[by_size().line == f"layer {LAYER}"]["median"].iloc[-1]}
 
 
 run.own.values(grown_values)
