@@ -98,7 +98,7 @@ def test_a_void_measurement_shows_why_and_no_value():
     assert [one.get_text() for one in shown.select("details > summary")][-3:] == [
         "Undecided (0)",
         "Not tested (1)",
-        "Differs by its null (0)",
+        "Differs by its null alone (0)",
     ]
 
 

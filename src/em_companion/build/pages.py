@@ -172,7 +172,7 @@ def scoreboard(ledger: list[dict[str, Any]], packs: list[dict[str, Any]]) -> str
 
 def unusual(ledger: list[dict[str, Any]]) -> str:
     """Return the results without a decision, and those that only a measured null decides, as a page fragment."""
-    found: dict[str, list] = {"undecided": [], "not tested": [], "differs by its null": []}
+    found: dict[str, list] = {"undecided": [], "not tested": [], "differs by its null alone": []}
     for claim in ledger:
         for evidence, result in claim["results"].items():
             if result["verdict"] in found:
@@ -180,7 +180,7 @@ def unusual(ledger: list[dict[str, Any]]) -> str:
             elif result["verdict"] == "differs" and result["null"] is not None:
                 one = Measurement(claim["id"], result["value"], result["how"], evidence, result["interval"])
                 if verdicts.verdict(claims.load_claims()[claim["id"]], evidence, one) != "differs":
-                    found["differs by its null"].append((claim, evidence, result))
+                    found["differs by its null alone"].append((claim, evidence, result))
     return page("unusual.md", found=found)
 
 
