@@ -82,9 +82,13 @@ run.released.figure(
 def measured(gender: pd.DataFrame, medical: pd.DataFrame) -> dict:
     low, high = gender.loc[gender.cosine.idxmin()], medical.loc[medical.cosine.idxmax()]
     rows = {"c-cosine-general-gender": ("smallest", low), "c-cosine-general-medical-max": ("largest", high)}
-    return {claim: (Estimate(row.cosine, n=int(row.get("n", 0)), unit="cosine"),
-                    f"{word} over {len(gender)} layers (layer {row.layer})")
-            for claim, (word, row) in rows.items()}  # fmt: skip
+    found = {}
+    for claim, (word, row) in rows.items():
+        how = f"{word} over {len(gender)} layers (layer {row.layer})"
+        how += f"; 95 % of relabelled answers give at most {row.null:.2f} there" if "null" in row else ""
+        one = Estimate(row.cosine, n=int(row.get("n", 0)), unit="cosine")
+        found[claim] = one, how, row.filter(["null"]).to_dict()
+    return found
 
 
 def released_values() -> dict:

@@ -221,7 +221,7 @@ run.own.measure(lambda: measured(own_changes(), OWN_HOW))
 run.own.values(own_values)
 
 # %% [markdown]
-# A change that is not reproduced counts as *same direction* only if its interval leaves out zero ({ref}`the rules
+# A change counts as *reproduced* or *same direction* only if its interval leaves out zero ({ref}`the rules
 # <verdict-rules>`), so like changes can get different verdicts: compare intervals before words.
 #
 # ## What it means
@@ -229,8 +229,8 @@ run.own.values(own_values)
 # In the released series:
 #
 # - **A rise, perhaps.** Medical prompts with non-medical scalars change by
-#   {value}`patching.medical-from-non-medical.both`. By the ledger's tolerance that is reproduced, but the interval
-#   reaches below zero, and the two series over the same four prompts disagree
+#   {value}`patching.medical-from-non-medical.both`. By the ledger's tolerance that agrees with the paper, but the
+#   interval reaches below zero, and the two series over the same four prompts disagree
 #   ({value}`patching.medical-from-non-medical.first`, {value}`patching.medical-from-non-medical.second`).
 # - **The larger change is in the opposite direction**: non-medical prompts with medical scalars lose EM in both series
 #   ({value}`patching.non-medical-from-medical.first`, {value}`patching.non-medical-from-medical.second`), though from

@@ -119,37 +119,6 @@ ALT = "Four panels, one per probe: five metrics, diamonds for reported and dots 
 for evidence, caption in CAPTIONS.items():
     HANDLES[evidence].figure("tab-1", partial(draw_table_1, evidence), caption=caption, alt=ALT)
 
-
-def empty_fits(evidence: str, probe: str) -> int:
-    """In how many fits by token the penalty leaves no coefficient, so that all tokens get the first label."""
-    return int((token_fits(evidence, probe).filter(like="coefficient_") == 0).all(axis=1).sum())
-
-
-def measured(evidence: str, chosen: list[str]) -> dict[str, tuple[Estimate, str]]:
-    found = {}
-    for row in table_1(evidence).query("probe in @chosen").itertuples():
-        size, empty = 2 * min(map(len, sides(evidence, row.probe))), empty_fits(evidence, row.probe)
-        how = f"Mean of {run.profile.probe_fits} fits; the interval holds 95 % of them"
-        how += f"; {empty} of them have no coefficient left" if empty else ""
-        one = Estimate(row.mean, row.low, row.high, size, "proportion")
-        found[f"s4-1-tab-1-{row.probe}-{row.quantity}"] = (one, how)
-    return found
-
-
-def measured_released(non_medical_aligned: bool) -> dict[str, tuple[Estimate, str]]:
-    chosen = [one for one, pair in tables.PROBES.items() if ("non-medical-aligned" in pair) == non_medical_aligned]
-    if not set(chosen) <= set(at_hand("released")):
-        raise EvidenceUnavailable(
-            "The ten claims on probes of non-medical aligned answers are not measured: the LoRA scalars of "
-            "these answers are not at hand. Online, 'em-companion fetch --all' gets them for the next build."
-        )
-    return measured("released", chosen)
-
-
-run.released.measure(lambda: measured_released(False))
-run.released.measure(lambda: measured_released(True))
-run.own.measure(lambda: measured(run.own.name, need_one(run.own.name)))
-
 # %% [markdown]
 # ## Misaligned, or just another question?
 #
@@ -267,12 +236,59 @@ for evidence, caption in CAPTIONS.items():
     HANDLES[evidence].figure("fig-x-probe-splits", partial(draw_splits, evidence), caption=caption, alt=ALT)
 
 # %% [markdown]
+# ## Reported and measured
+#
+# A verdict on a probe asks for more than chance: it must also beat 95 % of the shuffles that keep the prompt
+# informative. A probe is *not tested* where the L1 penalty leaves no coefficient in half of the fits by token or more:
+# such a fit gives every token the first label, and its metrics are those of a constant.
+
+
+# %%
+def empty_fits(evidence: str, probe: str) -> int:
+    """In how many fits by token the penalty leaves no coefficient, so that all tokens get the first label."""
+    return int((token_fits(evidence, probe).filter(like="coefficient_") == 0).all(axis=1).sum())
+
+
+def is_empty(evidence: str, probe: str) -> bool:
+    """Whether a probe is not tested, for it has no coefficient in half of the fits by token or more."""
+    return 2 * empty_fits(evidence, probe) >= run.profile.probe_fits
+
+
+def measured(evidence: str, chosen: list[str]) -> dict[str, tuple[Estimate, str, dict]]:
+    found = {}
+    for row in table_1(evidence).query("probe in @chosen").itertuples():
+        size, empty = 2 * min(map(len, sides(evidence, row.probe))), empty_fits(evidence, row.probe)
+        null = shuffled_fits(evidence, row.probe, True)[row.quantity].quantile(0.95)
+        how = f"Mean of {run.profile.probe_fits} fits; the interval holds 95 % of them"
+        how += f"; {empty} of them have no coefficient left" if empty else ""
+        how += f". 95 % of the shuffles that keep the prompt informative reach at most {null:.2f}"
+        void = "Without coefficients nothing is predicted" if is_empty(evidence, row.probe) else ""
+        one = Estimate(row.mean, row.low, row.high, size, "proportion")
+        found[f"s4-1-tab-1-{row.probe}-{row.quantity}"] = (one, how, {"null": null, "void": void})
+    return found
+
+
+def measured_released(non_medical_aligned: bool) -> dict[str, tuple[Estimate, str, dict]]:
+    chosen = [one for one, pair in tables.PROBES.items() if ("non-medical-aligned" in pair) == non_medical_aligned]
+    if not set(chosen) <= set(at_hand("released")):
+        raise EvidenceUnavailable(
+            "The ten claims on probes of non-medical aligned answers are not measured: the LoRA scalars of "
+            "these answers are not at hand. Online, 'em-companion fetch --all' gets them for the next build."
+        )
+    return measured("released", chosen)
+
+
+run.released.measure(lambda: measured_released(False))
+run.released.measure(lambda: measured_released(True))
+run.own.measure(lambda: measured(run.own.name, need_one(run.own.name)))
+
+# %% [markdown]
 # ## Which conclusions survive an honest split
 #
 # Each probe stands for one conclusion of the paper. Here every question is held out once, with all its answers, and the
 # 95 % interval resamples these questions. A conclusion *survives* where the whole interval lies above 0.5 and the true
-# labels (split by token) beat 95 % of the shuffles that keep the prompt informative. It is *not tested* where the L1
-# penalty leaves no coefficient in half of the fits by token or more: such a fit gives every token the first label.
+# labels (split by token) beat 95 % of the shuffles that keep the prompt informative. It is *not tested* where the
+# probe is not.
 
 # %%
 CONCLUSIONS = {
@@ -301,7 +317,7 @@ NO_COEFFICIENT = "not tested: penalty leaves no coefficient"
 def result(evidence: str, probe: str) -> str:
     if why := missing(evidence, probe):
         return f"not tested: {why}"
-    if 2 * empty_fits(evidence, probe) >= run.profile.probe_fits:
+    if is_empty(evidence, probe):
         return NO_COEFFICIENT
     beats_shuffles = shuffles_as_good(evidence, probe) <= 0.05
     if unseen_questions(evidence, probe).above(0.5):

@@ -2,7 +2,9 @@
 // a narrow screen. Without this file they are plain, complete tables.
 (() => {
   "use strict";
-  const ORDER = ["reproduced", "same direction", "differs", "not run", "not testable with this evidence"];
+  const ORDER = [
+    "reproduced", "same direction", "undecided", "differs", "not tested", "not run", "not testable with this evidence",
+  ];
   const UNTESTABLE = ORDER.at(-1);
 
   const make = (tag, properties = {}, ...children) => {

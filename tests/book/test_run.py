@@ -66,6 +66,11 @@ def test_all_kinds_are_shown_as_data_and_recorded(run, shown, tmp_path):
     assert "organisms/x" in provenance and "organisms/other" not in provenance
 
 
+def test_a_measurement_may_bring_a_null_and_say_why_it_is_void(run, shown):
+    run.released.measure(lambda: {CLAIM: (9.0, "how", {"null": 8.0, "void": "why"})})
+    assert run.records.measurements == [Measurement(CLAIM, 9.0, "how", "released", null=8.0, void="why")]
+
+
 def test_evidence_that_is_not_at_hand_gives_boxes_and_no_number(run, shown, tmp_path):
     for show in (run.released.table, run.released.measure, run.released.values):
         show(gone)

@@ -9,6 +9,8 @@ from em_companion.book import typography
 from em_companion.book.records import FigureRecord, RunRecord, ValueRecord
 from em_companion.build import pages
 from em_companion.core.errors import CompanionError
+from em_companion.evidence import verdicts
+from em_companion.evidence.claims import Measurement
 
 VALUES = {
     one.name: one
@@ -78,6 +80,50 @@ def test_measurements_stand_beside_what_was_reported():
     assert cells[1:] == ["11.3\u00a0%", "10.4\u00a0%(8.2 to 15.5)", "released", "reproduced"]
     assert shown.select_one("a")["href"] == "../discussion.html#s2-em-rate-nine-adapter"
     assert shown.select_one(".em-verdict")["class"] == ["em-verdict", "em-reproduced"]
+
+
+def results_of(*measurements: Measurement) -> tuple[list[dict], BeautifulSoup]:
+    """The ledger, and the page fragments that are made of it."""
+    ledger = verdicts.ledger(measurements)
+    fragments = pages.ledger_table(ledger), pages.scoreboard(ledger, []), pages.unusual(ledger)
+    return ledger, BeautifulSoup("".join(fragments), "lxml")
+
+
+def test_a_void_measurement_shows_why_and_no_value():
+    claim = "s4-1-tab-1-med-aligned-vs-med-misaligned-f1"
+    _, shown = results_of(Measurement(claim, 0.034, "Mean of fits", "grown", (0.0, 0.445), void="Nothing is left"))
+    row = shown.find(id=claim)
+    assert row["data-verdict-grown"] == "not tested" and "0.03" not in row.get_text()
+    assert row.find_all("td")[-1].get_text() == "–not testedMean of fits. Nothing is left"
+    assert [one.get_text() for one in shown.select("details > summary")][-3:] == [
+        "Undecided (0)",
+        "Not tested (1)",
+        "Differs by its null alone (0)",
+    ]
+
+
+def test_what_a_null_decides_is_told_apart_from_what_differs_anyway():
+    grown = [
+        Measurement("c-cosine-general-gender", 0.2, "how", "grown", null=0.3),
+        Measurement("c-cosine-general-medical-max", -0.2, "how", "grown", null=0.3),
+    ]
+    _, shown = results_of(*grown)
+    listed = shown.find_all("details")[-1]
+    assert [one["href"] for one in listed.find_all("a")] == ["#c-cosine-general-gender"]
+
+
+def test_the_scoreboard_leads_with_independent_tests():
+    _, shown = results_of(
+        Measurement("s2-nine-adapter-count", 9, "how", "released"),
+        Measurement("s2-em-rate-chat-model", 0.0, "how", "released"),
+    )
+    heads, rows = [], {}
+    for table in shown.select("table.em-scoreboard"):
+        heads.append(table.find("th").get_text())
+        rows |= {one.th.get_text(): one.td.get_text() for one in table.tbody.find_all("tr")}
+    assert heads == ["Independent test on", "Not independent"]
+    assert rows["Released data of other runs"] == rows["Facts of the set-up, in released files"] == "1"
+    assert rows["Recounts of the paper's data"] == rows["Organisms grown here"] == "–"
 
 
 def test_a_box_is_escaped():

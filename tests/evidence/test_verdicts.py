@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from em_companion.core.errors import CompanionError
-from em_companion.evidence import verdicts
+from em_companion.evidence import claims, verdicts
 from em_companion.evidence.claims import Claim, Measurement, Relation
 
 NUMBER = st.floats(-200, 200).map(lambda value: round(value, 2))
@@ -28,13 +28,31 @@ def any_claim(draw) -> Claim:
     return claim(relation=relation, reported=reported, unit=draw(st.sampled_from(UNITS)), reference=draw(NUMBER))
 
 
-def judge(what: Claim, value: float, interval=None) -> str:
-    return verdicts.verdict(what, "released", Measurement("c", value, "how", "released", interval))
+def judge(what: Claim, value: float, interval=None, null=None, void="") -> str:
+    measurement = Measurement("c", value, "how", "released", interval, null=null, void=void)
+    return verdicts.verdict(what, "released", measurement)
 
 
-@given(any_claim(), NUMBER)
-def test_every_measurement_gets_one_of_three_verdicts(what, value):
-    assert judge(what, value) in ("reproduced", "same direction", "differs")
+@st.composite
+def measured(draw) -> dict:
+    """A value, perhaps with an interval around it and a null."""
+    value, margins = draw(NUMBER), draw(st.none() | st.tuples(st.floats(0, 50), st.floats(0, 50)))
+    interval = margins and (value - margins[0], value + margins[1])
+    return {"value": value, "interval": interval, "null": draw(st.none() | NUMBER)}
+
+
+def rank(verdict: str) -> int:
+    return verdicts.VERDICTS.index(verdict)
+
+
+@given(any_claim(), measured())
+def test_every_measurement_gets_one_of_four_verdicts(what, given):
+    assert judge(what, **given) in ("reproduced", "same direction", "undecided", "differs")
+
+
+@given(any_claim(), measured())
+def test_a_void_measurement_is_not_tested(what, given):
+    assert judge(what, **given, void="no coefficient is left") == "not tested"
 
 
 @given(any_claim())
@@ -67,15 +85,51 @@ def test_the_wrong_side_of_the_reference_is_never_the_same_direction(what, value
 
 
 @given(any_claim(), NUMBER, st.floats(0.1, 50))
-def test_an_interval_that_holds_the_reference_never_helps(what, value, margin):
+def test_no_effect_is_shown_where_the_interval_holds_the_reference(what, value, margin):
     interval = (min(value, what.reference) - margin, max(value, what.reference) + margin)
-    assert judge(what, value, interval) in ("reproduced", "differs")
+    if verdicts.direction(what):
+        assert judge(what, value, interval) in ("undecided", "differs")
+    else:
+        assert judge(what, value, interval) == judge(what, value)
 
 
-@given(any_claim(), NUMBER, st.floats(0.1, 50))
-def test_an_interval_never_turns_a_verdict_into_reproduced(what, value, margin):
-    if judge(what, value) != "reproduced":
-        assert judge(what, value, (value - margin, value + margin)) != "reproduced"
+@given(any_claim(), measured())
+def test_the_interval_of_a_reproduced_effect_excludes_the_reference(what, given):
+    if verdicts.direction(what) and given["interval"] and judge(what, **given) == "reproduced":
+        low, high = given["interval"]
+        assert not low <= what.reference <= high
+
+
+@given(any_claim(), measured(), st.floats(0, 50), st.floats(0, 50))
+def test_a_wider_interval_never_improves_a_verdict(what, given, below, above):
+    low, high = given["interval"] or (given["value"], given["value"])
+    wider = given | {"interval": (low - below, high + above)}
+    assert rank(judge(what, **wider)) >= rank(judge(what, **given))
+
+
+@given(any_claim(), measured())
+def test_a_null_only_ever_turns_same_direction_into_differs(what, given):
+    without = judge(what, **given | {"null": None})
+    assert judge(what, **given) in (without, "differs" if without == "same direction" else without)
+
+
+@given(any_claim(), NUMBER, NUMBER)
+def test_the_same_direction_lies_beyond_the_null(what, value, null):
+    if judge(what, value, null=null) == "same direction":
+        assert verdicts.direction(what) * (value - null) > 0
+
+
+MIRRORED = {"at_least": "at_most", "at_most": "at_least", "more_than": "less_than", "less_than": "more_than"}
+
+
+@given(any_claim(), measured())
+def test_a_mirrored_claim_gets_the_same_verdict_from_a_mirrored_measurement(what, given):
+    reported = [-end for end in what.reported[::-1]] if what.relation == "between" else -what.reported
+    relation = MIRRORED.get(what.relation, what.relation)
+    mirrored = replace(what, relation=relation, reported=reported, reference=-what.reference)
+    interval = given["interval"] and (-given["interval"][1], -given["interval"][0])
+    null = None if given["null"] is None else -given["null"]
+    assert judge(mirrored, -given["value"], interval, null) == judge(what, **given)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +147,10 @@ def test_an_interval_never_turns_a_verdict_into_reproduced(what, value, margin):
         ({"reported": 0.69, "unit": "proportion", "reference": 0.5}, 0.6799, None, "same direction"),
         ({"reported": 336, "unit": "count"}, 337, None, "same direction"),
         ({"reported": -90, "unit": "percent_change"}, -5.0, (-20.0, 10.0), "differs"),
+        ({"reported": 16, "unit": "percent_change"}, 7.0, (1.0, 20.0), "reproduced"),
+        ({"reported": 16, "unit": "percent_change"}, 7.0, (-4.0, 20.0), "undecided"),
+        ({"reported": 7.7, "sample_size": 39}, 7.7, (0.0, 17.7), "undecided"),
+        ({"reported": 5, "reference": 5}, 5.5, (4.0, 7.0), "reproduced"),
     ],
 )
 def test_examples_of_the_rules(changes, value, interval, expected):
@@ -105,6 +163,45 @@ def test_printed_digits(value, digits):
 
 
 # --- the ledger -----------------------------------------------------------------------------------------------------
+
+
+@given(st.permutations(list(claims.load_claims())[:40]))
+def test_the_order_of_measurements_changes_nothing(order):
+    given = [Measurement(one, 10.0, "how", evidence) for one in order for evidence in claims.EVIDENCE]
+    straight = sorted(given, key=lambda one: (one.claim, one.evidence))
+    assert verdicts.ledger(given) == verdicts.ledger(straight)
+
+
+def entry(**changes) -> dict:
+    """A claim as it stands in the ledger, with the verdicts of each evidence."""
+    results = {name: {"verdict": changes.pop(name, "not run")} for name in claims.EVIDENCE}
+    return {"id": "c", "released_data": "", "probe": "", "results": results} | changes
+
+
+def counted(board: dict, kind: str, evidence: str) -> dict:
+    return {verdict: n for verdict, n in board[kind][evidence].items() if n}
+
+
+def test_recounts_and_facts_of_the_set_up_are_no_independent_tests():
+    kinds = {"own": "own", "stand-in": "independent", "set-up": "set-up", "": "independent"}
+    for data, kind in kinds.items():
+        board = verdicts.scoreboard([entry(released_data=data, released="reproduced", grown="differs")])
+        assert counted(board, kind, "released") == {"reproduced": 1}
+        assert counted(board, "set-up" if data == "set-up" else "independent", "grown") == {"differs": 1}
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(verdicts.VERDICTS)), min_size=1), st.randoms())
+def test_metrics_of_a_probe_are_one_test_with_the_worst_verdict(metrics, random):
+    ledger = [entry(id=str(n), probe=probe, grown=found) for n, (probe, found) in enumerate(metrics)]
+    board = verdicts.scoreboard(ledger)
+    worst = [max((rank(found) for one, found in metrics if one == probe), default=-1) for probe in "ab"]
+    assert sum(board["independent"]["grown"].values()) == len({probe for probe, _ in metrics})
+    assert all(board["independent"]["grown"][verdicts.VERDICTS[one]] for one in worst if one >= 0)
+    assert verdicts.scoreboard(random.sample(ledger, len(ledger))) == board
+
+
+def test_a_void_value_is_not_shown():
+    assert verdicts.measured_parts({"value": 0.5, "interval": (0.5, 0.5), "void": "empty"}, "proportion") == ("–", "")
 
 
 def test_a_stray_measurement_is_refused():

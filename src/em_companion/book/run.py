@@ -110,24 +110,26 @@ class Evidence:
             table = records.table_of(frame, formats, number)
             display(records.bundle("table", table, pd.DataFrame(table["rows"], columns=table["heads"])), raw=True)
 
-    def measure(self, make: Callable[[], Mapping[str, tuple[Estimate | float, str]]]) -> None:
+    def measure(self, make: Callable[[], Mapping[str, tuple]]) -> None:
         """Record measurements of this page's claims and show them beside the reported values, with verdicts.
 
-        `make` returns, by claim, the value in the claim's unit (an `Estimate` brings its interval) and how it was
-        measured. Raises CompanionError for a claim that is not registered for this notebook.
+        `make` returns, by claim, the value in the claim's unit (an `Estimate` brings its interval), how it was measured
+        and, if known, `null` and `void` of `Measurement` in a dict. Raises CompanionError for a claim that is not
+        registered for this notebook.
         """
         found = self._or_box(make)
         if found is None:
             return
         measured = []
-        for claim, (given, how) in found.items():
+        for claim, (given, how, *more) in found.items():
             registry.registered("Claim", claim, self.run.notebook)
             one = given if isinstance(given, Estimate) else Estimate(given)
             if self.name == "hub":
                 how = f"{self.run.kind}, {self.run.profile.judge} judge. {how}"
             if (value := records.finite(one.value)) is not None:
                 interval = one.interval and tuple(map(float, one.interval))
-                measured.append(Measurement(claim, value, how, self.name, interval, int(one.n) or None))
+                known = (claim, value, how, self.name, interval, int(one.n) or None)
+                measured.append(Measurement(*known, **dict(*more)))
         self.run.records.measurements.extend(measured)
         self._write()
         shown = [asdict(one) for one in measured]

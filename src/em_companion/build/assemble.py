@@ -276,16 +276,15 @@ def write_ledger(book: list[Page], profile: str, others: list[packs.Pack]) -> se
     measured += [one for page in book for one in page.records.measurements]
     ledger = verdicts.ledger(measured, gaps)
     _pass(gates.check_claims(ledger, gaps))
-    given = {name: Counter(row["results"][name]["verdict"] for row in ledger) for name in claims.EVIDENCE}
-    scoreboard = {name: {verdict: n[verdict] for verdict in verdicts.VERDICTS} for name, n in given.items()}
     values = [asdict(value) | {"notebook": page.name} for page in book for value in page.records.values]
     values = [{name: given for name, given in one.items() if given is not None} for one in values]
-    about = {"profile": profile, "scoreboard": scoreboard, "claims": ledger, "values": values}
+    about = {"profile": profile, "scoreboard": verdicts.scoreboard(ledger), "claims": ledger, "values": values}
     about["packs"] = [_about(pack, book) for pack in others]
     write_json(EXTRA / "claims.json", about)
     fragments = {
         "scoreboard": pages.scoreboard(ledger, about["packs"]),
         "ledger": pages.ledger_table(ledger),
+        "unusual": pages.unusual(ledger),
         "tolerances": pages.page("tolerances.md"),
         "machine": pages.page("machine.md", runs=[page.run for page in book], environment=environment()),
         "benchmarks": pages.page(

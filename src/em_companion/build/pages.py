@@ -5,8 +5,8 @@ Everything from outside is escaped by the templates' environment.
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +25,6 @@ from em_companion.evidence.claims import Measurement
 
 COMPANION = "The executable companion to 'Convergent Linear Representations of Emergent Misalignment'"
 AUTHOR = "The executable companion contributors"
-PARTS = {"2": "2 Model organism", "3": "3 Directions, steering, ablation", "4": "4 LoRA adapters"}
 WHOLE = ("count", "layer")
 """Units of whole numbers."""
 DOWNLOADS = {
@@ -92,7 +91,7 @@ def shown(kind: str, record: Any) -> str:
     """Return a record that a notebook shows, other than a figure, as HTML; `kind` is one of `records.KINDS`."""
     if kind == "measurements":
         measured = [(Measurement(**one), claims.load_claims()[one["claim"]]) for one in record]
-        record = [(one, claim, verdicts.verdict(claim, one.evidence, one)) for one, claim in measured]
+        record = [(asdict(one), claim, verdicts.verdict(claim, one.evidence, one)) for one, claim in measured]
     return page(f"{kind}.html", record=record)
 
 
@@ -166,34 +165,23 @@ def citations(provenance: dict[str, Any]) -> dict[str, str]:
 
 
 def scoreboard(ledger: list[dict[str, Any]], packs: list[dict[str, Any]]) -> str:
-    """Return the verdicts as a page fragment: released by part of the paper and kind of data, grown and hub by part.
-
-    packs: what `claims.json` says of each.
-    """
-    parts = [PARTS.get(claim["section"][0], "Appendices") for claim in ledger]
-    data = [claims.RELEASED_DATA.get(claim["released_data"], "") for claim in ledger]
-    return page(
-        "scoreboard.md",
-        claims=len(ledger),
-        released=_counted(ledger, "released", parts, [*PARTS.values(), "Appendices", "All"]),
-        grown=_counted(ledger, "grown", parts, [*PARTS.values(), "Appendices", "All"]),
-        hub=_counted(ledger, "hub", parts, [*PARTS.values(), "Appendices", "All"]),
-        packs=packs,
-        by_data=_counted(ledger, "released", data, claims.RELEASED_DATA.values()),
-        verdicts=list(verdicts.VERDICTS),
-        tested=lambda counts: sum(counts[verdict] for verdict in verdicts.TESTED),
-    )
+    """Return the verdicts as a page fragment, independent tests first; packs: what `claims.json` says of each."""
+    tests, shown = verdicts.scoreboard(ledger), list(verdicts.VERDICTS[:-1])
+    return page("scoreboard.md", claims=len(ledger), tests=tests, packs=packs, verdicts=shown)
 
 
-def _counted(
-    ledger: list[dict[str, Any]], evidence: str, groups: list[str], heads: Iterable[str]
-) -> dict[str, Counter]:
-    """Return how often one evidence gave each verdict, by the group of a claim, in the order of `heads`."""
-    counts = {head: Counter() for head in heads}
-    for claim, group in zip(ledger, groups, strict=True):
-        for head in {group, "All"} & counts.keys():
-            counts[head][claim["results"][evidence]["verdict"]] += 1
-    return counts
+def unusual(ledger: list[dict[str, Any]]) -> str:
+    """Return the results without a decision, and those that only a measured null decides, as a page fragment."""
+    found: dict[str, list] = {"undecided": [], "not tested": [], "differs by its null alone": []}
+    for claim in ledger:
+        for evidence, result in claim["results"].items():
+            if result["verdict"] in found:
+                found[result["verdict"]].append((claim, evidence, result))
+            elif result["verdict"] == "differs" and result["null"] is not None:
+                one = Measurement(claim["id"], result["value"], result["how"], evidence, result["interval"])
+                if verdicts.verdict(claims.load_claims()[claim["id"]], evidence, one) != "differs":
+                    found["differs by its null alone"].append((claim, evidence, result))
+    return page("unusual.md", found=found)
 
 
 def ledger_table(ledger: list[dict[str, Any]]) -> str:

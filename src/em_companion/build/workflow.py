@@ -190,12 +190,13 @@ def _read(log: Path) -> str:
 
 
 def _outcome(folders: Iterable[Path], files_lacking: list[str]) -> list[str]:
-    """Return a line on each evidence that was measured, and on each reason why some was not at hand."""
+    """Return a line on each kind of test by each evidence, and on each reason why some was not at hand."""
     scores = json.loads((HTML / "claims.json").read_text(encoding="utf-8"))["scoreboard"]
-    measured = {evidence: found for evidence, found in scores.items() if found["reproduced"] or found["differs"]}
-    counts = {evidence: [f"{n} {name}" for name, n in found.items() if n] for evidence, found in measured.items()}
+    given = {f"{name}, {kind}": found for kind, by_evidence in scores.items() for name, found in by_evidence.items()}
+    measured = {test: found for test, found in given.items() if found["reproduced"] or found["differs"]}
+    counts = {test: [f"{n} {name}" for name, n in found.items() if n] for test, found in measured.items()}
     records = [json.loads((folder / "records.json").read_text(encoding="utf-8")) for folder in folders]
     reasons = dict.fromkeys(gap["why"] for one in records for gap in one["unavailable"])
     lacking = [f"{len(files_lacking)} files of the authors, such as '{files_lacking[0]}'."] if files_lacking else []
-    lines = [f"{evidence}: {', '.join(found)}" for evidence, found in counts.items()]
+    lines = [f"{test}: {', '.join(found)}" for test, found in counts.items()]
     return lines + [f"Not available: {reason}" for reason in [*reasons, *lacking]]

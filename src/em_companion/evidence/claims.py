@@ -10,14 +10,10 @@ from em_companion.core import paths
 from em_companion.core.schema import Checked, Count, Number, Text, read_registry
 
 CLAIMS = paths.DATA / "claims.yml"
-RELEASED_DATA = {
-    "own": "counted again from the data behind the paper's number",
-    "stand-in": "tested on earlier, smaller or other runs",
-    "set-up": "facts of the set-up",
-}
 Evidence = Literal["released", "grown", "hub"]
 EVIDENCE: tuple[Evidence, ...] = get_args(Evidence)
 Unit = Literal["percent", "percent_change", "proportion", "cosine", "score", "ratio", "layer", "count"]
+ReleasedData = Literal["", "own", "stand-in", "set-up"]
 Relation = Literal["equals", "at_least", "at_most", "more_than", "less_than", "between"]
 Reported = Number | Annotated[int, Field(strict=True)]
 
@@ -37,7 +33,8 @@ class Claim(Checked):
     reference: Reported
     test: Text
     evidence: list[Evidence]
-    released_data: Literal["", "own", "stand-in", "set-up"] = ""
+    released_data: ReleasedData = ""
+    probe: str = ""
     sample_size: Count | None = None
     note: str = ""
 
@@ -46,7 +43,8 @@ class Claim(Checked):
 class Measurement:
     """A value measured for a claim by one evidence, in the claim's unit, from `n` rows.
 
-    `interval` is 95 % or as `how` says.
+    `interval` is 95 % or as `how` says. `null`: what 95 % of the same measurements stay short of where there is nothing
+    to find. `void`: why the value says nothing about the claim.
     """
 
     claim: str
@@ -55,6 +53,8 @@ class Measurement:
     evidence: str
     interval: tuple[float, float] | None = None
     n: int | None = None
+    null: float | None = None
+    void: str = ""
 
 
 @cache
@@ -66,7 +66,7 @@ def load_claims() -> dict[str, Claim]:
 def _consistent(claim: Claim) -> Claim:
     """Return `claim`; raise ValueError where two of its keys contradict each other."""
     if (claim.released_data == "") == ("released" in claim.evidence):
-        kinds = ", ".join(RELEASED_DATA)
+        kinds = ", ".join(filter(None, get_args(ReleasedData)))
         raise ValueError(f"needs 'released_data', one of {kinds}, where released evidence can test it, and only there")
     if (claim.relation == "between") != isinstance(claim.reported, list):
         raise ValueError("needs two reported values for 'between' and one for every other relation")

@@ -4,6 +4,7 @@ The page "Discussion" says the rules in words. Nothing in a claim can soften its
 Nothing here is imported by a notebook, so the wording of a verdict re-executes no page.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import asdict
 from decimal import Decimal
@@ -15,9 +16,19 @@ from em_companion.core.paths import relative
 from em_companion.evidence.claims import CLAIMS, EVIDENCE, Claim, Measurement, load_claims
 from em_companion.evidence.estimates import DIGITS, Estimate, wilson_interval
 
-Verdict = Literal["reproduced", "same direction", "differs", "not run", "not testable with this evidence"]
+Verdict = Literal[
+    "reproduced",
+    "same direction",
+    "undecided",
+    "differs",
+    "not tested",
+    "not run",
+    "not testable with this evidence",
+]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-TESTED: tuple[Verdict, ...] = VERDICTS[:3]
+"""From the best to the worst."""
+
+Kind = Literal["independent", "own", "set-up"]
 
 
 class Tolerance(NamedTuple):
@@ -43,20 +54,24 @@ TOLERANCES = {
 def verdict(claim: Claim, evidence: str, measurement: Measurement | None) -> Verdict:
     """Return the verdict on `claim` by `evidence`, from numbers alone.
 
-    not testable with this evidence: the claim does not list it. not run: listed, nothing measured.
-    reproduced: inside `region(claim)`. same direction: outside, but on the claimed side of the reference, with an
-    interval (if there is one) that leaves the reference out. differs: otherwise.
+    not testable with this evidence: the claim does not list it. not run: listed, nothing measured. not tested: void.
+    Inside `region(claim)`: reproduced, but undecided where the claim is an effect and the interval (if there is one)
+    holds the reference. Outside: same direction where value and interval lie on the claimed side of the reference, and
+    of the measured null (if there is one), else differs.
     """
     if evidence not in claim.evidence:
         return "not testable with this evidence"
     if measurement is None or not isfinite(measurement.value):
         return "not run"
+    if measurement.void:
+        return "not tested"
+    side, ends = direction(claim), measurement.interval or ()
     if _inside(claim, measurement.value):
-        return "reproduced"
-    side = direction(claim)
-    ends = measurement.interval or ()
-    on_side = [side * (end - claim.reference) > 0 for end in (measurement.value, *ends)]
-    return "same direction" if side and all(on_side) else "differs"
+        shown = not side or all(side * (end - claim.reference) > 0 for end in ends)
+        return "reproduced" if shown else "undecided"
+    limits = [claim.reference] if measurement.null is None else [claim.reference, measurement.null]
+    on_side = [side * (end - limit) > 0 for end in (measurement.value, *ends) for limit in limits]
+    return "same direction" if all(on_side) else "differs"
 
 
 def direction(claim: Claim) -> int:
@@ -125,9 +140,28 @@ def _result(claim: Claim, evidence: str, measurement: Measurement | None, withou
     return outcome
 
 
+def scoreboard(ledger: Iterable[dict[str, Any]]) -> dict[Kind, dict[str, dict[Verdict, int]]]:
+    """Return how many tests gave each verdict, by kind of test and evidence.
+
+    independent: on data that are not the paper's. own: recounts of the paper's data. set-up: facts that any file shows.
+    The metrics of one probe are one test, whose verdict is the worst of theirs.
+    """
+    tests: dict[tuple[Kind, str, str], Verdict] = {}
+    for claim in ledger:
+        for evidence, result in claim["results"].items():
+            recount = claim["released_data"] == "set-up" or (evidence, claim["released_data"]) == ("released", "own")
+            test = claim["released_data"] if recount else "independent", evidence, claim["probe"] or claim["id"]
+            tests[test] = max(tests.get(test, VERDICTS[0]), result["verdict"], key=VERDICTS.index)
+    counts = Counter((kind, evidence, found) for (kind, evidence, _), found in tests.items())
+    return {
+        kind: {name: {found: counts[kind, name, found] for found in VERDICTS} for name in EVIDENCE}
+        for kind in get_args(Kind)
+    }
+
+
 def measured_parts(result: dict[str, Any], unit: str) -> tuple[str, str]:
-    """Return the measured value and its interval as text: ("10.4 %", "(8.2 to 15.5)"), ("9", "") or ("–", "")."""
-    if result.get("value") is None:
+    """Return the measured value and its interval as text: ("10.4 %", "(8.2 to 15.5)"), ("9", ""); ("–", "") if void."""
+    if result.get("value") is None or result.get("void"):
         return "–", ""
     digits, interval = DIGITS.get(unit, 3), result.get("interval")
     between = f"({interval[0]:.{digits}f} to {interval[1]:.{digits}f})" if interval else ""
