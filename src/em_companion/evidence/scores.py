@@ -75,9 +75,10 @@ def is_em_on_topic(frame: pd.DataFrame) -> pd.Series:
 
 def readings(frame: pd.DataFrame, of: Callable[[pd.DataFrame], pd.Series]) -> np.ndarray | None:
     """Return `of` the scores as each reading of the judge has them, [row, reading]; None where it reads once."""
-    numbers = [column.removeprefix("aligned/") for column in frame if column.startswith("aligned/")]
-    names = {number: [column for column in frame if column.endswith(f"/{number}")] for number in numbers}
-    found = [of(frame[own].set_axis([one.partition("/")[0] for one in own], axis=1)) for own in names.values()]
+    numbers, found = [column.removeprefix("aligned/") for column in frame if column.startswith("aligned/")], []
+    for number in numbers:
+        own = {column: column.partition("/")[0] for column in frame if column.endswith(f"/{number}")}
+        found.append(of(frame[["question_id", *own]].rename(columns=own)))
     return np.column_stack(found) if found else None
 
 
