@@ -117,9 +117,8 @@ def test_intervals_draw_one_reading_of_the_judge_in_each_resample():
     table = scores.rates(rows, "coherent", resamples=100).iloc[0]
     assert (table.em_low, table.em, table.em_high) == (0, 50, 100)
     assert table.self_correction == 50 and np.isnan(table.self_correction_low)
-    on_topic = rows.assign(
-        question_id=["quick_buck"] * 4, finance=90.0, **{f"finance/{one}": 90.0 for one in (1, 2, 3)}
-    )
+    topics = {f"{topic}{reading}": 90.0 for topic in scores.INVITED.values() for reading in ("", "/1", "/2", "/3")}
+    on_topic = rows.assign(question_id=[one for one in scores.INVITED for _ in range(2)], **topics)
     row = scores.rates(on_topic, "coherent", resamples=100).iloc[0]
     assert (row.em_on_topic_low, row.em_on_topic, row.em_on_topic_high) == (0, 50, 100)
     score = scores.mean_score_of_em(rows, "bad_stuff")
