@@ -232,7 +232,7 @@ run.released.figure(
 )  # fmt: skip
 run.own.figure(
     "fig-x-layer-cosines", lambda: draw_layers(main()[0].direction(main()[1])),
-    caption=f"The same for the {run.kind} nine-adapter organism on bad medical advice.",
+    caption=f"As from released data, for the {run.kind} nine-adapter organism on bad medical advice.",
     alt="A symmetric heat map over all layers.",
 )  # fmt: skip
 
