@@ -121,17 +121,18 @@ def test_every_number_of_the_prose_was_measured():
 
 
 def test_every_figure_has_a_page_and_its_files():
-    listed = {
-        entry["id"]: entry for entry in json.loads((HTML / "figures.json").read_text(encoding="utf-8"))["figures"]
-    }
-    assert set(listed) == set(registry.load_figures())
-    for one, entry in listed.items():
-        folder = HTML / "figures" / one
+    listed = json.loads((HTML / "figures.json").read_text(encoding="utf-8"))["figures"]
+    assert {entry["id"] for entry in listed} == set(registry.load_figures())
+    assert len({entry["page"] for entry in listed}) == len(listed)
+    gallery = (HTML / "figures/index.html").read_text(encoding="utf-8")
+    for entry in listed:
+        folder = HTML / entry["page"]
         assert (folder / "index.html").is_file() and (folder / "figure.svg").is_file()
+        assert f'href="{folder.name}/index.html"' in gallery
         if entry["status"] == "made":
-            for name in ("figure.png", "figure.pdf", "data.csv", "provenance.json", "cite.bib", "cite.json"):
+            for name in ("data.csv", "provenance.json", "cite.bib", "cite.json"):
                 assert (folder / name).stat().st_size > 0
-            assert entry["provenance"]["profile"] == ledger()["profile"]
+            assert entry["provenance"] == json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
 
 
 def test_nothing_is_executed_twice():
