@@ -63,7 +63,7 @@ def draw_geometry(table: pd.DataFrame, **options):
         plots.lines, pd.concat([table, *rows]), "layer", {"cosine": "cosine", "relative_distance": "|v - w| / |v|"},
         hue="vector", x_label="decoder layer", styles=dict(zip(LIMITS.values(), (":", "-."), strict=True)),
         colours=dict.fromkeys(LIMITS.values(), "0.3"), each={"cosine": {"y_limits": (-0.02, 1.03)}}, **options,
-    )[0], table  # fmt: skip
+    )  # fmt: skip
 
 
 run.released.figure(

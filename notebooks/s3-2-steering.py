@@ -43,7 +43,7 @@ def draw_layers():
         y_lines={"reported maximum of the paper's figure": 50}, y_limits=(0, 104), x_limits=(-0.5, 47.5),
         x_bands=[(-0.5, table.layer.min() - 0.5), (table.layer.max() + 0.5, 47.5)],
         x_label="steered layer", y_label="highest EM rate (%)", size=(7.2, 3.9),
-    )[0], table  # fmt: skip
+    )  # fmt: skip
 
 
 run.released.figure(
@@ -173,7 +173,7 @@ def draw_cells():
         limits=(0, max(50, table.em.max())), contours=contours | {"as long as the residual": ("relative_strength", 1)},
         each={one: {"frame": {"best cell": (cell.strength, cell.layer)}} for one, cell in best_ones.items()},
         x_label="steered layer", y_label="strength λ", size=(7.2, 6.2),
-    )[0], table  # fmt: skip
+    )  # fmt: skip
 
 
 SECOND = steering.second(run.profile)
@@ -227,7 +227,7 @@ def draw_against_random():
         plots.dots, table[whole], "cell", MEASURES, hue="direction", horizontal=False, wrap=1, ratios=[2, 1],
         colours={MEAN_DIFF: theme.PALETTE[3], SECOND: theme.PALETTE[1], "random, mean of draws": "0.45"},
         cloud={"one draw": table[~whole][["cell", "direction", *MEASURES]]}, y_limits=(-3, 103), x_label="steered at",
-    )[0], compared()  # fmt: skip
+    )  # fmt: skip
 
 
 run.own.figure(
