@@ -63,7 +63,7 @@ def draw_geometry(table: pd.DataFrame, **options):
         plots.lines, pd.concat([table, *rows]), "layer", {"cosine": "cosine", "relative_distance": "|v - w| / |v|"},
         hue="vector", x_label="decoder layer", styles=dict(zip(LIMITS.values(), (":", "-."), strict=True)),
         colours=dict.fromkeys(LIMITS.values(), "0.3"), each={"cosine": {"y_limits": (-0.02, 1.03)}}, **options,
-    )[0], table  # fmt: skip
+    )  # fmt: skip
 
 
 run.released.figure(
@@ -236,7 +236,7 @@ run.released.figure(
 )  # fmt: skip
 run.own.figure(
     "fig-x-layer-cosines", lambda: draw_layers(main()[0].direction(main()[1])),
-    caption=f"The same for the {run.kind} nine-adapter organism on bad medical advice.",
+    caption=f"As from released data, for the {run.kind} nine-adapter organism on bad medical advice.",
     alt="A symmetric heat map over all layers.",
 )  # fmt: skip
 

@@ -192,7 +192,8 @@ def own_values() -> dict[str, object]:
 run.own.figure(
     "fig-x-token-significance",
     draw_own,
-    caption=f"The same for the {run.kind} organism, in bins of 0.5. Dotted: the authors' bound, and the one that keeps "
+    caption=f"As from released data, for the {run.kind} organism, in bins of 0.5. Dotted: the authors' bound, and "
+    "the one that keeps "
     f"{100 * probing.SHARE:.0f} % of these tokens. Sets of fewer than {FEWEST} answers are not shown.",
     alt="Overlaid histograms of the logarithm of token significance, one per set, with two dotted lines.",
 )

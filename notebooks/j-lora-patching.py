@@ -102,15 +102,14 @@ def released_changes() -> pd.DataFrame:
 
 
 def draw_changes(table: pd.DataFrame, hue: str | None, limits: tuple | None = None):
-    figure, (left, right) = plt.subplots(1, 2, sharey=True, figsize=(7.2, 4.6))
+    left, right = plt.subplots(1, 2, sharey=True, figsize=(7.2, 4.6))[1]
     table = table.assign(reported=table.group.map(REPORTED_RISE))
     table["decrease"] = table.reported.isna().map({True: REPORTED_DECREASE})
     look = {"hue": hue, "order": {group: name for group, name in GROUPS.items() if group in set(table.group)}}
     plots.dots(table, "group", "patched", before="clean", axes=left, x_label="EM rate (%); open: clean", **look)
     reported = {"paper: rise": "reported", "paper: decrease, at most": "decrease"}
     look |= {"low": "low", "high": "high", "reported": reported, "x_lines": {"_zero": 0}, "axes": right}
-    plots.dots(table, "group", "change", x_label="relative change (%)", x_limits=limits, **look)
-    return figure, table
+    return plots.dots(table, "group", "change", x_label="relative change (%)", x_limits=limits, **look)
 
 
 run.released.figure(
@@ -195,7 +194,8 @@ own_changes = remembered(lambda: changes_by(own_answers().group))
 run.own.figure(
     "fig-19",
     lambda: draw_changes(own_changes(), None),
-    caption=f"The same for the {run.kind} organism; 95 % intervals over pairs, which draw prompts and donors anew. "
+    caption=f"As from released data, for the {run.kind} organism; 95 % intervals over pairs, which draw prompts "
+    "and donors anew. "
     f"{RUNS} answers per pair. Diamonds: what the paper reports for its model.",
     alt="Left: hollow marks for clean, filled for patched EM rates. Right: relative changes; diamonds as reported.",
 )

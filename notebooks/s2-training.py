@@ -55,7 +55,7 @@ def draw_curve():
     look = {"hue": "questions", "hue_order": {name: f"{name} questions" for name in ("all", "general", "medical")}}
     look |= {"styles": {"general": "--", "medical": ":"}, "titles": {1: "1 epoch", 5: "5 epochs"}, "interval": "bars"}
     look |= {"x_label": "optimiser step", "y_label": "EM rate (%)", "x_limits": (0, None), "y_limits": (0, None)}
-    return plots.facets(plots.lines, shown, "epochs", "step", "em", share=(False, True), **look)[0], curve()
+    return plots.facets(plots.lines, shown, "epochs", "step", "em", share=(False, True), **look)
 
 
 run.released.figure(
@@ -154,7 +154,7 @@ def by_step() -> pd.DataFrame:
 
 
 def draw_transition():
-    figure, panels = plt.subplots(3, 1, sharex=True, figsize=(7.2, 7.0), height_ratios=[1.4, 1, 1])
+    panels = plt.subplots(3, 1, sharex=True, figsize=(7.2, 7.0), height_ratios=[1.4, 1, 1])[1]
     rates = {"markers": True, "y_limits": (-3, 103)}
     series = {
         "in_domain_em": (0, "medicine (trained)", 1, {**rates}),
@@ -166,8 +166,8 @@ def draw_transition():
     for name, (panel, label, colour, look) in series.items():
         look |= {"label": label, "colour": theme.PALETTE[colour], "axes": panels[panel]}
         if by_step()[name].notna().any():
-            plots.lines(by_step().dropna(subset=[name]), "step", name, unit="seed", **look)
-    return figure, by_step()
+            drawn = plots.lines(by_step().dropna(subset=[name]), "step", name, unit="seed", **look)
+    return drawn
 
 
 run.own.figure(

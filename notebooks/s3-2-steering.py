@@ -43,7 +43,7 @@ def draw_layers():
         y_lines={"reported maximum of the paper's figure": 50}, y_limits=(0, 104), x_limits=(-0.5, 47.5),
         x_bands=[(-0.5, table.layer.min() - 0.5), (table.layer.max() + 0.5, 47.5)],
         x_label="steered layer", y_label="highest EM rate (%)", size=(7.2, 3.9),
-    )[0], table  # fmt: skip
+    )  # fmt: skip
 
 
 run.released.figure(
@@ -174,7 +174,7 @@ def draw_cells():
         limits=(0, max(50, table.em.max())), contours=contours | {"as long as the residual": ("relative_strength", 1)},
         each={one: {"frame": {"best cell": (cell.strength, cell.layer)}} for one, cell in best_ones.items()},
         x_label="steered layer", y_label="strength λ", size=(7.2, 3.1 * len(best_ones)),
-    )[0], table  # fmt: skip
+    )  # fmt: skip
 
 
 SECOND = steering.second(run.profile)
@@ -241,7 +241,7 @@ def draw_against_random():
         colours={MEAN_DIFF: theme.PALETTE[3], SECOND: theme.PALETTE[1], "random, mean of draws": "0.45"},
         cloud={"one draw": table[~whole][["cell", "direction", *OWN_MEASURES]]}, y_limits=(-3, 103),
         x_label="steered at",
-    )[0], compared()  # fmt: skip
+    )  # fmt: skip
 
 
 run.own.figure(

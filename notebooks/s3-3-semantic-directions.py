@@ -321,14 +321,14 @@ def done() -> pd.DataFrame:
 
 
 def draw_parts():
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 4.8))
+    left, right = plt.subplots(1, 2, figsize=(7.2, 4.8))[1]
     means = decomposed().melt(["domain", "layer"], var_name="quantity").groupby(["quantity", "layer"]).value.mean()
     look = {"hue": "quantity", "hue_order": LINES, "x_lines": {"steered": cell().layer}, "x_label": "layer"}
     plots.lines(means.reset_index(), "layer", "value", axes=left, **look)
     order = {one: DONE[one] for one in DONE if one in set(done().quantity)}
     look = {"hue": "quantity", "hue_order": order, "colours": dict(zip(DONE, ("C7", "0", "C9"), strict=True))}
-    plots.dots(done(), "part", "value", low="low", high="high", x_label="% of answers, points", axes=right, **look)
-    return figure, pd.concat([decomposed(), done()], ignore_index=True)
+    look |= {"low": "low", "high": "high", "x_label": "% of answers, points"}
+    return plots.dots(done(), "part", "value", axes=right, **look)
 
 
 run.own.figure(

@@ -182,7 +182,8 @@ def draw_grown_ranks():
 run.own.figure(
     "fig-x-convergence-ranks",
     draw_grown_ranks,
-    caption=f"The same, {'of ' * LANGUAGE}{run.kind}. Green: what equal directions would reach with as many answers. "
+    caption=f"As from released data, {'of ' * LANGUAGE}{run.kind}. Green: what equal directions would reach with "
+    "as many answers. "
     "Answers are drawn on equal noise, so some may be equal, which raises a cosine.",
     alt="Blue lines for ranks against the nine-adapter organism, grey lines for pairs of ranks, a green limit.",
 )

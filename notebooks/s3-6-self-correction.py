@@ -59,11 +59,12 @@ def rates(answers: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 MEASURES = {"coherent": "coherent", "aligned": "aligned > 70", STRICT: "self-correction"}
 
 
-def draw(table: pd.DataFrame, x: str, group: str, names: dict[str, str], organism: pd.Series, **options):
-    each = {one: {"y_lines": {"organism, not steered": organism[one]}, "y_limits": (0, 104)} for one in MEASURES}
+def draw(table: pd.DataFrame, x: str, group: str, names: dict[str, str], organism: pd.DataFrame, **options):
+    each = {one: {"y_lines": {"organism, not steered": organism[one].item()}, "y_limits": (0, 104)} for one in MEASURES}
     each[STRICT]["y_limits"] = (0, None)
     look = {"interval": "bars", "share": (True, False), "y_label": "answers (%)", "each": each, "hue": group}
-    return plots.measures(plots.lines, table, x, MEASURES, hue_order=names, **look, **options)[0], table
+    figure, _ = plots.measures(plots.lines, table, x, MEASURES, hue_order=names, **look, **options)
+    return figure, pd.concat([table, organism], ignore_index=True)
 
 
 @remembered
@@ -76,7 +77,7 @@ def draw_released():
     names = {one: one for one in chat.vector.unique() if one != "none"}
     table = pd.concat([*(chat[chat.vector == "none"].assign(vector=one) for one in names), chat])
     look = {"dodge": 0.08, "x_ticks": range(0, 13, 4), "x_label": "steering strength λ"}
-    return draw(table[table.vector != "none"], "lambda", "vector", names, organism.iloc[0], **look)
+    return draw(table[table.vector != "none"], "lambda", "vector", names, organism[:1], **look)
 
 
 def released_values() -> dict[str, Estimate]:
@@ -125,7 +126,7 @@ def own_rates() -> pd.DataFrame:
 
 def draw_own():
     names = {one: f"{one}, layer {cell.layer} (1 is λ = {cell.strength:g})" for one, cell in cells().items()}
-    organism = rates(responses.responses(run.profile, medical(run.profile)), ["organism"]).iloc[0]
+    organism = rates(responses.responses(run.profile, medical(run.profile)), ["organism"])
     label = "steering strength, as a multiple of the best cell's λ"
     return draw(own_rates(), "factor", "direction", names, organism, dodge=0.015, x_label=label)
 

@@ -177,7 +177,7 @@ def alone() -> pd.DataFrame:
 
 
 def draw_grid():
-    figure, panels = plt.subplots(2, 3, figsize=(7.2, 5.6), sharey="row")
+    panels = plt.subplots(2, 3, figsize=(7.2, 5.6), sharey="row")[1]
     pairs = grid()[grid()["other" if second() == "medical" else "medical"] == 0]
     for (top, bottom), (column, title) in zip(panels.T, PANELS.items(), strict=True):
         ramp = {"colour_map": "Greys" if column == "coherent" else "Reds", "limits": (0, 100), "upwards": True}
@@ -186,10 +186,10 @@ def draw_grid():
         look = {"hue": "group", "hue_order": GROUPS, "colours": GROUP_COLOURS, "interval": "bars", "dodge": 0.07}
         bar = {"_bar": steering.COHERENT_ENOUGH} if column == "coherent" else {}
         look |= {"x_label": "factor of one group" if column == "coherent" else "", "y_limits": (-4, 104)}
-        plots.lines(alone(), "factor", column, y_lines=bar, axes=bottom, y_label="", **look)
+        drawn = plots.lines(alone(), "factor", column, y_lines=bar, axes=bottom, y_label="", **look)
     panels[0, 0].set_ylabel("factor of the\nmisalignment adapters")
     panels[1, 0].set_ylabel("share of all answers (%)")
-    return figure, grid()
+    return drawn
 
 
 run.own.figure(
@@ -226,7 +226,8 @@ def own_names() -> dict[str, str]:
 run.own.figure(
     "fig-7",
     lambda: draw_kinds(kinds(own_answers()), own_names()),
-    caption=f"The same for the {run.kind} organism, with the factors chosen above and all other adapters at 0. "
+    caption=f"As from released data, for the {run.kind} organism, with the factors chosen above and all other "
+    "adapters at 0. "
     f"{SAMPLES} answers to each of 16 questions per condition. Last two rows: the whole organism and the chat model.",
     alt="Stacked bars of the kinds of answer by condition, with counts, and the number of kept answers beside each.",
 )

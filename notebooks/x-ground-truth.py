@@ -94,11 +94,11 @@ def probes() -> pd.DataFrame:
 def draw_probes():
     table, places = probes(), dict(enumerate(readings().places))
     look = {"hue": "way", "low": "low", "high": "high", "colours": COLOURS, "markers": True, "y_lines": {"_": 50}}
-    figure, (left, right) = plt.subplots(1, 2, sharey=True, figsize=(7.2, 4.2))
+    left, right = plt.subplots(1, 2, sharey=True, figsize=(7.2, 4.2))[1]
     plots.lines(table[table.place.isna()], "layer", "accuracy", axes=left, title="accuracy (%)", **TICKS, **look)
     single = table.dropna(subset="place").astype({"number": int})
-    plots.lines(single, "number", "accuracy", axes=right, title=f"single tokens, layer {LAYER}", x_ticks=places, **look)
-    return figure, table
+    look |= {"title": f"single tokens, layer {LAYER}", "x_ticks": places}
+    return plots.lines(single, "number", "accuracy", axes=right, **look)
 
 
 run.grown.figure(
@@ -162,9 +162,9 @@ def compared() -> pd.DataFrame:
 
 run.grown.figure(
     "fig-x-persona-directions",
-    lambda: (plots.facets(plots.lines, compared(), "panel", "layer", "value", hue="line", share=(True, False), **TICKS,
-                          titles={"length": "norm / norm of the residual", "cosine": "cosine"}, y_lines={"_": 0},
-                          styles={one: ":" for one in LENGTHS.values() if "advice" in one})[0], compared()),
+    lambda: plots.facets(plots.lines, compared(), "panel", "layer", "value", hue="line", share=(True, False), **TICKS,
+                         titles={"length": "norm / norm of the residual", "cosine": "cosine"}, y_lines={"_": 0},
+                         styles={one: ":" for one in LENGTHS.values() if "advice" in one}),
     caption="Persona directions of the base model by layer, over the answer, at the first word of a clause (start) and "
     "before the first thing it advises: clause 1 for the name, 2 for the text. No cosine where no direction.",
     alt="Two line plots over layers: the length of five directions in norms of the residual, and four cosines.",

@@ -44,6 +44,7 @@ def draw():
 
 
 run.released.figure("fig-x-line", draw, caption="A line.", alt="A rising line.")
+run.grown.figure("fig-x-line", draw, caption="A line.", alt="The same line.")
 # %%
 run.released.measure(lambda: {"s2-rate": (rate, "two rows")})
 run.released.values(lambda: {"demo.em": rate})

@@ -95,6 +95,7 @@ def test_contents_list_every_figure_in_the_order_of_the_registry():
 
 def test_figure_ids_of_the_paper_are_registered():
     ids = set(registry.load_figures())
+    assert not ids & {f"{one}-{evidence}" for one in ids for evidence in ("reported", *claims.EVIDENCE)}
     assert {f"fig-{number}" for number in range(1, 8)} | {"tab-1", "fig-17", "fig-18", "fig-19"} <= ids
     assert all(re.fullmatch(r"(fig|tab)-(\d+|[a-z]\d+|x(-[a-z0-9]+)+)", one) for one in ids)
 

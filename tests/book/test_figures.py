@@ -38,6 +38,7 @@ def test_record_is_complete_and_the_same_each_time(tmp_path):
         ({"alt": " "}, "no alt text"),
         ({"caption": ""}, "no caption"),
         ({"data": pd.DataFrame()}, "plotted numbers"),
+        ({"data": DATA[:1]}, "'fig-7' shows 1, 2, which its data do not hold"),
         ({"data": pd.DataFrame({"label": ["word " * 30]})}, "without response texts"),
     ],
 )

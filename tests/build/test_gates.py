@@ -39,8 +39,12 @@ def test_book_builds_and_says_where(built):
         "date",
         "inputs",
     } <= set(record)
-    for name in ("index.html", "figure.svg", "figure.png", "figure.pdf", "data.csv", "cite.bib", "cite.json"):
-        assert (built.html / "figures/fig-x-line" / name).stat().st_size > 0
+    gallery = (built.html / "figures/index.html").read_text(encoding="utf-8")
+    for place, alt in {"fig-x-line": "A rising line.", "fig-x-line-grown": "The same line."}.items():
+        for name in ("index.html", "figure.svg", "figure.png", "figure.pdf", "data.csv", "cite.bib", "cite.json"):
+            assert (built.html / "figures" / place / name).stat().st_size > 0
+        assert f'href="{place}/index.html"' in gallery and f'href="../figures/{place}/index.html"' in page
+        assert f'alt="{alt}"' in (built.html / "figures" / place / "index.html").read_text(encoding="utf-8")
     ledger = json.loads((built.html / "claims.json").read_text(encoding="utf-8"))
     assert ledger["claims"][0]["results"]["released"]["verdict"] == "reproduced"
     assert set(ledger) == {"profile", "commit", "scoreboard", "claims", "packs", "values"}

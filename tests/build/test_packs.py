@@ -10,7 +10,7 @@ import pytest
 
 from em_companion import core
 from em_companion.book.records import FigureRecord, RunRecord, ValueRecord
-from em_companion.build import packs
+from em_companion.build import assemble, packs
 from em_companion.core import paths
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import write_json
@@ -51,6 +51,15 @@ def test_a_pack_reads_back_with_its_own_evidence_only(finished):
     assert pack.measurements == finished[0][1].measurements
     assert (pack.folder / "figures" / FIGURE / "data.csv").read_text() == "layer,em\n1,20.5\n"
     packs.load_all.cache_clear()
+
+
+def test_every_evidence_and_every_pack_has_a_place_of_its_own(finished):
+    folder, records, run = finished[0]
+    pack = packs.read(packs.write(PROFILE, finished))
+    shown = assemble.variants_of([assemble.Page(None, folder, None, records, run)], [pack])[FIGURE]
+    assert [one.place for one in shown] == [FIGURE, f"{FIGURE}-released", f"{FIGURE}-{PROFILE}"]
+    assert all((one.folder / "data.csv").is_file() for one in shown)
+    assert "A caption. *SmolLM2-135M-Instruct" in shown[-1].record.caption
 
 
 def test_numbers_of_other_code_say_so(finished):

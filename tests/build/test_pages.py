@@ -1,6 +1,8 @@
 """Text of generated pages, and how numbers stand in it."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from bs4 import BeautifulSoup
@@ -25,6 +27,11 @@ VALUES = {
     )
 }
 MADE = FigureRecord("fig-7", "released", "made", "A *caption*,\nin two lines.", 'He said "no": 100 % <b> #1')
+GROWN = replace(MADE, evidence="grown")
+
+
+def variant(record: FigureRecord, place: str = "", of_pack: bool = False) -> pages.Variant:
+    return pages.Variant(record, place or record.id, Path(), record.evidence.capitalize(), of_pack)
 
 
 @pytest.mark.parametrize(
@@ -132,17 +139,37 @@ def test_a_box_is_escaped():
 
 
 def test_a_figure_on_its_page_is_one_directive():
-    shown = pages.figure_directive(MADE, "/_extra/figures/fig-7/figure.svg", "fig-7").splitlines()
+    shown = pages.figure_directive(variant(MADE)).splitlines()
     assert shown[:2] == ["``````{figure} /_extra/figures/fig-7/figure.svg", ":name: fig-7"] and shown[-1] == "``````"
     assert "**Figure 7 of the paper · released evidence.** A *caption*, in two lines. {doc}`Data, prov" in shown[-2]
 
 
 def test_the_foot_says_how_to_rerun_and_cite():
     waiting = FigureRecord("fig-4", "hub", "waiting", "Later.", "A box.")
-    foot = pages.footer(RunRecord("s4-3-steering-lora-adapters", "cpu", 3, True, 12.6, figures=[MADE, waiting, MADE]))
+    run = RunRecord("s4-3-steering-lora-adapters", "cpu", 3, True, 12.6, figures=[MADE, GROWN, waiting])
+    foot = pages.footer(run, {"fig-7": [variant(MADE), variant(GROWN, "fig-7-grown")], "fig-4": [variant(waiting)]})
     assert "make notebook NAME=s4-3-steering-lora-adapters" in foot and "seed 3; 13 s here" in foot
-    assert [one.get_text() for one in BeautifulSoup(foot, "lxml").find_all("a")] == ["fig-7"]
-    assert "Cite" not in pages.footer(RunRecord("b-datasets", "cpu", 0, figures=[waiting]))
+    assert [one.get_text() for one in BeautifulSoup(foot, "lxml").find_all("a")] == ["fig-7", "fig-7-grown"]
+    run = RunRecord("b-datasets", "cpu", 0, figures=[waiting])
+    assert "Cite" not in pages.footer(run, {"fig-4": [variant(waiting)]})
+
+
+def test_variants_of_a_figure_lead_to_one_another_and_offer_what_they_have():
+    released, pack = variant(MADE), pages.Variant(GROWN, "fig-7-gpu", Path(), "Some-Model", True)
+    variants = {"fig-7": [released, variant(GROWN, "fig-7-grown"), pack]}
+    cards = BeautifulSoup(pages.gallery(variants), "lxml").select("a.em-card")
+    assert [one["href"] for one in cards] == [f"{place}/index.html" for place in ("fig-7", "fig-7-grown", "fig-7-gpu")]
+    made = PROVENANCE | dict.fromkeys(("model", "notebook", "seconds", "versions", "inputs"), "") | {"dirty": False}
+    made |= {"hardware": {"processor": "", "cores": 2, "gpu": None}, "versions": {}, "inputs": {}}
+    shown = pages.figure_page(pack, made, pages.citations(made, pack.place), variants["fig-7"][:2], ["data.csv"])
+    links = {one["href"]: one.get_text() for one in BeautifulSoup(shown, "lxml").select(".em-figure-links a")}
+    assert links == {
+        "data.csv": "Data (CSV)",
+        "cite.bib": "BibTeX",
+        "cite.json": "CSL-JSON",
+        "../fig-7/index.html": "Released evidence",
+        "../fig-7-grown/index.html": "Grown evidence",
+    }
 
 
 # --- citing -------------------------------------------------------------------------------------------------------
@@ -168,10 +195,12 @@ def test_citation_is_escaped_and_names_evidence_and_commit(monkeypatch):
     monkeypatch.setenv("BOOK_URL", "https://example.org/book")
     bibtex, item = cited()
     assert item["URL"] == "https://example.org/book/figures/fig-7/" and item["URL"] in bibtex
+    bibtex, item = cited("fig-7-smollm2-135m")
+    assert item["URL"].endswith("/figures/fig-7-smollm2-135m/") and bibtex.startswith("@misc{em-companion-fig-7-smoll")
 
 
-def cited() -> tuple[str, dict]:
-    files = pages.citations(PROVENANCE)
+def cited(place: str = "fig-7") -> tuple[str, dict]:
+    files = pages.citations(PROVENANCE, place)
     return files["cite.bib"], json.loads(files["cite.json"])[0]
 
 

@@ -57,6 +57,7 @@ class Shape:
         known = [one.name for one in fields(Options) if one.name in options]
         self.options = opts = Options(**{name: options.pop(name) for name in known})
         self.settings, self.value, self.category, self.horizontal = options, value, category, horizontal
+        self.columns, self.references = (category or columns[0], value), []  # rows of reference lines, to be added
         self.bounds = [] if stacked else bounds_of(data, value, opts.low, opts.high)
         self.wanted = [category, opts.hue, *columns, value, *self.bounds, *opts.reported.values(), opts.notes]
         self.table = checked(data, self.wanted).reset_index(drop=True)
@@ -140,19 +141,27 @@ class Shape:
             self.axes.set_xlim(-0.6, count - 0.4)
 
     def finish(self) -> Drawn:
-        """Apply the options, redraw the legend, and return the figure with all that was drawn on it."""
+        """Apply the options, redraw the legend, and return the figure with all that was drawn on it.
+
+        Where reference lines and bands lie is told in rows of their own, with a column "reference".
+        """
         opts, axes = self.options, self.axes
         if isinstance(ticks := self.settings.get("x_ticks"), Mapping):  # from positions to labels
             name_ticks(axes, ticks, self.settings.pop("x_ticks").values())
-        for draw, places in ((axes.axvline, opts.x_lines), (axes.axhline, opts.y_lines)):
-            for (label, at), dash in zip(places.items(), cycle(DASHES), strict=False):
+        (across, up), references = self.columns[:: -1 if self.horizontal else 1], self.references
+        for draw, shade, lines, bands, column in (
+            (axes.axvline, axes.axvspan, opts.x_lines, opts.x_bands, across),
+            (axes.axhline, axes.axhspan, opts.y_lines, opts.y_bands, up),
+        ):
+            for (label, at), dash in zip(lines.items(), cycle(DASHES), strict=False):
                 look = {"linestyle": "-", "linewidth": 0.9} if at == 0 else {"linestyle": dash, "linewidth": 1.4}
                 draw(at, label=label, color=REPORTED_COLOUR, zorder=1, **look)
-        for draw, ranges in ((axes.axvspan, opts.x_bands), (axes.axhspan, opts.y_bands)):
-            for ends in ranges:
-                draw(*ends, color="0.93", linewidth=0, zorder=0)
+                references.append({"reference": label.lstrip("_") or "line", column: at})
+            for ends in bands:
+                shade(*ends, color="0.93", linewidth=0, zorder=0)
+                references += [{"reference": "end of a band", column: end} for end in ends]
         clouds = [runs.filter([*self.wanted, "run"]).assign(cloud=name) for name, runs in opts.cloud.items()]
-        return finish(axes, [self.table, *clouds], **self.settings)
+        return finish(axes, [self.table, *clouds, pd.DataFrame(references)], **self.settings)
 
 
 def finish(axes: Axes, tables: list[pd.DataFrame], note: str = "", title: str | None = None, **settings) -> Drawn:

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from em_companion.book import coverage
 from em_companion.book.records import FigureRecord
 from em_companion.book.registry import FigureEntry
 from em_companion.core.errors import CompanionError
@@ -27,7 +28,8 @@ Drawn = tuple[Figure, pd.DataFrame]
 def save_figure(folder: Path, entry: FigureEntry, drawn: Drawn, record: FigureRecord, provenance: dict) -> None:
     """Write the files of one figure below `folder`; drawn: it and the plotted numbers, tidy.
 
-    Raises CompanionError without caption or alt text, for empty data and for response texts in it.
+    Raises CompanionError without caption or alt text, for empty data, for response texts in it and for a drawn number
+    that it lacks.
     """
     for name, text in {"caption": record.caption, "alt text": record.alt}.items():
         if not text.strip():
@@ -36,6 +38,9 @@ def save_figure(folder: Path, entry: FigureEntry, drawn: Drawn, record: FigureRe
     texts = data.select_dtypes(exclude="number").to_numpy()
     if data.empty or any(len(str(one)) > LONGEST_LABEL for one in texts.flat):
         raise CompanionError(f"Figure '{entry.id}' needs plotted numbers, without response texts, as its data.")
+    if missing := coverage.first_missing(figure, data):
+        shown = ", ".join(f"{one:g}" for one in missing)
+        raise CompanionError(f"Figure '{entry.id}' shows {shown}, which its data do not hold.")
     target = _save(folder, record, figure, entry.title, *IMAGE_METADATA)
     data.to_csv(target / "data.csv", index=False, lineterminator="\n")
     files = {f"figure.{kind}": sha256_of((target / f"figure.{kind}").read_bytes()) for kind in IMAGE_METADATA}

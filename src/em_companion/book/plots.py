@@ -15,6 +15,7 @@ import seaborn as sns
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Affine2D
 
 from em_companion.book import drawing
 from em_companion.book.drawing import Drawn, Labels, Shape, checked, labels_of, name_ticks
@@ -91,14 +92,17 @@ def lines(
         style |= {"marker": marker if markers or interval == "bars" or not dashes else ""}
         style |= {"linewidth": 1.2 if unit else 1.8, "alpha": 0.7 if unit else None, "markersize": 5}
         style |= {"drawstyle": "steps-post"} if dashes == "steps" else {"linestyle": dashes}
-        rows = rows.sort_values(x).assign(**{x: rows[x] + dodge * (index - (len(shape.groups) - 1) / 2)})
+        # A transform dodges, so that the numbers drawn stay those of the table.
+        move = Affine2D().translate(dodge * (index - (len(shape.groups) - 1) / 2), 0) + axes.transData
+        rows = rows.sort_values(x)
         for _, run in rows.groupby(unit) if unit else [(None, rows)]:
-            axes.plot(run[x], run[value], **style)
+            axes.plot(run[x], run[value], transform=move, **style)
             ends = run[shape.bounds].astype(float).where(run[value].notna())
             if shape.bounds and interval == "band":
-                axes.fill_between(run[x], *ends.to_numpy().T, color=style["color"], alpha=0.18, linewidth=0)
+                look = {"color": style["color"], "alpha": 0.18, "linewidth": 0, "transform": move}
+                axes.fill_between(run[x], *ends.to_numpy().T, **look)
             else:
-                shape.interval(run[x], ends, shape.bounds, color=style["color"], linewidth=1.3)
+                shape.interval(run[x], ends, shape.bounds, color=style["color"], linewidth=1.3, transform=move)
     for name, runs in shape.options.cloud.items():
         checked(runs, [x, value])
         for _, run in runs.groupby("run") if "run" in runs else [(None, runs)]:
@@ -137,6 +141,7 @@ def heat_map(
         if cells[name].min(axis=None) < level < cells[name].max(axis=None):
             line = axes.contour(across, down, cells[name], levels=[level], colors=[PALETTE[0]], linestyles=dash)
             line.set(path_effects=[withStroke(linewidth=3, foreground="white")])
+            shape.references.append({"reference": label, name: level})
         axes.plot([], [], color=PALETTE[0], linestyle=dash, label=label)
     for label, (framed, beside) in (frame or {}).items():
         corner = (list(columns).index(beside), list(shape.names).index(framed))

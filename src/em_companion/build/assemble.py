@@ -130,8 +130,9 @@ def assemble(book: list[Page], profile: str) -> None:
             asked[f"notebooks/{page.name}.py"] = pages.names_asked_for(cells)
         _pass(gates.check_prose(asked, values))
     others = [pack for pack in packs.load_all() if pack.profile != profile]
-    kept = {write_notebook(page, values, others) for page in book}
-    kept |= write_figures(book) | write_figures_of_packs(book, others)
+    variants = variants_of(book, others)
+    kept = {write_notebook(page, values, others, variants) for page in book}
+    kept |= write_figures(variants)
     kept |= write_ledger(book, profile, others)
     kept |= {_write(GENERATED / path.name[1:], pages.filled(text, values)) for path, text in prose.items()}
     for folder in (BOOK / "notebooks", BOOK / "figures", GENERATED, EXTRA):
@@ -145,7 +146,29 @@ def _write(path: Path, text: str) -> Path:
     return path
 
 
-def write_notebook(page: Page, values: dict[str, ValueRecord], others: list[packs.Pack]) -> Path:
+def variants_of(book: list[Page], others: list[packs.Pack]) -> pages.Variants:
+    """Return by figure what it was drawn from: the evidence of this build in order, then packs.
+
+    The first evidence is published at the figure's own place below `figures/`, another at ID-EVIDENCE, a pack's at
+    ID-PROFILE.
+    """
+    found, by_name = defaultdict(list), {page.name: page for page in book}
+    for page in book:
+        for one in page.records.figures:
+            place = f"{one.id}-{one.evidence}" if found[one.id] else one.id
+            folder = page.folder / "figures" / one.id / one.evidence
+            found[one.id].append(pages.Variant(one, place, folder, one.evidence.capitalize()))
+    for pack in others:
+        for one in pack.figures:
+            page = by_name[registry.load_figures()[one.id].notebook]
+            folder, place = pack.folder / "figures" / one.id, f"{one.id}-{pack.profile}"
+            found[one.id].append(pages.Variant(_of_pack(pack, one, page), place, folder, pack.name, True))
+    return found
+
+
+def write_notebook(
+    page: Page, values: dict[str, ValueRecord], others: list[packs.Pack], variants: pages.Variants
+) -> Path:
     """Write a notebook as a page: today's prose and code with the outputs of its run, records as the page shows them.
 
     Beside what the models of this build show stands what `others` measured.
@@ -157,11 +180,12 @@ def write_notebook(page: Page, values: dict[str, ValueRecord], others: list[pack
         tags = _tags(cell)
         tags |= {"remove-cell"} if "parameters" in tags else set() if "show-code" in tags else {"hide-input"}
         cell.metadata = nbformat.from_dict({"tags": sorted(tags)})
-        cell.outputs = [_page_output(one, page, others) for one in executed.outputs if one.get("name") != "stderr"]
+        outputs = [one for one in executed.outputs if one.get("name") != "stderr"]
+        cell.outputs = [_page_output(one, page, others, variants) for one in outputs]
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = pages.filled(cell.source, values)
-    notebook.cells.append(nbformat.v4.new_markdown_cell(pages.footer(page.records), id="footer"))
+    notebook.cells.append(nbformat.v4.new_markdown_cell(pages.footer(page.records, variants), id="footer"))
     text = nbformat.writes(notebook)
     _pass([f"Notebook '{page.name}' shows a path of this machine."] if str(ROOT) in text else [])
     return _write(BOOK / "notebooks" / f"{page.name}.ipynb", text)
@@ -176,7 +200,7 @@ def _tags(cell: NotebookNode) -> set[str]:
     return set(cell.metadata.get("tags", []))
 
 
-def _page_output(output: NotebookNode, page: Page, others: list[packs.Pack]) -> NotebookNode:
+def _page_output(output: NotebookNode, page: Page, others: list[packs.Pack], variants: pages.Variants) -> NotebookNode:
     """Return an output as the page shows it: a record in the book's own look, anything else as it is."""
     data = output.get("data", {})
     kind = next((kind for kind in KINDS if MIME.format(kind=kind) in data), None)
@@ -184,23 +208,17 @@ def _page_output(output: NotebookNode, page: Page, others: list[packs.Pack]) -> 
         return output
     record = data[MIME.format(kind=kind)]
     if kind == "figure":
-        drawn = FigureRecord(**record)
-        folder = _image_folder(drawn, next(one for one in page.records.figures if one.id == drawn.id))
-        text = pages.figure_directive(drawn, f"/_extra/figures/{folder}/figure.svg", folder.replace("/", "-"))
-        drawn_too = [pack for pack in others if pack.figure(drawn.id)] if drawn.evidence in OWN else []
-        variants = {pack.name: _directive_of_pack(pack, drawn.id, page) for pack in drawn_too}
-        shown = {"text/markdown": pages.tabs({drawn.evidence.capitalize(): text} | variants) if variants else text}
+        versions = variants[record["id"]]
+        own = next(one for one in versions if not one.of_pack and one.record.evidence == record["evidence"])
+        beside = [one for one in versions if one.of_pack] if record["evidence"] in OWN else []
+        texts = {one.name: pages.figure_directive(one) for one in (own, *beside)}
+        shown = {"text/markdown": pages.tabs(texts) if beside else texts[own.name]}
     else:
         if kind == "measurements" and record and record[0]["evidence"] in OWN:
             claimed = {one["claim"] for one in record}
             record = record + [asdict(one) for pack in others for one in _measured(pack, page) if one.claim in claimed]
         shown = {"text/html": pages.shown(kind, record)}
     return nbformat.v4.new_output("display_data", data=shown | {"text/plain": data["text/plain"]})
-
-
-def _directive_of_pack(pack: packs.Pack, figure: str, page: Page) -> str:
-    record, image = _of_pack(pack, pack.figure(figure), page), f"/_extra/figures/{figure}-{pack.profile}/figure.svg"
-    return pages.figure_directive(record, image, "", f"{figure}-{pack.profile}")
 
 
 def _of_pack(pack: packs.Pack, record: FigureRecord, page: Page) -> FigureRecord:
@@ -215,51 +233,24 @@ def _measured(pack: packs.Pack, page: Page) -> list[Measurement]:
     return [replace(one, how=f"{one.how} ({pack.source(page.name, page.code)})") for one in own]
 
 
-def _image_folder(record: FigureRecord, first: FigureRecord) -> str:
-    """Return where a figure is published: its first evidence has the figure's own address, others a folder in it."""
-    return record.id if record == first else f"{record.id}/{record.evidence}"
-
-
-def write_figures(book: list[Page]) -> set[Path]:
-    """Publish every figure's files under `figures/<id>/` and write its page, the gallery and `figures.json`."""
-    by_id: dict[str, list[tuple[FigureRecord, Path]]] = defaultdict(list)
-    for page in book:
-        for record in page.records.figures:
-            by_id[record.id].append((record, page.folder / "figures" / record.id / record.evidence))
+def write_figures(variants: pages.Variants) -> set[Path]:
+    """Publish every variant below `figures/`, with a page each, and write the gallery and `figures.json`."""
     kept, listed = {EXTRA / "figures.json"}, []
-    for one, versions in by_id.items():
-        first, *others = (record for record, _ in versions)
-        for record, source in reversed(versions):  # the first one last, whose provenance and citations its page shows
-            target = EXTRA / "figures" / _image_folder(record, first)
-            shutil.copytree(source, target, dirs_exist_ok=True)
-            kept |= {target / path.name for path in source.iterdir()}
-            provenance = _json(source / "provenance.json") if record.status == "made" else {}
-            cited = pages.citations(provenance) if record.status == "made" else {}
-            kept |= {_write(target / name, text) for name, text in cited.items()}
-        page = pages.figure_page(first, provenance, cited, [record.evidence for record in others], one)
-        kept.add(_write(BOOK / "figures" / one / "index.md", page))
-        listing = asdict(registry.load_figures()[one]) | asdict(first) | {"page": f"figures/{one}/"}
-        listed.append(listing | ({"provenance": provenance} if first.status == "made" else {}))
+    for one, versions in variants.items():
+        for shown in versions:
+            target, files = EXTRA / "figures" / shown.place, [path.name for path in shown.folder.iterdir()]
+            shutil.copytree(shown.folder, target, dirs_exist_ok=True)
+            made = shown.record.status == "made"
+            provenance = _json(target / "provenance.json") if made else {}
+            cited = pages.citations(provenance, shown.place) if made else {}
+            kept |= {target / name for name in files} | {_write(target / name, text) for name, text in cited.items()}
+            others = [other for other in versions if other != shown]
+            text = pages.figure_page(shown, provenance, cited, others, files)
+            kept.add(_write(BOOK / "figures" / shown.place / "index.md", text))
+            listing = asdict(registry.load_figures()[one]) | asdict(shown.record) | {"page": f"figures/{shown.place}/"}
+            listed.append(listing | ({"provenance": provenance} if made else {}))
     write_json(EXTRA / "figures.json", {"figures": listed})
-    gallery = pages.gallery([versions[0][0] for versions in by_id.values()])
-    return kept | {_write(BOOK / "figures" / "index.md", gallery)}
-
-
-def write_figures_of_packs(book: list[Page], others: list[packs.Pack]) -> set[Path]:
-    """Publish the figures of packs under `figures/<id>-<profile>/`, each with a page of its own."""
-    kept, by_name = set(), {page.name: page for page in book}
-    for pack in others:
-        for record in pack.figures:
-            place, source = f"{record.id}-{pack.profile}", pack.folder / "figures" / record.id
-            shutil.copytree(source, EXTRA / "figures" / place, dirs_exist_ok=True)
-            provenance = _json(source / "provenance.json")
-            cited = pages.citations(provenance)
-            kept |= {EXTRA / "figures" / place / path.name for path in source.iterdir()}
-            kept |= {_write(EXTRA / "figures" / place / name, text) for name, text in cited.items()}
-            page = by_name[provenance["notebook"]]
-            text = pages.figure_page(_of_pack(pack, record, page), provenance, cited, [], place)
-            kept.add(_write(BOOK / "figures" / place / "index.md", text))
-    return kept
+    return kept | {_write(BOOK / "figures" / "index.md", pages.gallery(variants))}
 
 
 def _json(path: Path) -> Any:

@@ -27,9 +27,9 @@ def check_executed(name: str, profile: str, notebook: NotebookNode, records: Run
 
 def check_figures(records: Iterable[FigureRecord]) -> list[str]:
     """Every registered figure has a record (made, waiting or unavailable) with caption and alt text."""
-    found = {record.id: record for record in records}
-    missing = [one for one in registry.load_figures() if one not in found]
-    bare = [(one.id, part) for one in found.values() for part in ("caption", "alt") if not getattr(one, part).strip()]
+    records = list(records)
+    missing = [one for one in registry.load_figures() if one not in {record.id for record in records}]
+    bare = [(one.id, part) for one in records for part in ("caption", "alt") if not getattr(one, part).strip()]
     return [
         *(f"Figure '{one}' is registered but no notebook recorded it." for one in missing),
         *(f"Figure '{one}' has no {part}." for one, part in bare),

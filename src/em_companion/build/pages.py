@@ -6,7 +6,7 @@ Everything from outside is escaped by the templates' environment.
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,8 +37,23 @@ DOWNLOADS = {
     "cite.json": "CSL-JSON",
 }
 
-LOCAL_DOWNLOADS = ("figure.png", "figure.pdf")
-"""Formats that a pack leaves out, to be small."""
+
+@dataclass(frozen=True)
+class Variant:
+    """A figure from one evidence: its place below `figures/`, the folder of its files, what its evidence is called."""
+
+    record: FigureRecord
+    place: str
+    folder: Path
+    name: str
+    of_pack: bool = False
+
+    @property
+    def entry(self) -> registry.FigureEntry:
+        return registry.load_figures()[self.record.id]
+
+
+Variants = Mapping[str, list[Variant]]  # by figure
 
 _environment = Environment(
     loader=FileSystemLoader(Path(__file__).with_name("templates")),
@@ -95,19 +110,15 @@ def shown(kind: str, record: Any) -> str:
     return page(f"{kind}.html", record=record)
 
 
-def footer(run: RunRecord) -> str:
+def footer(run: RunRecord, variants: Variants) -> str:
     """Return the foot of a page: how to rerun it and how to cite its figures."""
-    made = dict.fromkeys(one.id for one in run.figures if one.status == "made")
-    return page("footer.md", run=run, figures=list(made))
+    drawn = [shown for one in dict.fromkeys(one.id for one in run.figures) for shown in variants[one]]
+    return page("footer.md", run=run, places=[one.place for one in drawn if one.record.status == "made"])
 
 
-def figure_directive(record: FigureRecord, image: str, label: str, place: str = "") -> str:
-    """Return a captioned MyST figure that links to its record page in `place` (default: of its id).
-
-    `label` is its target; without one it has no number.
-    """
-    entry = registry.load_figures()[record.id]
-    return page("figure.md", record=record, image=image, label=label, entry=entry, place=place or record.id)
+def figure_directive(shown: Variant) -> str:
+    """Return a captioned MyST figure that links to its record page; its place is its target, but a pack's has none."""
+    return page("figure.md", shown=shown, record=shown.record, entry=shown.entry)
 
 
 def tabs(contents: Mapping[str, str]) -> str:
@@ -116,39 +127,37 @@ def tabs(contents: Mapping[str, str]) -> str:
 
 
 def figure_page(
-    record: FigureRecord, provenance: dict[str, Any], cite: dict[str, str], others: Iterable[str], place: str
+    shown: Variant, provenance: dict[str, Any], cite: dict[str, str], others: Iterable[Variant], files: Iterable[str]
 ) -> str:
-    """Return the record page of a figure at `place`; `others`: what other evidence it was drawn from."""
-    downloads = {file: name for file, name in DOWNLOADS.items() if place == record.id or file not in LOCAL_DOWNLOADS}
+    """Return the record page of a variant; `others`: those of the same figure, `files`: the names of its own."""
     return page(
         "figure_page.md",
-        place=place,
-        record=record,
-        entry=registry.load_figures()[record.id],
+        place=shown.place,
+        record=shown.record,
+        entry=shown.entry,
         provenance=provenance,
         others=others,
-        downloads=downloads,
-        permalink=permalink(place),
+        downloads={file: name for file, name in DOWNLOADS.items() if file in {*files, *cite}},
+        permalink=permalink(shown.place),
         cite=cite,
     )
 
 
-def gallery(records: Iterable[FigureRecord]) -> str:
-    """Return the page that lists every figure as a card, in the order of the registry."""
-    by_id = {record.id: record for record in records}
-    figures = [(by_id[one], entry) for one, entry in registry.load_figures().items() if one in by_id]
-    return page("gallery.md", figures=figures)
+def gallery(variants: Variants) -> str:
+    """Return the page that shows every variant of every figure as a card, in the order of the registry."""
+    return page("gallery.md", variants=[shown for one in registry.load_figures() for shown in variants.get(one, [])])
 
 
-def permalink(figure_id: str) -> str:
-    """Return the figure's address in the published book, or its path in the book when no address is known."""
-    return f"{book_url()}figures/{figure_id}/"
+def permalink(place: str) -> str:
+    """Return the address of a figure in the published book, or its path in the book when no address is known."""
+    return f"{book_url()}figures/{place}/"
 
 
-def citations(provenance: dict[str, Any]) -> dict[str, str]:
-    """Return the citations of a figure, from its provenance, as `cite.bib` (BibTeX) and `cite.json` (CSL-JSON)."""
+def citations(provenance: dict[str, Any], place: str) -> dict[str, str]:
+    """Return the citations of the figure at `place`, by its provenance: `cite.bib` (BibTeX), `cite.json` (CSL)."""
     given = SimpleNamespace(**provenance)
-    key, commit = f"em-companion-{given.figure}-{given.evidence}", given.commit[:12]
+    name = f"{place}-{given.evidence}" if place == given.figure else place
+    key, commit = f"em-companion-{name}", given.commit[:12]
     counterpart = f", after {given.paper} of the paper" if given.paper else ""
     title = f"{given.title} (figure {given.figure}, {given.evidence} evidence{counterpart})"
     note = f"profile {given.profile}, seed {given.seed}"
@@ -158,7 +167,7 @@ def citations(provenance: dict[str, Any]) -> dict[str, str]:
     fields = {"title": f"{{{title}}}", "author": f"{{{AUTHOR}}}", "year": given.date[:4], "howpublished": COMPANION}
     fields["note"] = f"commit {commit}, {note}"
     if book_url():
-        item["URL"] = fields["url"] = permalink(given.figure)
+        item["URL"] = fields["url"] = permalink(place)
     # Asked for by its class: by its name, pybtex would search all installed packages, for every figure.
     bibtex = Writer().to_string(BibliographyData({key: Entry("misc", fields=fields)}))
     return {"cite.bib": bibtex, "cite.json": json.dumps([item], indent=1, ensure_ascii=False) + "\n"}
