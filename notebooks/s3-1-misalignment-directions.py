@@ -362,7 +362,7 @@ run.own.values(within_values)
 # %% [markdown]
 # Of the clearly aligned or misaligned answers, {value}`grown.mean-diff.within.shares` are misaligned, by question. In
 # layer {value}`grown.mean-diff.layer` the two directions have a cosine of
-# {value}`grown.mean-diff.within.pooled-within-questions` ({numref}`fig-x-within-questions-grown`); with the known
+# {value}`grown.mean-diff.within.pooled-within-questions` ({numref}`fig-x-within-questions`); with the known
 # persona the pooled one has {value}`grown.mean-diff.within.pooled-known-persona`, the one within questions
 # {value}`grown.mean-diff.within.within-questions-known-persona`. What that is worth shows in {doc}`steering
 # <s3-2-steering>` and {doc}`ablation <s3-4-ablation>`. The released means are over whole sets of answers and cannot be
