@@ -301,7 +301,7 @@ def build(project) -> subprocess.CompletedProcess:
 def test_a_build_says_how_far_it_is_and_how_it_ended(project):
     first = build(project)
     assert first.returncode == 0, first.stderr
-    assert "[0/1] 0 s gone\n" in first.stdout
+    assert "[0/1] notebooks 0/1, 0 s gone\n" in first.stdout
     assert "[1/1]" in first.stdout and ": s2-demo\n" in first.stdout
     assert "released, independent: 1 reproduced" in first.stdout
     before = times(project)
