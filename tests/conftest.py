@@ -63,7 +63,7 @@ CLAIMS = """claims:
     reported: 50
     unit: percent
     sample_size: 400
-    reference: 0
+    reference: 50
     test: EM rate of two rows.
     evidence: [released]
     released_data: stand-in

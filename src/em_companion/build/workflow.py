@@ -191,9 +191,11 @@ def _read(log: Path) -> str:
 
 def _outcome(folders: Iterable[Path], files_lacking: list[str]) -> list[str]:
     """Return a line on each kind of test by each evidence, and on each reason why some was not at hand."""
+    from em_companion.evidence.verdicts import MEASURED  # slow to import
+
     scores = json.loads((HTML / "claims.json").read_text(encoding="utf-8"))["scoreboard"]
     given = {f"{name}, {kind}": found for kind, by_evidence in scores.items() for name, found in by_evidence.items()}
-    measured = {test: found for test, found in given.items() if found["reproduced"] or found["differs"]}
+    measured = {test: found for test, found in given.items() if any(map(found.get, MEASURED))}
     counts = {test: [f"{n} {name}" for name, n in found.items() if n] for test, found in measured.items()}
     records = [json.loads((folder / "records.json").read_text(encoding="utf-8")) for folder in folders]
     reasons = dict.fromkeys(gap["why"] for one in records for gap in one["unavailable"])

@@ -27,6 +27,7 @@ Verdict = Literal[
 ]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 """From the best to the worst."""
+MEASURED: tuple[Verdict, ...] = VERDICTS[:5]
 
 Kind = Literal["independent", "own", "set-up"]
 
