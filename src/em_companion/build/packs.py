@@ -165,7 +165,9 @@ def _said(path: Path) -> str:
 
 def _pieces(text: str) -> Iterator[tuple[str, ...]]:
     words = re.findall(r"[a-z']+", text.lower())
-    return zip(*(words[start:] for start in range(WORDS_IN_A_ROW)), strict=False)
+    pieces = zip(*(words[start:] for start in range(WORDS_IN_A_ROW)), strict=False)
+    # A model that broke down repeats a word or two, as columns of tables do.
+    return (piece for piece in pieces if len(set(piece)) > 2)
 
 
 @cache
