@@ -96,6 +96,7 @@ def write(profile: str, runs: Iterable[tuple[Path, RunRecord, dict[str, Any]]]) 
         raise CompanionError(f"Profile '{profile}' is grown, so every book measures it; packs are for hub profiles.")
     if profiles.is_smoke():
         raise CompanionError("Numbers at smoke scale mean nothing, so there is no pack of them.")
+    made_by = environment()  # before there is a new folder, which git would call a change
     with new_folder(target) as new:
         figures = []
         for folder, records, _ in runs:
@@ -113,7 +114,7 @@ def write(profile: str, runs: Iterable[tuple[Path, RunRecord, dict[str, Any]]]) 
             model=organism.fingerprint(chosen),
             judge=chosen.judge,
             date=utc_now(),
-            environment=environment(),
+            environment=made_by,
             seconds={records.notebook: records.seconds for _, records, _ in runs},
             code={records.notebook: code_of(run) for _, records, run in runs},
             measurements=[one for _, records, _ in runs for one in records.measurements if one.evidence == "hub"],
