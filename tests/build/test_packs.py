@@ -10,7 +10,7 @@ import pytest
 
 from em_companion import core
 from em_companion.book.records import FigureRecord, RunRecord, ValueRecord
-from em_companion.build import assemble, packs
+from em_companion.build import assemble, packs, pages
 from em_companion.core import paths
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import write_json
@@ -170,3 +170,8 @@ def test_the_book_shows_what_packs_hold_beside_its_own_evidence():
             assert f'figures/{figure.id}-{pack.profile}/index.html"' in page and f">\n{pack.name}</label>" in page
         results = {row["id"]: row["results"]["hub"] for row in told["claims"]}
         assert all(results[one.claim]["value"] == one.value for one in pack.measurements)
+        prose = " ".join(path.read_text(encoding="utf-8") for path in (paths.ROOT / "book").glob("_*.md"))
+        asked = [one for one in pages.VALUE.findall(prose) if one[0].startswith(f"{pack.profile}.")]
+        given = {one.name.replace("hub", pack.profile, 1): one for one in pack.values}
+        page = (paths.HTML / "discussion.html").read_text(encoding="utf-8")
+        assert all(pages.printed(given[name], style or None) in page for name, style in asked)

@@ -117,11 +117,15 @@ def collect(profile: str, folders: dict[str, Path], names: list[str] | None = No
 def assemble(book: list[Page], profile: str) -> None:
     """Write all generated input of Sphinx: notebooks, figure pages, ledger, prose; unchanged files keep their time.
 
-    `book/_NAME.md` is prose with numbers from the pages, which becomes `_generated/NAME.md`.
+    `book/_NAME.md` is prose with numbers from the pages, which becomes `_generated/NAME.md`. It names the numbers of a
+    pack by the profile: {value}`smollm2-135m.NAME` where the page there has "hub.NAME".
     """
     found = [value for page in book for value in page.records.values]
     values = {value.name: value for value in found}
     _pass([f"Value '{name}' is recorded twice." for name, n in Counter(one.name for one in found).items() if n > 1])
+    others = [pack for pack in packs.load_all() if pack.profile != profile]
+    for owner, some in ({pack.profile: pack.values for pack in others} | {profile: found}).items():
+        values |= {one.name.replace("hub", owner, 1): one for one in some if one.evidence == "hub"}
     prose = {path: path.read_text(encoding="utf-8") for path in sorted(BOOK.glob("_*.md"))}
     if not any(page.records.unavailable for page in book):
         asked = {relative(path): pages.names_asked_for(text) for path, text in prose.items()}
@@ -129,7 +133,6 @@ def assemble(book: list[Page], profile: str) -> None:
             cells = "\n".join(cell.source for cell in page.source.cells if cell.cell_type == "markdown")
             asked[f"notebooks/{page.name}.py"] = pages.names_asked_for(cells)
         _pass(gates.check_prose(asked, values))
-    others = [pack for pack in packs.load_all() if pack.profile != profile]
     variants = variants_of(book, others)
     kept = {write_notebook(page, values, others, variants) for page in book}
     kept |= write_figures(variants)
