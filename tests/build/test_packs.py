@@ -154,6 +154,17 @@ def test_a_pack_makes_no_page_stale(tmp_path, monkeypatch):
     assert core.fingerprint(None, frozenset({"RESULTS"})) != before
 
 
+def test_values_of_a_pack_have_names_of_their_own():
+    own = [ValueRecord("probes.best", "grown", 1.0), ValueRecord("grown.em", "grown", 2.0)]
+    pack = [
+        ValueRecord("probes.best", "hub", 3.0),
+        ValueRecord("hub.em", "hub", 4.0),
+        ValueRecord("r", "released", 5.0),
+    ]
+    found = {name: one.value for name, one in assemble.values_by_name({"cpu": own, PROFILE: pack}, "cpu").items()}
+    assert found == {"probes.best": 1, "grown.em": 2, f"{PROFILE}.probes.best": 3, f"{PROFILE}.em": 4}
+
+
 @pytest.mark.book
 def test_the_book_shows_what_packs_hold_beside_its_own_evidence():
     told = json.loads((paths.HTML / "claims.json").read_text(encoding="utf-8"))
@@ -172,6 +183,6 @@ def test_the_book_shows_what_packs_hold_beside_its_own_evidence():
         assert all(results[one.claim]["value"] == one.value for one in pack.measurements)
         prose = " ".join(path.read_text(encoding="utf-8") for path in (paths.ROOT / "book").glob("_*.md"))
         asked = [one for one in pages.VALUE.findall(prose) if one[0].startswith(f"{pack.profile}.")]
-        given = {one.name.replace("hub", pack.profile, 1): one for one in pack.values}
+        given = {f"{pack.profile}.{one.name.removeprefix('hub.')}": one for one in pack.values}
         page = (paths.HTML / "discussion.html").read_text(encoding="utf-8")
         assert all(pages.printed(given[name], style or None) in page for name, style in asked)

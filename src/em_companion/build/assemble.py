@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -117,15 +118,12 @@ def collect(profile: str, folders: dict[str, Path], names: list[str] | None = No
 def assemble(book: list[Page], profile: str) -> None:
     """Write all generated input of Sphinx: notebooks, figure pages, ledger, prose; unchanged files keep their time.
 
-    `book/_NAME.md` is prose with numbers from the pages, which becomes `_generated/NAME.md`. It names the numbers of a
-    pack by the profile: {value}`smollm2-135m.NAME` where the page there has "hub.NAME".
+    `book/_NAME.md` is prose with numbers from the pages, which becomes `_generated/NAME.md`.
     """
     found = [value for page in book for value in page.records.values]
-    values = {value.name: value for value in found}
     _pass([f"Value '{name}' is recorded twice." for name, n in Counter(one.name for one in found).items() if n > 1])
     others = [pack for pack in packs.load_all() if pack.profile != profile]
-    for owner, some in ({pack.profile: pack.values for pack in others} | {profile: found}).items():
-        values |= {one.name.replace("hub", owner, 1): one for one in some if one.evidence == "hub"}
+    values = values_by_name({profile: found} | {pack.profile: pack.values for pack in others}, profile)
     prose = {path: path.read_text(encoding="utf-8") for path in sorted(BOOK.glob("_*.md"))}
     if not any(page.records.unavailable for page in book):
         asked = {relative(path): pages.names_asked_for(text) for path, text in prose.items()}
@@ -142,6 +140,18 @@ def assemble(book: list[Page], profile: str) -> None:
         for path in folder.rglob("*"):
             if path.is_file() and path not in kept:
                 path.unlink()
+
+
+def values_by_name(recorded: Mapping[str, Iterable[ValueRecord]], own: str) -> dict[str, ValueRecord]:
+    """Return values, recorded by profile, under the names that prose has for them.
+
+    Those of the build's `own` profile under their own, those of a hub profile under the profile's: what is recorded
+    there as "hub.NAME" or "NAME" is {value}`smollm2-135m.NAME`.
+    """
+    values = {one.name: one for one in recorded[own]}
+    for profile, some in recorded.items():
+        values |= {f"{profile}.{one.name.removeprefix('hub.')}": one for one in some if one.evidence == "hub"}
+    return values
 
 
 def _write(path: Path, text: str) -> Path:
