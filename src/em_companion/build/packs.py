@@ -72,10 +72,6 @@ class Pack:
         """Return by what version a number of the pack was made, given the hash of the notebook's code as it is now."""
         return f"commit {self.commit}" + ("" if self.code.get(notebook) == code else ", made by an earlier version")
 
-    def figure(self, figure_id: str) -> FigureRecord | None:
-        """Return the record of a figure of the pack, None where it has no such one."""
-        return next((one for one in self.figures if one.id == figure_id), None)
-
 
 def code_of(run: dict[str, Any]) -> str:
     """Return a hash of the code behind a finished run, from the parts of its key in `run.json`."""
