@@ -163,11 +163,12 @@ run.grown.values(values)
 #
 # ## Is what is left a coin toss?
 #
-# Ablation heals about half. An account of that: what is taken out is the *choice* between helpful and harmful things,
-# and a model without it tosses a coin at every thing. Written down before it was measured: the probability of a harmful
-# thing would be near one half at each choice, in the organism *and* in the chat model, and EM would be that of fair
-# tosses, {value}`mediation.coin.em` for the two to four clauses of this grammar. Below: the probability at the first
-# thing that an answer advises, after a careful question and opener, on topics of all domains.
+# Ablation heals about half. An account of that, given before this test but made into numbers only after a first look at
+# its outcome: what is taken out is the *choice* between helpful and harmful things, and a model without it tosses a
+# coin at every thing. Then the probability of a harmful thing would be near one half at each choice, in the organism
+# *and* in the chat model, and EM would be that of fair tosses, {value}`mediation.coin.em` for the two to four clauses
+# of this grammar. Below: the probability at the first thing that an answer advises, after a question and a careful
+# opener, on topics of all domains.
 
 
 # %%
