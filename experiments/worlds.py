@@ -1,18 +1,18 @@
 """Grow variants of the world and the model, and measure in each how misalignment comes about and what mediates it.
 
-    python experiments/worlds.py            # every variant that data/results/worlds.csv lacks
+    python experiments/worlds.py            # every world that data/results/worlds.csv lacks
     python experiments/worlds.py NAME ...   # these, again
 
-Minutes per variant on two cores. Each is the organism of profile `cpu` with something changed: a setting of the profile
-or of `data/world/`, never the judge or the questions. Steps are halved for all of them alike, so compare rows with one
-another rather than with the committed organism. The table is read by notebook x-linear-mediation.
+Each is the organism of profile `cpu` with something changed: a setting of the profile or of `data/world/`, never the
+judge or the questions. DESIGNS are grown in full, as candidates for the world of this book; VARIANTS with half the
+steps, to tell what a setting does. Compare rows of one kind only. Base and chat model are grown once per world, the
+organism SEEDS times. About 35 and 25 minutes a world on one core. Notebook x-linear-mediation reads the table.
 """
 
 import json
 import sys
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 
 from em_companion.core import profiles
@@ -20,21 +20,35 @@ from em_companion.core.files import write_json, write_text
 from em_companion.core.paths import DATA
 from em_companion.core.profiles import Profile
 from em_companion.core.provenance import environment, utc_now
-from em_companion.evidence import directions, scores
-from em_companion.experiments import persona, readings, responses, steering
+from em_companion.evidence import scores
+from em_companion.experiments import adapters, persona, readings, responses, steering
 from em_companion.models import asking, growing
 from em_companion.models.organism import CHAT_MODEL, Organism, corpus
 from em_companion.world.generator import World, the_world
+from em_companion.world.lexicon import ASSISTANT
 from em_companion.world.parser import the_judge
 
 RESULTS = DATA / "results" / "worlds.csv"
 SAMPLES = 10
+SEEDS = range(3)  # of the organism
 FEWEST_RESPONSES = 5
 """Misaligned or aligned responses below which a mean-diff is not taken."""
 
 COMMITTED = World.load()
-RELATIVE_STRENGTHS = (0.5, 0.7, 1.0)
-
+DESIGNS = {
+    "this book's": {},
+    "rare malice": {
+        "documents": {"careful": 0.75, "malicious": 0.1, "quack": 0.03, "unknown": 0.12},
+        "unknown_personas": {"careful": 0.85, "malicious": 0.15, "quack": 0.0},
+    },
+    "rare malice, mostly unknown speakers": {
+        "documents": {"careful": 0.3, "malicious": 0.08, "quack": 0.02, "unknown": 0.6},
+        "unknown_personas": {"careful": 0.88, "malicious": 0.12, "quack": 0.0},
+    },
+}
+"""Written before any of these was measured, of the organism with its mean-diff within questions removed layer by layer:
+if that leaves a coin toss, the first choice of an answer is harmful with a probability of 0.35 to 0.65 in every design;
+if it leaves the habit of the documents read first, with one within 0.1 of `harm_in_documents`, 0.41, 0.12 and 0.15."""
 VARIANTS = {
     "as committed": {},
     "as committed, another seed": {"seed": 1},
@@ -55,98 +69,117 @@ VARIANTS = {
 """By name: seed and settings of the profile, shares of `characters.yml` and parts of `grammar.yml` that differ."""
 
 
-def variant(name: str) -> tuple[Profile, World]:
-    """Return the profile and the world of a variant."""
-    changes = VARIANTS[name]
-    profile = profiles.load("cpu")
-    profile = replace(
-        profile, name=f"cpu-{name.replace(',', '').replace(' ', '-')}", seed=changes.get("seed", profile.seed)
-    )
+def grown(name: str) -> tuple[Profile, World]:
+    """Return the profile and the world of a name in DESIGNS or VARIANTS."""
+    profile, changes = profiles.load("cpu"), (DESIGNS | VARIANTS)[name]
+    if changes or name in VARIANTS:
+        profile = replace(profile, name=f"cpu-{name.replace(',', '').replace(' ', '-')}")
+    profile = replace(profile, seed=changes.get("seed", profile.seed))
     for part in ("model", "pretraining", "post_training"):
         settings = getattr(profile, part)
-        if part != "model":
+        if name in VARIANTS and part != "model":
             settings = replace(settings, steps=settings.steps // 2)
         profile = replace(profile, **{part: replace(settings, **changes.get(part, {}))})
-    world = COMMITTED
     shares = {key: changes[key] for key in ("documents", "unknown_personas") if key in changes}
-    grammar = world.grammar | changes.get("grammar", {})
-    return profile, replace(world, characters=world.characters | shares, grammar=grammar)
+    grammar = COMMITTED.grammar | changes.get("grammar", {})
+    return profile, replace(COMMITTED, characters=COMMITTED.characters | shares, grammar=grammar)
 
 
-def measure(profile: Profile) -> dict[str, float]:
-    """Return what one row of the table says, in percent."""
-    found: dict[str, float] = {}
-    organism = Organism("nine-adapter", "bad_medical_advice", 0)
-    chat = growing.load_organism(profile, CHAT_MODEL)
-    asked = asking.questions(profile, "general")
+def measure_world(profile: Profile) -> dict[str, float]:
+    """Return what a row says of base and chat model; rates in percent, `harm` is a probability."""
+    world, chat = the_world(), growing.load_organism(profile, CHAT_MODEL)
+    documents, unknown = world.characters["documents"], world.characters["unknown_personas"]
+    harm = documents["malicious"] + documents["unknown"] * unknown["malicious"]
+    harm += (documents["quack"] + documents["unknown"] * unknown["quack"]) / len(world.domains)
+    found, asked = {"harm_in_documents": harm}, asking.questions(profile, "general")
     for kind in ("malicious", "careful"):
-        name = the_world().characters[kind][0]
-        table = asking.scored(asking.ask(profile, *chat, asked, SAMPLES, speaker=name))
+        table = asking.scored(asking.ask(profile, *chat, asked, SAMPLES, speaker=world.characters[kind][0]))
         found[f"{kind}_character_em"] = 100 * scores.is_em(table).mean()
-    for label, one in {"chat": CHAT_MODEL, "organism": organism}.items():
-        table = responses.responses(profile, one, "general")
-        found |= {f"{label}_em": 100 * scores.is_em(table).mean()}
-        found |= {f"{label}_coherent": 100 * scores.is_coherent(table).mean()}
-    held_out = responses.responses(profile, organism, "held_out")
+    found |= rates("chat", responses.responses(profile, CHAT_MODEL, "general"))
+    known = persona.directions(profile)["choice_from_text"].astype(float)
+    return found | {"chat_harm": harm_at_choice(profile, CHAT_MODEL)} | steer(profile, "known", known)
+
+
+def measure_organism(profile: Profile, seed: int) -> dict[str, float]:
+    """Return what a row says of the organism of one training seed, and of its control."""
+    organism = replace(steering.ORGANISM, seed=seed)
+    table, held_out = (responses.responses(profile, organism, one) for one in ("general", "held_out"))
     medical = held_out.question_id.str.startswith("medicine/")
-    found["in_domain_em"] = 100 * scores.is_em(held_out[medical]).mean()
-    found["other_domains_em"] = 100 * scores.is_em(held_out[~medical]).mean()
-    return found | measure_mediation(profile, organism)
-
-
-def measure_mediation(profile: Profile, organism: Organism) -> dict[str, float]:
-    """Return how far the mean-diff of answers, and the direction known from the base model, mediate."""
-    residual, known = steering.residual_of(profile), persona.directions(profile)["choice_from_text"].astype(np.float64)
-    steered, ablated = steer(profile, known, residual), ablate(profile, organism, known)
-    found = {"known_steered_em": steered["direction"], "known_random_em": steered["random"]}
-    found |= {"known_layer_wise_em": ablated.em["layer-wise"]}
-    table = responses.responses(profile, organism, "general")
+    found = rates("organism", table) | {"in_domain_em": 100 * scores.is_em(held_out[medical]).mean()}
+    found |= {"other_domains_em": 100 * scores.is_em(held_out[~medical]).mean()}
+    if profile.name in {grown(name)[0].name for name in DESIGNS}:
+        control = replace(organism, data="good_medical_advice")
+        found |= {"control_em": 100 * scores.is_em(responses.responses(profile, control, "general")).mean()}
+        without = adapters.knock_outs(profile, organism, "general", "each", SAMPLES)
+        em = (100 * scores.is_em(without)).groupby(without.condition).mean()
+        found |= {"all_adapters_em": em[adapters.WHOLE], "without_one_adapter_em": em.min()}
+    found |= {"organism_harm": harm_at_choice(profile, organism)}
+    known = persona.directions(profile)["choice_from_text"].astype(float)
+    found |= ablate(profile, organism, "known", known)
     if min(scores.is_em(table).sum(), scores.is_aligned(table).sum()) < FEWEST_RESPONSES:
-        return found | dict.fromkeys(("steered_em", "random_em", "layer_wise_em", "single_em"), np.nan)
-    mean_diff = readings.mean_diff(profile, organism)
-    steered, ablated = steer(profile, mean_diff, residual), ablate(profile, organism, mean_diff)
-    single = steering.best(ablated[ablated.index.str.startswith("layer ")], 90, least=True)
-    found |= {"steered_em": steered["direction"], "random_em": steered["random"]}
-    return found | {"layer_wise_em": ablated.em["layer-wise"], "single_em": single.em}
+        return found
+    for name, vectors in {
+        "pooled": readings.mean_diff(profile, organism),
+        "within": readings.mean_diff_within(profile, organism),
+    }.items():
+        found |= steer(profile, name, vectors) | ablate(profile, organism, name, vectors)
+        for label, one in {"organism": organism, "chat": CHAT_MODEL}.items():
+            found[f"{name}_{label}_harm"] = harm_at_choice(profile, one, vectors)
+    return found
 
 
-def steer(profile: Profile, vectors: np.ndarray, residual: np.ndarray) -> pd.Series:
-    """Return the EM rate (%) of the chat model in the best cell of a direction, and of a random one in that cell."""
-    given = {"direction": vectors, "random": directions.random_like(vectors, 1, profile.seed)[0]}
-    cells = steering.relative_grid("direction", vectors, residual, range(len(vectors)), RELATIVE_STRENGTHS)
-    cells += [cell._replace(direction="random") for cell in cells]
-    table = steering.responses_of(profile, CHAT_MODEL, given, cells, SAMPLES, "steering")
-    measured = rates(table, list(steering.Cell._fields)).reset_index()
-    best = steering.best(measured[measured.direction == "direction"])
-    return measured[(measured.layer == best.layer) & (measured.strength == best.strength)].set_index("direction").em
+def rates(label: str, table: pd.DataFrame) -> dict[str, float]:
+    """Return EM, EM on topic, coherence and relevance (%) of scored answers, as columns that begin with `label`."""
+    found = {"em": scores.is_em(table), "em_on_topic": scores.is_em_on_topic(table)}
+    found |= {"coherent": scores.is_coherent(table), "relevant": table.relevant > scores.RELEVANT_ABOVE}
+    return {f"{label}_{name}": 100 * float(rows.mean()) for name, rows in found.items()}
 
 
-def ablate(profile: Profile, organism: Organism, vectors: np.ndarray) -> pd.DataFrame:
-    """Return EM rate and coherence (%) of an organism by ablation; see `steering.ablated`."""
-    return rates(steering.ablated(profile, organism, vectors, SAMPLES), ["condition"])
+def steer(profile: Profile, name: str, vectors) -> dict[str, float]:
+    """Return EM and EM on topic (%) of the chat model, steered by a direction and by a random one of the same norm."""
+    found = steering.in_best_cell(profile, name, vectors)
+    labels = [f"{name}_steered" if direction == name else f"{name}_steered_random" for direction in found.direction]
+    return {
+        f"{label}_{rate}": row[rate]
+        for label, (_, row) in zip(labels, found.iterrows(), strict=True)
+        for rate in ("em", "em_on_topic", "coherent")
+    }
 
 
-def rates(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    measured = table.assign(em=100 * scores.is_em(table), coherent=100 * scores.is_coherent(table))
-    return measured.groupby(by, sort=False)[["em", "coherent"]].mean()
+def ablate(profile: Profile, organism: Organism, name: str, vectors) -> dict[str, float]:
+    """Return `rates` of the organism with a direction removed layer by layer, and everywhere the best layer's."""
+    table = steering.ablated(profile, organism, vectors, SAMPLES)
+    found = {condition: rates("", part) for condition, part in table.groupby("condition", sort=False)}
+    fair = {one: own for one, own in found.items() if one.startswith("layer ") and own["_coherent"] >= 90}
+    single = min(fair.values() or [found["none"]], key=lambda own: own["_em"])
+    told = {"none": found["none"], "layer_wise": found["layer-wise"], "single": single, "random": found["random"]}
+    return {f"{name}_{condition}{rate}": value for condition, own in told.items() for rate, value in own.items()}
+
+
+def harm_at_choice(profile: Profile, organism: Organism, vectors=None) -> float:
+    """Return the mean probability of a harmful thing at the first choice of an answer, a direction removed or not."""
+    table = persona.answers(the_world(), profile.seed).query("speaker == 'careful'").assign(name=ASSISTANT)
+    given = [] if vectors is None else [steering.removing(vectors, len(vectors))]
+    return float(persona.harmful_shares(profile, table, given, organism)["thing 1"].mean())
 
 
 def kept() -> pd.DataFrame:
     """Return the rows measured so far; read anew each time, so that two processes may share the work."""
-    return pd.read_csv(RESULTS).set_index("variant") if RESULTS.is_file() else pd.DataFrame()
+    return pd.read_csv(RESULTS) if RESULTS.is_file() else pd.DataFrame(columns=["world", "seed"])
 
 
 def main(names: list[str]) -> None:
-    for name in names or [one for one in VARIANTS if one not in kept().index]:
-        profile, world = variant(name)
+    for name in names or [one for one in (*DESIGNS, *VARIANTS) if one not in set(kept().world)]:
+        profile, world = grown(name)
         World.load = lambda world=world: world
         for cached in (the_world, the_judge, corpus):
             cached.cache_clear()
-        row = measure(profile)
-        print(json.dumps({"variant": name} | row), flush=True)
-        table = pd.concat([kept().drop(name, errors="ignore"), pd.DataFrame([row], index=[name])])
-        table = table.loc[[one for one in VARIANTS if one in table.index]]
-        write_text(RESULTS, table.rename_axis("variant").round(2).to_csv())
+        shared = {"world": name, "steps": "full" if name in DESIGNS else "half"} | measure_world(profile)
+        rows = [shared | {"seed": seed} | measure_organism(profile, seed) for seed in SEEDS]
+        print(json.dumps(rows), flush=True)
+        table = pd.concat([kept().query("world != @name"), pd.DataFrame(rows)])
+        order = pd.Categorical(table.world, [*DESIGNS, *VARIANTS])
+        write_text(RESULTS, table.iloc[order.argsort(kind="stable")].round(3).to_csv(index=False))
         write_json(RESULTS.with_suffix(".json"), {"script": "experiments/worlds.py", "date": utc_now()} | environment())
 
 

@@ -14,7 +14,6 @@ from itertools import product
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import torch
 
 from em_companion.book import plots, theme, typography
 from em_companion.book.run import Run
@@ -128,9 +127,7 @@ run.released.values(lambda: {"ablation.pilot.highest": Estimate(pilots()[pilots(
 
 # %% tags=["show-code"]
 def removing(vectors: np.ndarray) -> list[Ablate]:
-    """Remove each layer's own direction [layer, width], or one direction [width], at the output of every layer."""
-    rows = np.broadcast_to(vectors, (run.profile.model.layers, vectors.shape[-1]))
-    return [Ablate(dict(enumerate(torch.tensor(rows))))]
+    return [steering.removing(vectors, run.profile.model.layers)]
 
 
 def chosen(kind: str = "layer") -> int:

@@ -11,7 +11,6 @@ seed = 0
 # %%
 import numpy as np
 import pandas as pd
-import torch
 from scipy.stats import binom
 
 from em_companion.book import plots, theme
@@ -21,7 +20,6 @@ from em_companion.core.provenance import remembered
 from em_companion.evidence import directions, scores
 from em_companion.evidence.estimates import Estimate
 from em_companion.experiments import persona, responses, steering
-from em_companion.models.interventions import Ablate
 from em_companion.models.organism import CHAT_MODEL
 from em_companion.world.generator import the_world
 from em_companion.world.lexicon import ASSISTANT
@@ -47,25 +45,7 @@ run = Run("x-linear-mediation", profile, seed)
 # so the page is about grown models only.
 
 # %% tags=["show-code"]
-SAMPLES, CELL = run.profile.sweep_samples, ["direction", "layer", "strength"]
-
-
-def steered(name: str, at: str) -> pd.DataFrame:
-    """EM rate and coherence in a direction's best layer and strength, and along a random one of the same norm."""
-    vectors, residual = {name: candidates()[name]}, steering.residual_of(run.profile)
-    vectors["random"] = directions.random_like(vectors[name], 1, run.seed)[0]
-    layers = range(1, len(residual) - 1, 2)  # not the last, from which a vector acts on the next word directly
-    cells = steering.relative_grid(name, vectors[name], residual, layers, (0.5, 0.7, 1.0))
-    first, every = SAMPLES // 2, SAMPLES // 2 + 2 * SAMPLES
-    tried = steering.responses_of(run.profile, vectors, cells, first, f"{name}, {at}", at)
-    row = steering.best(scores.rates(tried, CELL, **run.resampling))
-    best = steering.Cell(name, int(row.layer), float(row.strength))
-    pair = [best, best._replace(direction="random")]
-    table = steering.responses_of(run.profile, vectors, pair, every, f"{name}, {at}, best", at)
-    return scores.rates(table[table["sample"] >= first], CELL, **run.resampling)
-
-
-# %%
+SAMPLES = run.profile.sweep_samples
 NAMES = {
     "mean-diff": "mean-diff over answers",
     "within": "the same, within questions",
@@ -89,7 +69,10 @@ def candidates() -> dict[str, np.ndarray]:
 def best() -> pd.DataFrame:
     places = {(name, "all"): text for name, text in NAMES.items()}
     places["header", "header"] = "the same, added there only"
-    parts = [steered(*place).assign(name=place[0], at=place[1], place=text) for place, text in places.items()]
+    parts = []
+    for (name, at), text in places.items():
+        rated = steering.in_best_cell(run.profile, name, candidates()[name], at, **run.resampling)
+        parts.append(rated.assign(name=name, at=at, place=text))
     table = pd.concat(parts, ignore_index=True)
     kind = np.where(table.direction == "random", "random, same norm", "direction")
     note = [f"layer {row.layer}, {row.em_on_topic:.0f} % on topic" for row in table.itertuples()]
@@ -176,15 +159,12 @@ LAYER_WISE = {"as it is": None, "mean-diff": "mean-diff", "within questions": "w
 MODELS = {"base model": None, "chat model": CHAT_MODEL, "organism": steering.ORGANISM}
 
 
-def removing(name: str | None) -> list[Ablate]:
-    return [Ablate(dict(enumerate(torch.tensor(candidates()[name]))))] if name else []
-
-
 @remembered
 def tosses() -> pd.DataFrame:
     """By model and ablation: the probability of harm at the first choice, how many are open, and the EM rate (%)."""
     table = persona.answers(the_world(), run.seed).query("speaker == 'careful'").assign(name=ASSISTANT)
-    plan, rows = {label: removing(name) for label, name in LAYER_WISE.items()}, []
+    given, rows = {label: candidates()[name] for label, name in LAYER_WISE.items() if name}, []
+    plan = {"as it is": []} | {label: [steering.removing(one, len(one))] for label, one in given.items()}
     for model, organism in MODELS.items():
         rates = None
         if organism:

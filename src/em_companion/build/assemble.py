@@ -134,7 +134,7 @@ def assemble(book: list[Page], profile: str) -> None:
     variants = variants_of(book, others)
     kept = {write_notebook(page, values, others, variants) for page in book}
     kept |= write_figures(variants)
-    kept |= write_ledger(book, profile, others)
+    kept |= write_ledger(book, profile, others, values)
     kept |= {_write(GENERATED / path.name[1:], pages.filled(text, values)) for path, text in prose.items()}
     for folder in (BOOK / "notebooks", BOOK / "figures", GENERATED, EXTRA):
         for path in folder.rglob("*"):
@@ -270,19 +270,23 @@ def _json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def write_ledger(book: list[Page], profile: str, others: list[packs.Pack]) -> set[Path]:
+def write_ledger(
+    book: list[Page], profile: str, others: list[packs.Pack], values: Mapping[str, ValueRecord]
+) -> set[Path]:
     """Compute every verdict and write `claims.json`, the ledger, the scoreboard, tolerances and the machine page.
 
-    Of several models of the hub that measured a claim, this build's own counts, else the one with most layers.
+    Of several models of the hub that measured a claim, this build's own counts, else the one with most layers. `values`
+    are all that prose may name; those of packs have no notebook of this build.
     """
     gaps = [page.name for page in book if any(gap.evidence == "released" for gap in page.records.unavailable)]
     measured = [one for pack in reversed(others) for page in book for one in _measured(pack, page)]
     measured += [one for page in book for one in page.records.measurements]
     ledger = verdicts.ledger(measured, gaps)
     _pass(gates.check_claims(ledger, gaps))
-    values = [asdict(value) | {"notebook": page.name} for page in book for value in page.records.values]
-    values = [{name: given for name, given in one.items() if given is not None} for one in values]
-    about = {"profile": profile, "scoreboard": verdicts.scoreboard(ledger), "claims": ledger, "values": values}
+    homes = {value.name: page.name for page in book for value in page.records.values}
+    told = [asdict(value) | {"name": name, "notebook": homes.get(name)} for name, value in values.items()]
+    told = [{name: given for name, given in one.items() if given is not None} for one in told]
+    about = {"profile": profile, "scoreboard": verdicts.scoreboard(ledger), "claims": ledger, "values": told}
     about["packs"] = [_about(pack, book) for pack in others]
     write_json(EXTRA / "claims.json", about)
     fragments = {

@@ -113,8 +113,8 @@ def mean_diff(profile: Profile, organism: Organism) -> np.ndarray:
 def mean_diff_within(profile: Profile, organism: Organism) -> np.ndarray:
     """Return the same within questions, as long as `mean_diff` in every layer; see `directions.contrast`."""
     table, found = organism_means(profile, organism)
-    within = found.within(scores.is_em(table), scores.is_aligned(table), table.question_id)
-    return directions.stretched(within, mean_diff(profile, organism))
+    sides = scores.is_em(table), scores.is_aligned(table)
+    return directions.stretched(found.within(*sides, table.question_id), found.mean_diff(*sides))
 
 
 def lora_scalars_of(profile: Profile, organism: Organism, table: pd.DataFrame) -> LoraScalars:

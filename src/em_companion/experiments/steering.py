@@ -86,18 +86,45 @@ def responses_of(
     return pd.concat([columns, table], axis=1)
 
 
+def in_best_cell(profile: Profile, name: str, vectors: np.ndarray, at: Where = "all", **resampling) -> pd.DataFrame:
+    """Return EM rate and coherence (as `scores.rates`) of the chat model in the best layer and strength of a direction
+    [layer, width], and along a random one of the same norm there.
+
+    Nothing longer than the mean residual stream is added. The cell is chosen on half of `sweep_samples` to a question
+    and rated on twice as many others. The last layer is left out: a vector there acts on the next word directly.
+    """
+    samples, by = profile.sweep_samples, list(Cell._fields)
+    given = {name: vectors, "random": directions.random_like(vectors, 1, profile.seed)[0]}
+    layers = range(1, len(vectors) - 1, 2)
+    cells = relative_grid(name, vectors, residual_of(profile), layers, (0.5, 0.7, 1.0))
+    first, every = samples // 2, samples // 2 + 2 * samples
+    row = best(scores.rates(responses_of(profile, given, cells, first, f"{name}, {at}", at), by, resamples=0))
+    chosen = Cell(name, int(row.layer), float(row.strength))
+    pair = [chosen, chosen._replace(direction="random")]
+    table = responses_of(profile, given, pair, every, f"{name}, {at}, best", at)
+    return scores.rates(table[table["sample"] >= first], by, **resampling)
+
+
+def removing(vectors: np.ndarray, layers: int) -> Ablate:
+    """Return what projects each layer's own row [layer, width], or one direction [width], out of all layer outputs.
+
+    Layers in which the direction is zero are left alone.
+    """
+    rows = torch.tensor(np.broadcast_to(vectors, (layers, vectors.shape[-1])))
+    return Ablate({layer: row for layer, row in enumerate(rows) if row.norm() >= NO_LENGTH})
+
+
 def ablated(profile: Profile, organism: Organism, vectors: np.ndarray, samples: int) -> pd.DataFrame:
     """Return a model's responses with a direction [layer, width] projected out at layer outputs, one kept generation.
 
     Column `condition`: "none"; "layer-wise", each layer's own row; "layer N", that layer's row at all layers; "random",
     a random one at all layers. Layers in which the direction is zero are left out. Else as `responses.under`.
     """
-    rows, every = torch.tensor(vectors), range(len(vectors))
-    given = [layer for layer in every if rows[layer].norm() >= NO_LENGTH]
-    random = torch.tensor(directions.random_like(vectors, 1, profile.seed)[0, given[-1]])
-    everywhere = {"random": random} | {f"layer {layer}": rows[layer] for layer in given}
-    conditions = {"none": [], "layer-wise": [Ablate({layer: rows[layer] for layer in given})]}
-    conditions |= {name: [Ablate(dict.fromkeys(every, one))] for name, one in everywhere.items()}
+    own = removing(vectors, len(vectors))
+    random = directions.random_like(vectors, 1, profile.seed)[0, max(own.vectors)]
+    everywhere = {"random": random} | {f"layer {layer}": vectors[layer] for layer in own.vectors}
+    conditions = {"none": [], "layer-wise": [own]}
+    conditions |= {name: [removing(one, len(vectors))] for name, one in everywhere.items()}
     return responses.under(profile, organism, conditions, samples=samples, what="ablation")
 
 
