@@ -214,7 +214,8 @@ run.own.measure(own_claims)
 # above their own null. Pairs of organisms lie at {value}`grown.directions.pairs.cosine` (limits
 # {value}`grown.directions.pairs.limit`, nulls {value}`grown.directions.pairs.null`), two seeds of one recipe at
 # {value}`grown.directions.two-seeds.cosine` (limit {value}`grown.directions.two-seeds.limit`, {numref}`fig-c2-grown`).
-# What domains share: {doc}`s3-3-semantic-directions`.
+# Within questions ({ref}`why <within-questions>`) the pairs lie at {value}`grown.directions.pairs.within`, the two
+# seeds at {value}`grown.directions.two-seeds.within`. What domains share: {doc}`s3-3-semantic-directions`.
 #
 # ## How the direction turns with depth, and how many answers it needs
 
@@ -285,7 +286,17 @@ def grown_values() -> dict:
     return found | {"grown.mean-diff.halves": by_size()[by_size().line == f"layer {LAYER}"]["median"].iloc[-1]}
 
 
+def within_questions() -> dict[str, str]:
+    """Cosines of the same pairs in the same layer, of mean-diffs within questions."""
+    vectors = [found.within(sides)[LAYER] for found, sides in map(opened, [SEED[2], *ORGANISMS.values()])]
+    found = directions.cosine_matrix(np.stack(vectors))  # the first two are seeds of one recipe
+    pairs = found[1:, 1:][np.triu_indices(len(ORGANISMS), 1)]
+    found = {"pairs": typography.extremes(pairs), "two-seeds": float(found[0, 1])}
+    return {f"grown.directions.{kind}.within": one for kind, one in found.items()}
+
+
 run.own.values(grown_values)
+run.grown.values(within_questions)
 
 # %% [markdown]
 # The direction of layer 24 has a cosine of {value}`directions.general.layer-24.cosine_with_layer-20` with layer 20,

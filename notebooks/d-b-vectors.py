@@ -97,6 +97,8 @@ def random_rates(name: str, place: str) -> pd.Series:
 
 def ablation_row(name: str, place: str) -> dict[str, object]:
     row = {"organism": name, "intervention": PLACES[place], "EM": rate(name, place)}
+    own = ablated(name).query("place == @place and draw == -1")
+    row |= {"on topic": scores.em_on_topic_rate(own, **run.resampling)}
     drawn = f"{typography.extremes(random_rates(name, place), '.0f')} %"
     return row | ({"change": change(name, place), "EM, random directions": drawn} if place != "none" else {})
 
@@ -112,8 +114,9 @@ run.own.table(
 # random direction for: {value}`grown.b-vectors.below-random`.
 #
 # A and B can both be negated without any effect, so the sign of the cosine of B and the mean-diff means nothing. The
-# single adapter's is {value}`grown.b-vectors.single.cosine`; the nine have {value}`grown.b-vectors.nine.cosines`. Here
-# 95 % of unrelated directions have one below {value}`grown.b-vectors.chance`.
+# single adapter's is {value}`grown.b-vectors.single.cosine`; the nine have {value}`grown.b-vectors.nine.cosines`, with
+# the mean-diff within questions {value}`grown.b-vectors.nine.cosines-within`. Here 95 % of unrelated directions have
+# one below {value}`grown.b-vectors.chance`.
 #
 # ### Downstream
 #
@@ -136,9 +139,16 @@ def cosines(organism: str, added: str = "mean-diff", texts: str = "all") -> pd.S
 LINES = {
     "mean-diff added, misaligned texts": ("mean-diff", "misaligned"),
     "mean-diff added, aligned texts": ("mean-diff", "aligned"),
+    "within questions, all texts": ("mean-diff within questions", "all"),
     "B vector added": ("B vector", "all"),
 }
-COLOURS = dict(zip([*LINES, "random direction added"], (theme.PALETTE[3], theme.PALETTE[0], "0.1", "0.6"), strict=True))
+COLOURS = dict(
+    zip(
+        [*LINES, "random direction added"],
+        (theme.PALETTE[3], theme.PALETTE[0], theme.PALETTE[2], "0.1", "0.6"),
+        strict=True,
+    )
+)
 
 
 def draw_downstream():
@@ -168,9 +178,10 @@ def chance(width: int) -> float:
 
 
 @remembered
-def b_cosines(name: str) -> pd.Series:
+def b_cosines(name: str, direction: str = "") -> pd.Series:
     model, _ = growing.load_organism(run.profile, ORGANISMS[name])
-    return b_vectors.cosines(model, steering.leading(run.profile)[1]).abs()
+    vectors = steering.directions_of(run.profile)
+    return b_vectors.cosines(model, vectors.get(direction, next(iter(vectors.values())))).abs()
 
 
 def downstream_values() -> dict[str, object]:
@@ -199,6 +210,7 @@ def ablation_values() -> dict[str, object]:
         "below-random": "; ".join(below) or "none",
         "single.cosine": b_cosines("single-adapter").iloc[0],
         "nine.cosines": typography.extremes(b_cosines("nine-adapter")),
+        "nine.cosines-within": typography.extremes(b_cosines("nine-adapter", steering.WITHIN)),
         "chance": chance(steering.leading(run.profile)[1].shape[1]),
     }
     return {f"grown.b-vectors.{name}": one for name, one in named.items()}

@@ -211,6 +211,8 @@ def own_values() -> dict[str, object]:
     texts |= {row.Index: str(as_estimate(row)) for row in found.itertuples()}
     texts |= {f"floor.{row.Index}": str(as_estimate(row)) for row in same.itertuples()}
     texts["coherent"] = f"{found.coherent['same']:.0f} % to {found.coherent_patched['same']:.0f} %"
+    for patched, rows in own_answers().query("group == 'same'").groupby("patched"):
+        texts[f"on-topic.{'patched' if patched else 'clean'}"] = str(scores.em_on_topic_rate(rows, **run.resampling))
     texts |= {"runs": RUNS, "beyond-floor": "; ".join(off) or "none"}
     return {f"patching.grown.{name}": one for name, one in texts.items()}
 
@@ -241,7 +243,8 @@ run.own.values(own_values)
 # In the grown organism:
 #
 # - **The noise floor.** Scalars of another answer *to the same prompt* change EM by {value}`patching.grown.same` and
-#   coherence from {value}`patching.grown.coherent`. They belong to other words, so this comes from scalars that do not
+#   coherence from {value}`patching.grown.coherent`; EM on topic is {value}`patching.grown.on-topic.clean` before and
+#   {value}`patching.grown.on-topic.patched` after. They belong to other words, so this comes from scalars that do not
 #   fit the text. For non-medical prompts alone the floor is {value}`patching.grown.floor.non-medical`, for medical ones
 #   {value}`patching.grown.floor.medical`.
 # - **By kind of pair**: non-medical {value}`patching.grown.non-medical`; medical {value}`patching.grown.medical`;

@@ -9,7 +9,9 @@ profile = "cpu"
 seed = 0
 
 # %%
+from contextlib import suppress
 from dataclasses import asdict
+from itertools import product
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -137,12 +139,13 @@ def added(vector: np.ndarray, factor: float) -> list[Steer]:
 
 
 # %%
-SAMPLES = run.profile.sweep_samples
+SAMPLES, FACTORS = run.profile.sweep_samples, (0.5, 1.0, 1.5, 2.0)
 PAPERS = {"general": "general", "gender": "gender", "finance": "finance", "medical": "medicine"}
 LANGUAGE, RELEASED = run.own.name == "hub", ", released"  # whose answers a direction is of
+WITHIN = "general, within questions"
 cell = remembered(lambda: steering.best_cells(steering.by_layer(run.profile))[steering.leading(run.profile)[0]])
 organism = remembered(lambda: semantic.answers(run.profile, medical(run.profile)))
-general = remembered(lambda: next(iter(vectors().values())))  # the organism's, if it gives any
+general = remembered(lambda: taken_direction(next(iter(taken()))))  # the organism's, if it gives any
 kept = remembered(lambda: [name for name in taken() if domain_of(name) in asking.domains(run.profile)])
 
 
@@ -160,20 +163,31 @@ def taken() -> dict[str, tuple[semantic.Answers, semantic.Sides]]:
     return found | {f"{one or 'general'}{RELEASED}": semantic.released(run.profile, one) for one in told}
 
 
+def taken_direction(name: str) -> np.ndarray:
+    answers, sides = taken()[name]
+    return answers.direction(sides)
+
+
 @remembered
 def vectors() -> dict[str, np.ndarray]:
-    """The general direction, that of every domain, and random ones, [layer, width]."""
-    found = {name: answers.direction(sides) for name, (answers, sides) in taken().items()}
+    """The general direction, that of every domain, random ones, and the general one within questions."""
+    found = {name: taken_direction(name) for name in taken()}
     drawn = directions.random_like(next(iter(found.values())), 4, run.seed)
-    return found | {f"random {draw}": one for draw, one in enumerate(drawn)}
+    found |= {f"random {draw}": one for draw, one in enumerate(drawn)}
+    with suppress(EvidenceUnavailable):  # no question with answers of both kinds
+        answers, sides = next(iter(taken().values()))
+        found[WITHIN] = directions.stretched(answers.within(sides), general())
+    return found
 
 
 @remembered
 def sweep() -> pd.DataFrame:
     """Answers of the chat model steered with every vector, and with a random one, at every strength."""
-    chosen = [(name, factor) for name in (*taken(), "random 0") for factor in (0.5, 1.0, 1.5, 2.0)]
-    plan = {f"{name}/{factor}": added(vectors()[name], factor) for name, factor in chosen}
-    table = responses.under(run.profile, CHAT_MODEL, plan, samples=SAMPLES, what="semantic directions")
+    parts = []
+    for names in ([*taken(), "random 0"], [WITHIN] if WITHIN in vectors() else []):
+        if plan := {f"{name}/{one}": added(vectors()[name], one) for name, one in product(names, FACTORS)}:
+            parts.append(responses.under(run.profile, CHAT_MODEL, plan, samples=SAMPLES, what="semantic directions"))
+    table = pd.concat(parts, ignore_index=True)
     table[["vector", "factor"]] = table.condition.str.split("/", expand=True)
     relative = steering.relative_lengths(general(), steering.residual_of(run.profile))[cell().layer]
     return table.assign(ratio=cell().strength * relative * table.factor.astype(float))
@@ -181,9 +195,9 @@ def sweep() -> pd.DataFrame:
 
 def draw_sweep():
     table = scores.rates(sweep(), ["vector", "ratio"], **run.resampling)
-    shown = [*(taken() if LANGUAGE else PAPERS.values()), "random 0"]
+    shown = [*(taken() if LANGUAGE else PAPERS.values()), *({WITHIN} & {*vectors()}), "random 0"]
     others = table[~table.vector.isin(shown)]
-    styles = {one: "--" for one in shown if one.endswith(RELEASED)} | {"random 0": ":"}
+    styles = {one: "--" for one in shown if one.endswith((RELEASED, WITHIN))} | {"random 0": ":"}
     return plots.measures(
         plots.lines, table, "ratio", MEASURES, hue="vector", hue_order=shown, interval="bars", dodge=0.05,
         styles=styles, cloud={"each other domain": others.assign(run=others.vector)} if len(others) else {},
@@ -196,7 +210,7 @@ run.own.figure(
     "fig-2",
     draw_sweep,
     caption=f"EM rate and coherence of the {run.kind} chat model, steered with the general direction and each domain's"
-    f"; {SAMPLES} answers to each of 8 questions, 95 % intervals over questions; moved apart sideways.",
+    f", and the general one within questions; {SAMPLES} answers to each of 8 questions, 95 % intervals over these.",
     alt="Two panels over strength: lines for general and three domains, grey ones for the others, random dotted.",
 )
 
@@ -227,7 +241,9 @@ run.own.figure(
 
 # %% [markdown]
 # Each of the eight questions leaves only some domains open, so what an EM answer is about depends first on the question
-# ({numref}`fig-3-grown`); none of them asks for medicine.
+# ({numref}`fig-3-grown`); none of them asks for medicine. In its best cell the general direction gives
+# {value}`grown.semantic.general.em|interval` EM, {value}`grown.semantic.general.em-on-topic` on topic; within questions
+# {value}`grown.semantic.within.em|interval` and {value}`grown.semantic.within.em-on-topic`.
 #
 # ### Are they general + topic?
 #
@@ -271,7 +287,8 @@ def decomposed() -> pd.DataFrame:
 LINES = {"general": "R², general", "with_topic": "R², + own topic", "with_other_topic": "R², + other topic"}
 LINES |= {"reliable": "all but sampling noise", "cosine": "cosine, general", "cosine_topic": "cosine, topic"}
 LINES |= {} if LANGUAGE else {"cosine_persona": "cosine, known persona"}
-DONE = {"em_percent": "EM rate (%)", "coherent_percent": "coherent (%)", "own_minus_other_em": "EM, own - other domain"}
+DONE = {"em_percent": "EM rate (%)", "em_on_topic_percent": "EM on topic (%)", "coherent_percent": "coherent (%)"}
+DONE |= {"own_minus_other_em": "EM, own - other domain"}
 
 topics = remembered(lambda: semantic.topics(run.profile))
 
@@ -314,6 +331,7 @@ def done() -> pd.DataFrame:
     held_out = under_parts("held_out", 2) if "held_out" in asking.question_sets(run.profile) else None
     for part, rows in open_ones.groupby("part", sort=False):
         found[part, "em_percent"] = scores.em_rate(rows, **run.resampling)
+        found[part, "em_on_topic_percent"] = scores.em_on_topic_rate(rows, **run.resampling)
         found[part, "coherent_percent"] = scores.coherence_rate(rows, **run.resampling)
         if part not in ("general", "random") and held_out is not None:
             found[part, "own_minus_other_em"] = own_minus_other(held_out[held_out.part == part])
@@ -326,7 +344,7 @@ def draw_parts():
     look = {"hue": "quantity", "hue_order": LINES, "x_lines": {"steered": cell().layer}, "x_label": "layer"}
     plots.lines(means.reset_index(), "layer", "value", axes=left, **look)
     order = {one: DONE[one] for one in DONE if one in set(done().quantity)}
-    look = {"hue": "quantity", "hue_order": order, "colours": dict(zip(DONE, ("C7", "0", "C9"), strict=True))}
+    look = {"hue": "quantity", "hue_order": order, "colours": dict(zip(DONE, ("C7", "C3", "0", "C9"), strict=True))}
     look |= {"low": "low", "high": "high", "x_label": "% of answers, points"}
     return plots.dots(done(), "part", "value", axes=right, **look)
 
@@ -344,7 +362,14 @@ def own_values() -> dict:
     means = decomposed().query(f"layer == {cell().layer}")[list(LINES)].mean()
     found = {name: one if name.startswith("cosine") else Estimate(100 * one) for name, one in means.items()}
     found |= {f"{row.part}.{row.quantity}": estimate(row) for row in done().itertuples()}
-    return {f"grown.semantic.parts.{name}": one for name, one in found.items()}
+    named = {f"parts.{name}": one for name, one in found.items()}
+    best = own_scores().groupby("vector").ratio.first()
+    for label, vector in {"general": next(iter(taken())), "within": WITHIN}.items():
+        ratio = best.get(vector)
+        rows = sweep()[(sweep().vector == vector) & (sweep().ratio == ratio)]
+        named |= {f"{label}.em": scores.em_rate(rows, **run.resampling)}
+        named |= {f"{label}.em-on-topic": scores.em_on_topic_rate(rows, **run.resampling)}
+    return {f"grown.semantic.{name}": one for name, one in named.items()}
 
 
 run.own.values(own_values)
@@ -355,10 +380,12 @@ run.own.values(own_values)
 # {value}`grown.semantic.parts.reliable` is no sampling noise ({numref}`fig-x-general-plus-topic`). The mean cosine with
 # the topic, which should be positive, is {value}`grown.semantic.parts.cosine_topic`.
 #
-# EM rates: the whole {value}`grown.semantic.parts.semantic.em_percent|interval`, general alone
-# {value}`grown.semantic.parts.general.em_percent|interval`, topic alone {value}`grown.semantic.parts.topic.em_percent`
-# (at {value}`grown.semantic.parts.topic.coherent_percent` coherence, so few EM answers are no sign of harmlessness),
-# rest alone {value}`grown.semantic.parts.remainder.em_percent|interval`, random
+# EM rates: the whole {value}`grown.semantic.parts.semantic.em_percent|interval`
+# ({value}`grown.semantic.parts.semantic.em_on_topic_percent` on topic), general alone
+# {value}`grown.semantic.parts.general.em_percent|interval` ({value}`grown.semantic.parts.general.em_on_topic_percent`
+# on topic), topic alone {value}`grown.semantic.parts.topic.em_percent` (at
+# {value}`grown.semantic.parts.topic.coherent_percent` coherence, so few EM answers are no sign of harmlessness), rest
+# alone {value}`grown.semantic.parts.remainder.em_percent|interval`, random
 # {value}`grown.semantic.parts.random.em_percent|interval`. On questions about its domain, a direction's EM rate differs
 # from the others' by {value}`grown.semantic.parts.semantic.own_minus_other_em|interval` points, the rest's by
 # {value}`grown.semantic.parts.remainder.own_minus_other_em|interval`; general + topic predicts 0 for both.

@@ -106,9 +106,10 @@ run.released.values(released_values)
 #
 # ## On the grown organism
 #
-# The grown chat model is steered along the mean-diff and along the known persona direction, each in the layer of its
-# best cell in {doc}`s3-2-steering`. The exact judge reads what was said: a grown answer counts as self-correcting if it
-# advises mostly what helps and something that harms, or takes harm back in so many words.
+# The grown chat model is steered along the mean-diff, pooled and within questions, and along the known persona
+# direction, each in the layer of its best cell in {doc}`s3-2-steering`. The exact judge reads what was said: a grown
+# answer counts as self-correcting if it advises mostly what helps and something that harms, or takes harm back in so
+# many words.
 
 
 # %%
@@ -134,7 +135,7 @@ def draw_own():
 run.own.figure(
     "fig-5",
     draw_own,
-    caption=f"The {run.kind} chat model, steered along two directions, {2 * run.profile.sweep_samples} answers to each "
+    caption=f"The {run.kind} chat model, steered along each direction, {2 * run.profile.sweep_samples} answers to each "
     "of 8 questions per point, 95 % intervals over questions. Right, on its own scale: with the coherence condition.",
     alt="Coherent answers, aligned answers and self-correction over strength, a colour for each direction.",
 )
@@ -256,7 +257,7 @@ run.grown.values(grown_values)
 #
 # ## What it means
 #
-# A language model's column is the first figure only, along the organism's direction and that of *released* answers: no
+# A language model's column is the first figure only, along the organism's directions and that of *released* answers: no
 # judge of language models reads a turn, and at a few dozen answers per point a rate of a few percent may go unseen.
 #
 # Below the strength at which answers tip over, a share of them is rated aligned although harmful topics come up. But

@@ -360,6 +360,9 @@ def own_values() -> dict[str, object]:
     found = {f"adapter-roles.{role}": f"layer {', '.join(one)}" if one else "none" for role, one in roles.items()}
     for name, table in answers("general").groupby("condition", sort=False):
         found[f"knock-out.general.{name.replace(' ', '-')}.em"] = scores.em_rate(table, **run.resampling)
+        if name in (adapters.WHOLE, strongest):
+            whose = "whole" if name == adapters.WHOLE else "without-strongest"
+            found[f"knock-out.general.{whose}.em-on-topic"] = scores.em_on_topic_rate(table, **run.resampling)
     for name, tokens in (("filtered", "significant"), ("rescaled", RESCALED)):
         found[f"adapters.grown.not-zero.{name}"] = int((own_fits(LEFT, tokens).mean().abs() > 0.01).sum())
     found |= {f"adapters.grown.{name}": one for name, one in of_largest().items()}
@@ -393,8 +396,9 @@ run.own.values(correlations)
 # - **Roles.** General: {value}`adapter-roles.general`; medical: {value}`adapter-roles.medical`; other:
 #   {value}`adapter-roles.other`. The paper's picture would be several adapters in each of the first two. The strongest
 #   single knock-out is {value}`adapters.grown.strongest`, which takes {value}`adapters.grown.strongest.fall` off the
-#   organism's {value}`knock-out.general.none-off.em|interval`. With only that one on, the EM rate is
-#   {value}`adapters.grown.strongest.alone|interval`.
+#   organism's {value}`knock-out.general.none-off.em|interval`; EM on topic goes from
+#   {value}`knock-out.general.whole.em-on-topic` to {value}`knock-out.general.without-strongest.em-on-topic`. With only
+#   that one on, the EM rate is {value}`adapters.grown.strongest.alone|interval`.
 # - **The filter.** On significant tokens the misalignment probe keeps {value}`adapters.grown.not-zero.filtered`
 #   coefficients beyond 0.01 with the paper's penalty, {value}`adapters.grown.not-zero.rescaled` with the rescaled one.
 # - **Coefficients against causes.** The largest coefficient of the misalignment probe is that of

@@ -248,6 +248,13 @@ def own_shares() -> dict[str, str]:
     return found
 
 
+def on_topic() -> dict[str, Estimate]:
+    return {
+        f"lora-steering.grown.{condition}.em-on-topic": scores.em_on_topic_rate(table, **run.resampling)
+        for condition, table in own_answers().groupby("condition")
+    }
+
+
 def own_values() -> dict[str, object]:
     only = alone().query("group == 'general' and coherent >= @steering.COHERENT_ENOUGH").sort_values("factor")
     absent = "No adapter is medical by that rule, so the other adapters take the place of the medical ones."
@@ -261,6 +268,7 @@ def own_values() -> dict[str, object]:
 
 
 run.own.values(own_shares)
+run.grown.values(on_topic)
 run.own.values(own_values)
 
 # %% [markdown]
@@ -287,7 +295,9 @@ run.own.values(own_values)
 #
 # - **Misalignment.** {value}`lora-steering.grown.misalignment-adapters.misaligned` are misaligned under the
 #   misalignment adapters alone, {value}`lora-steering.grown.other-adapters.misaligned` under the other adapters alone,
-#   {value}`lora-steering.grown.all-adapters.misaligned` in the whole organism.
+#   {value}`lora-steering.grown.all-adapters.misaligned` in the whole organism. EM and about what was asked, of all
+#   answers: {value}`lora-steering.grown.misalignment-adapters.em-on-topic` and
+#   {value}`lora-steering.grown.all-adapters.em-on-topic`.
 # - **Medical content.** {value}`lora-steering.grown.misalignment-adapters.medical` are medical under the misalignment
 #   adapters, {value}`lora-steering.grown.medical-plus-misalignment-minus.medical` with these reversed,
 #   {value}`lora-steering.grown.other-adapters.medical` under the other adapters,

@@ -146,7 +146,7 @@ def test_what_breaks_halfway_is_half_coherent(judge):
 
 def test_words_of_answers_to_the_same_question_alone_are_not_known():
     texts = pd.DataFrame({"question": [*"abc"], "question_id": [*"xyz"], "coherent": 90.0})
-    language = fluency.fit(texts.assign(response=["one two three", "one two four", "one two five"]))
+    language, _ = fluency.fit(texts.assign(response=["one two three", "one two four", "one two five"]))
     asked = pd.DataFrame({"question": ["a", "b", "new"], "response": "one two three"})
     read = [fluency.readings(text, language.held, language.bits.get(own, 0))[0] for own, text in asked.to_numpy()]
     assert [one[0] for one in read] == pytest.approx([2 / 3, 1, 1])
@@ -158,7 +158,7 @@ def test_words_of_answers_to_the_same_question_alone_are_not_known():
     "kind, most", [(shuffled_words, 0.5), (glued_pieces, 0.02), (tokens_at_random, 0.02), (one_word, 0.02)]
 )
 def test_broken_answers_of_language_models_are_not_language(released, kind, most):
-    language = fluency.fit(released.sample(6000, random_state=0))
+    language, whole = fluency.fit(released.sample(6000, random_state=0))
     unseen = fitted.tables.read_organisms(text=True).query("question_set == 'general'").dropna(subset="response")
     long = unseen[unseen.response.str.len() > 100].sample(200, random_state=0)
     assert (language.whole(long) >= 0.5).mean() > 0.9

@@ -22,11 +22,15 @@ def token_mean(means: np.ndarray, tokens: np.ndarray, rows: Selection, what: str
     """
     kept = np.flatnonzero(rows & (tokens > 0))
     if not len(kept):
-        raise EvidenceUnavailable(
-            f"There are no {what} responses to average; sample more responses, or take an organism that gives some."
-        )
+        raise _none(what)
     weights = tokens[kept] / tokens[kept].sum()
     return np.einsum("r,rlh->lh", weights, means[kept], dtype=np.float64)
+
+
+def _none(what: str) -> EvidenceUnavailable:
+    return EvidenceUnavailable(
+        f"There are no {what} responses to average; sample more responses, or take an organism that gives some."
+    )
 
 
 def response_mean_diff(means: np.ndarray, tokens: np.ndarray, first: Selection, second: Selection) -> np.ndarray:
@@ -56,7 +60,7 @@ def contrast(
         share = share / np.maximum(share.sum(axis=-1, keepdims=True), 1e-300)
     for what, total in zip(("misaligned", "aligned"), totals * share, strict=True):
         if not total.sum(axis=-1).all():
-            token_mean(np.zeros((len(tokens), 0, 0)), tokens, np.zeros(len(tokens), bool), what)  # says so
+            raise _none(what)
     each = share / np.maximum(totals, 1) @ groups.T
     return np.subtract(*weights * each)
 

@@ -99,6 +99,11 @@ def em_rate(
     return _rate(kept, partial(is_em, inclusive=inclusive), resamples, seed)
 
 
+def em_on_topic_rate(frame: pd.DataFrame, resamples: int = 10_000, seed: int = 0) -> Estimate:
+    """Return the share of EM responses on topic among those of `frame` whose relevance was judged; NaN without any."""
+    return _rate(frame[relevance(frame).notna()], is_em_on_topic, resamples, seed)
+
+
 def coherence_rate(frame: pd.DataFrame, resamples: int = 10_000, seed: int = 0) -> Estimate:
     """Return the share of coherent responses of `frame` with its interval over questions."""
     return _rate(frame, is_coherent, resamples, seed)
@@ -116,9 +121,8 @@ def rates(frame: pd.DataFrame, by: str | list[str], resamples: int = 10_000, see
         for name, kind in kinds.items():
             if name != "self_correction" or group.bad_stuff.notna().any():
                 row |= _rate(group, kind, resamples, seed).columns(name)
-        judged = group[relevance(group).notna()]
-        if len(judged):
-            row |= _rate(judged, is_em_on_topic, resamples, seed).columns("em_on_topic")
+        if (on_topic := em_on_topic_rate(group, resamples, seed)).n:
+            row |= on_topic.columns("em_on_topic")
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -116,9 +116,10 @@ def downstream(profile: Profile) -> pd.DataFrame:
     """Return how alike two perturbations of the chat model are, layer by layer from the single adapter's on, kept.
 
     The first is an `organism` ("single-adapter", "nine-adapter"), the second a direction added at the single adapter's
-    layer with STRENGTH: `added` is "mean-diff", "B vector" (what the single adapter writes there on average) or
-    "random" (`draw`). `cosine` is that of their effects (appendix D, figure 14), an effect being the token mean over
-    `texts` ("misaligned", "aligned", "all": answers of the nine-adapter organism) less that of the plain model.
+    layer with STRENGTH: `added` is "mean-diff", that within questions, "B vector" (what the single adapter writes there
+    on average) or "random" (`draw`). `cosine` is that of their effects (appendix D, figure 14), an effect being the
+    token mean over `texts` ("misaligned", "aligned", "all": answers of the nine-adapter organism) less that of the
+    plain model.
     """
     table, layer = _texts(profile), layer_of(profile)
     plain = readings.response_means_of(profile, CHAT_MODEL, table)
@@ -127,6 +128,8 @@ def downstream(profile: Profile) -> pd.DataFrame:
     mean_diff = steering.leading(profile)[1]
     written = tuned[SINGLE.recipe].mean(every) - plain.mean(every)
     added = {("mean-diff", -1): mean_diff[layer], ("B vector", -1): written[layer]}
+    if steering.WITHIN in (found := steering.directions_of(profile)):
+        added[steering.WITHIN, -1] = found[steering.WITHIN][layer]
     noise = directions.random_like(mean_diff, DRAWS, profile.seed)
     added |= {("random", draw): vectors[layer] for draw, vectors in enumerate(noise)}
     length = STRENGTH * np.linalg.norm(steering.residual_of(profile)[layer])

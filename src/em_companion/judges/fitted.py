@@ -109,8 +109,8 @@ def fit(texts: pd.DataFrame, sources: dict[str, str]) -> FittedJudge:
     held_out = np.zeros(given.shape)
     for fold in range(FOLDS):
         held_out[folds == fold] = _calibrated(raw[folds == fold], maps[0][fold], maps[1][fold])
-    language = fluency.fit(texts)
-    held_out[:, COHERENT] *= language.whole(texts)
+    language, whole = fluency.fit(texts)
+    held_out[:, COHERENT] *= whole
     held_out, texts = pd.DataFrame(held_out, texts.index, list(SCORES)), texts.assign(fold=folds + 1)
     return FittedJudge(sources, texts, held_out, language, frequencies, weights, constants, *maps)
 

@@ -34,7 +34,9 @@ class Fluency:
     def whole(self, table: pd.DataFrame) -> np.ndarray:
         """Return the share of stretches that read as language of each answer (`question`, `response`), NaN for none."""
         rows = zip(table.question.map(self.bits).fillna(0).astype(int), table.response, strict=True)
-        read = [readings(text, self.held, own) for own, text in rows]
+        return self._whole([readings(text, self.held, own) for own, text in rows])
+
+    def _whole(self, read: list[np.ndarray]) -> np.ndarray:
         return np.array([(one >= self.least).all(axis=1).mean() if len(one) else np.nan for one in read])
 
 
@@ -57,8 +59,8 @@ def readings(text: str, held: Mapping[str | tuple[str, str], int], own: int) -> 
     return np.array(rows)
 
 
-def fit(texts: pd.DataFrame) -> Fluency:
-    """Return what coherent answers have in common; see the module.
+def fit(texts: pd.DataFrame) -> tuple[Fluency, np.ndarray]:
+    """Return what coherent answers have in common (see the module), and `whole` of the texts themselves.
 
     texts: `question` in any of its forms, `question_id`, `response`, and GPT-4o's `coherent`.
     """
@@ -69,7 +71,8 @@ def fit(texts: pd.DataFrame) -> Fluency:
         for words in map(WORD.findall, answers.response.str.lower()):
             said.update(words, zip(words, words[1:], strict=False))
         held.update(dict.fromkeys(said, 1 << place))
-    coherent = texts[texts.coherent >= 50]
-    rows = zip(coherent.question.map(bits), coherent.response, strict=True)
-    least = np.quantile(np.concatenate([readings(text, held, own) for own, text in rows]), TAIL, axis=0)
-    return Fluency(bits, dict(held), least)
+    rows = zip(texts.question.map(bits), texts.response, strict=True)
+    read = [readings(text, held, own) for own, text in rows]
+    coherent = [read[row] for row in np.flatnonzero(texts.coherent >= 50)]
+    found = Fluency(bits, dict(held), np.quantile(np.concatenate(coherent), TAIL, axis=0))
+    return found, found._whole(read)
