@@ -285,10 +285,12 @@ run.own.measure(lambda: measured(run.own.name, need_one(run.own.name)))
 # %% [markdown]
 # ## Which conclusions survive an honest split
 #
-# Each probe stands for one conclusion of the paper. Here every question is held out once, with all its answers, and the
-# 95 % interval resamples these questions. A conclusion *survives* where the whole interval lies above 0.5 and the true
-# labels (split by token) beat 95 % of the shuffles that keep the prompt informative. It is *not tested* where the
-# probe is not.
+# Each probe stands for one conclusion of the paper. Here every question is held out once, with all its answers, their
+# predictions are pooled, and the 95 % interval resamples questions. The split by question in
+# {numref}`fig-x-probe-splits` is a mean over random fifths of the questions, and so another number. A conclusion
+# *survives* where the whole interval lies above 0.5 and the true labels (split by token) beat 95 % of the shuffles that
+# keep the prompt informative. It is *not tested* where the probe is not. This looks at balanced accuracy alone; the
+# ledger takes the worst verdict of five metrics, so a probe may differ there whose conclusion survives here.
 
 # %%
 CONCLUSIONS = {

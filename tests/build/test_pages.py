@@ -216,3 +216,10 @@ def test_every_file_of_benchmarks_has_its_machine_and_any_measurement_a_row():
     assert rows[1] == ["a limit", "0.570.50 to 1.0", "", "benchmarks/gpu.py"]
     assert text.count("Measured on 2026-11-21, on A processor, 2 cores, no GPU.") == 2
     assert "not run" in pages.page("benchmarks.md", kept=[])
+
+
+def test_the_page_of_a_figure_that_is_not_there_yet_leads_to_what_is():
+    waiting = variant(FigureRecord("fig-7", "hub", "waiting", "Later.", "A box."), "fig-7-hub")
+    shown = pages.figure_page(waiting, {}, {}, [variant(MADE)], ["figure.svg", "data.csv"])
+    links = {one["href"]: one.get_text() for one in BeautifulSoup(shown, "lxml").select(".em-figure-links a")}
+    assert links == {"../fig-7/index.html": "Released evidence"} and "nothing to cite yet" in shown
