@@ -245,11 +245,12 @@ run.own.figure(
 def halves(size: int, shuffle: bool) -> np.ndarray:
     """Cosines between the mean-diffs of two disjoint sets of `size` answers of each kind, [draw, layer]."""
     (answers, sides), random = main(), np.random.default_rng([run.seed, size])
-    kept, chosen = np.flatnonzero(sides[0] | sides[1]), np.zeros((2, 2, DRAWS, len(sides[0])), dtype=bool)
-    labels = pd.Series(sides[0][kept]).groupby(answers.table.question_id.to_numpy()[kept])
-    for draw in range(DRAWS):  # labels shuffled among the answers to each question, or as they are
-        drawn = labels.transform(random.permutation).to_numpy() if shuffle else sides[0][kept]
-        for side, rows in enumerate((kept[drawn], kept[~drawn])):
+    chosen = np.zeros((2, 2, DRAWS, len(sides[0])), dtype=bool)
+    dealt = np.repeat(np.stack(sides)[:, None], DRAWS, axis=1)
+    if shuffle:  # among the answers to each question
+        dealt = directions.shuffled(*sides, answers.table.question_id, DRAWS, random)
+    for draw in range(DRAWS):
+        for side, rows in enumerate(map(np.flatnonzero, dealt[:, draw])):
             for half, picked in enumerate(random.permutation(rows)[: 2 * size].reshape(2, size)):
                 chosen[half, side, draw, picked] = True
     return directions.cosines(*(answers.means.mean_diffs(*half) for half in chosen))

@@ -19,7 +19,7 @@ import pandas as pd
 from em_companion.book import plots, theme, typography
 from em_companion.book.run import Run
 from em_companion.core.provenance import remembered
-from em_companion.evidence import directions, scores
+from em_companion.evidence import directions, estimates, scores
 from em_companion.evidence.estimates import Estimate
 from em_companion.experiments import persona, readings, responses, text_directions
 from em_companion.models import asking, growing, loading, reading
@@ -184,11 +184,8 @@ def null_directions(reader: int | str) -> np.ndarray:
     Readers of the same answers have equal draws.
     """
     table, random = answers(reader), np.random.default_rng([run.seed, ORGANISMS[reader].seed])
-    kept, sides = np.flatnonzero(table.misaligned | table.aligned), np.zeros((2, DRAWS, len(table)), dtype=bool)
-    labels = table.misaligned.iloc[kept].groupby(table.question_id.iloc[kept])
-    sides[0][:, kept] = [labels.transform(random.permutation) for _ in range(DRAWS)]
-    sides[1][:, kept] = ~sides[0][:, kept]
-    return read(reader).mean_diffs(*sides)
+    sides = table.misaligned, table.aligned
+    return read(reader).mean_diffs(*directions.shuffled(*sides, table.question_id, DRAWS, random))
 
 
 # %%
@@ -329,16 +326,19 @@ run.own.figure(
 
 
 # %%
+def within(seed: int) -> np.ndarray:
+    table = answers(seed)
+    return read(seed).within(table.misaligned, table.aligned, table.question_id)[1:]
+
+
 @remembered
 def both_ways() -> Lines:
     """Cosines by layer of the two mean-diffs with one another and with what is known."""
-    table, pooled = answers(0), mean_diff(own, 0)[1:]
-    within = read(0).within(table.misaligned, table.aligned, table.question_id)[1:]
+    pair = {"pooled": mean_diff(own, 0)[1:], "within questions": within(0)}
     label, known = ("released answers", mean_diff(own, "texts")[1:]) if LANGUAGE else (
         "known persona", persona.directions(run.profile)["choice_from_text"])  # fmt: skip
-    pair = {"pooled": pooled, "within questions": within}.items()
-    lines = {"pooled, within questions": directions.cosines(pooled, within)}
-    return lines | {f"{name}, {label}": directions.cosines(one, known) for name, one in pair}
+    lines = {"pooled, within questions": directions.cosines(*pair.values())}
+    return lines | {f"{name}, {label}": directions.cosines(one, known) for name, one in pair.items()}
 
 
 run.own.figure(
@@ -427,8 +427,17 @@ def grown_values() -> dict:
     return {f"grown.mean-diff.{name}": one for name, one in found.items()}
 
 
+def within_claim() -> dict:
+    """Our own: how much closer to the known persona the mean-diff is within questions, over training seeds."""
+    pairs = [with_persona(np.stack([mean_diff(own, one)[1:], within(one)]), "choice_from_text") for one in SEEDS]
+    gained = estimates.mean(np.diff(pairs, axis=1)[:, 0, LAYER], SEEDS, **run.resampling)
+    how = f"Mean over {len(SEEDS)} training seeds in layer {LAYER}; the interval resamples seeds"
+    return {"within-questions-closer": (replace(gained, unit="cosine"), how)}
+
+
 run.own.values(own_values)
 run.grown.values(grown_values)
+run.grown.measure(within_claim)
 
 # %% [markdown]
 # In {numref}`fig-x-direction-vs-persona`, **one seed is not all**: at layer {value}`grown.mean-diff.layer`,

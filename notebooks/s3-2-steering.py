@@ -14,7 +14,7 @@ import pandas as pd
 from em_companion.book import plots, theme, typography
 from em_companion.book.run import Run
 from em_companion.core.provenance import remembered
-from em_companion.evidence import directions, scores
+from em_companion.evidence import directions, estimates, scores
 from em_companion.evidence.estimates import Estimate
 from em_companion.experiments import responses, steering
 from em_companion.experiments.steering import MEAN_DIFF, TEXTS
@@ -138,11 +138,11 @@ run.released.values(sweep_values)
 CELL = ["direction", "layer", "strength"]
 
 
-def further_rates(cells: list[steering.Cell], samples: int) -> pd.DataFrame:
-    """Rates with strength·v added to a layer's output at every token, on answers that had no part in the choice."""
+def further(cells: list[steering.Cell], samples: int) -> pd.DataFrame:
+    """Answers with strength·v added to a layer's output at every token, those that had no part in the choice."""
     vectors = steering.directions_of(run.profile)
     table = steering.responses_of(run.profile, vectors, cells, samples, "best cells")
-    return scores.rates(table[table["sample"] >= run.profile.sweep_samples], CELL, **run.resampling)
+    return table[table["sample"] >= run.profile.sweep_samples]
 
 
 # %%
@@ -157,12 +157,14 @@ def swept() -> tuple[pd.DataFrame, dict[str, steering.Cell]]:
     return rates.assign(relative_strength=relative), steering.best_cells(table)
 
 
+in_best_cells = remembered(lambda: further(list(swept()[1].values()), run.profile.samples_per_question))
+
+
 @remembered
 def best() -> pd.DataFrame:
     """The rates in each direction's best cell, by direction."""
-    cells, best_ones = swept()
-    table = further_rates(list(best_ones.values()), run.profile.samples_per_question)
-    return table.merge(cells[[*CELL, "relative_strength"]]).set_index("direction")
+    rates = scores.rates(in_best_cells(), CELL, **run.resampling)
+    return rates.merge(swept()[0][[*CELL, "relative_strength"]]).set_index("direction")
 
 
 def draw_cells():
@@ -228,7 +230,8 @@ def compared() -> pd.DataFrame:
     table = steering.responses_of(run.profile, along, random, max(1, run.profile.sweep_samples // 2))
     table[["direction", "draw"]] = table.direction.str.split("/", expand=True)
     every = [scores.rates(one, [*CELL, "draw"], **run.resampling) for one in (table.assign(draw="all"), table)]
-    return pd.concat([further_rates(chosen, 2 * run.profile.sweep_samples).assign(draw="–"), *every], ignore_index=True)
+    own = scores.rates(further(chosen, 2 * run.profile.sweep_samples), CELL, **run.resampling)
+    return pd.concat([own.assign(draw="–"), *every], ignore_index=True)
 
 
 def draw_against_random():
@@ -317,8 +320,18 @@ def own_claims() -> dict:
     return claimed(row, where, pd.Series([100 * scores.is_em(one).mean() for one in seeds]))
 
 
+def within_claim() -> dict:
+    """Our own: what the mean-diff within questions adds to EM on topic, in percent of what the pooled one gives."""
+    table = in_best_cells().assign(found=scores.is_em_on_topic)
+    rates = table.pivot(index=["question_id", "sample"], columns="direction", values="found").astype(float)
+    pair, questions = (rates[MEAN_DIFF], rates[steering.WITHIN]), rates.index.get_level_values("question_id")
+    gained = estimates.change(*pair, questions, relative=True, **run.resampling)
+    return {"within-questions-steers-on-topic": (gained, "Best cells on other answers; interval over questions")}
+
+
 run.released.measure(released_claims)
 run.own.measure(own_claims)
+run.grown.measure(within_claim)
 
 # %% [markdown]
 # ## What it means, and where it differs

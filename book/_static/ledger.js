@@ -104,7 +104,7 @@
   function makeControls(rows, evidence) {
     const sections = [...new Set(rows.map((row) => row.dataset.section))].sort((a, b) => compare(sectionKey(a), sectionKey(b)));
     const found = ORDER.filter((one) => rows.some((row) => evidence.all.some((name) => verdict(row, name) === one)));
-    const title = (section) => (/^\d/.test(section) ? `Section ${section}` : `Appendix ${section}`);
+    const title = (section) => section === "ours" ? "This book's own" : (/^\d/.test(section) ? `Section ${section}` : `Appendix ${section}`);
     return {
       section: select("ledger-section", "All", sections.map((one) => [title(one), one])),
       evidence: select("ledger-evidence", "Any", evidence.all.map((one) => [capital(one), one])),

@@ -128,7 +128,7 @@ def test_the_scoreboard_leads_with_independent_tests():
     for table in shown.select("table.em-scoreboard"):
         heads.append(table.find("th").get_text())
         rows |= {one.th.get_text(): one.td.get_text() for one in table.tbody.find_all("tr")}
-    assert heads == ["Independent test on", "Not independent"]
+    assert heads == ["Independent test on", "Not independent", "Claims of this book"]
     assert rows["Released data of other runs"] == rows["Facts of the set-up, in released files"] == "1"
     assert rows["Recounts of the paper's data"] == rows["Organisms grown here"] == "–"
 

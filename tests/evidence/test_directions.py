@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from em_companion.core.errors import CompanionError
 from em_companion.evidence import directions, scores
@@ -190,3 +192,16 @@ def test_no_two_draws_layers_or_seeds_share_a_random_direction():
     whole = directions.random_like(vectors, 12, 4)
     np.testing.assert_array_equal(directions.random_like(vectors, 3, 4), whole[:3])
     np.testing.assert_array_equal(directions.random_like(vectors[:2], 12, 4), whole[:, :2])
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["first", "second", ""])), min_size=1), st.integers(0)
+)
+def test_shuffled_labels_stay_within_their_question(rows, seed):
+    table = pd.DataFrame(rows, columns=["question", "side"])
+    sides = [table.side == one for one in ("first", "second")]
+    found = directions.shuffled(*sides, table.question, 3, np.random.default_rng(seed))
+    for side, dealt in zip(sides, found, strict=True):
+        for draw in dealt:
+            assert pd.Series(draw).groupby(table.question).sum().equals(side.groupby(table.question).sum())
+    assert (found.sum(axis=0) == (table.side != "").to_numpy()).all()

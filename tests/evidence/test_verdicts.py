@@ -175,7 +175,7 @@ def test_the_order_of_measurements_changes_nothing(order):
 def entry(**changes) -> dict:
     """A claim as it stands in the ledger, with the verdicts of each evidence."""
     results = {name: {"verdict": changes.pop(name, "not run")} for name in claims.EVIDENCE}
-    return {"id": "c", "released_data": "", "probe": "", "results": results} | changes
+    return {"id": "c", "released_data": "", "probe": "", "ours": False, "results": results} | changes
 
 
 def counted(board: dict, kind: str, evidence: str) -> dict:
@@ -188,6 +188,8 @@ def test_recounts_and_facts_of_the_set_up_are_no_independent_tests():
         board = verdicts.scoreboard([entry(released_data=data, released="reproduced", grown="differs")])
         assert counted(board, kind, "released") == {"reproduced": 1}
         assert counted(board, "set-up" if data == "set-up" else "independent", "grown") == {"differs": 1}
+    board = verdicts.scoreboard([entry(ours=True, grown="reproduced")])
+    assert counted(board, "ours", "grown") == {"reproduced": 1} and not counted(board, "independent", "grown")
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(verdicts.VERDICTS)), min_size=1), st.randoms())

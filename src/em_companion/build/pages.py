@@ -176,7 +176,8 @@ def citations(provenance: dict[str, Any], place: str) -> dict[str, str]:
 def scoreboard(ledger: list[dict[str, Any]], packs: list[dict[str, Any]]) -> str:
     """Return the verdicts as a page fragment, independent tests first; packs: what `claims.json` says of each."""
     tests, shown = verdicts.scoreboard(ledger), list(verdicts.VERDICTS[:-1])
-    return page("scoreboard.md", claims=len(ledger), tests=tests, packs=packs, verdicts=shown)
+    ours = sum(claim["ours"] for claim in ledger)
+    return page("scoreboard.md", claims=len(ledger), ours=ours, tests=tests, packs=packs, verdicts=shown)
 
 
 def unusual(ledger: list[dict[str, Any]]) -> str:

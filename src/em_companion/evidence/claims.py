@@ -36,6 +36,7 @@ class Claim(Checked):
     released_data: ReleasedData = ""
     probe: str = ""
     sample_size: Count | None = None
+    ours: bool = False
     note: str = ""
 
 

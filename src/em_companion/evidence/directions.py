@@ -81,6 +81,22 @@ def mean_diffs(
     return np.stack([weights @ layer for layer in layers], axis=1)
 
 
+def shuffled(
+    first: Selection, second: Selection, questions: Selection, draws: int, random: np.random.Generator
+) -> np.ndarray:
+    """Return two selections of responses with their labels shuffled among the answers to each question.
+
+    [side, draw, response]: as many of either kind to every question as before; for `mean_diffs`.
+    """
+    chosen = np.flatnonzero(np.asarray(first) | np.asarray(second))
+    labels = pd.Series(np.asarray(first)[chosen]).groupby(np.asarray(questions)[chosen])
+    dealt = np.zeros((2, draws, len(first)), dtype=bool)
+    for draw in range(draws):
+        drawn = labels.transform(random.permutation).to_numpy(dtype=bool)
+        dealt[:, draw, chosen] = drawn, ~drawn
+    return dealt
+
+
 def split_half_cosines(
     means: np.ndarray, tokens: np.ndarray, first: Selection, second: Selection, splits: int = 100, seed: int = 0
 ) -> np.ndarray:

@@ -29,7 +29,7 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 """From the best to the worst."""
 MEASURED: tuple[Verdict, ...] = VERDICTS[:5]
 
-Kind = Literal["independent", "own", "set-up"]
+Kind = Literal["independent", "own", "set-up", "ours"]
 
 
 class Tolerance(NamedTuple):
@@ -145,13 +145,15 @@ def scoreboard(ledger: Iterable[dict[str, Any]]) -> dict[Kind, dict[str, dict[Ve
     """Return how many tests gave each verdict, by kind of test and evidence.
 
     independent: on data that are not the paper's. own: recounts of the paper's data. set-up: facts that any file shows.
-    The metrics of one probe are one test, whose verdict is the worst of theirs.
+    ours: of claims that this book makes, and not the paper. The metrics of one probe are one test, whose verdict is the
+    worst of theirs.
     """
     tests: dict[tuple[Kind, str, str], Verdict] = {}
     for claim in ledger:
         for evidence, result in claim["results"].items():
             recount = claim["released_data"] == "set-up" or (evidence, claim["released_data"]) == ("released", "own")
-            test = claim["released_data"] if recount else "independent", evidence, claim["probe"] or claim["id"]
+            kind = "ours" if claim["ours"] else claim["released_data"] if recount else "independent"
+            test = kind, evidence, claim["probe"] or claim["id"]
             tests[test] = max(tests.get(test, VERDICTS[0]), result["verdict"], key=VERDICTS.index)
     counts = Counter((kind, evidence, found) for (kind, evidence, _), found in tests.items())
     return {

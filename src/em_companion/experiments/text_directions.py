@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from em_companion.core.profiles import Profile
-from em_companion.evidence import scores
+from em_companion.evidence import directions, scores
 from em_companion.experiments import readings
 from em_companion.experiments.readings import ResponseMeans
 from em_companion.models import released_texts
@@ -58,6 +58,6 @@ def mean_diff(profile: Profile, domain: str = "") -> np.ndarray:
 def shuffled(profile: Profile, draws: int, seed: int) -> np.ndarray:
     """Return mean-diffs of labels shuffled among the answers to each question, [draw, layer, width]."""
     (table, found), random = read(profile), np.random.default_rng(seed)
-    labels = table.misaligned.groupby(table.question_id)
-    drawn = [labels.transform(random.permutation).astype(bool) for _ in range(draws)]
-    return np.stack([found.mean_diff(one, ~one) for one in drawn])
+    sides = table.misaligned, ~table.misaligned
+    drawn = directions.shuffled(*sides, table.question_id, draws, random)
+    return np.stack([found.mean_diff(*pair) for pair in np.swapaxes(drawn, 0, 1)])
