@@ -133,3 +133,20 @@ def test_the_sweep_by_strength_is_around_the_best_cells(tiny, monkeypatch):
     assert (profile, samples) == (tiny, 2 * tiny.sweep_samples)
     assert [cell.strength for cell in cells if cell[:2] == ("a", 1)] == [4.0 * factor for factor in steering.FACTORS]
     assert [cell.strength for cell in cells if cell[:2] == ("b", 0)] == [0.5 * factor for factor in steering.FACTORS]
+
+
+def test_the_best_cell_is_rated_on_other_answers_than_chose_it(tiny, vectors, monkeypatch):
+    monkeypatch.setattr(steering, "residual_of", lambda profile: np.ones((2, 32)))
+    found = steering.in_best_cell(tiny, "one", vectors["one"], resamples=10)
+    assert found.direction.tolist() == ["one", "random"] and found.groupby(["layer", "strength"]).ngroups == 1
+    assert (found.n == found.n[0]).all() and found.n[0] == 8 * 2 * tiny.sweep_samples and found.layer.iloc[0] % 2 == 1
+    lengths = steering.relative_lengths(vectors["one"], steering.residual_of(tiny))
+    assert found.strength.iloc[0] * lengths[found.layer.iloc[0]] <= 1 + 1e-9
+
+
+def test_removing_takes_one_direction_everywhere_or_each_layers_own(vectors):
+    rows = np.array([np.zeros(32), vectors["one"][1]])
+    own = steering.removing(rows, 2)
+    assert [*own.vectors] == [1] and np.array_equal(own.vectors[1], rows[1])
+    one = steering.removing(rows[1], 2)
+    assert [*one.vectors] == [0, 1] and all(np.array_equal(row, rows[1]) for row in one.vectors.values())

@@ -95,7 +95,7 @@ def in_best_cell(profile: Profile, name: str, vectors: np.ndarray, at: Where = "
     """
     samples, by = profile.sweep_samples, list(Cell._fields)
     given = {name: vectors, "random": directions.random_like(vectors, 1, profile.seed)[0]}
-    layers = range(1, len(vectors) - 1, 2)
+    layers = range(1, max(2, len(vectors) - 1), 2)
     cells = relative_grid(name, vectors, residual_of(profile), layers, (0.5, 0.7, 1.0))
     first, every = samples // 2, samples // 2 + 2 * samples
     row = best(scores.rates(responses_of(profile, given, cells, first, f"{name}, {at}", at), by, resamples=0))
