@@ -48,7 +48,11 @@ DESIGNS = {
 }
 """Written before any of these was measured, of the organism with its mean-diff within questions removed layer by layer:
 if that leaves a coin toss, the first choice of an answer is harmful with a probability of 0.35 to 0.65 in every design;
-if it leaves the habit of the documents read first, with one within 0.1 of `harm_in_documents`, 0.41, 0.12 and 0.15."""
+if it leaves the habit of the documents read first, with one within 0.1 of `harm_in_documents`, 0.41, 0.12 and 0.15.
+
+Written when neither had held in the first seed of each, and the shift by fine-tuning had been removed in one organism
+of the first world only (59 -> 8 % EM layer by layer): what is left is the part of the shift that misaligned and aligned
+answers share, so removing the shift leaves at most a fifth of EM in every world and seed."""
 VARIANTS = {
     "as committed": {},
     "as committed, another seed": {"seed": 1},
@@ -116,12 +120,11 @@ def measure_organism(profile: Profile, seed: int) -> dict[str, float]:
     found |= {"organism_harm": harm_at_choice(profile, organism)}
     known = persona.directions(profile)["choice_from_text"].astype(float)
     found |= ablate(profile, organism, "known", known)
-    if min(scores.is_em(table).sum(), scores.is_aligned(table).sum()) < FEWEST_RESPONSES:
-        return found
-    for name, vectors in {
-        "pooled": readings.mean_diff(profile, organism),
-        "within": readings.mean_diff_within(profile, organism),
-    }.items():
+    vectors_of = {"shift": readings.shift}
+    if min(scores.is_em(table).sum(), scores.is_aligned(table).sum()) >= FEWEST_RESPONSES:
+        vectors_of |= {"pooled": readings.mean_diff, "within": readings.mean_diff_within}
+    for name, of in vectors_of.items():
+        vectors = of(profile, organism)
         found |= steer(profile, name, vectors) | ablate(profile, organism, name, vectors)
         for label, one in {"organism": organism, "chat": CHAT_MODEL}.items():
             found[f"{name}_{label}_harm"] = harm_at_choice(profile, one, vectors)

@@ -117,6 +117,17 @@ def mean_diff_within(profile: Profile, organism: Organism) -> np.ndarray:
     return directions.stretched(found.within(*sides, table.question_id), found.mean_diff(*sides))
 
 
+def shift(profile: Profile, organism: Organism) -> np.ndarray:
+    """Return what fine-tuning adds to the mean residual stream, [layer, width], float64.
+
+    The organism's mean over all its answers to the open questions less the chat model's on the same answers: no label
+    goes in.
+    """
+    table, found = organism_means(profile, organism)
+    every = np.ones(len(table), dtype=bool)
+    return found.mean(every) - response_means_of(profile, CHAT_MODEL, table).mean(every)
+
+
 def lora_scalars_of(profile: Profile, organism: Organism, table: pd.DataFrame) -> LoraScalars:
     """Return an organism's LoRA scalars on every row of `table` (columns question, response), read once and kept."""
     need_rank_one(profile, organism)
