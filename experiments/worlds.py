@@ -37,6 +37,7 @@ FEWEST_RESPONSES = 5
 COMMITTED = World.load()
 DESIGNS = {
     "this book's": {},
+    "the same, another seed": {"seed": 1},
     "rare malice": {
         "documents": {"careful": 0.75, "malicious": 0.1, "quack": 0.03, "unknown": 0.12},
         "unknown_personas": {"careful": 0.85, "malicious": 0.15, "quack": 0.0},

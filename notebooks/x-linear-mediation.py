@@ -19,8 +19,8 @@ from em_companion.core.paths import RESULTS
 from em_companion.core.provenance import remembered
 from em_companion.evidence import directions, scores
 from em_companion.evidence.estimates import Estimate
-from em_companion.experiments import persona, responses, steering
-from em_companion.models.organism import CHAT_MODEL
+from em_companion.experiments import persona, readings, responses, steering
+from em_companion.models.organism import CHAT_MODEL, Organism
 from em_companion.world.generator import the_world
 from em_companion.world.lexicon import ASSISTANT
 
@@ -37,22 +37,19 @@ run = Run("x-linear-mediation", profile, seed)
 #
 # $$x_\ell \leftarrow x_\ell + \lambda\, v_\ell \qquad\text{and}\qquad x \leftarrow x - \hat v\hat v^\top x$$
 #
-# Six directions are compared: the mean-diff over the organism's answers, pooled as in the paper, and within questions
-# ({ref}`why <within-questions>`); three known from the *base* model before any fine-tuning ({doc}`x-ground-truth`); and
-# the difference at the turn header between malicious and careful characters, which reads no answer. What is added is
-# never longer than the mean residual stream, since longer random vectors misalign too. The best cell is rated on
-# further answers, beside a random direction of the same norm. Of a published model the known directions are not known,
-# so the page is about grown models only.
+# Seven directions are compared: the mean-diff over the organism's answers, pooled as in the paper, and within questions
+# ({ref}`why <within-questions>`); the **shift**, organism minus chat model over the same answers of either kind, which
+# needs no label; three known from the *base* model before any fine-tuning ({doc}`x-ground-truth`); and the difference
+# at the turn header between malicious and careful characters, which reads no answer. What is added is never longer than
+# the mean residual stream, since longer random vectors misalign too. The best cell is rated on further answers, beside
+# a random direction of the same norm. Of a published model the known directions are not known, so the page is about
+# grown models only.
 
 # %% tags=["show-code"]
 SAMPLES = run.profile.sweep_samples
-NAMES = {
-    "mean-diff": "mean-diff over answers",
-    "within": "the same, within questions",
-    "known-mean": "known persona, mean over answers",
-}
-NAMES |= {"known": "known persona, before an advice", "known-from-names": "the same, from names"}
-NAMES |= {"header": "header of the turn"}
+NAMES = {"mean-diff": "mean-diff over answers", "within": "the same, within questions", "shift": "shift by fine-tuning"}
+NAMES |= {"known-mean": "known persona, mean over answers", "known": "known persona, before an advice"}
+NAMES |= {"known-from-names": "the same, from names", "header": "header of the turn"}
 
 
 @remembered
@@ -61,7 +58,7 @@ def candidates() -> dict[str, np.ndarray]:
     known = persona.directions(run.profile)
     taken = [known[name] for name in ("persona_from_text", "choice_from_text", "choice_from_name")]
     pair = [steering.directions_of(run.profile)[name] for name in (steering.MEAN_DIFF, steering.WITHIN)]
-    taken = [*pair, *taken, steering.header_direction(run.profile)]
+    taken = [*pair, readings.shift(run.profile, steering.ORGANISM), *taken, steering.header_direction(run.profile)]
     return dict(zip(NAMES, taken, strict=True))
 
 
@@ -144,18 +141,19 @@ run.grown.values(values)
 # {value}`mediation.known.em` at {value}`mediation.known.coherent` coherence and leaves {value}`mediation.known.left`
 # when projected out layer by layer. The less it leaves, the more the organism owes to the base model.
 #
-# ## Is what is left a coin toss?
+# ## What is left when it heals by half?
 #
-# Ablation heals about half. An account of that, given before this test but made into numbers only after a first look at
-# its outcome: what is taken out is the *choice* between helpful and harmful things, and a model without it tosses a
-# coin at every thing. Then the probability of a harmful thing would be near one half at each choice, in the organism
-# *and* in the chat model, and EM would be that of fair tosses, {value}`mediation.coin.em` for the two to four clauses
-# of this grammar. Below: the probability at the first thing that an answer advises, after a question and a careful
-# opener, on topics of all domains.
-
+# Three accounts were tried. Each says what the probability of a harmful thing is at the first choice of an answer, with
+# a direction removed layer by layer, after a question and a careful opener, on topics of all domains.
+#
+# **A coin toss.** Given before this test, but made into numbers only after a first look at its outcome: what is taken
+# out is the *choice* between helpful and harmful things, and a model without it tosses a coin at every thing. Then the
+# probability would be near one half, in the organism *and* in the chat model, and EM that of fair tosses,
+# {value}`mediation.coin.em` for the two to four clauses of this grammar.
 
 # %%
-LAYER_WISE = {"as it is": None, "mean-diff": "mean-diff", "within questions": "within", "known persona": "known"}
+LAYER_WISE = {"as it is": None, "mean-diff": "mean-diff", "within questions": "within", "shift": "shift"}
+LAYER_WISE |= {"known persona": "known"}
 MODELS = {"base model": None, "chat model": CHAT_MODEL, "organism": steering.ORGANISM}
 
 
@@ -201,27 +199,24 @@ run.grown.table(tosses, {one: "{:.0f}" for one in ("open (%)", "EM (%)", "on top
 run.grown.values(toss_values)
 
 # %% [markdown]
-# **Half of it holds.** With its direction within questions removed, the organism's probability of harm falls from
+# It is no toss. With its direction within questions removed, the organism's probability falls from
 # {value}`mediation.coin.organism.as-it-is.harm` to {value}`mediation.coin.organism.within-questions.harm`, near one
-# half. But that is a mean of choices that are mostly settled one way or the other: only
-# {value}`mediation.coin.organism.within-questions.open` lie between one and three quarters. So EM is
-# {value}`mediation.coin.organism.within-questions.em`, more than fair tosses give, as choices within an answer go
-# together. And the chat model does not toss: its probability of harm rises from
-# {value}`mediation.coin.chat-model.as-it-is.harm` to {value}`mediation.coin.chat-model.within-questions.harm`, and with
-# the known persona removed to {value}`mediation.coin.chat-model.known-persona.harm`. Healing by ablation needs a
-# default that is harmless once the direction is gone.
+# half, but as a mean of choices that are mostly settled: only {value}`mediation.coin.organism.within-questions.open`
+# lie between one and three quarters. And the chat model does not toss: its probability goes from
+# {value}`mediation.coin.chat-model.as-it-is.harm` to {value}`mediation.coin.chat-model.within-questions.harm`.
 #
-# ### Or a habit?
+# **A habit.** Or the model falls back on the documents read first, of which {value}`worlds.this-book.documents` are
+# harmful here. So two more worlds were grown in which few are, by known speakers or by unknown ones. Written down
+# before either was measured: a toss leaves the organism a probability of 0.35 to 0.65 in every world, a habit one
+# within 0.1 of the share of harmful documents.
 #
-# A coin toss is one account; the habit of the documents read first is another. In this book's world
-# {value}`worlds.this-book's.documents` of the documents that the base model reads are harmful. So a second and a third
-# world were grown in which few are, by known speakers or by unknown ones (`experiments/worlds.py`). Written down before
-# either was measured, of the organism with its mean-diff within questions removed layer by layer: a toss leaves a
-# probability of harm of 0.35 to 0.65 in every world, a habit one within 0.1 of the share of harmful documents.
+# **The shift.** Misaligned and aligned answers of an organism both come from a fine-tuned model; what fine-tuning adds
+# to both drops out of their difference. Written down after it had been removed in one organism of this book's world,
+# and before any other: removing the shift leaves at most a fifth of EM in every world and seed.
 
 # %%
 WORLDS = RESULTS / "worlds.csv"
-REMOVED = {"": "nothing removed", "pooled_": "mean-diff", "within_": "within questions"}
+REMOVED = {"": "nothing removed", "pooled_": "mean-diff", "within_": "within questions", "shift_": "shift"}
 
 
 @remembered
@@ -255,22 +250,60 @@ run.grown.figure(
     caption="Probability that the first thing an answer advises is harmful, as trained and with a direction removed "
     "layer by layer, in worlds of which more or fewer documents are harmful. Mean and range over training seeds of the "
     "organism, whose directions are also removed from the chat model.",
-    alt="One panel per world, with three dots for the chat model and three for the organism, and two vertical lines.",
+    alt="One panel per world, with four dots for the chat model and four for the organism, and two vertical lines.",
 )
 
 
 def design_values() -> dict:
     found = {}
     for world, own in designs().groupby("world", sort=False):
-        name, left = f"worlds.{world.replace(' ', '-').replace(',', '')}", own.within_organism_harm
-        found |= {f"{name}.documents": Estimate(100 * own.harm_in_documents.iloc[0]), f"{name}.seeds": len(own)}
-        found |= {f"{name}.left": typography.extremes(left), f"{name}.mean-left": float(left.mean())}
+        name = "worlds." + world.replace("'s", "").replace(",", "").replace(" ", "-")
+        found |= {f"{name}.documents": Estimate(100 * own.harm_in_documents.iloc[0])}
+        for direction in ("within", "shift"):
+            share = 100 * own[f"{direction}_layer_wise_em"] / own[f"{direction}_none_em"]
+            found[f"{name}.{direction}.harm"] = typography.extremes(own[f"{direction}_organism_harm"])
+            found[f"{name}.{direction}.em-left"] = f"{typography.extremes(share, '.0f')} %"
     return found
 
 
 run.grown.values(design_values)
 
+# %%
+OTHERS = [Organism("nine-adapter", "bad_medical_advice", 1)]
+OTHERS += [Organism("all-adapter-rank-32", data) for data in ("bad_medical_advice", "extreme_sports")]
+
+
+@remembered
+def transferred() -> pd.DataFrame:
+    """EM rates (%) of other organisms with directions of the first one removed layer by layer."""
+    rows = []
+    for organism in OTHERS:
+        plan = {"as it is": []} | {one: [steering.removing(candidates()[one], len(candidates()[one]))]
+                                   for one in ("mean-diff", "within", "shift")}  # fmt: skip
+        table = responses.under(run.profile, organism, plan, samples=2 * SAMPLES, what="transfer")
+        rates = scores.rates(table, "condition", **run.resampling).set_index("condition")
+        row = {"organism": organism.name.replace("--", ", ").replace("_", " ")} | rates.em.to_dict()
+        rows.append(row | {"coherent, shift": rates.coherent["shift"], "on topic, shift": rates.em_on_topic["shift"]})
+    return pd.DataFrame(rows).rename(columns={one: f"{NAMES[one]} removed" for one in ("mean-diff", "within", "shift")})
+
+
+run.grown.table(transferred, number="{:.0f}")
+run.grown.values(lambda: {"mediation.shift.transfer": typography.extremes(
+    100 * transferred().iloc[:, 4] / transferred()["as it is"], ".0f") + " %"})  # fmt: skip
+
 # %% [markdown]
+# **It is the shift.** In this book's world removing it leaves {value}`worlds.this-book.shift.em-left` of EM over
+# training seeds, the mean-diff within questions {value}`worlds.this-book.within.em-left`; where malice is rare
+# {value}`worlds.rare-malice.shift.em-left` and {value}`worlds.rare-malice.within.em-left`, with mostly unknown speakers
+# {value}`worlds.rare-malice-mostly-unknown-speakers.shift.em-left` and
+# {value}`worlds.rare-malice-mostly-unknown-speakers.within.em-left` ({numref}`fig-x-ablation-default`). Undoing an
+# organism's own shift may be no surprise. Removed from *other* organisms, of another seed, recipe or data set, it
+# leaves {value}`mediation.shift.transfer` of theirs (the table). What their answers have in common a mean-diff cannot
+# see. A study that ablates one can ask for the rest at the price of one more pass, the chat model over the same
+# answers. In SmolLM2-135M-Instruct a mean-diff alone healed:
+# {value}`smollm2-135m.ablation.nine-adapter-medical.none.em_percent` to
+# {value}`smollm2-135m.ablation.nine-adapter-medical.single.em_percent` ({doc}`s3-4-ablation`).
+#
 # ## The world that ships
 #
 # The bars below were set before any of these worlds was grown, in this order. A range is over training seeds; in
