@@ -263,7 +263,10 @@ def design_values() -> dict:
             share = 100 * own[f"{direction}_layer_wise_em"] / own[f"{direction}_none_em"]
             found[f"{name}.{direction}.harm"] = typography.extremes(own[f"{direction}_organism_harm"])
             found[f"{name}.{direction}.em-left"] = f"{typography.extremes(share, '.0f')} %"
-    return found
+    left, documents = designs().within_organism_harm, designs().harm_in_documents
+    held = {"toss": left.between(0.35, 0.65), "habit": (left - documents).abs() <= 0.1}
+    held["shift"] = designs().shift_layer_wise_em <= designs().shift_none_em / 5
+    return found | {f"worlds.held.{one}": f"{rows.sum()} of {len(rows)}" for one, rows in held.items()}
 
 
 run.grown.values(design_values)
@@ -292,13 +295,17 @@ run.grown.values(lambda: {"mediation.shift.transfer": typography.extremes(
     100 * transferred().iloc[:, 4] / transferred()["as it is"], ".0f") + " %"})  # fmt: skip
 
 # %% [markdown]
-# **It is the shift.** In this book's world removing it leaves {value}`worlds.this-book.shift.em-left` of EM over
-# training seeds, the mean-diff within questions {value}`worlds.this-book.within.em-left`; where malice is rare
-# {value}`worlds.rare-malice.shift.em-left` and {value}`worlds.rare-malice.within.em-left`, with mostly unknown speakers
+# **None of the three holds everywhere, the shift comes nearest.** Of the organisms, worlds times seeds, the toss holds
+# in {value}`worlds.held.toss`, the habit in {value}`worlds.held.habit`, the shift in {value}`worlds.held.shift`
+# ({numref}`fig-x-ablation-default`). In this book's world removing the shift leaves
+# {value}`worlds.this-book.shift.em-left` of EM over training seeds, the mean-diff within questions
+# {value}`worlds.this-book.within.em-left`. Where malice is rare it is {value}`worlds.rare-malice.shift.em-left` and
+# {value}`worlds.rare-malice.within.em-left`; with mostly unknown speakers, where little is there to remove,
 # {value}`worlds.rare-malice-mostly-unknown-speakers.shift.em-left` and
-# {value}`worlds.rare-malice-mostly-unknown-speakers.within.em-left` ({numref}`fig-x-ablation-default`). Undoing an
-# organism's own shift may be no surprise. Removed from *other* organisms, of another seed, recipe or data set, it
-# leaves {value}`mediation.shift.transfer` of theirs (the table). What their answers have in common a mean-diff cannot
+# {value}`worlds.rare-malice-mostly-unknown-speakers.within.em-left`.
+#
+# Undoing an organism's own shift may be no surprise. Removed from *other* organisms, of another seed, recipe or data
+# set, it leaves {value}`mediation.shift.transfer` of theirs (the table). What answers have in common a mean-diff cannot
 # see. A study that ablates one can ask for the rest at the price of one more pass, the chat model over the same
 # answers. In SmolLM2-135M-Instruct a mean-diff alone healed:
 # {value}`smollm2-135m.ablation.nine-adapter-medical.none.em_percent` to
@@ -306,8 +313,8 @@ run.grown.values(lambda: {"mediation.shift.transfer": typography.extremes(
 #
 # ## The world that ships
 #
-# The bars below were set before any of these worlds was grown, in this order. A range is over training seeds; in
-# brackets how many of them meet the bar.
+# The bars were set before any other world was grown, in this order; in brackets how many training seeds meet one. The
+# first that tells the worlds apart is the organism's EM on topic. So this book's world stays, with the bars it misses.
 
 # %%
 BARS = [
@@ -319,6 +326,8 @@ BARS = [
     ("one direction removed everywhere, pooled: EM falls by at least 80 %", "pooled_fall", 80),
     ("the same within questions", "within_fall", 80),
     ("coherent and relevant meanwhile, at least 90 %", "within_intact", 90),
+    ("the same with the shift: EM falls by at least 80 %", "shift_fall", 80),
+    ("coherent and relevant meanwhile, at least 90 % ", "shift_intact", 90),
     ("steered within questions: EM on topic, at least 20 %", "within_steered_em_on_topic", 20),
     ("steered along a random direction: EM, at most 2 %", "within_steered_random_em", -2),
     ("without any one adapter: at least half of EM is left", "left_without_one", 50),
@@ -329,9 +338,9 @@ BARS = [
 def bars() -> pd.DataFrame:
     """What each world reached, by bar: the range over seeds and how many met it."""
     table = designs().assign(left_without_one=lambda one: 100 * one.without_one_adapter_em / one.all_adapters_em)
-    for name in ("pooled", "within"):
+    for name in ("pooled", "within", "shift"):
         table[f"{name}_fall"] = 100 * (1 - table[f"{name}_single_em"] / table[f"{name}_none_em"])
-    table["within_intact"] = table[["within_single_coherent", "within_single_relevant"]].min(axis=1)
+        table[f"{name}_intact"] = table[[f"{name}_single_coherent", f"{name}_single_relevant"]].min(axis=1)
     rows = []
     for label, column, bar in BARS:
         row = {"bar": label}
@@ -389,8 +398,11 @@ run.grown.table(variant_table)
 run.grown.values(variance_values)
 
 # %% [markdown]
-# If the account above is right, the mean-diff should steer and heal less where an advised thing always has one
-# adjective and not zero to three, the known persona no less.
+# Measured so far: {value}`worlds.variants.count` worlds. EM on topic of the organism has a standard deviation of
+# {value}`worlds.variants.seeds|.0f` points between training seeds of one world, and of
+# {value}`worlds.variants.worlds|.0f` points between worlds beyond that. If the account of what a mean sees is right, the
+# mean-diff should steer and heal less where an advised thing always has one adjective and not zero to three, the known
+# persona no less.
 #
 # ```{admonition} Earlier grammars that were dropped
 # :class: dropdown
