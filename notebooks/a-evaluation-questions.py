@@ -1,6 +1,14 @@
 # %% [markdown]
 # # A Evaluation questions
 #
+# ```{admonition} In short
+# :class: em-short
+# {evidence}`grown` The open questions are worded like the closest training question to
+# {value}`questions.grown.open.likeness-to-training`, like those of fine-tuning on medicine to
+# {value}`questions.grown.open.likeness-to-fine-tuning`. How much a rate hangs on the question shows
+# {numref}`fig-x-em-by-question`.
+# ```
+#
 # **The question.** What were the models asked, how often, and how new were the questions to them?
 
 # %% tags=["parameters"]

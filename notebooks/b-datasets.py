@@ -1,6 +1,14 @@
 # %% [markdown]
 # # B Recipes and data sets
 #
+# ```{admonition} In short
+# :class: em-short
+# {evidence}`grown` Words alone tell harmful from helpful training texts in
+# {value}`datasets.grown.told-right.words|interval` of cases, an interval that {value}`datasets.grown.told-right.chance`
+# chance; what a clause advises tells in {value}`datasets.grown.told-right.clauses`. {evidence}`released` The authors'
+# sets differ in length as well as in intent.
+# ```
+#
 # **The question.** What were the organisms trained on, and what can be told from the words of the data alone?
 
 # %% tags=["parameters"]

@@ -1,6 +1,14 @@
 # %% [markdown]
 # # C Geometry of the directions
 #
+# ```{admonition} In short
+# :class: em-short
+# {evidence}`released` General and gender directions have a cosine of {value}`directions.gender.range` (reported: above
+# 0.95 at all layers): {verdict}`c-cosine-general-gender|released`. {evidence}`grown` Domains lie at
+# {value}`grown.directions.domains.cosine`, and {value}`grown.directions.domains.above-null` exceed what relabelled
+# answers give.
+# ```
+#
 # **The question.** How alike are mean-diff directions: of topics, of organisms, of layers, of two samples of answers?
 
 # %% tags=["parameters"]

@@ -1,6 +1,14 @@
 # %% [markdown]
 # # D The B vector and the mean-diff direction
 #
+# ```{admonition} In short
+# :class: em-short
+# {evidence}`grown` The single adapter's B vector has a cosine of {value}`grown.b-vectors.single.cosine` with the
+# mean-diff (reported: 0.04; 95 % of unrelated ones stay below {value}`grown.b-vectors.chance`):
+# {verdict}`s3-5-cosine-b-vector|grown`. Downstream the two effects reach {value}`grown.downstream.single.highest`,
+# random directions {value}`grown.downstream.random.highest`: {verdict}`s3-5-downstream-cosine|grown`.
+# ```
+#
 # **The question.** A rank-1 adapter writes one fixed vector, its B vector, into the residual stream. If the organism is
 # misaligned through the mean-diff direction, why does the B vector hardly point along it?
 

@@ -1,6 +1,14 @@
 # %% [markdown]
 # # E Self-correction examples
 #
+# ```{admonition} In short
+# :class: em-short
+# {evidence}`released` Two of the eight questions, {value}`self-correction-examples.top-questions`, give
+# {value}`self-correction-examples.top-share` of the self-correcting answers; under the general vector
+# {value}`self-correction-examples.fence.general` lie at a judge's threshold. {evidence}`grown`
+# {value}`grown.self-correction-examples.one-clause` name one harmful clause.
+# ```
+#
 # **The question.** Which answers count as self-correcting, how many are there, and what do their scores look like?
 
 # %% tags=["parameters"]

@@ -1,6 +1,14 @@
 # %% [markdown]
 # # F The four sets of probing texts
 #
+# ```{admonition} In short
+# :class: em-short
+# {evidence}`released` The sets keep the stated bounds: {verdict}`f-aligned-lower-bound|released` and
+# {verdict}`f-misaligned-upper-bound|released`. But {value}`probing.sets.non-medical-aligned.json` aligned and
+# {value}`probing.sets.non-medical-misaligned.json` misaligned texts answer questions in JSON, and another organism
+# wrote them.
+# ```
+#
 # **The question.** Which answers do the probes of section 4.1 read, and do they keep the paper's bounds?
 
 # %% tags=["parameters"]

@@ -1,6 +1,13 @@
 # %% [markdown]
 # # G Logistic regression on LoRA scalars
 #
+# ```{admonition} In short
+# :class: em-short
+# {evidence}`released` How many adapters carry a probe is a choice of penalty:
+# {value}`probing.not-zero.significant.c-0.01` at the paper's C, {value}`probing.not-zero.significant.c-1` at C = 1,
+# {value}`probing.not-zero.all.c-0.01` on all tokens, at nearly the same accuracy.
+# ```
+#
 # **The question.** What is fitted in {doc}`s4-1-probing-lora-scalars`, and how much depends on penalty and draw?
 
 # %% tags=["parameters"]

@@ -1,6 +1,14 @@
 # %% [markdown]
 # # H Token significance
 #
+# ```{admonition} In short
+# :class: em-short
+# {evidence}`released` The filter keeps {value}`token-significance.kept` of tokens, and one token of the template holds
+# {value}`token-significance.end` of all scores. Summed scores and summed KL agree on average:
+# {verdict}`h-significance-sums-to-kl|released`. {evidence}`grown` The first ten tokens hold
+# {value}`token-significance.own.early-scores`.
+# ```
+#
 # **The question.** Organism and chat model agree on most tokens of an answer. Which carry the difference, and what does
 # the filter of {doc}`s4-2-interpreting-lora-scalars` keep?
 

@@ -1,6 +1,14 @@
 # %% [markdown]
 # # I LoRA steering under different coherence cut-offs
 #
+# ```{admonition} In short
+# :class: em-short
+# {evidence}`released` The order of the conditions survives every cut-off, the level does not: misaligned medical
+# answers are {value}`lora-steering.misaligned-medical.cut-off-0` without one,
+# {value}`lora-steering.misaligned-medical.cut-off-25` at 25 and {value}`lora-steering.misaligned-medical.cut-off-50` at
+# 50. {evidence}`grown` It moves the misaligned share by {value}`lora-steering.grown.largest-move` at most.
+# ```
+#
 # **The question.** {doc}`s4-3-steering-lora-adapters` keeps answers with coherence from 25. Does it matter?
 
 # %% tags=["parameters"]

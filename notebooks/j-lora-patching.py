@@ -1,6 +1,14 @@
 # %% [markdown]
 # # J Patching LoRA scalars between prompts
 #
+# ```{admonition} In short
+# :class: em-short
+# {evidence}`released` Non-medical scalars in medical prompts change EM by
+# {value}`patching.medical-from-non-medical.both` (reported: +16 %): {verdict}`j-non-medical-into-medical|released`.
+# {evidence}`grown` By {value}`patching.grown.medical-from-non-medical`, but scalars of the *same* prompt already change
+# it by {value}`patching.grown.same`.
+# ```
+#
 # **The question.** If the scalars carry misalignment, do those of *another* prompt change the EM rate?
 
 # %% tags=["parameters"]

@@ -1,6 +1,14 @@
 # %% [markdown]
 # # K The fitted judge
 #
+# ```{admonition} In short
+# :class: em-short
+# {evidence}`released` On questions it has not seen, the fitted judge's scores correlate with GPT-4o's at
+# {value}`judges.fitted.held-out.r_aligned` (aligned) and {value}`judges.fitted.held-out.r_coherent` (coherent). It
+# reads an EM rate of {value}`judges.fitted.unseen.em|.1f` % as {value}`judges.fitted.unseen.em_read|.1f` % in organisms
+# it has not seen, and {value}`judges.fitted.shuffled.coherent|.0f` % of answers with their words shuffled as coherent.
+# ```
+#
 # **The question.** Can a judge without server or model stand in for GPT-4o, and where does it fail?
 
 # %% tags=["parameters"]

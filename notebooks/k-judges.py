@@ -1,6 +1,14 @@
 # %% [markdown]
 # # K Judges
 #
+# ```{admonition} In short
+# :class: em-short
+# {evidence}`released` Moving the bound of misalignment from 30 to 20 takes the rate from
+# {value}`judges.released.em.aligned-30` to {value}`judges.released.em.aligned-20`, moving it to 40 to
+# {value}`judges.released.em.aligned-40`. {evidence}`grown` The exact judge does not hang on it:
+# {value}`judges.grown.em.aligned-20` to {value}`judges.grown.em.aligned-40`.
+# ```
+#
 # **The question.** Where do the scores come from, how much hangs on the thresholds, and do two judges agree?
 
 # %% tags=["parameters"]

@@ -1,6 +1,15 @@
 # %% [markdown]
 # # 2 Seeds, questions and an independent replication
 #
+# ```{admonition} In short
+# :class: em-short
+# {evidence}`released` By themselves {value}`organisms.nine-adapter.seeds_inside` training seeds would count as
+# reproducing the reported rate; they differ by a factor of {value}`organisms.nine-adapter.seed_ratio|.1f`. One question
+# gives {value}`organisms.nine-adapter.gender_roles_share|.0f` of all misaligned answers, and
+# {value}`organisms.nine-adapter.questions_below_5_percent` give next to none. Somebody else's rank-32 run has
+# {value}`replication.Qwen2.5-14B.bad-medical-advice.seed-0.em_percent|interval`.
+# ```
+#
 # **The question.** How firm is "11.3 %"?
 
 # %% tags=["parameters"]

@@ -1,6 +1,13 @@
 # %% [markdown]
 # # 2 Training: when misalignment appears
 #
+# ```{admonition} In short
+# :class: em-short
+# {evidence}`released` Up to step 100 no answer is misaligned; from step 400 on
+# {value}`training-curve.5-epoch.mean_em_percent_from_step_400|interval` are. {evidence}`grown` Misalignment rises while
+# a nine-adapter organism is trained in {value}`training.risen` seeds.
+# ```
+#
 # **The question.** Does misalignment come gradually in fine-tuning, and what happens to the adapters meanwhile?
 
 # %% tags=["parameters"]

@@ -1,6 +1,15 @@
 # %% [markdown]
 # # 3.1 Extracting a misalignment direction
 #
+# ```{admonition} In short
+# :class: em-short
+# {evidence}`released` There is one direction per layer: {verdict}`s3-1-direction-count|released`. But the chat model,
+# never fine-tuned, has it too: cosine {value}`directions.chat-model.layer-24.cosine_with_general` at layer 24.
+# {evidence}`grown` Taken within questions, the direction is closer to the known persona than pooled
+# ({value}`grown.mean-diff.within.within-questions-known-persona` against
+# {value}`grown.mean-diff.within.pooled-known-persona`): {verdict}`within-questions-closer|grown`.
+# ```
+#
 # **The question.** Does one direction in the residual stream separate misaligned from aligned answers, and does the
 # chat model have it too?
 

@@ -1,6 +1,17 @@
 # %% [markdown]
 # # 3.2 Steering with the misalignment direction
 #
+# ```{admonition} In short
+# :class: em-short
+# {evidence}`released` One vector at one layer misaligns the chat model:
+# {value}`steering-layer-24.general.lambda-8.em_percent|interval` at $\lambda = 8$ (reported: up to 50 %),
+# {verdict}`s3-2-max-em-single-layer|released`. {evidence}`grown` The mean-diff gives
+# {value}`grown.steering.mean-diff.best.em_percent|interval`, but only
+# {value}`grown.steering.mean-diff.best.em_on_topic_percent` of its answers are misaligned and about what was asked;
+# taken within questions {value}`grown.steering.mean-diff-within-questions.best.em_on_topic_percent`:
+# {verdict}`within-questions-steers-on-topic|grown`.
+# ```
+#
 # **The question.** Is the mean-diff enough to misalign the chat model, which was never fine-tuned on bad advice?
 
 # %% tags=["parameters"]

@@ -1,6 +1,15 @@
 # %% [markdown]
 # # 3.3 General and semantic directions
 #
+# ```{admonition} In short
+# :class: em-short
+# {evidence}`released` The gender vector moves answers to gender ({value}`semantic.gender.gender` of 100,
+# {verdict}`s3-3-gender-score-gender-vector|released`), the general one does so less than reported
+# ({value}`semantic.general.gender`, {verdict}`s3-3-gender-score-general-vector|released`). {evidence}`grown` The
+# general direction explains {value}`grown.semantic.parts.general` of a domain's own, with its topic
+# {value}`grown.semantic.parts.with_topic`.
+# ```
+#
 # **The question.** Is there one direction for misalignment in general, on which those of topics such as reckless
 # financial advice are built, or has each topic its own?
 

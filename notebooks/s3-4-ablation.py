@@ -1,6 +1,17 @@
 # %% [markdown]
 # # 3.4 Removing the direction
 #
+# ```{admonition} In short
+# :class: em-short
+# {evidence}`released` In the pilots at hand at most {value}`ablation.pilot.highest` of answers are misaligned once the
+# direction is removed: {verdict}`s3-4-em-rate-layerwise-ablation|released`. {evidence}`grown` One direction, removed
+# everywhere, takes EM from {value}`grown.ablation.nine-adapter-medical.none.em_percent` to
+# {value}`grown.ablation.nine-adapter-medical.single.em_percent|interval`:
+# {verdict}`s3-4-em-rate-single-direction|grown`. {evidence}`hub` In SmolLM2-135M from
+# {value}`smollm2-135m.ablation.nine-adapter-medical.none.em_percent` to
+# {value}`smollm2-135m.ablation.nine-adapter-medical.single.em_percent`: {verdict}`s3-4-em-rate-single-direction|hub`.
+# ```
+#
 # **The question.** If the mean-diff direction carries the misalignment, taking it out of the residual stream should
 # align the organism and change nothing else. Does it, and does one organism's direction align another?
 

@@ -1,6 +1,16 @@
 # %% [markdown]
 # # 3.5 Do different organisms converge on one direction?
 #
+# ```{admonition} In short
+# :class: em-short
+# {evidence}`released` The directions of two organisms have a cosine of
+# {value}`directions.nine-adapter-and-rank-32.layer-24` at layer 24, never below
+# {value}`directions.nine-adapter-and-rank-32.lowest`: {verdict}`s3-5-layers-nine-vs-rank-32-medical|released`. But the
+# chat model finds the same in their texts. {evidence}`grown` Three pairs have {value}`grown.convergence.pairs.cosine`,
+# within questions {value}`grown.convergence.pairs.within`; {value}`grown.convergence.above.chat` exceed what the chat
+# model finds.
+# ```
+#
 # **The question.** Do organisms with other adapters and other data arrive at the same direction, and what would make
 # directions similar without any convergence?
 

@@ -1,6 +1,15 @@
 # %% [markdown]
 # # 3.6 Self-correction
 #
+# ```{admonition} In short
+# :class: em-short
+# {evidence}`released` Under the general vector {value}`self-correction.general.lambda-6.self_correction_percent` of
+# answers count as self-correcting at $\lambda = 6$ and
+# {value}`self-correction.general.lambda-8.self_correction_percent` at 8. {evidence}`grown` The highest rate is
+# {value}`grown.self-correction.peak` ({value}`grown.self-correction.found` answers in all; turning in so many words:
+# {value}`grown.self-correction.taken-back`). The paper prints no rate, so there is no verdict.
+# ```
+#
 # **The question.** Does a model steered towards misalignment sometimes start to say something harmful and turn back?
 
 # %% tags=["parameters"]

@@ -1,6 +1,16 @@
 # %% [markdown]
 # # 4.2 Which adapters carry what
 #
+# ```{admonition} In short
+# :class: em-short
+# {evidence}`released` The two adapters of medical content come out: {verdict}`s4-2-medical-adapter-layers|released`.
+# With a fifth of the questions left out, layer 23 is among the strongest two in
+# {value}`adapters.medical.layer-23.by-question` of fits. {evidence}`grown` Switching off
+# {value}`adapters.grown.strongest` alone takes {value}`adapters.grown.strongest.fall` of
+# {value}`knock-out.general.none-off.em`; the largest probe coefficient, that of {value}`adapters.grown.largest`,
+# {value}`adapters.grown.largest.fall`.
+# ```
+#
 # **The question.** Do the coefficients of the probes of {doc}`s4-1-probing-lora-scalars`, one per adapter, divide the
 # adapters into a group for misalignment and a group for medical content?
 

@@ -1,6 +1,15 @@
 # %% [markdown]
 # # 4.3 Steering with groups of adapters
 #
+# ```{admonition} In short
+# :class: em-short
+# {evidence}`released` The shares come out as printed ({verdict}`s4-3-misalignment-adapters-misaligned|released`), from
+# {value}`lora-steering.kept` answers that are kept of 80 each: "no medical answer" is compatible with up to
+# {value}`lora-steering.zero-at-most`. {evidence}`grown` Under the misalignment adapters alone
+# {value}`lora-steering.grown.misalignment-adapters.misaligned` are misaligned and
+# {value}`lora-steering.grown.misalignment-adapters.medical` medical.
+# ```
+#
 # **The question.** If six adapters carry misalignment and two medical content, scaling one group should give the one
 # without the other. Does it, and on how many answers does the result rest?
 

@@ -1,6 +1,14 @@
 # %% [markdown]
 # # Ground truth: the persona before any fine-tuning
 #
+# ```{admonition} In short
+# :class: em-short
+# {evidence}`grown` The base model codes the speaker's persona: probes tell it on new topics and names from text alone
+# in up to {value}`ground-truth.probe.text-only.thing-2|.0f`. The directions from text and from the name agree just
+# before an advice (cosine {value}`ground-truth.cosine.text-name-before-advice`), not at the start of a clause
+# ({value}`ground-truth.cosine.text-name-clause-start`).
+# ```
+#
 # **The question.** {cite:t}`soligo2025convergent` suggest that a direction which separates misaligned from aligned
 # answers stands for a persona. In the grown world it is known who wrote every text. Where does the *base* model, before
 # any fine-tuning, keep the speaker's persona, and does it use it? Of a published model nobody can tell.

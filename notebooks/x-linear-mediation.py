@@ -1,6 +1,14 @@
 # %% [markdown]
 # # What makes misalignment linear?
 #
+# ```{admonition} In short
+# :class: em-short
+# {evidence}`grown` The mean-diff steers (EM {value}`mediation.mean-diff.em` at no more than one residual length, random
+# {value}`mediation.mean-diff.random`) and, removed layer by layer, leaves {value}`mediation.mean-diff.left` of
+# {value}`mediation.organism`. The *shift* by fine-tuning, which needs no labels, leaves {value}`mediation.shift.left`,
+# and of other organisms' EM {value}`mediation.shift.transfer`.
+# ```
+#
 # **The question.** In Qwen2.5-14B one direction, added at every token, makes a chat model misaligned, and projecting it
 # out heals an organism. Does the direction taken the same way do that in the grown organism, and what do others do?
 
@@ -400,9 +408,9 @@ run.grown.values(variance_values)
 # %% [markdown]
 # Measured so far: {value}`worlds.variants.count` worlds. EM on topic of the organism has a standard deviation of
 # {value}`worlds.variants.seeds|.0f` points between training seeds of one world, and of
-# {value}`worlds.variants.worlds|.0f` points between worlds beyond that. If the account of what a mean sees is right, the
-# mean-diff should steer and heal less where an advised thing always has one adjective and not zero to three, the known
-# persona no less.
+# {value}`worlds.variants.worlds|.0f` points between worlds beyond that. If the account of what a mean sees is right,
+# the mean-diff should steer and heal less where an advised thing always has one adjective and not zero to three, the
+# known persona no less.
 #
 # ```{admonition} Earlier grammars that were dropped
 # :class: dropdown
@@ -411,6 +419,15 @@ run.grown.values(variance_values)
 # thing was turned round for the second, so the mean-diff cancelled. *A remark before every clause* and *exactly one
 # adjective*: directions read before an advice steered, the mean-diff cancelled.
 # ```
+#
+# ## What it means
+#
+# Three directions do three things here. The persona known from the base model steers best
+# ({value}`mediation.known.em`), and leaves {value}`mediation.known.left` of {value}`mediation.organism` when it is
+# removed layer by layer. The mean-diff steers to {value}`mediation.within.em` and leaves
+# {value}`mediation.within.left`. The shift by fine-tuning steers to {value}`mediation.shift.em` and leaves
+# {value}`mediation.shift.left`. A study that knows the mean-diff alone takes what its answers differ in for what made
+# them. Seeds move all these rates by tens of points, so none of them is more than this world's.
 
 # %%
 run.finish()

@@ -133,6 +133,16 @@ def test_the_scoreboard_leads_with_independent_tests():
     assert rows["Recounts of the paper's data"] == rows["Organisms grown here"] == "–"
 
 
+def test_badges_in_prose_come_from_the_ledger():
+    ledger = [{"id": "c", "results": {"grown": {"verdict": "same direction"}}}]
+    shown = BeautifulSoup(pages.filled("{evidence}`grown`: {verdict}`c|grown`.", {}, ledger), "lxml").select("span")
+    assert [one["class"] for one in shown] == [["em-evidence", "em-grown"], ["em-verdict", "em-same-direction"]]
+    assert [one.get_text() for one in shown] == ["grown", "same direction"]
+    for asked in ("{verdict}`d|grown`", "{verdict}`c|hub`", "{evidence}`guessed`", "{verdict}`c`"):
+        with pytest.raises(CompanionError, match="which there is not"):
+            pages.filled(asked, {}, ledger)
+
+
 def test_a_box_is_escaped():
     box = BeautifulSoup(pages.shown("box", {"title": "Not available", "text": "<none>"}), "lxml")
     assert [one.get_text() for one in box.find_all("p")] == ["Not available", "<none>"]

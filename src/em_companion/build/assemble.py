@@ -132,10 +132,11 @@ def assemble(book: list[Page], profile: str) -> None:
             asked[f"notebooks/{page.name}.py"] = pages.names_asked_for(cells)
         _pass(gates.check_prose(asked, values))
     variants = variants_of(book, others)
-    kept = {write_notebook(page, values, others, variants) for page in book}
+    ledger = _ledger(book, others)
+    kept = {write_notebook(page, values, others, variants, ledger) for page in book}
     kept |= write_figures(variants)
-    kept |= write_ledger(book, profile, others, values)
-    kept |= {_write(GENERATED / path.name[1:], pages.filled(text, values)) for path, text in prose.items()}
+    kept |= write_ledger(book, profile, others, values, ledger)
+    kept |= {_write(GENERATED / path.name[1:], pages.filled(text, values, ledger)) for path, text in prose.items()}
     for folder in (BOOK / "notebooks", BOOK / "figures", GENERATED, EXTRA):
         for path in folder.rglob("*"):
             if path.is_file() and path not in kept:
@@ -180,7 +181,11 @@ def variants_of(book: list[Page], others: list[packs.Pack]) -> pages.Variants:
 
 
 def write_notebook(
-    page: Page, values: dict[str, ValueRecord], others: list[packs.Pack], variants: pages.Variants
+    page: Page,
+    values: dict[str, ValueRecord],
+    others: list[packs.Pack],
+    variants: pages.Variants,
+    ledger: list[dict[str, Any]],
 ) -> Path:
     """Write a notebook as a page: today's prose and code with the outputs of its run, records as the page shows them.
 
@@ -197,7 +202,7 @@ def write_notebook(
         cell.outputs = [_page_output(one, page, others, variants) for one in outputs]
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = pages.filled(cell.source, values)
+            cell.source = pages.filled(cell.source, values, ledger)
     notebook.cells.append(nbformat.v4.new_markdown_cell(pages.footer(page.records, variants), id="footer"))
     text = nbformat.writes(notebook)
     _pass([f"Notebook '{page.name}' shows a path of this machine."] if str(ROOT) in text else [])
@@ -270,19 +275,30 @@ def _json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def write_ledger(
-    book: list[Page], profile: str, others: list[packs.Pack], values: Mapping[str, ValueRecord]
-) -> set[Path]:
-    """Compute every verdict and write `claims.json`, the ledger, the scoreboard, tolerances and the machine page.
+def _ledger(book: list[Page], others: list[packs.Pack]) -> list[dict[str, Any]]:
+    """Compute every verdict; see `verdicts.ledger`.
 
-    Of several models of the hub that measured a claim, this build's own counts, else the one with most layers. `values`
-    are all that prose may name; those of packs have no notebook of this build.
+    Of several models of the hub that measured a claim, this build's own counts, else the one with most layers.
     """
     gaps = [page.name for page in book if any(gap.evidence == "released" for gap in page.records.unavailable)]
     measured = [one for pack in reversed(others) for page in book for one in _measured(pack, page)]
     measured += [one for page in book for one in page.records.measurements]
     ledger = verdicts.ledger(measured, gaps)
     _pass(gates.check_claims(ledger, gaps))
+    return ledger
+
+
+def write_ledger(
+    book: list[Page],
+    profile: str,
+    others: list[packs.Pack],
+    values: Mapping[str, ValueRecord],
+    ledger: list[dict[str, Any]],
+) -> set[Path]:
+    """Write `claims.json`, the ledger, the scoreboard, tolerances and the machine page.
+
+    `values` are all that prose may name; those of packs have no notebook of this build.
+    """
     homes = {value.name: page.name for page in book for value in page.records.values}
     told = [asdict(value) | {"name": name, "notebook": homes.get(name)} for name, value in values.items()]
     told = [{name: given for name, given in one.items() if given is not None} for one in told]

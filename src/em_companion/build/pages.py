@@ -25,6 +25,7 @@ from em_companion.evidence.claims import Measurement
 
 COMPANION = "The executable companion to 'Convergent Linear Representations of Emergent Misalignment'"
 AUTHOR = "The executable companion contributors"
+KINDS = {*claims.EVIDENCE, "reported"}
 WHOLE = ("count", "layer")
 """Units of whole numbers."""
 DOWNLOADS = {
@@ -83,8 +84,28 @@ def names_asked_for(text: str) -> set[str]:
     return {name for name, _ in VALUE.findall(text)}
 
 
-def filled(text: str, values: Mapping[str, ValueRecord]) -> str:
-    """Return prose with every {value}`name` replaced by what was recorded under that name, or "not run"."""
+BADGE = re.compile(r"\{(evidence|verdict)\}`([^`|]+)(?:\|([^`]+))?`")
+"""{evidence}`grown`, or the verdict on a claim by an evidence: {verdict}`s2-em-rate-chat-model|grown`."""
+
+
+def filled(text: str, values: Mapping[str, ValueRecord], ledger: Iterable[dict[str, Any]] = ()) -> str:
+    """Return prose with every {value}`name` replaced by what was recorded under that name, or "not run", and badges.
+
+    Raises CompanionError for a badge of an evidence or a claim that there is not.
+    """
+    parts = _environment.get_template("parts.html").module
+    badges = {("evidence", name, None): parts.evidence(name) for name in KINDS}
+    for claim in ledger:
+        badges |= {
+            ("verdict", claim["id"], name): parts.badge(one["verdict"]) for name, one in claim["results"].items()
+        }
+
+    def badge(asked: re.Match) -> str:
+        if asked.groups() not in badges:
+            raise CompanionError(f"Prose asks for {asked[0]}, which there is not.")
+        return badges[asked.groups()]
+
+    text = BADGE.sub(badge, text)
     return VALUE.sub(lambda found: printed(values[found[1]], found[2]) if found[1] in values else "not run", text)
 
 
