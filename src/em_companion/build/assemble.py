@@ -123,7 +123,10 @@ def assemble(book: list[Page], profile: str) -> None:
     found = [value for page in book for value in page.records.values]
     _pass([f"Value '{name}' is recorded twice." for name, n in Counter(one.name for one in found).items() if n > 1])
     others = [pack for pack in packs.load_all() if pack.profile != profile]
-    values = values_by_name({profile: found} | {pack.profile: pack.values for pack in others}, profile)
+    ledger = _ledger(book, others)
+    values = values_by_name(
+        {profile: [*found, *_counts(ledger)]} | {one.profile: one.values for one in others}, profile
+    )
     prose = {path: path.read_text(encoding="utf-8") for path in sorted(BOOK.glob("_*.md"))}
     if not any(page.records.unavailable for page in book):
         asked = {relative(path): pages.names_asked_for(text) for path, text in prose.items()}
@@ -132,7 +135,6 @@ def assemble(book: list[Page], profile: str) -> None:
             asked[f"notebooks/{page.name}.py"] = pages.names_asked_for(cells)
         _pass(gates.check_prose(asked, values))
     variants = variants_of(book, others)
-    ledger = _ledger(book, others)
     kept = {write_notebook(page, values, others, variants, ledger) for page in book}
     kept |= write_figures(variants)
     kept |= write_ledger(book, profile, others, values, ledger)
@@ -286,6 +288,16 @@ def _ledger(book: list[Page], others: list[packs.Pack]) -> list[dict[str, Any]]:
     ledger = verdicts.ledger(measured, gaps)
     _pass(gates.check_claims(ledger, gaps))
     return ledger
+
+
+def _counts(ledger: list[dict[str, Any]]) -> Iterable[ValueRecord]:
+    """Yield, by kind of test and evidence, how many tests have a verdict and how many of them agree with the paper."""
+    for kind, by_evidence in verdicts.scoreboard(ledger).items():
+        for evidence, count in by_evidence.items():
+            tests = sum(count[one] for one in verdicts.MEASURED if one != "not tested")
+            agree = count["reproduced"] + count["same direction"]
+            for name, number in {"tests": tests, "agree": agree, "reproduced": count["reproduced"]}.items():
+                yield ValueRecord(f"scoreboard.{kind}.{evidence}.{name}", evidence, number, "count")
 
 
 def write_ledger(
