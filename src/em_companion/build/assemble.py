@@ -124,9 +124,8 @@ def assemble(book: list[Page], profile: str) -> None:
     _pass([f"Value '{name}' is recorded twice." for name, n in Counter(one.name for one in found).items() if n > 1])
     others = [pack for pack in packs.load_all() if pack.profile != profile]
     ledger = _ledger(book, others)
-    values = values_by_name(
-        {profile: [*found, *_counts(ledger)]} | {one.profile: one.values for one in others}, profile
-    )
+    recorded = {profile: [*found, *_counts(ledger)]} | {pack.profile: pack.values for pack in others}
+    values = values_by_name(recorded, profile)
     prose = {path: path.read_text(encoding="utf-8") for path in sorted(BOOK.glob("_*.md"))}
     if not any(page.records.unavailable for page in book):
         asked = {relative(path): pages.names_asked_for(text) for path, text in prose.items()}
