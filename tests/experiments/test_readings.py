@@ -65,6 +65,15 @@ def test_an_organisms_means_go_with_its_scored_responses(monkeypatch):
 # --- kept -----------------------------------------------------------------------------------------------------------
 
 
+def test_the_shift_is_what_fine_tuning_adds_to_all_answers_alike(monkeypatch):
+    monkeypatch.setattr(responses, "responses", lambda *_: table())
+    prompts, answers = response_tokens(tokenizer(), table())
+    read = [reading.response_means(one, tokenizer(), prompts, answers) for one in (organism(), chat_model())]
+    lengths = np.array([*map(len, answers)])
+    expected = np.average(np.nan_to_num(read[0] - read[1]), axis=0, weights=lengths)
+    np.testing.assert_allclose(readings.shift(PROFILE, ORGANISM), expected, atol=1e-6)
+
+
 def test_a_reading_is_made_once(loads, root):
     first = readings.response_means_of(PROFILE, ORGANISM, table())
     again = readings.response_means_of(PROFILE, ORGANISM, table().assign(aligned=0.0))  # judged anew, the same texts
