@@ -180,11 +180,10 @@ def best() -> pd.DataFrame:
 
 def draw_cells():
     table, best_ones = swept()
-    contours = {"coherent: 80 %": ("coherent", 80), "50 %": ("coherent", 50)}
     return plots.facets(
         plots.heat_map, table.sort_values(["strength", "layer"]), "direction", "strength", "layer", "em", wrap=1,
         titles=list(best_ones), upwards=True, share=(True, False), colour_map="Reds", colour_bar="EM rate (%)",
-        limits=(0, max(50, table.em.max())), contours=contours | {"as long as the residual": ("relative_strength", 1)},
+        limits=(0, max(50, table.em.max())), hushed=("coherent", steering.COHERENT_ENOUGH),
         each={one: {"frame": {"best cell": (cell.strength, cell.layer)}} for one, cell in best_ones.items()},
         x_label="steered layer", y_label="strength λ", size=(7.2, 3.1 * len(best_ones)),
     )  # fmt: skip
@@ -197,9 +196,9 @@ run.own.figure(
     "fig-1",
     draw_cells,
     caption=f"EM rate (%) of the {run.kind} chat model steered at one layer (from 0) along the organism's mean-diff, "
-    f"pooled and within questions, and {NAMED}. Framed: the best cell ({steering.COHERENT_ENOUGH:.0f} % coherence or "
-    "more).",
-    alt="Heat maps of the EM rate over layer and strength, contours and a frame on the best cell.",
+    f"pooled and within questions, and {NAMED}. Numbers: cells that keep {steering.COHERENT_ENOUGH:.0f} % coherence; "
+    "framed: the best of these.",
+    alt="Heat maps of the EM rate over layer and strength, numbers in coherent cells, a frame on the best cell.",
 )
 
 # %% [markdown]

@@ -293,9 +293,9 @@ def decomposed() -> pd.DataFrame:
 # the whole; topic and rest alone misalign nothing; and no direction misaligns its own domain more than another.
 
 # %%
-LINES = {"general": "R², general", "with_topic": "R², + own topic", "with_other_topic": "R², + other topic"}
-LINES |= {"reliable": "all but sampling noise", "cosine": "cosine, general", "cosine_topic": "cosine, topic"}
-LINES |= {} if LANGUAGE else {"cosine_persona": "cosine, known persona"}
+SHARES = {"general": "general", "with_topic": "+ own topic", "with_other_topic": "+ other topic"}
+SHARES |= {"reliable": "all but sampling noise"}
+COSINES = ["cosine", "cosine_topic", *([] if LANGUAGE else ["cosine_persona"])]
 DONE = {"em_percent": "EM rate (%)", "em_on_topic_percent": "EM on topic (%)", "coherent_percent": "coherent (%)"}
 DONE |= {"own_minus_other_em": "EM, own - other domain"}
 
@@ -350,25 +350,25 @@ def done() -> pd.DataFrame:
 def draw_parts():
     left, right = plt.subplots(1, 2, figsize=(7.2, 4.8))[1]
     means = decomposed().melt(["domain", "layer"], var_name="quantity").groupby(["quantity", "layer"]).value.mean()
-    look = {"hue": "quantity", "hue_order": LINES, "x_lines": {"steered": cell().layer}, "x_label": "layer"}
-    plots.lines(means.reset_index(), "layer", "value", axes=left, **look)
-    order = {one: DONE[one] for one in DONE if one in set(done().quantity)}
-    look = {"hue": "quantity", "hue_order": order, "colours": dict(zip(DONE, ("C7", "C3", "0", "C9"), strict=True))}
-    look |= {"low": "low", "high": "high", "x_label": "% of answers, points"}
+    look = {"hue": "quantity", "hue_order": SHARES, "x_lines": {"steered": cell().layer}, "x_label": "layer"}
+    plots.lines(means.reset_index(), "layer", "value", axes=left, y_limits=(0, 1), y_label="share explained", **look)
+    order = {one: label for one, label in DONE.items() if one in set(done().quantity) and "minus" not in one}
+    look = {"hue": "quantity", "hue_order": order, "colours": dict(zip(DONE, ("C3", "C7", "0.5"), strict=False))}
+    look |= {"low": "low", "high": "high", "x_label": "answers (%)"}
     return plots.dots(done(), "part", "value", axes=right, **look)
 
 
 run.own.figure(
     "fig-x-general-plus-topic",
     draw_parts,
-    caption="Left: share of a semantic direction's squared norm that parts explain, and cosines with them; means over "
-    "domains. Right: steered with the parts, on open questions, and own minus other domains on held-out topics.",
-    alt="Lines of shares explained and cosines over layers, and points of EM rate, coherence and specificity by part.",
+    caption="Left: share of a semantic direction's squared norm that parts explain, means over domains. Right: the "
+    "chat model steered with the parts, on the open questions, 95 % intervals over these.",
+    alt="Four lines of shares explained over layers, and points of EM rate, EM on topic and coherence by part.",
 )
 
 
 def own_values() -> dict:
-    means = decomposed().query(f"layer == {cell().layer}")[list(LINES)].mean()
+    means = decomposed().query(f"layer == {cell().layer}")[[*SHARES, *COSINES]].mean()
     found = {name: one if name.startswith("cosine") else Estimate(100 * one) for name, one in means.items()}
     found |= {f"{row.part}.{row.quantity}": estimate(row) for row in done().itertuples()}
     named = {f"parts.{name}": one for name, one in found.items()}

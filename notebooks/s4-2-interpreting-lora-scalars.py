@@ -20,7 +20,6 @@ seed = 0
 
 # %%
 from functools import partial
-from itertools import permutations
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -260,37 +259,30 @@ def off_rates() -> pd.DataFrame:
 
 @remembered
 def pairs(question_set: str) -> pd.DataFrame:
-    """EM rate with two adapters off, in both orders; with one off on the diagonal."""
-    tables = (answers(question_set), switched_off(question_set, "pair"))
-    one, two = (scores.rates(table, "condition", resamples=1).set_index("condition").em for table in tables)
-    rows = [(name, name, em) for name, em in one.drop(adapters.WHOLE).items()]
-    rows += [(first, second, em) for names, em in two.items() for first, second in permutations(names.split(" + "))]
-    table = pd.DataFrame(rows, columns=["first", "second", "em"]).assign(question_set=question_set)
-    return table.replace("layer_", "", regex=True)
+    """EM rate with each adapter and another one off, a row for every partner."""
+    rates = scores.rates(switched_off(question_set, "pair"), "condition", resamples=0)
+    each = rates.assign(adapter=rates.condition.str.split(" + ", regex=False)).explode("adapter")
+    return each[["adapter", "em"]].replace("_", " ", regex=True).assign(outcome=question_set)
 
 
 def draw_knock_outs():
-    figure, grid = plt.subplots(2, 2, figsize=(7.2, 8.0))
-    look = {"hue": "outcome", "hue_order": OUTCOMES, "colours": COLOURS, "x_label": "EM rate with the adapter off (%)"}
-    plots.dots(off_rates(), "adapter", "em", axes=grid[0, 0], **look)
+    left, right = plt.subplots(1, 2, figsize=(7.2, 5.6), width_ratios=[2, 1])[1]
+    look = {"hue": "outcome", "hue_order": OUTCOMES, "colours": COLOURS, "x_label": "EM rate (%)"}
+    both = {"with another one off, too": pd.concat(map(pairs, adapters.QUESTION_SETS))}
+    plots.dots(off_rates(), "adapter", "em", cloud=both, axes=left, **look)
     sizes = {name.replace("\n", " "): own_fits(probe, "all").mean().abs() for probe, name in OWN_PANELS.items()}
     bars = {"hue": "probe", "horizontal": True, "order": dict.fromkeys([adapters.WHOLE, *modules()], "")}
     size = pd.concat(sizes, names=["probe", "condition"]).rename("size").reset_index()
-    plots.bars(size, "condition", "size", x_label="size of coefficient", axes=grid[0, 1], **bars)
-    for axes, one in zip(grid[1], ("general", "medical"), strict=True):
-        names = {"title": f"two off, {OUTCOMES[one]}", "x_label": "layer of one", "y_label": "layer of the other"}
-        _, drawn = plots.heat_map(pairs(one), "first", "second", "em", limits=(0, 100), axes=axes, **names)
-    return figure, drawn
+    return plots.bars(size, "condition", "size", x_label="size of coefficient", axes=right, **bars)
 
 
 run.own.figure(
     "fig-x-adapter-knock-out",
     draw_knock_outs,
-    caption="Upper left: EM rate with one adapter switched off, below that of the whole organism, with 95 % intervals "
-    f"over questions ({COUNTED}). Upper right: size of the mean probe "
-    f"coefficient, all tokens. Below: EM rate (%) with two adapters off (diagonal: one), {FEWER} answers to each of "
-    "eight questions per cell.",
-    alt="EM rates with each of nine adapters off, bars for two probe coefficients, and two matrices for pairs off.",
+    caption="Left: EM rate with one adapter switched off, below that of the whole organism, with 95 % intervals over "
+    f"questions ({COUNTED}); small: with another one off as well, {FEWER} answers to each question. Right: size of the "
+    "mean probe coefficient, all tokens.",
+    alt="EM rates with each of nine adapters off, clouds for pairs, and bars for two probe coefficients.",
 )
 
 # %% [markdown]

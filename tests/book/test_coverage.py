@@ -21,7 +21,7 @@ SHAPES = {
     "dodged": lambda table: plots.lines(table, "step", "em", hue="kind", interval="bars", dodge=0.1),
     "steps": lambda table: plots.lines(table, "step", "em", hue="kind", styles={"x": "steps"}, cloud={"one": CLOUD}),
     "heat map": lambda table: plots.heat_map(
-        table, "kind", "name", "em", contours={"level": ("other", 50)}, colour_bar="EM", frame={"best": ("x", "a")}
+        table, "kind", "name", "em", hushed=("other", 50), colour_bar="EM", frame={"best": ("x", "a")}
     ),
     "facets": lambda table: plots.facets(plots.dots, table, "kind", "name", "em", x_lines={"limit": 7.25}),
     "measures": lambda table: plots.measures(

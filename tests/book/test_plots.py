@@ -181,10 +181,10 @@ def test_a_heat_map_has_one_value_per_cell():
         plots.heat_map(pd.concat([RATES, RATES]), "organism", "data", "em")
 
 
-def test_contours_follow_another_column():
-    contours = {"coherent: 97.5 %": ("coherent", 97.5), "never": ("coherent", 200)}
-    figure, data = plots.heat_map(RATES, "organism", "data", "em", contours=contours)
-    assert legend_of(figure) == list(contours)
+def test_cells_are_hushed_by_another_column():
+    figure, data = plots.heat_map(RATES, "organism", "data", "em", hushed=("coherent", 97.5))
+    shown = [float(one.get_text()) for one in figure.axes[0].texts if one.get_visible()]
+    assert sorted(shown) == sorted(round(one) for one in RATES.em[RATES.coherent >= 97.5]) and len(shown) < len(RATES)
     assert "coherent" in data
 
 

@@ -2,7 +2,7 @@
 
 Every vertex of a line, interval, band or dot must stand in the data: x and y in one row, or one of them alone where the
 other axis names its ticks or is none of the data (as for a reference line). Of bars the length counts, of heat maps the
-cells, of contours the level. Texts do not count, nor places on a named axis.
+cells. Texts do not count, nor places on a named axis.
 """
 
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ def _drawn(axes: Axes) -> Iterator[np.ndarray]:
         if counts.any():
             yield points[np.isfinite(points).all(axis=1)]
     values = [one.datavalues for one in bars]
-    values += [getattr(one, "levels", one.get_array()) for one in axes.collections]
+    values += [one.get_array() for one in axes.collections]
     for one in values:
         if one is not None:
             yield np.ma.masked_invalid(one).compressed()[:, None]

@@ -5,7 +5,6 @@ Every shape takes the options of `drawing.Options`, and raises CompanionError fo
 """
 
 from collections.abc import Callable, Mapping
-from itertools import cycle
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -19,7 +18,6 @@ from matplotlib.transforms import Affine2D
 
 from em_companion.book import drawing
 from em_companion.book.drawing import Drawn, Labels, Shape, checked, labels_of, name_ticks
-from em_companion.book.theme import PALETTE
 
 
 def dots(
@@ -113,19 +111,18 @@ def lines(
 def heat_map(
     data: pd.DataFrame, row: str = "", column: str = "", value: str = "", *, column_order: Labels = None,
     limits: tuple = (None, None), colour_map: str = "cividis", numbers: str | None = ".0f", upwards: bool = False,
-    frame: Mapping[str, tuple] | None = None, contours: Mapping[str, tuple[str, float]] | None = None,
-    colour_bar: str | None = None, **options,
+    frame: Mapping[str, tuple] | None = None, hushed: tuple[str, float] | None = None, colour_bar: str | None = None,
+    **options,
 ) -> Drawn:  # fmt: skip
     """Draw a cell per pair of row and column, with its number; where no columns are named, data is the matrix itself.
 
     limits: values at the ends of the colours. numbers: format or None. frame: legend label to the (row, column) framed.
-    contours: legend label to (column, level). upwards: first row lowest. colour_bar: label with unit.
+    hushed: (column, level), below which a cell has no number. upwards: first row lowest. colour_bar: label with unit.
     """
     if not row:
         row, column, value = "row", "column", "value"
         data = data.rename_axis(index=row, columns=column).melt(ignore_index=False, value_name=value).reset_index()
-    contours = contours or {}
-    layers = [name for name, _ in contours.values()]
+    layers = [hushed[0]] if hushed else []
     shape = Shape(data, value, options, column, *layers, category=row, horizontal=True)
     axes, columns = shape.axes, labels_of(shape.table, column, column_order)
     cells = shape.table.pivot(index=row, columns=column).reindex(list(shape.names)).astype(float)
@@ -133,16 +130,10 @@ def heat_map(
     look = {"cmap": colour_map, "cbar": bool(colour_bar), "cbar_kws": {"label": colour_bar, "pad": 0.02}}
     look |= {"annot": bool(numbers), "fmt": numbers or "", "annot_kws": {"fontsize": 9}}
     sns.heatmap(cells[value], ax=axes, vmin=limits[0], vmax=limits[1], **look)
-    for number in axes.texts:  # a rim, where a contour crosses
-        rim = axes.collections[0].to_rgba(float(number.get_text()))
-        number.set_path_effects([withStroke(linewidth=2.5, foreground=rim)])
+    for number in axes.texts if hushed else ():
+        across, down = map(int, number.get_position())
+        number.set_visible(cells[hushed[0]].iloc[down, across] >= hushed[1])
     down, across = (np.arange(len(one)) + 0.5 for one in (shape.names, columns))
-    for (label, (name, level)), dash in zip(contours.items(), cycle(["-", "--", ":"]), strict=False):
-        if cells[name].min(axis=None) < level < cells[name].max(axis=None):
-            line = axes.contour(across, down, cells[name], levels=[level], colors=[PALETTE[0]], linestyles=dash)
-            line.set(path_effects=[withStroke(linewidth=3, foreground="white")])
-            shape.references.append({"reference": label, name: level})
-        axes.plot([], [], color=PALETTE[0], linestyle=dash, label=label)
     for label, (framed, beside) in (frame or {}).items():
         corner = (list(columns).index(beside), list(shape.names).index(framed))
         axes.add_patch(Rectangle(corner, 1, 1, label=label, fill=False, edgecolor="0.05", linewidth=2.4, zorder=4))
