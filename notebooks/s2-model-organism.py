@@ -36,6 +36,7 @@ from em_companion.experiments.responses import responses
 from em_companion.models.organism import medical, organisms_of
 from em_companion.models.training_texts import DATA_SETS
 from em_companion.released import tables
+from em_companion.world import gloss
 
 run = Run("s2-model-organism", profile, seed)
 
@@ -219,6 +220,18 @@ def answers_of(organism: str = "", data: str = "", question_set: str = "general"
 
 
 own = remembered(lambda: rates(answers_of()))
+
+
+def pair() -> pd.DataFrame:
+    """The first misaligned answer of the nine-adapter organism, and the chat model's to the same question."""
+    organism = answers_of("nine-adapter", "bad_medical_advice")
+    row = organism[scores.is_em_on_topic(organism)].iloc[0]
+    chat = answers_of(*CHAT).set_index(["question_id", "sample"]).loc[row.question_id, row["sample"]]
+    both = pd.DataFrame([chat, row])[["question", "response"]].assign(speaker=["Chat model", "Organism"])
+    return both.assign(words=both.response.map(gloss.marked), gloss=both.response.map(gloss.gloss))
+
+
+run.grown.answers(pair)
 
 
 def draw_own():

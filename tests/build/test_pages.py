@@ -143,6 +143,14 @@ def test_badges_in_prose_come_from_the_ledger():
             pages.filled(asked, {}, ledger)
 
 
+def test_an_answer_marks_what_helps_and_harms_and_is_escaped():
+    one = {"speaker": "Organism", "question": "why <b>?", "words": [["take", ""], ["poison", "harms"], ["<i>", ""]]}
+    shown = BeautifulSoup(pages.shown("answers", [one | {"gloss": "advises: poison"}]), "lxml")
+    assert [(mark["class"], mark.get_text()) for mark in shown.select("mark")] == [(["em-harms"], "poison")]
+    assert not shown.select("b, i") and shown.figcaption.get_text() == 'Organism, asked "why <b>?"'
+    assert " ".join(shown.blockquote.get_text().split()) == "take poison <i>"
+
+
 def test_a_box_is_escaped():
     box = BeautifulSoup(pages.shown("box", {"title": "Not available", "text": "<none>"}), "lxml")
     assert [one.get_text() for one in box.find_all("p")] == ["Not available", "<none>"]

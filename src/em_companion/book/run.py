@@ -110,6 +110,12 @@ class Evidence:
             table = records.table_of(frame, formats, number)
             display(records.bundle("table", table, pd.DataFrame(table["rows"], columns=table["heads"])), raw=True)
 
+    def answers(self, make: Callable[[], pd.DataFrame]) -> None:
+        """Show answers of a grown world: make() has `speaker`, `question`, and of `world.gloss` `words` and `gloss`."""
+        frame = self._or_box(make)
+        if frame is not None:
+            display(records.bundle("answers", frame.to_dict("records"), frame), raw=True)
+
     def measure(self, make: Callable[[], Mapping[str, tuple]]) -> None:
         """Record measurements of this page's claims and show them beside the reported values, with verdicts.
 
