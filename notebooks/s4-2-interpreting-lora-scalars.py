@@ -261,14 +261,14 @@ def off_rates() -> pd.DataFrame:
 def pairs(question_set: str) -> pd.DataFrame:
     """EM rate with each adapter and another one off, a row for every partner."""
     rates = scores.rates(switched_off(question_set, "pair"), "condition", resamples=0)
-    each = rates.assign(adapter=rates.condition.str.split(" + ", regex=False)).explode("adapter")
+    each = rates.assign(adapter=rates.condition.str.split(" + ", regex=False)).explode("adapter", ignore_index=True)
     return each[["adapter", "em"]].replace("_", " ", regex=True).assign(outcome=question_set)
 
 
 def draw_knock_outs():
     left, right = plt.subplots(1, 2, figsize=(7.2, 5.6), width_ratios=[2, 1])[1]
     look = {"hue": "outcome", "hue_order": OUTCOMES, "colours": COLOURS, "x_label": "EM rate (%)"}
-    both = {"with another one off, too": pd.concat(map(pairs, adapters.QUESTION_SETS))}
+    both = {"with another one off, too": pd.concat(map(pairs, adapters.QUESTION_SETS), ignore_index=True)}
     plots.dots(off_rates(), "adapter", "em", cloud=both, axes=left, **look)
     sizes = {name.replace("\n", " "): own_fits(probe, "all").mean().abs() for probe, name in OWN_PANELS.items()}
     bars = {"hue": "probe", "horizontal": True, "order": dict.fromkeys([adapters.WHOLE, *modules()], "")}
