@@ -353,7 +353,7 @@ def draw_parts():
     look = {"hue": "quantity", "hue_order": SHARES, "x_lines": {"steered": cell().layer}, "x_label": "layer"}
     plots.lines(means.reset_index(), "layer", "value", axes=left, y_limits=(0, 1), y_label="share explained", **look)
     order = {one: label for one, label in DONE.items() if one in set(done().quantity) and "minus" not in one}
-    look = {"hue": "quantity", "hue_order": order, "colours": dict(zip(DONE, ("C3", "C7", "0.5"), strict=False))}
+    look = {"hue": "quantity", "hue_order": order, "colours": dict(zip(DONE, ("C3", "C1", "C0"), strict=False))}
     look |= {"low": "low", "high": "high", "x_label": "answers (%)"}
     return plots.dots(done(), "part", "value", axes=right, **look)
 
