@@ -356,7 +356,8 @@ run.grown.measure(within_claim)
 # {value}`grown.chat-model.em_percent`), the known direction
 # {value}`grown.steering.known-persona.best.em_percent|interval`. A vector of at most one residual
 # length, the cap of {doc}`x-linear-mediation`, gives {value}`mediation.mean-diff.em`: longer *random* vectors misalign
-# too ({value}`grown.steering.random` here). {doc}`The response browser <../responses>` shows the answers.
+# too ({value}`grown.steering.random` here). {doc}`The response browser <../responses>` shows the answers. Try a
+# direction of your own: {doc}`../exercises`.
 
 # %%
 run.finish()

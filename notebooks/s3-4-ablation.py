@@ -452,7 +452,8 @@ run.own.measure(own_measured)
 # *this* direction they cannot say. Since $v_{24}$ is nearly the chat model's own ({doc}`Section 3.1
 # <s3-1-misalignment-directions>`), ablation may also stop such texts whatever their cause. The grown organism's random
 # draws are that control. One study, too, finds that ablating an evil or valence direction *raises* misalignment
-# {cite:p}`aneja2026intrinsic`; see {doc}`../related-work`.
+# {cite:p}`aneja2026intrinsic`; see {doc}`../related-work`. What the difference leaves out can be removed, too:
+# {doc}`../exercises`.
 
 # %%
 run.finish()

@@ -408,6 +408,7 @@ run.own.values(own_values)
 # {value}`probing.own.survivors`. Not tested there for want of answers: {value}`probing.own.untested`; because the
 # penalty leaves no coefficient: {value}`probing.own.empty`. In the grown sets the question id alone reaches
 # {value}`probing.own.question-id`. A probe for medical content may read medical words alone there.
+# What one adapter tells alone: {doc}`../exercises`.
 
 # %%
 run.finish()
