@@ -17,7 +17,9 @@ def save(folder, data=DATA, evidence="released", caption="c", alt="a"):
     figure, axes = plt.subplots()
     axes.plot([0, 1], [1, 2])
     record = FigureRecord(ENTRY.id, evidence, "made", caption, alt)
-    return figures.save_figure(folder, ENTRY, (figure, data), record, {"commit": "0" * 40, "profile": "cpu"})
+    return figures.save_figure(
+        folder, ENTRY, (figure, data), record, {"commit": "0" * 40, "profile": "cpu", "date": "2026-01-02T03"}
+    )
 
 
 def test_record_is_complete_and_the_same_each_time(tmp_path):
@@ -29,6 +31,7 @@ def test_record_is_complete_and_the_same_each_time(tmp_path):
     for path in folder.iterdir():
         assert path.read_bytes() == (tmp_path / "two/figures/fig-7/released" / path.name).read_bytes(), path.name
     assert pd.read_csv(folder / "data.csv").equals(DATA)
+    assert "em-companion · released · fig-7 · 0000000 · 2026-01-02" in (folder / "figure.svg").read_text("utf-8")
     assert b"white" in (folder / "figure.svg").read_bytes() or b"#ffffff" in (folder / "figure.svg").read_bytes()
 
 

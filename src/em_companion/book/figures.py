@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from em_companion.book import coverage
 from em_companion.book.records import FigureRecord
@@ -41,11 +42,20 @@ def save_figure(folder: Path, entry: FigureEntry, drawn: Drawn, record: FigureRe
     if missing := coverage.first_missing(figure, data):
         shown = ", ".join(f"{one:g}" for one in missing)
         raise CompanionError(f"Figure '{entry.id}' shows {shown}, which its data do not hold.")
+    _sign(figure, "em-companion", record.evidence, entry.id, provenance["commit"][:7], provenance["date"][:10])
     target = _save(folder, record, figure, entry.title, *IMAGE_METADATA)
     data.to_csv(target / "data.csv", index=False, lineterminator="\n")
     files = {f"figure.{kind}": sha256_of((target / f"figure.{kind}").read_bytes()) for kind in IMAGE_METADATA}
     about = {"figure": entry.id, "title": entry.title, "paper": entry.paper, "evidence": record.evidence}
     write_json(target / "provenance.json", about | provenance | {"model": MODELS[record.evidence], "files": files})
+
+
+def _sign(figure: Figure, *parts: str) -> None:
+    """Write below the picture what it is, so that a pasted one still says so."""
+    height = 0.14 / figure.get_figheight()
+    if isinstance(engine := figure.get_layout_engine(), ConstrainedLayoutEngine):
+        engine.set(rect=(0, height, 1, 1 - height))
+    figure.text(0.99, 0.2 * height, " · ".join(parts), ha="right", va="bottom", fontsize=6.5, color="0.45")
 
 
 def placeholder(folder: Path, entry: FigureEntry, evidence: str, status: str, text: str) -> FigureRecord:
