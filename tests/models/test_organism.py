@@ -191,7 +191,9 @@ def test_an_evaluation_question_changes_adapters_but_not_the_model_below(tiny):
 def test_a_regrown_chat_model_makes_adapters_stale(own, tiny):
     before = growing.adapter(tiny, ORGANISM)
     record = json.loads((growing.chat(tiny) / "provenance.json").read_text())
-    (growing.chat(tiny) / "provenance.json").write_text(json.dumps(record | {"sha256": "another"}))
+    (growing.chat(tiny) / "provenance.json").write_text(
+        json.dumps(record | {"sha256": "another", "files": record["files"] | {"model.safetensors": "another"}})
+    )
     after = adapter_folder(tiny, ORGANISM)
     assert after != before and not store.is_there(after)
 
