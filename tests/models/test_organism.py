@@ -321,3 +321,26 @@ def test_a_model_without_provenance_is_not_there_and_grown_again(own, tiny):
 def test_other_errors_pass_through(tmp_path):
     with pytest.raises(ValueError, match="something else"), store.writing(tmp_path):
         raise ValueError("something else")
+
+
+def test_what_a_page_depends_on_covers_the_weights_of_adapters(own, tiny):
+    found = [organism.adapters_fingerprint(tiny)]
+    folder = growing.adapter(tiny, ORGANISM)
+    found += [organism.adapters_fingerprint(tiny), organism.adapters_fingerprint(tiny)]
+    record = json.loads((folder / "provenance.json").read_text())
+    files = record["files"] | {"adapter_model.safetensors": "0" * 64}
+    (folder / "provenance.json").write_text(json.dumps(record | {"sha256": "0" * 64, "files": files}))
+    found.append(organism.adapters_fingerprint(tiny))
+    assert found[1] == found[2] and len(set(found)) == 3
+    with pytest.raises(CompanionError, match="is damaged"):
+        growing.load_organism(tiny, ORGANISM)
+
+
+def test_a_published_adapter_counts_by_its_weights(hub):
+    found = [organism.adapters_fingerprint(hub)]
+    path = weights.at_hand(hub, "some/adapter") / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1]))
+    found.append(organism.adapters_fingerprint(hub))
+    path.unlink()
+    found.append(organism.adapters_fingerprint(hub))
+    assert len(set(found)) == 3
