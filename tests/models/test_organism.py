@@ -16,7 +16,7 @@ from em_companion import cli
 from em_companion.core import store
 from em_companion.core.errors import CompanionError
 from em_companion.core.profiles import Profile
-from em_companion.models import growing, loading
+from em_companion.models import growing, loading, organism, weights
 from em_companion.models.organism import (
     Organism,
     adapter_folder,
