@@ -1,19 +1,20 @@
 # Which steps to run is decided by their keys (em_companion.build.keys): a result lies in a folder named by its key, so a
 # file that is there is current and a changed dependency asks for another file. The same rules run on one machine
 # (--cores) and on a cluster (--workflow-profile workflow/slurm); 'em-companion build' runs them and tells how far they
-# are. The chat model's weights are part of all other keys: where it is missing, one run grows it and the next does the
-# rest. 'update' keeps snakemake from removing an output that another job, of a run that was killed, has made meanwhile.
+# are. The weights of models are part of the keys of what comes after: a run makes the first of models, organisms and
+# notebooks that is not done, and the next run goes on. 'update' keeps snakemake from removing an output that another job,
+# of a run that was killed, has made meanwhile.
 import shlex
 
 from em_companion.build import keys
-from em_companion.build.workflow import command, logs, missing, models, steps
+from em_companion.build.workflow import command, logs, models, steps
 from em_companion.core.paths import ROOT
 
 PROFILE = config.get("profile", "cpu")
 MODEL = keys.load_profile(PROFILE)
 USING_MODELS = set(filter(keys.uses_models, keys.names()))
 GROWN = models(PROFILE)
-STEPS = GROWN if missing(GROWN) else steps(PROFILE)
+STEPS = steps(PROFILE)
 COMMAND = shlex.quote(command("em-companion"))
 LOG = f"> {logs(PROFILE).relative_to(ROOT)}/{{wildcards.name}}.log 2>&1"
 FOLDER = f"artifacts/organisms/{PROFILE}"
@@ -56,12 +57,6 @@ rule organism:
 
 
 rule notebook:
-    input:
-        lambda wildcards: (
-            ancient(outputs(step for step in STEPS if step.kind == "organisms"))
-            if wildcards.name in USING_MODELS
-            else []
-        ),
     output:
         update(f"artifacts/notebooks/{PROFILE}/{{name}}/{{key}}/run.json"),
     resources:

@@ -167,6 +167,19 @@ def test_a_workflow_pins_its_actions_and_may_do_no_more_than_it_says(path):
     assert "pull_request" not in triggers or "secrets." not in text, "a pull request from a fork would see them"
 
 
+def test_what_is_restored_is_of_the_same_versions_and_a_private_book_gets_its_address():
+    check = yaml.safe_load((ROOT / ".github" / "workflows" / "check.yml").read_text(encoding="utf-8"))
+    assert check["permissions"] == {"contents": "read", "pages": "read"}
+    steps = check["jobs"]["check"]["steps"]
+    assert any(one.get("if") == "steps.pages.outcome == 'failure'" and "::warning" in one["run"] for one in steps)
+    for path in WORKFLOWS:
+        for job in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values():
+            for one in job["steps"]:
+                if "/cache" in one.get("uses", "") and one["with"]["path"] == "artifacts":
+                    asked = [one["with"]["key"], one["with"].get("restore-keys", one["with"]["key"])]
+                    assert all("hashFiles('tests/fingerprints.json', 'requirements.lock')" in key for key in asked)
+
+
 def test_a_build_on_a_gpu_keeps_what_it_made_when_it_is_cut_off():
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "gpu.yml").read_text(encoding="utf-8"))
     build = workflow["jobs"]["build"]

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -90,9 +91,26 @@ def test_evidence_that_cannot_be_had_is_not_asked_for(run, shown):
     assert (data(shown[1], "figure")["status"], data(shown[1], "figure")["caption"]) == ("waiting", "No hub yet.")
 
 
-def test_a_value_that_is_no_number_is_not_measured(run):
-    run.released.measure(lambda: {CLAIM: (float("nan"), "how")})
-    assert run.records.measurements == []
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), np.float32("nan"), Estimate(float("nan"), 1.0, 2.0, 3)])
+def test_a_value_that_is_no_number_is_not_measured_and_said_to_be_none(run, shown, tmp_path, value):
+    run.released.measure(lambda: {CLAIM: (value, "how")})
+    run.finish()
+    record = RunRecord.read(tmp_path)
+    assert record.measurements == [] and record.no_number == [(CLAIM, "released")]
+    assert data(shown[0], "box") == {"title": "Not measured", "text": f"{CLAIM} came out as no number: how"}
+
+
+def test_what_goes_with_a_value_may_be_no_number(run, tmp_path):
+    nan = float("nan")
+    run.released.measure(lambda: {CLAIM: (Estimate(1.0, nan, 2.0, nan), "how", {"null": np.float64("nan")})})
+    run.released.values(lambda: {"a.b": Estimate(nan, nan, 1.0, nan), "a.c": Estimate(np.float32(1), n=np.int64(3))})
+    run.finish()
+    record = RunRecord.read(tmp_path)
+    assert record.measurements == [Measurement(CLAIM, 1.0, "how", "released")]
+    assert [(one.value, one.low, one.high, one.n) for one in record.values] == [
+        (None, None, 1.0, None),
+        (1.0, None, None, 3),
+    ]
 
 
 def test_no_figure_is_drawn_twice(run):

@@ -12,12 +12,18 @@ from bs4 import BeautifulSoup
 from conftest import COMMAND, Project
 
 from em_companion.build import gates
+from em_companion.core.files import digest_of, sha256_by_path
 
 
-def break_run(built: Project, name: str, change) -> None:
-    """Change a file of the finished run, as a crash or a careless hand might."""
+def break_run(built: Project, name: str, change, seal: bool = True) -> None:
+    """Change a file of the finished run, as faulty code might have written it, or under its old seal."""
     path = next((built.root / "artifacts/notebooks/cpu/s2-demo").glob(f"*/{name}"))
     path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
+    if seal:
+        run = json.loads((path.parent / "run.json").read_text(encoding="utf-8"))
+        run |= {"files": sha256_by_path(path.parent, "run.json")}
+        run["sha256"] = digest_of({key: value for key, value in run.items() if key != "sha256"})
+        (path.parent / "run.json").write_text(json.dumps(run), encoding="utf-8")
 
 
 def test_book_builds_and_says_where(built):
@@ -160,7 +166,8 @@ def test_other_profile(built):
 
 
 def test_missing_alt_text(built):
-    break_run(built, "records.json", lambda text: text.replace('"A rising line."', '" "'))
+    for name in ("records.json", "notebook.ipynb"):
+        break_run(built, name, lambda text: text.replace('"alt": "A rising line."', '"alt": " "'))
     keeps_last_good_build(built, "Figure 'fig-x-line' has no alt.")
 
 
@@ -171,13 +178,20 @@ def test_alt_text_and_caption_are_required_when_drawn(project):
 
 
 def test_figure_without_record(built):
-    break_run(built, "records.json", lambda text: json.dumps(json.loads(text) | {"figures": []}))
-    keeps_last_good_build(built, "Figure 'fig-x-line' is registered but no notebook recorded it")
+    built.edit("data/figures.yml", "figures:", "figures:\n  - {id: fig-x-new, title: T, notebook: s9, paper: ''}")
+    keeps_last_good_build(built, "Figure 'fig-x-new' is registered but no notebook recorded it")
 
 
 def test_claim_without_measurement(built):
-    break_run(built, "records.json", lambda text: json.dumps(json.loads(text) | {"measurements": []}))
-    keeps_last_good_build(built, "Claim 's2-rate' can be tested with released data")
+    claims = (built.root / "data/claims.yml").read_text(encoding="utf-8")
+    built.write("data/claims.yml", claims + claims.removeprefix("claims:\n").replace("s2-", "s9-"))
+    keeps_last_good_build(built, "Claim 's9-rate' can be tested with released data")
+
+
+@pytest.mark.parametrize("key, kind", [("figures", "figures"), ("measurements", "numbers")])
+def test_a_page_shows_what_it_recorded(built, key, kind):
+    break_run(built, "records.json", lambda text: json.dumps(json.loads(text) | {key: []}))
+    keeps_last_good_build(built, f"Notebook 's2-demo' shows other {kind} than it recorded.")
 
 
 def test_unresolved_reference(built):
@@ -202,10 +216,18 @@ def test_unresolved_reference_after_a_build_was_killed_in_sphinx(built):
     keeps_last_good_build(built, "no-such-page")
 
 
+@pytest.mark.parametrize("seal", [True, False])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null"])
 @pytest.mark.parametrize("name", ["notebook.ipynb", "records.json"])
-def test_damaged_result(built, name):
-    break_run(built, name, lambda text: text[:100])
-    keeps_last_good_build(built, "The stored result of 's2-demo' is damaged")
+def test_damaged_result(built, name, text, seal):
+    break_run(built, name, lambda _: text, seal)
+    keeps_last_good_build(built, "The stored result of 's2-demo' is damaged or was edited; run 'em-companion run")
+
+
+@pytest.mark.parametrize("name", ["records.json", "figures/fig-x-line/released/data.csv", "run.json"])
+def test_a_result_that_was_edited(built, name):
+    break_run(built, name, lambda text: text.replace("50.0", "51.0").replace('"commit": "', '"commit": "f'), seal=False)
+    keeps_last_good_build(built, "is damaged or was edited; run 'em-companion run s2-demo --force'.")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from conftest import COMMAND, ROOT
 
 from em_companion.build import runs, workflow
@@ -95,6 +96,9 @@ def ran(tmp_path, monkeypatch):
 
     def execute(name: str, profile: str, seed: int, target: Path) -> SimpleNamespace:
         (target / "records.json").write_text('{"finished": true}', encoding="utf-8")
+        (target / "figures").mkdir()
+        for file in ("data.csv", "figure.png"):
+            (target / "figures" / file).write_text("x\n1\n2\n", encoding="utf-8")
         return SimpleNamespace(metadata=SimpleNamespace(papermill=SimpleNamespace(duration=1.0)))
 
     monkeypatch.setattr(runs.paths, "ARTIFACTS", tmp_path)
@@ -119,6 +123,62 @@ def test_another_seed_takes_no_room_from_the_default(ran):
     for seed in range(5):
         kept = ran(seed)
     assert kept == [0, 1, 2, 3, 4]
+
+
+# --- seals ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sealed(ran, tmp_path) -> Path:
+    """The folder of a finished run with a figure, whose seal is whole."""
+    ran(0)
+    (folder,) = (path.parent for path in tmp_path.glob("notebooks/cpu/page/*/run.json"))
+    assert runs.read(folder)["key"] == folder.name
+    return folder
+
+
+def edit_json(path: Path, **values) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: edit_json(folder / "records.json", seconds=1),
+        lambda folder: (folder / "figures/data.csv").write_text("x\n1", encoding="utf-8"),
+        lambda folder: (folder / "figures/figure.png").unlink(),
+        lambda folder: (folder / "figures/more.png").touch(),
+        lambda folder: edit_json(folder / "run.json", commit="another"),
+        lambda folder: edit_json(folder / "run.json", files={}),
+        lambda folder: edit_json(folder / "run.json", sha256=None),
+        *(
+            lambda folder, text=text: (folder / "run.json").write_text(text, encoding="utf-8")
+            for text in ("", "{", "[]", "3", "null", '"x"', "{}", '{"parts": 5}', '{"parts": {}, "files": []}')
+        ),
+    ],
+)
+def test_a_run_that_was_edited_or_damaged_is_refused_and_the_status_goes_on(sealed, monkeypatch, change):
+    change(sealed)
+    with pytest.raises((OSError, ValueError)):
+        runs.read(sealed)
+    assert runs.status("page", "cpu")["status"] in ("current", "stale", "never run")
+
+
+def test_a_run_that_made_adapters_has_the_key_that_covers_them(tmp_path, ran, monkeypatch):
+    there = ["not there"]
+    execute = runs._execute
+
+    def making(*given):
+        there.append("their weights")
+        return execute(*given)
+
+    ran(0)
+    monkeypatch.setattr(runs, "_execute", making)
+    monkeypatch.setattr(runs.keys, "parts", lambda *_: {"seed": "0", "code": "other", runs.ADAPTERS: there[-1]})
+    folder = runs.run("page", "cpu")
+    assert runs.read(folder)["parts"][runs.ADAPTERS] == "their weights" and folder == runs.folder("page", "cpu")
+    assert runs.status("page", "cpu")["status"] == "current" and runs.run("page", "cpu") == folder
+    assert there == ["not there", "their weights"], "it ran once"
 
 
 # --- pairs --------------------------------------------------------------------------------------------------------
@@ -204,6 +264,19 @@ def bare(project, code: str) -> None:
     """Make the notebook one that imports nothing of ours."""
     project.write("notebooks/s2-demo.py", f'# %% tags=["parameters"]\nprofile = "cpu"\nseed = 0\n# %%\n{code}\n')
     assert project.run("sync").returncode == 0
+
+
+def test_a_home_that_cannot_be_written_is_no_hindrance(project, tmp_path):
+    (tmp_path / "file").touch()
+    home = str(tmp_path / "file" / "home")
+    result = project.run("run", "s2-demo", HOME=home, XDG_CACHE_HOME="", JUPYTER_PLATFORM_DIRS="0")
+    assert result.returncode == 0, result.stderr
+    known = yaml.safe_load((project.root / "data/sources.yml").read_text(encoding="utf-8"))["files"]
+    project.write("data/sources.yml", yaml.safe_dump({"files": known[:2]}))
+    result = project.run("fetch", "--all", HOME=home, EM_COMPANION_CACHE=home)
+    assert (
+        result.returncode == 1 and "0 files at hand and checked" in result.stdout and "Traceback" not in result.stderr
+    )
 
 
 def test_a_kernel_that_dies_is_one_sentence_with_notebook_and_cell(project):
@@ -298,6 +371,25 @@ def build(project) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.slow
+def test_snakemake_that_was_killed_goes_on_when_it_is_called_again(project):
+    for name in ("Snakefile", "profiles/default/config.yaml"):
+        project.write(name, (ROOT / name).read_text(encoding="utf-8"))
+    project.edit("notebooks/s2-demo.py", "run.finish()", "import time\ntime.sleep(3)\nrun.finish()")
+    assert project.run("sync").returncode == 0
+    called = [COMMAND.with_name("snakemake"), "--cores", "1"]
+    given = {"env": os.environ | {"EM_COMPANION_ROOT": str(project.root)}, "cwd": project.root, "text": True}
+    process = subprocess.Popen(called, **given, start_new_session=True, stderr=subprocess.DEVNULL)
+    while not list((project.root / "artifacts/notebooks").glob("cpu/s2-demo/.*/records.json")):
+        time.sleep(0.05)
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    again = subprocess.run(called, **given, capture_output=True)
+    assert again.returncode == 0, again.stderr
+    assert status(project)[0] == "current"
+
+
+@pytest.mark.slow
 def test_a_build_says_how_far_it_is_and_how_it_ended(project):
     first = build(project)
     assert first.returncode == 0, first.stderr
@@ -335,9 +427,9 @@ def test_orders_that_are_refused_are_one_sentence():
 
 def test_a_cluster_takes_the_place_of_the_cores_of_this_machine(tmp_path, monkeypatch):
     called = []
-    monkeypatch.setattr(workflow, "models", lambda profile: [workflow.Step("models", "base", tmp_path / "none")])
+    grown = [workflow.Step("models", "base", tmp_path / "none")]
+    monkeypatch.setattr(workflow, "STAGES", (lambda profile: grown, lambda profile: 1 / 0))
     monkeypatch.setattr(workflow, "_run_snakemake", lambda todo, folder, options, lock: called.append(options))
-    monkeypatch.setattr(workflow, "steps", lambda profile: 1 / 0)
     monkeypatch.setattr(workflow, "hold_lock", lambda: 0)
     monkeypatch.setattr(workflow.files, "fetch_all", lambda chosen: [])
     for options in ([], ["--keep-going"], ["--workflow-profile", "x"], ["--executor=slurm"]):

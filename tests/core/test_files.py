@@ -33,6 +33,10 @@ def test_json_that_no_other_program_could_read_is_refused(tmp_path):
     "content, saying",
     [
         (b"a: [1\n", "a.yml is malformed: line 2: "),
+        (b"a: 1\nb: {c: 1, c: 2}\n", "a.yml is malformed: line 2: 'c' stands twice."),
+        (b"a: 1\n'a': 2\n", "a.yml is malformed: line 2: 'a' stands twice."),
+        (b"a: 2026-13-41\n", "a.yml is malformed: month must be in 1..12."),
+        (b"[" * 9999, "a.yml is malformed: "),
         (b"a: \xff\n", "a.yml is malformed: it is not text in UTF-8."),
         (None, "a.yml cannot be read: No such file or directory."),
     ],

@@ -96,12 +96,29 @@ def test_reading_it_is_noted_as_an_input(root):
 
 # --- damage ---------------------------------------------------------------------------------------------------------
 
+
+def provenance(path) -> dict:
+    return json.loads((path / "provenance.json").read_text(encoding="utf-8"))
+
+
+def change(path, **values) -> None:
+    (path / "provenance.json").write_text(json.dumps(provenance(path) | values), encoding="utf-8")
+
+
 DAMAGES = {
     "a changed byte": lambda path: (path / "read.safetensors").write_bytes(b"x"),
     "a cut table": lambda path: (path / "table.parquet").write_bytes((path / "table.parquet").read_bytes()[:100]),
     "a lost file": lambda path: (path / "table.parquet").unlink(),
     "a cut provenance": lambda path: (path / "provenance.json").write_text("{", encoding="utf-8"),
     "another provenance": lambda path: (path / "provenance.json").write_text("[]", encoding="utf-8"),
+    "no file named": lambda path: change(path, files={}),
+    "one file less named": lambda path: change(
+        path, files={"table.parquet": provenance(path)["files"]["table.parquet"]}
+    ),
+    "one file more": lambda path: (path / "more.parquet").write_bytes(b"x"),
+    "other parts": lambda path: change(path, parts=PARTS | {"layer": 4}),
+    "another key": lambda path: change(path, key="0" * 16),
+    "another identity": lambda path: change(path, sha256="0" * 64),
 }
 
 
@@ -114,6 +131,21 @@ def test_what_is_damaged_is_refused_in_one_sentence_and_deleting_it_helps(root, 
         kept(make)
     shutil.rmtree(folder(root))
     assert len(kept(make)) == 2 and make.times == 2
+
+
+def test_two_folders_that_have_changed_places_are_refused(root):
+    kept(Made())
+    one = folder(root)
+    kept(Made(), parts=PARTS | {"layer": 4})
+    (other,) = (path for path in one.parent.glob("[!.]*") if path.is_dir() and path != one)
+    one.rename(root / "aside")
+    other.rename(one)
+    (root / "aside").rename(other)
+    for parts in (PARTS, PARTS | {"layer": 4}):
+        with pytest.raises(CompanionError, match="is damaged: delete that folder and it is made again"):
+            kept(Made(), parts=parts)
+    with pytest.raises(CompanionError):
+        store.provenance(one)
 
 
 @pytest.mark.parametrize("problem", [KeyboardInterrupt(), ValueError("something else")])

@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from peft import LoraConfig
 from torch import nn
 from toy_models import ADAPTED, ADAPTERS, LAYERS, WIDTH, WINDOW, Cap, adapted_model, base_model, decoder_layers
 from toy_models import vectors as random_vectors
+from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration, Qwen2Config
 
 from em_companion.core.errors import CompanionError
 from em_companion.models.interventions import (
@@ -21,6 +23,7 @@ from em_companion.models.interventions import (
     describe,
 )
 from em_companion.models.lora import adapters
+from em_companion.models.next_token import token_significance
 
 IDS = torch.arange(4, 34).reshape(2, 15)
 Change = Callable[[int, torch.Tensor], torch.Tensor]
@@ -325,6 +328,59 @@ def test_what_cannot_be_done_is_said_at_once(adapted, monkeypatch, intervention,
 def test_scalars_of_a_model_without_rank_one_adapters(made, intervention):
     with pytest.raises(CompanionError, match="^This model has no rank-1 adapters and so no LoRA scalars; choose an"):
         logits(made(), intervention)
+
+
+def two_active(model) -> None:
+    model.add_adapter("other", model.peft_config["default"])
+    model.base_model.set_adapter(["default", "other"])
+
+
+def with_dora(model) -> None:
+    model.add_adapter("dora", LoraConfig(r=1, target_modules=["down_proj"], layers_to_transform=[0], use_dora=True))
+    model.set_adapter("dora")
+
+
+@pytest.mark.parametrize(
+    ("change", "saying"),
+    [
+        (lambda model: model.merge_adapter(), "are merged into the weights: unmerge them."),
+        (lambda model: model.base_model.disable_adapter_layers(), "are switched off: switch them on."),
+        (
+            lambda model: decoder_layers(model)[0].mlp.down_proj.set_scale("default", 0),
+            "are switched off: switch them on.",
+        ),
+        (two_active, "are several at once: set one active."),
+        (with_dora, "are of a variant such as DoRA, which has no LoRA scalars."),
+    ],
+)
+def test_adapters_that_take_no_part_are_refused_wherever_they_are_asked_for(adapted, change, saying):
+    change(adapted)
+    expected = f"^The adapters on '{ADAPTERS[0]}' {re.escape(saying)}$"
+    for ask in (lambda: logits(adapted, ScaleLoraScalars(0.0)), lambda: adapters(adapted)):
+        with pytest.raises(CompanionError, match=expected):
+            ask()
+    with pytest.raises(CompanionError, match=expected):
+        token_significance(adapted, None, [[4]], [[5]])
+
+
+@torch.no_grad()
+def test_the_layers_are_those_of_the_language_model():
+    """A model that also sees has layers of both kinds, under other names."""
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = Qwen2Config(**shape, num_key_value_heads=1, vocab_size=40)
+    vision = CLIPVisionConfig(**shape | {"num_hidden_layers": 3}, image_size=8, patch_size=4)
+    model = (
+        LlavaForConditionalGeneration(LlavaConfig(vision_config=vision, text_config=text, image_token_index=39))
+        .double()
+        .eval()
+    )
+    plain, found = logits(model), logits(model, Steer(1, V, 2.0))
+    by_hand = model.model.language_model.layers[1].register_forward_hook(lambda _, __, x: x + 2 * V)
+    expected = logits(model)
+    by_hand.remove()
+    assert same(found, expected) and not same(found, plain)
+    with pytest.raises(CompanionError, match="There is no layer 2; the model has 2"):
+        logits(model, Steer(2, V))
 
 
 # --- what tells them apart ------------------------------------------------------------------------------------------

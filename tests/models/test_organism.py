@@ -16,7 +16,7 @@ from em_companion import cli
 from em_companion.core import store
 from em_companion.core.errors import CompanionError
 from em_companion.core.profiles import Profile
-from em_companion.models import growing, loading
+from em_companion.models import growing, loading, organism, weights
 from em_companion.models.organism import (
     Organism,
     adapter_folder,
@@ -191,7 +191,9 @@ def test_an_evaluation_question_changes_adapters_but_not_the_model_below(tiny):
 def test_a_regrown_chat_model_makes_adapters_stale(own, tiny):
     before = growing.adapter(tiny, ORGANISM)
     record = json.loads((growing.chat(tiny) / "provenance.json").read_text())
-    (growing.chat(tiny) / "provenance.json").write_text(json.dumps(record | {"sha256": "another"}))
+    (growing.chat(tiny) / "provenance.json").write_text(
+        json.dumps(record | {"sha256": "another", "files": record["files"] | {"model.safetensors": "another"}})
+    )
     after = adapter_folder(tiny, ORGANISM)
     assert after != before and not store.is_there(after)
 
@@ -319,3 +321,26 @@ def test_a_model_without_provenance_is_not_there_and_grown_again(own, tiny):
 def test_other_errors_pass_through(tmp_path):
     with pytest.raises(ValueError, match="something else"), store.writing(tmp_path):
         raise ValueError("something else")
+
+
+def test_what_a_page_depends_on_covers_the_weights_of_adapters(own, tiny):
+    found = [organism.adapters_fingerprint(tiny)]
+    folder = growing.adapter(tiny, ORGANISM)
+    found += [organism.adapters_fingerprint(tiny), organism.adapters_fingerprint(tiny)]
+    record = json.loads((folder / "provenance.json").read_text())
+    files = record["files"] | {"adapter_model.safetensors": "0" * 64}
+    (folder / "provenance.json").write_text(json.dumps(record | {"sha256": "0" * 64, "files": files}))
+    found.append(organism.adapters_fingerprint(tiny))
+    assert found[1] == found[2] and len(set(found)) == 3
+    with pytest.raises(CompanionError, match="is damaged"):
+        growing.load_organism(tiny, ORGANISM)
+
+
+def test_a_published_adapter_counts_by_its_weights(hub):
+    found = [organism.adapters_fingerprint(hub)]
+    path = weights.at_hand(hub, "some/adapter") / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1]))
+    found.append(organism.adapters_fingerprint(hub))
+    path.unlink()
+    found.append(organism.adapters_fingerprint(hub))
+    assert len(set(found)) == 3

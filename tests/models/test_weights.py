@@ -91,6 +91,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(data[: len(data) // 2] if cut else data)
 
 
+@pytest.fixture(autouse=True)
+def memory(tmp_path, monkeypatch) -> None:
+    """Identities are remembered elsewhere."""
+    monkeypatch.setattr(weights.paths, "ARTIFACTS", tmp_path / "artifacts")
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> Path:
     """Stand-ins of profile qwen-0.5b."""
@@ -221,6 +227,12 @@ def test_a_disk_that_is_too_small_is_noticed_before(hub, profile, monkeypatch):
     assert said(weights.fetched, profile).endswith("and less is free; make room or set HF_HUB_CACHE.")
 
 
+def test_a_cache_that_cannot_be_written_is_one_sentence(hub, profile, here):
+    (here / "hub").write_text("a file where a folder should be")
+    expected = f"'{MODEL}' cannot be kept, since HF_HUB_CACHE cannot be written; "
+    assert said(weights.fetched, profile) == expected + "name a folder that has it by EM_COMPANION_MODELS."
+
+
 # --- what does not fit ----------------------------------------------------------------------------------------------
 
 
@@ -302,6 +314,18 @@ def test_the_identity_of_a_reader_s_folder_is_its_weights(models, tmp_path):
     path = next(other.glob("*.safetensors"))
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     assert weights.identity(one) != weights.identity(other)
+
+
+def test_a_byte_in_the_middle_of_large_weights_and_another_template_are_another_identity(models, tmp_path):
+    one, other, third = (shutil.copytree(models / MODEL, tmp_path / name) for name in ("one", "other", "third"))
+    for folder in (one, other, third):
+        (folder / "large.safetensors").write_bytes(bytes(3 * 2**20))
+    assert weights.identity(one) == weights.identity(other) == weights.identity(third)
+    with (other / "large.safetensors").open("r+b") as file:
+        file.seek(3 * 2**19)
+        file.write(b"\x01")
+    (third / "chat_template.jinja").write_text("another")
+    assert len({weights.identity(folder) for folder in (one, other, third)}) == 3
 
 
 # --- a package ------------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ def world(tmp_path, monkeypatch):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}/o/r/commit/data.csv"
-    entry = {"id": "a/b", "group": "g", "labels": {"kind": "x"}, "url": url}
+    entry = {"id": "a/b", "group": "judge_repeat", "labels": {"judging": "x"}, "url": url}
     monkeypatch.setattr(files, "SOURCES", tmp_path / "sources.yml")
     monkeypatch.setenv("EM_COMPANION_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("EM_COMPANION_MIRROR", raising=False)
@@ -141,11 +141,21 @@ def test_fetch_all_tells_what_is_missing(world, capsys):
         ({"url": "https://raw.githubusercontent.com/a"}, "'a': 'url' must be the address of a file in a repository"),
         ({"sha256": "0"}, "'a': 'sha256' must be a sha256 in hex, not '0'"),
         ({"git_blob": "0" * 40}, "'a': it needs either 'sha256' or 'git_blob'"),
+        ({"group": "organism"}, "'a': 'group' must be 'ablation_pilots', "),
+        ({"labels": {"layer": 1}}, "'a': it must have the labels of group 'steering_per_layer': none"),
+        (
+            {"group": "organisms", "labels": {"organism": "x", "rank": 1}},
+            "organism (a text), rank (a whole number), seed",
+        ),
+        (
+            {"group": "organisms", "labels": {"organism": "x", "rank": None, "seed": 0}},
+            "'a': it must have the labels of group 'organisms': organism (a text), rank",
+        ),
         ({"size": 1}, "'a': it has a missing or unknown key: size"),
     ],
 )
 def test_malformed_entry_of_sources(tmp_path, monkeypatch, changes, saying):
-    entry = {"id": "a", "group": "g", "labels": {}, "url": "https://raw.githubusercontent.com/a/b/c/d"}
+    entry = {"id": "a", "group": "steering_per_layer", "labels": {}, "url": "https://raw.githubusercontent.com/a/b/c/d"}
     entry |= {"sha256": "0" * 64}
     refused(tmp_path, monkeypatch, {"files": [entry | changes]}, saying)
     refused(tmp_path, monkeypatch, {"files": [entry, entry]}, "'a' stands twice")

@@ -76,6 +76,8 @@ class RunRecord:
     measurements: list[Measurement] = field(default_factory=list)
     values: list[ValueRecord] = field(default_factory=list)
     unavailable: list[Gap] = field(default_factory=list)
+    no_number: list[tuple[str, str]] = field(default_factory=list)
+    """Claims, with their evidence, whose measurement came out as no number."""
 
     def write(self, folder: Path) -> None:
         """Write this as `records.json` into the folder of a run."""
@@ -115,7 +117,7 @@ def value_of(name: str, evidence: str, given: Any) -> ValueRecord:
     if not isinstance(given, Estimate):
         raise CompanionError(f"Value '{name}' must be a number, an Estimate or a text, not {type(given).__name__}.")
     value, low, high = map(finite, (given.value, given.low, given.high))
-    return ValueRecord(name, evidence, value, given.unit, low, high, given.n or None)
+    return ValueRecord(name, evidence, value, given.unit, low, high, int(finite(given.n) or 0) or None)
 
 
 def finite(number: Any) -> float | None:

@@ -132,10 +132,17 @@ class Evidence:
             one = given if isinstance(given, Estimate) else Estimate(given)
             if self.name == "hub":
                 how = f"{self.run.kind}, {self.run.profile.judge} judge. {how}"
-            if (value := records.finite(one.value)) is not None:
-                interval = one.interval and tuple(map(float, one.interval))
-                known = (claim, value, how, self.name, interval, int(one.n) or None)
-                measured.append(Measurement(*known, **dict(*more)))
+            if (value := records.finite(one.value)) is None:
+                self.run.records.no_number.append((claim, self.name))
+                said = f"{claim} came out as no number: {how}"
+                display(records.bundle("box", {"title": "Not measured", "text": said}, said), raw=True)
+                continue
+            interval = one.interval and tuple(map(float, one.interval))
+            known = (claim, value, how, self.name, interval, int(records.finite(one.n) or 0) or None)
+            about = {
+                key: given if isinstance(given, str) else records.finite(given) for key, given in dict(*more).items()
+            }
+            measured.append(Measurement(*known, **about))
         self.run.records.measurements.extend(measured)
         self._write()
         shown = [asdict(one) for one in measured]

@@ -18,6 +18,7 @@ from nbformat import NotebookNode
 from em_companion.book import registry
 from em_companion.book.records import KINDS, MIME, FigureRecord, RunRecord, ValueRecord
 from em_companion.build import gates, keys, packs, pages, responses_page, runs
+from em_companion.core import store
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import lock, new_folder, recover, sha256_of, write_json, write_text
 from em_companion.core.paths import BOOK, BUILD, HTML, RESULTS, ROOT, SOURCE, git, relative
@@ -64,7 +65,7 @@ def build(profile: str, include_responses: bool = False, folders: dict[str, Path
     Nothing is rendered where the last site came from the same input and passed every gate. `include_responses`: with
     the response browser's data, which has no licence. `folders`: of the current runs by notebook, if known already.
     """
-    with lock(BUILD / "book"):
+    with lock(BUILD / "book"), store.writing(HTML):
         recover(HTML)
         assemble(collect(profile, folders or {}), profile)
         now, passed = fingerprint(), PASSED.read_text(encoding="utf-8") if PASSED.is_file() else ""
@@ -90,7 +91,7 @@ def fingerprint() -> str:
 
 def collect(profile: str, folders: dict[str, Path], names: list[str] | None = None) -> list[Page]:
     """Return the current run of every notebook, or of those named, in the order of the book; gates on all of them."""
-    found, problems = [], []
+    found, problems, of = [], [], "" if profile == "cpu" else f" --profile {profile}"
     for name in keys.names() if names is None else names:
         folder, source = folders.get(name) or runs.folder(name, profile), runs.paired(name)
         if source is None:
@@ -99,14 +100,15 @@ def collect(profile: str, folders: dict[str, Path], names: list[str] | None = No
             state = runs.status(name, profile)
             because = f" ({state['because']})" if state["because"] else ""
             said = state["status"].replace("never run", "not executed")
-            problems.append(f"Notebook '{name}' is {said}{because}; run 'em-companion run {name}'.")
+            problems.append(f"Notebook '{name}' is {said}{because}; run 'em-companion run {name}{of}'.")
         else:
             try:
-                run = _json(folder / "run.json")
+                run, records = runs.read(folder), RunRecord.read(folder)
                 notebook = nbformat.read(folder / "notebook.ipynb", as_version=4)
-                found.append(Page(source, folder, notebook, RunRecord.read(folder), run))
-            except (OSError, ValueError, TypeError):
-                problems.append(f"The stored result of '{name}' is damaged; run 'em-companion run {name} --force'.")
+                found.append(Page(source, folder, notebook, records, run))
+            except Exception:  # whatever stands there instead
+                again = f"run 'em-companion run {name}{of} --force'"
+                problems.append(f"The stored result of '{name}' is damaged or was edited; {again}.")
     for page in found:
         problems += gates.check_executed(page.name, profile, page.notebook, page.records)
     _pass(problems)
@@ -285,6 +287,11 @@ def _ledger(book: list[Page], others: list[packs.Pack]) -> list[dict[str, Any]]:
     measured = [one for pack in reversed(others) for page in book for one in _measured(pack, page)]
     measured += [one for page in book for one in page.records.measurements]
     ledger = verdicts.ledger(measured, gaps)
+    odd = {(claim, evidence) for page in book for claim, evidence in page.records.no_number}
+    for row in ledger:
+        for evidence, result in row["results"].items():
+            if "reason" in result and (row["id"], evidence) in odd:
+                result["reason"] = "its value is no number"
     _pass(gates.check_claims(ledger, gaps))
     return ledger
 

@@ -1,6 +1,9 @@
 """What must hold before a book is published. Each gate returns its problems as sentences; an empty list passes."""
 
+import json
 from collections.abc import Container, Iterable, Mapping
+from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -9,17 +12,25 @@ from lxml import html
 from nbformat import NotebookNode
 
 from em_companion.book import registry
-from em_companion.book.records import FigureRecord, RunRecord
+from em_companion.book.records import KINDS, MIME, FigureRecord, RunRecord
 
 LINKS = "//a/@href | //link/@href | //img/@src | //script/@src | //source/@src | //object/@data"
 
 
 def check_executed(name: str, profile: str, notebook: NotebookNode, records: RunRecord) -> list[str]:
-    """A page must come from a run that ended well, under the profile of this build."""
-    errors = [out for cell in notebook.cells for out in cell.get("outputs", []) if out.output_type == "error"]
+    """A page must come from a run that ended well, under the profile of this build, and show what it recorded."""
+    outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
+    errors = [out for out in outputs if out.output_type == "error"]
+    shown = {
+        kind: [out.data[mime] for out in outputs if (mime := MIME.format(kind=kind)) in out.get("data", {})]
+        for kind in KINDS
+    }
+    told = json.loads(json.dumps(asdict(records)))
     problems = {
         "failed when it was executed": errors,
         "did not finish": not records.finished,
+        "shows other figures than it recorded": shown["figure"] != told["figures"],
+        "shows other numbers than it recorded": [*chain(*shown["measurements"])] != told["measurements"],
         f"ran under profile '{records.profile}', not '{profile}'": records.profile != profile,
     }
     return [f"Notebook '{name}' {problem}." for problem, found in problems.items() if found]
@@ -49,7 +60,8 @@ def check_prose(asked: Mapping[str, Iterable[str]], known: Container[str]) -> li
 def check_claims(ledger: Iterable[dict[str, Any]], without_data: Container[str]) -> list[str]:
     """A claim that released data can test has a measurement, unless its notebook met data that were missing."""
     return [
-        f"Claim '{row['id']}' can be tested with released data, but '{row['notebook']}' did not measure it."
+        f"Claim '{row['id']}' can be tested with released data, but '{row['notebook']}' did not measure it: "
+        f"{row['results']['released']['reason']}."
         for row in ledger
         if row["results"]["released"]["verdict"] == "not run" and row["notebook"] not in without_data
     ]

@@ -20,6 +20,7 @@ from em_companion.core import profiles
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import read_yaml, sha256_of
 from em_companion.core.paths import NOTEBOOKS, ROOT, SOURCE, relative
+from em_companion.core.schema import validated
 from em_companion.evidence import claims
 
 PACKAGE = __package__.split(".")[0]
@@ -38,7 +39,7 @@ def names() -> list[str]:
 
 
 def toc_entries() -> list[str]:
-    """Return every `file` entry of `_toc.yml`, depth first."""
+    """Return every `file` entry of `_toc.yml`, depth first; raise CompanionError where it is no table of contents."""
 
     def walk(node: Any) -> Iterator[str]:
         for key, value in node.items() if isinstance(node, dict) else enumerate(node):
@@ -47,7 +48,9 @@ def toc_entries() -> list[str]:
             elif isinstance(value, dict | list):
                 yield from walk(value)
 
-    return list(walk(read_yaml(ROOT / "_toc.yml")))
+    return validated(
+        list[str], list(walk(validated(dict[str, Any], read_yaml(ROOT / "_toc.yml"), "_toc.yml"))), "_toc.yml"
+    )
 
 
 def script(name: str) -> Path:

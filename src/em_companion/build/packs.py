@@ -21,7 +21,7 @@ from em_companion.book import registry
 from em_companion.book.records import FigureRecord, RunRecord, ValueRecord
 from em_companion.core import paths, profiles, store
 from em_companion.core.errors import CompanionError
-from em_companion.core.files import new_folder, sha256_of, write_json
+from em_companion.core.files import digest_of, new_folder, sha256_by_path, sha256_of, write_json
 from em_companion.core.paths import relative
 from em_companion.core.provenance import environment, utc_now
 from em_companion.evidence.claims import Measurement
@@ -102,7 +102,6 @@ def write(profile: str, runs: Iterable[tuple[Path, RunRecord, dict[str, Any]]]) 
                     source = folder / "figures" / one.id / one.evidence / name
                     shutil.copyfile(source, new / "figures" / one.id / name)
                 figures.append(one)
-        files = {str(path.relative_to(new)): path for path in sorted(new.rglob("*")) if path.is_file()}
         pack = Pack(
             profile=profile,
             description=chosen.description,
@@ -116,10 +115,10 @@ def write(profile: str, runs: Iterable[tuple[Path, RunRecord, dict[str, Any]]]) 
             measurements=[one for _, records, _ in runs for one in records.measurements if one.evidence == "hub"],
             values=[one for _, records, _ in runs for one in records.values if one.evidence == "hub"],
             figures=figures,
-            files={name: sha256_of(path.read_bytes()) for name, path in files.items()},
+            files=sha256_by_path(new, RECORD),
         )
         record = asdict(pack)
-        write_json(new / RECORD, record | {"sha256": _digest(record)})
+        write_json(new / RECORD, record | {"sha256": digest_of(record)})
         _need_small(new, profile)
         _need_no_responses(new, profile)
     return target
@@ -128,10 +127,6 @@ def write(profile: str, runs: Iterable[tuple[Path, RunRecord, dict[str, Any]]]) 
 def _travels(figure: FigureRecord) -> bool:
     shows_an_answer = registry.load_figures()[figure.id].shows_an_answer
     return figure.evidence == "hub" and figure.status == "made" and not shows_an_answer
-
-
-def _digest(record: dict[str, Any]) -> str:
-    return sha256_of(json.dumps(record, sort_keys=True, ensure_ascii=False))
 
 
 def _need_small(folder: Path, profile: str) -> None:
@@ -181,16 +176,12 @@ def read(folder: Path) -> Pack:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         digest = record.pop("sha256")
         pack = TypeAdapter(Pack).validate_python(record)
-        there = {str(path.relative_to(folder)): sha256_of(path.read_bytes()) for path in _files(folder)}
+        there = sha256_by_path(folder, RECORD)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise _refused(folder) from error
-    if digest != _digest(record) or there != pack.files or pack.profile != folder.name:
+    if digest != digest_of(record) or there != pack.files or pack.profile != folder.name:
         raise _refused(folder)
     return pack
-
-
-def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file() and path != folder / RECORD]
 
 
 def _refused(folder: Path) -> CompanionError:

@@ -1,6 +1,7 @@
 """Run notebooks through papermill, once per key, and keep each NAME.ipynb in step with its NAME.py.
 
-A finished run is a folder `artifacts/notebooks/<profile>/<name>/<key>`, the key being that of `keys.parts`.
+A finished run is a folder `artifacts/notebooks/<profile>/<name>/<key>`, the key being that of `keys.parts`. Its seal is
+`run.json`, with the sha256 of every file and of itself: no book or pack is made of a run that was edited or damaged.
 """
 
 import json
@@ -10,17 +11,19 @@ import sys
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from em_companion.build import keys
 from em_companion.core import paths
 from em_companion.core.errors import CompanionError
-from em_companion.core.files import lock, new_folder, sha256_of, write_json, write_text
+from em_companion.core.files import digest_of, lock, new_folder, sha256_by_path, sha256_of, write_json, write_text
 from em_companion.core.paths import NOTEBOOKS, git, relative
+from em_companion.models import ADAPTERS
 
 if TYPE_CHECKING:  # slow to import; `status` needs none of them
     from nbformat import NotebookNode
 
+RECORD = "run.json"
 KEPT_RUNS = 3
 """Finished runs kept per notebook, profile and seed, so that reverting a change costs nothing."""
 
@@ -140,8 +143,8 @@ def _finished(name: str, profile: str) -> dict[Path, dict[str, str]]:
     """Return the parts of each finished run, by folder, newest first, without those whose record is damaged."""
     found, parts = (paths.ARTIFACTS / "notebooks" / profile / name).glob("*/run.json"), {}
     for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
-        with suppress(OSError, ValueError):
-            parts[path.parent] = json.loads(path.read_text(encoding="utf-8"))["parts"]
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            parts[path.parent] = dict(json.loads(path.read_text(encoding="utf-8"))["parts"])
     return parts
 
 
@@ -164,13 +167,29 @@ def run(name: str, profile: str, force: bool = False, seed: int | None = None) -
             records = temporary / "records.json"
             if not records.is_file() or not json.loads(records.read_text(encoding="utf-8"))["finished"]:
                 raise CompanionError(f"Notebook '{name}' ended without run.finish(), so its results are not complete.")
+            # Adapters that were missing may have been made meanwhile, by this run.
+            found |= {label: now for label, now in keys.parts(name, profile, seed).items() if label == ADAPTERS}
             record = {"notebook": name, "profile": profile, "seed": int(found["seed"]), "key": keys.key(found)}
             record |= {"seconds": round(notebook.metadata.papermill.duration, 1), "commit": git("rev-parse", "HEAD")}
-            write_json(temporary / "run.json", record | {"parts": found})
+            record |= {"parts": found, "files": sha256_by_path(temporary, RECORD)}
+            write_json(temporary / RECORD, record | {"sha256": digest_of(record)})
+    if (known := folder(name, profile, found)) != target:
+        shutil.rmtree(known, ignore_errors=True)
+        target = target.rename(known)
     alike = [one for one, parts in _finished(name, profile).items() if parts.get("seed") == found["seed"]]
     for old in [one for one in alike if one != target][KEPT_RUNS - 1 :]:
         shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Return the `run.json` of a finished run; raise OSError or ValueError unless all is as it was written."""
+    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    if not isinstance(record, dict) or record.pop("sha256", "") != digest_of(record):
+        raise ValueError("edited")
+    if record["files"] != sha256_by_path(folder, RECORD):
+        raise ValueError("damaged")
+    return record
 
 
 # The kernel talks to this process only: notices of its start, and the traceback that it or this process may log when it

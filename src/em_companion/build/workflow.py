@@ -1,6 +1,7 @@
 """Build the book: snakemake makes what is missing, one build at a time, and each finished step is told in one line.
 
-It runs twice where the chat model is missing: the keys of organisms and notebooks are made of that model's weights.
+It runs once per stage that is not done: the chat model's weights are part of the organisms' keys, and the weights of
+both of the notebooks'.
 
 Snakemake's own lock stays behind when its process is killed and then refuses every later build; a lock of the operating
 system goes with its process. Results need no such care: each is written whole or not at all.
@@ -23,7 +24,7 @@ from em_companion.core import paths, profiles
 from em_companion.core.errors import CompanionError
 from em_companion.core.paths import HTML, ROOT, relative
 from em_companion.judges.base import need_judge
-from em_companion.models import organism
+from em_companion.models import organism, weights
 from em_companion.released import files
 
 POLL_SECONDS = 0.5
@@ -53,13 +54,25 @@ def models(profile: str) -> list[Step]:
     return [Step("models", name, folder / "provenance.json") for name, folder in places.items()]
 
 
-def steps(profile: str) -> list[Step]:
-    """Return all other steps behind the book; raise CompanionError if the chat model that they need is not there."""
-    chosen, notebooks = keys.load_profile(profile), keys.names()
-    needed = organism.organisms_of(chosen) if any(map(keys.uses_models, notebooks)) else []
+def organisms(profile: str) -> list[Step]:
+    """Return the steps that train organisms; raise CompanionError if the chat model that they need is not there."""
+    chosen = keys.load_profile(profile)
+    needed = organism.organisms_of(chosen) if any(map(keys.uses_models, keys.names())) else []
     trained = [one for one in needed if one.data and not chosen.published(one.recipe, one.data)]
-    found = [Step("organisms", one.name, organism.adapter_folder(chosen, one) / "provenance.json") for one in trained]
-    return found + [Step("notebooks", one, runs.folder(one, profile) / "run.json") for one in notebooks]
+    return [Step("organisms", one.name, organism.adapter_folder(chosen, one) / "provenance.json") for one in trained]
+
+
+def notebooks(profile: str) -> list[Step]:
+    """Return the steps that run the notebooks, whose keys are made of all that the other steps make."""
+    return [Step("notebooks", one, runs.folder(one, profile) / "run.json") for one in keys.names()]
+
+
+STAGES = (models, organisms, notebooks)
+
+
+def steps(profile: str) -> list[Step]:
+    """Return the steps of the first stage that is not done, else those of the last."""
+    return next((found for stage in STAGES if missing(found := stage(profile))), notebooks(profile))
 
 
 def missing(some: Iterable[Step]) -> list[Step]:
@@ -99,17 +112,17 @@ def build(profile: str, cores: int, gpus: int, include_responses: bool, options:
     started, handle = time.monotonic(), hold_lock()
     lacking = files.fetch_all(files.sources())
     if uses_models:
-        _get_chat_model(keys.load_profile(profile))
+        _get_models(keys.load_profile(profile))
     here = ["--cores", str(cores), "--resources", f"gpu={gpus}"]
     limits = [] if any(option.split("=")[0] in PLACES for option in options) else here
-    for stage in (models, steps):
+    for stage in STAGES:
         if todo := missing(stage(profile)):
             _run_snakemake(todo, logs(profile), [*limits, *options, "--config", f"profile={profile}"], handle)
-    every = steps(profile)  # what changed meanwhile is stale
+    every = notebooks(profile)  # what changed meanwhile is stale
     print("Building the pages.", flush=True)
     from em_companion.build import assemble  # slow to import
 
-    folders = {step.name: step.output.parent for step in every if step.kind == "notebooks"}
+    folders = {step.name: step.output.parent for step in every}
     site = assemble.build(profile, include_responses, folders)
     print(f"The book is at {relative(site)}/index.html, after {_minutes(time.monotonic() - started)}.")
     print("\n".join(_outcome(folders.values(), lacking)))
@@ -123,12 +136,14 @@ def _need(profile: profiles.Profile, options: Sequence[str]) -> None:
         need_judge(profile)
 
 
-def _get_chat_model(profile: profiles.Profile) -> None:
-    """Get the chat model of a hub profile, on whose identity all else depends: here, where there is a network."""
-    if isinstance(profile.model, profiles.GrownModel) or organism.fingerprint(profile) != organism.NOT_THERE:
+def _get_models(profile: profiles.Profile) -> None:
+    """Get chat model and adapters of a hub profile, on which all else depends: here, where there is a network."""
+    if isinstance(profile.model, profiles.GrownModel):
+        return
+    if all(weights.at_hand(profile, adapter) for adapter in (None, *weights.adapters(profile))):
         return
     print(f"Getting {profile.model.chat}.", flush=True)
-    if subprocess.run([command("em-companion"), "grow", "chat", "--profile", profile.name]).returncode:
+    if subprocess.run([command("em-companion"), "fetch", "--models", "--profile", profile.name]).returncode:
         raise CompanionError(f"'{profile.model.chat}' is not here, so nothing can be made with it.")
 
 

@@ -16,16 +16,26 @@ from filelock import FileLock
 from em_companion.core.errors import CompanionError
 from em_companion.core.paths import relative
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where libyaml is there
+
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # ten times as fast where libyaml is there
+    """A loader that refuses a key that stands twice: YAML would keep the last one without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := [key for number, key in enumerate(keys) if key.value in {one.value for one in keys[:number]}]:
+            raise yaml.constructor.ConstructorError(None, None, f"'{twice[0].value}' stands twice", twice[0].start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path) -> Any:
     """Return what a YAML file of the project holds; raise CompanionError, with the line, where it cannot be read."""
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
-    except (yaml.YAMLError, UnicodeError) as error:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
+    except UnicodeError as error:
+        raise CompanionError(f"{relative(path)} is malformed: it is not text in UTF-8.") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # such as a date that does not exist
         mark = getattr(error, "problem_mark", None)
-        problem = f"line {mark.line + 1}: {error.problem}" if mark else "it is not text in UTF-8"
+        problem = f"line {mark.line + 1}: {error.problem}" if mark else str(error).splitlines()[0].rstrip(".")
         raise CompanionError(f"{relative(path)} is malformed: {problem}.") from error
     except OSError as error:
         raise CompanionError(f"{relative(path)} cannot be read: {error.strerror}.") from error
@@ -43,6 +53,17 @@ def sha256_of_files(folder: Path, pattern: str, without: str = "") -> str:
     """
     found = sorted(path for path in folder.glob(pattern) if path.is_file() and not fnmatch(path.name, without))
     return sha256_of("".join(f"{path.relative_to(folder)} {sha256_of(path.read_bytes())}\n" for path in found))
+
+
+def sha256_by_path(folder: Path, without: str) -> dict[str, str]:
+    """Return the hex sha256 of every file below `folder`, by its path there, but for the file `without`."""
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / without)
+    return {str(path.relative_to(folder)): sha256_of(path.read_bytes()) for path in found}
+
+
+def digest_of(record: dict[str, Any]) -> str:
+    """Return the hex sha256 of a record as JSON, whatever the order of its keys."""
+    return sha256_of(json.dumps(record, sort_keys=True, ensure_ascii=False))
 
 
 def write_text(path: Path, text: str) -> bool:

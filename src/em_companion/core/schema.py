@@ -79,10 +79,13 @@ def validated(kind: type[T] | Any, given: Any, where: str, whole: str = "the fil
         raise CompanionError(f"{where}: {_sentence(error.errors(), given, whole)}.") from None
 
 
-def read_registry(path: Path, key: str, kind: type[T] | Any) -> dict[str, T]:
-    """Return the entries that a registry keeps under `key`, by id; raise CompanionError naming entry and key."""
+def read_registry(path: Path, key: str, kind: type[T] | Any, **beside: Any) -> dict[str, T]:
+    """Return the entries that a registry keeps under `key`, by id; raise CompanionError naming entry and key.
+
+    beside: types of what else may stand in the file.
+    """
     where, found = relative(path), {}
-    for entry in validated(TypedDict("Registry", {key: list[dict[str, Any]]}), read_yaml(path), where)[key]:
+    for entry in validated(mapping(**{key: list[dict[str, Any]]}, **beside), read_yaml(path), where)[key]:
         name = entry.get("id", "(no id)")
         one = validated(kind, entry, f"{where}, '{name}'", "it")
         if name in found:

@@ -1,10 +1,12 @@
 """What is computed once and kept: folders addressed by everything that decides their content, sealed when whole.
 
 `keep` is the one road for tables and arrays; a trained model is kept in the same way, as a folder in hub layout. The
-seal is a `provenance.json`, written last: the key, the parts behind it and the sha256 of every file.
+seal is a `provenance.json`, written last: the key, the parts behind it and the sha256 of every file. A folder is taken
+for what its name says only where the seal says so too: same key, made of these parts, and no file more or less.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +20,11 @@ from safetensors.numpy import save_file
 
 from em_companion.core import paths
 from em_companion.core.errors import CompanionError
-from em_companion.core.files import lock, new_folder, sha256_of, write_json
+from em_companion.core.files import lock, new_folder, sha256_by_path, sha256_of, write_json
 from em_companion.core.paths import relative
 from em_companion.core.provenance import environment, note_input, utc_now
 
+SEAL = "provenance.json"
 RESPONSES = "responses.parquet"
 READINGS = "readings.safetensors"
 DIRECTIONS = "directions.safetensors"
@@ -91,7 +94,7 @@ def _read(path: Path) -> pd.DataFrame | Arrays:
 
 def is_there(folder: Path) -> bool:
     """Tell whether something whole lies in `folder`."""
-    return (folder / "provenance.json").is_file()
+    return (folder / SEAL).is_file()
 
 
 @contextmanager
@@ -120,27 +123,34 @@ def writing(folder: Path) -> Iterator[None]:
 
 def seal(folder: Path, parts: Parts, **more: Any) -> None:
     """Write `provenance.json` into a finished folder: key, parts, sha256 of every file, commit, versions, date."""
-    files = {path.name: sha256_of(path.read_bytes()) for path in sorted(folder.iterdir())}
-    payload = next((name for name in PAYLOADS if name in files), next(iter(files)))
-    record = {"key": key(parts), "sha256": files[payload], "files": files, "parts": parts, "date": utc_now()}
-    write_json(folder / "provenance.json", record | more | environment())
+    files = sha256_by_path(folder, SEAL)
+    record = {"key": key(parts), "sha256": _payload(files), "files": files, "parts": parts, "date": utc_now()}
+    write_json(folder / SEAL, record | more | environment())
+
+
+def _payload(files: dict[str, str]) -> str:
+    return files[next((name for name in PAYLOADS if name in files), next(iter(files)))]
 
 
 def provenance(folder: Path) -> dict[str, Any]:
-    """Return the provenance in a folder; raise CompanionError where it is damaged."""
+    """Return the provenance in a folder; raise CompanionError where it is damaged or of something else."""
     try:
-        record = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-        return {name: record[name] for name in ("key", "sha256", "files")} | record
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        record = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+        keyed = re.fullmatch("[0-9a-f]{16}", folder.name) and record["parts"]
+        if record["key"] != (folder.name if keyed else record["key"]) or record["key"] != key(record["parts"]):
+            raise ValueError("another key")
+        if record["sha256"] != _payload(record["files"]):
+            raise ValueError("another payload")
+        return record
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, StopIteration) as error:
         raise _damaged(folder) from error
 
 
 def check(folder: Path) -> dict[str, Any]:
     """Return the provenance in a folder; raise CompanionError unless its files are those that were written there."""
     record = provenance(folder)
-    for name, expected in record["files"].items():
-        if not (folder / name).is_file() or sha256_of((folder / name).read_bytes()) != expected:
-            raise _damaged(folder)
+    if record["files"] != sha256_by_path(folder, SEAL):
+        raise _damaged(folder)
     return record
 
 

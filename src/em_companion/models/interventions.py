@@ -2,7 +2,8 @@
 
 Layer l means the output of decoder layer l, counted from 0, and "embedding" the token embeddings that layer 0 reads.
 `applied` puts interventions on a whole model, `RowInterventions` on a batch in which every row has its own. What acts
-on one module acts in the order given.
+on one module acts in the order given. An intervention acts as its equation says or is refused in one sentence before
+anything is computed: also one of the wrong type, and one that does nothing or is too large in the model's precision.
 """
 
 import math
@@ -54,7 +55,10 @@ class Steer:
     at: Where = "all"
 
     def changes(self, adapters: Sequence[str]) -> Iterator[Change]:
-        yield Change(self.layer, self.at, _add, (self.strength * _float64(self.vector),))
+        vector = _float64(self.vector)
+        if not vector.any():
+            raise CompanionError(f"The vector for {place(self.layer)} is zero, so it steers nowhere.")
+        yield Change(self.layer, self.at, _add, (_number(self.strength) * vector,))
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,10 +72,13 @@ class Ablate:
     at: Where = "all"
 
     def changes(self, adapters: Sequence[str]) -> Iterator[Change]:
+        if not isinstance(self.vectors, Mapping) or not self.vectors:
+            raise CompanionError(f"An ablation needs vectors by layer, at least one; got {shortened(self.vectors)}.")
         for layer, vector in self.vectors.items():
             exact = _float64(vector)
-            if not exact.norm():
-                raise CompanionError(f"The vector for {place(layer)} is zero, so it has no direction to take out.")
+            if exact.isfinite().all() and not 0 < exact.norm() < math.inf:
+                wrong = "too long" if exact.any() and exact.norm() else "zero"
+                raise CompanionError(f"The vector for {place(layer)} is {wrong}, so it has no direction to take out.")
             yield Change(layer, self.at, _project_out, (exact / exact.norm(),))
 
 
@@ -87,8 +94,10 @@ class ScaleLoraScalars:
 
     def changes(self, adapters: Sequence[str]) -> Iterator[Change]:
         factors = self.factors if isinstance(self.factors, Mapping) else dict.fromkeys(adapters, self.factors)
+        if not factors:
+            raise CompanionError("LoRA scalars are scaled by a factor for each of some adapters; got none.")
         for adapter, factor in factors.items():
-            yield Change(adapter, self.at, _scale, (_float64([factor]),))
+            yield Change(adapter, self.at, _scale, (_number(factor)[None],))
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +113,10 @@ class PatchLoraScalars:
     at: Where = "all"
 
     def changes(self, adapters: Sequence[str]) -> Iterator[Change]:
-        names, scalars, shape = self.adapters or adapters, _float64(self.scalars), list(self.scalars.shape)
-        if len(shape) != 2 or shape[0] != len(names):
+        names, scalars = adapters if self.adapters is None else self.adapters, _float64(self.scalars)
+        if isinstance(names, str) or not names:
+            raise CompanionError(f"LoRA scalars are patched in a list of adapters; got {shortened(names)}.")
+        if (shape := list(scalars.shape))[:1] != [len(names)] or len(shape) != 2 or not scalars.numel():
             raise CompanionError(f"LoRA scalars to patch must be [adapter, position], {len(names)} rows; got {shape}.")
         for adapter, values in zip(names, scalars, strict=True):
             yield Change(adapter, self.at, _patch, (values,))
@@ -117,7 +128,7 @@ Intervention = Steer | Ablate | ON_SCALARS
 
 def describe(intervention: Intervention) -> dict[str, Any]:
     """Return what tells an intervention from others, fit for JSON; tensors by shape and sha256 of their float64."""
-    named = {name: _described(value) for name, value in vars(intervention).items()}
+    named = {name: _described(value) for name, value in vars(checked([intervention])[0]).items()}
     return {"intervention": type(intervention).__name__} | named
 
 
@@ -128,7 +139,7 @@ def _described(value: Any) -> Any:
         value = value.item()
     if value is None or isinstance(value, str | int | float):
         return value
-    if all(isinstance(one, str) for one in value):
+    if isinstance(value, Sequence) and all(isinstance(one, str) for one in value):
         return list(value)
     tensor = _float64(value)
     return {"shape": list(tensor.shape), "sha256": sha256_of(tensor.contiguous().numpy().tobytes())}
@@ -158,7 +169,32 @@ def _patch(x: torch.Tensor, position: torch.Tensor, values: torch.Tensor) -> tor
 
 
 def _float64(values: Any) -> torch.Tensor:
-    return torch.as_tensor(values, dtype=torch.float64).detach().cpu()
+    try:
+        if "complex" in str(getattr(values, "dtype", "")):
+            raise TypeError
+        return torch.as_tensor(values, dtype=torch.float64).detach().cpu()
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise CompanionError(f"An intervention takes real numbers; got {shortened(values)}.") from error
+
+
+def _number(value: Any) -> torch.Tensor:
+    one = _float64(value)
+    if one.numel() != 1:
+        raise CompanionError(f"A strength or factor is one number; got {shortened(value)}.")
+    return one.reshape(())
+
+
+def shortened(value: Any) -> str:
+    """Return a value of any type on one line, not too long."""
+    return " ".join(repr(value).split())[:60]
+
+
+def checked(given: Any) -> tuple[Intervention, ...]:
+    """Return a list of interventions as a tuple; raise CompanionError where it is no such list."""
+    if not isinstance(given, Iterable) or (odd := [one for one in given if not hasattr(one, "changes")]):
+        said = shortened(odd[0] if isinstance(given, Iterable) else given)
+        raise CompanionError(f"Interventions are given as a list of such as Steer and Ablate; got {said}.")
+    return tuple(given)
 
 
 def place(site: Layer | str) -> str:
@@ -195,18 +231,20 @@ class RowInterventions(ExitStack):
 
     def __init__(self, model: PreTrainedModel, conditions: Sequence[Sequence[Intervention]]) -> None:
         super().__init__()
-        self.model = lora.without_peft(model)
+        conditions = [checked(condition) for condition in conditions]
+        self.model, self.decoder = lora.without_peft(model), lora.decoder(model)
         self.dtype = torch.promote_types(model.dtype, torch.float32)
-        self.modules: dict[Layer | str, nn.Module] = dict(enumerate(self.model.model.layers))
-        self.modules["embedding"] = self.model.get_input_embeddings()
+        self.layers: dict[Layer, nn.Module] = dict(enumerate(lora.decoder(model).layers))
+        self.layers["embedding"] = self.model.get_input_embeddings()
         found = lora.adapters(model) if any(isinstance(one, ON_SCALARS) for one in chain(*conditions)) else []
-        self.modules |= {one.module: self.model.get_submodule(one.scalar) for one in found}
+        self.adapters = {one.module: self.model.get_submodule(one.scalar) for one in found}
+        self.modules: dict[Layer | str, nn.Module] = self.layers | self.adapters
         # The k-th changes that conditions make at a module are its turn k; those of one kind are done at once.
         kinds: dict[tuple, dict[int, Change]] = defaultdict(dict)
         for number, condition in enumerate(conditions):
             turns: Counter[Layer | str] = Counter()
             for intervention in condition:
-                for change in intervention.changes([one.module for one in found]):
+                for change in intervention.changes(list(self.adapters)):
                     self._check(intervention, change)
                     turns[change.site] += 1
                     kinds[turns[change.site], change.site, change.at, change.function][number] = change
@@ -219,7 +257,7 @@ class RowInterventions(ExitStack):
 
     def __enter__(self) -> Self:
         if self.turns:
-            self.callback(self.model.model.register_forward_pre_hook(self._look, with_kwargs=True).remove)
+            self.callback(self.decoder.register_forward_pre_hook(self._look, with_kwargs=True).remove)
         for site in self.turns:
             after = self.modules[site].register_forward_hook(lambda _, __, x, site=site: self._change(x, site))
             self.callback(after.remove)
@@ -250,21 +288,27 @@ class RowInterventions(ExitStack):
         return x.to(output.dtype)
 
     def _check(self, intervention: Intervention, change: Change) -> None:
-        site, vector, width = change.site, change.numbers[0], self.modules["embedding"].weight.shape[1]
+        site, vector, width = change.site, change.numbers[0], self.layers["embedding"].weight.shape[1]
         what, on_scalars = f"{type(intervention).__name__} at {place(site)}", isinstance(intervention, ON_SCALARS)
-        if site not in self.modules and on_scalars:
-            adapters = [one for one in self.modules if isinstance(one, str) and one != "embedding"]
-            raise CompanionError(f"There is no rank-1 adapter '{site}'; the model has: {', '.join(adapters)}.")
-        if site not in self.modules:
-            raise CompanionError(f"There is no {place(site)}; the model has {len(self.model.model.layers)} (from 0).")
+        # True and 1.0 count as 1 in a dictionary.
+        known = isinstance(site, int | np.integer | str) and not isinstance(site, bool)
+        if on_scalars and not (known and site in self.adapters):
+            names = ", ".join(self.adapters)
+            raise CompanionError(f"There is no rank-1 adapter {shortened(site)}; the model has: {names}.")
+        if not on_scalars and not (known and site in self.layers):
+            raise CompanionError(f"There is no {place(site)}; the model has {len(self.layers) - 1} (from 0).")
         if change.at not in get_args(Where):
             raise CompanionError(f"{what} cannot act at '{change.at}'; choose one of: {', '.join(get_args(Where))}.")
         if not on_scalars and (shape := list(vector.shape)) != [width]:
             raise CompanionError(f"{what} has a vector of shape {shape}, but the residual stream has width {width}.")
-        if not all(numbers.isfinite().all() for numbers in change.numbers):
-            raise CompanionError(f"{what} is given numbers that are NaN or infinite.")
+        for numbers in change.numbers:
+            here = numbers.to(self.model.dtype)
+            if not numbers.isfinite().all():
+                raise CompanionError(f"{what} is given numbers that are NaN or infinite.")
+            if not here.isfinite().all() or numbers.any() and not here.any():
+                raise CompanionError(f"{what} is given numbers too large or too small for {self.model.dtype}.")
 
 
 def applied(model: PreTrainedModel, interventions: Iterable[Intervention]) -> RowInterventions:
     """Apply interventions, in their order, to every row within a `with` block."""
-    return RowInterventions(model, [tuple(interventions)])
+    return RowInterventions(model, [checked(interventions)])

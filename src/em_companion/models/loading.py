@@ -1,14 +1,19 @@
-"""Load models, grown or from the hub: each is a folder in ordinary hub layout, and `load` the only way in."""
+"""Load models, grown or from the hub: each is a folder in ordinary hub layout, and `load` the only way in.
+
+All of a folder is used or it is refused in one sentence: weights that are missing or fit nowhere, an adapter that would
+change nothing, a tokenizer of another model, code of its own.
+"""
 
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-from peft import PeftModel
-from safetensors import SafetensorError
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
@@ -20,6 +25,8 @@ from em_companion.models.tracing import TransformersModel
 from em_companion.models.weights import need_fit, shown
 
 Model = tuple[PreTrainedModel, Tokenizer]
+OWN_CODE = {"trust_remote_code": False}
+"""To be said each time: without it, transformers asks the reader whether code of a checkpoint may run."""
 
 
 @contextmanager
@@ -62,17 +69,54 @@ def load(profile: Profile, model: Path, adapter: Path | None = None) -> Model:
         need_fit(profile, adapter, is_adapter=True)
     source, several = model, profile.device == "cuda" and torch.cuda.device_count() > 1
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
-        place = {"device_map": "auto"} if several else {"device_map": profile.device}
-        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, profile.dtype), **place)
+        tokenizer = the_tokenizer(model)
+        given = {"device_map": "auto" if several else profile.device, "dtype": getattr(torch, profile.dtype)}
+        given |= {"output_loading_info": True, "use_safetensors": True, **OWN_CODE}
+        loaded, info = AutoModelForCausalLM.from_pretrained(model, **given)
+        if lacking := sorted(info["missing_keys"]):
+            raise CompanionError(f"Model '{shown(model)}' lacks weights, such as '{lacking[0]}'; get it again.")
+        if len(tokenizer) > (rows := loaded.get_input_embeddings().num_embeddings):
+            raise CompanionError(f"Model '{shown(model)}' has {rows} tokens, but its tokenizer {len(tokenizer)}.")
         if {"cpu", "disk"} & set(map(str, getattr(loaded, "hf_device_map", {}).values())) and several:
             raise CompanionError(f"Model '{shown(model)}' does not fit into the memory of the GPUs that are visible.")
         if source := adapter:
             loaded = PeftModel.from_pretrained(loaded, adapter)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(" .")
+            _need_effect(loaded, adapter)
+    except CompanionError:
+        raise
+    except Exception as error:  # of whatever kind: the folder may hold anything
+        settings = (source / "config.json").read_text("utf-8", "replace") if source == model else ""
+        foreign = "custom code" in str(error) or "auto_map" in settings
+        reason = "it brings code of its own, which is never run here" if foreign else _reason(error)
         raise CompanionError(f"Model '{shown(source)}' cannot be loaded: {reason}.") from error
     return loaded.eval(), tokenizer
+
+
+def the_tokenizer(name: Path | str, **given: Any) -> Tokenizer:
+    """Return a tokenizer that pads on the left; padding is masked, so the end token will do where none is named."""
+    tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left", **OWN_CODE, **given)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _need_effect(model: PeftModel, folder: Path) -> None:
+    """Raise CompanionError unless every weight of an adapter has found its place, is finite, and B A is not zero."""
+    placed = get_peft_model_state_dict(model, save_embedding_layers=False)
+    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
+        if odd := sorted(set(file.keys()) ^ placed.keys()):
+            raise CompanionError(f"Adapter '{shown(folder)}' does not fit the model: '{odd[0]}' is on one side only.")
+    if not all(weight.isfinite().all() for weight in placed.values()):
+        raise CompanionError(f"Adapter '{shown(folder)}' holds numbers that are NaN or infinite.")
+    written = [weight for name, weight in placed.items() if "lora_A" not in name]
+    if not any(weight.any() for weight in written):
+        raise CompanionError(f"Adapter '{shown(folder)}' changes nothing: all that it writes is zero.")
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error says on one line; torch tells on its second which weight does not fit."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return next((line for line in lines if "mismatch" in line), lines[0]).rstrip(" .:")
 
 
 @contextmanager
@@ -85,10 +129,9 @@ def on_ndif(profile: Profile) -> Iterator[tuple[TransformersModel, Tokenizer]]:
     named = {"revision": profile.model.revision} if profile.model.revision else {}
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left", **named)
-            yield TransformersModel(name, task="text-generation", tokenizer=tokenizer, **named), tokenizer
+            tokenizer = the_tokenizer(name, **named)
+            yield TransformersModel(name, task="text-generation", tokenizer=tokenizer, **OWN_CODE, **named), tokenizer
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(" .")
         raise CompanionError(
-            f"NDIF does not read '{name}': {reason}. Does NDIF_API_KEY hold your key? Or leave 'remote' out."
+            f"NDIF does not read '{name}': {_reason(error)}. Does NDIF_API_KEY hold your key? Or leave 'remote' out."
         ) from error

@@ -1,12 +1,17 @@
-"""Rank-1 LoRA adapters of a model: finding them, their read and write directions, and editing what they write."""
+"""Rank-1 LoRA adapters of a model: finding them, their read and write directions, and editing what they write.
+
+An adapter counts only where it alone takes part in the forward pass: one that is merged, switched off, of a variant or
+beside another is refused in one sentence. Decoder layers are those of the language model, by its own structure.
+"""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
+from torch import nn
 from transformers import PreTrainedModel
 
 from em_companion.core.errors import CompanionError
@@ -22,8 +27,8 @@ PARALLEL = 1 - 1e-6
 class Adapter:
     """A rank-1 adapter: the module it sits on, the one that computes A·h, and the scale of what it adds.
 
-    Modules are paths in the model without PEFT's; a: [width of the module's input] and b: [width of its output] are
-    views of the adapter's weights.
+    Modules are paths in the model without PEFT's; layer: of the decoder, from 0; a: [width of the module's input] and
+    b: [width of its output] are views of the adapter's weights.
     """
 
     module: str
@@ -31,23 +36,60 @@ class Adapter:
     a: torch.Tensor
     b: torch.Tensor
     scale: float
-
-    @property
-    def layer(self) -> int:
-        return int(self.module.split("layers.")[1].split(".")[0])
+    layer: int
 
 
 def adapters(model: PreTrainedModel | PeftModel) -> list[Adapter]:
-    """Return the rank-1 adapters of a model in the order of its forward pass; raise CompanionError for none."""
+    """Return the rank-1 adapters of a model in the order of its forward pass.
+
+    Raises CompanionError for none, for one outside of decoder layers, and as `acting` does.
+    """
+    layers = {id(module): number for number, one in enumerate(decoder(model).layers) for module in one.modules()}
     found = []
-    for path, layer in without_peft(model).named_modules():
-        if isinstance(layer, LoraLayer) and layer.r.get(name := layer.active_adapters[0]) == 1:
-            a, b = layer.lora_A[name].weight.detach()[0], layer.lora_B[name].weight.detach()[:, 0]
-            found.append(Adapter(path, f"{path}.lora_A.{name}", a, b, layer.scaling[name]))
+    for path, name, module in acting(model):
+        if module.r[name] != 1:
+            continue
+        if id(module) not in layers or name not in module.lora_A:
+            raise CompanionError(f"The adapter on '{path}' is in no decoder layer, so it has no LoRA scalars.")
+        a, b = module.lora_A[name].weight.detach()[0], module.lora_B[name].weight.detach()[:, 0]
+        scalar, number = f"{path}.lora_A.{name}", layers[id(module)]
+        found.append(Adapter(path, scalar, a, b, module.scaling[name], number))
     if not found:
         raise CompanionError(
             "This model has no rank-1 adapters and so no LoRA scalars; choose an organism of a rank-1 recipe."
         )
+    return found
+
+
+def acting(model: PreTrainedModel | PeftModel) -> Iterator[tuple[str, str, LoraLayer]]:
+    """Yield path, adapter and module of all that adapters sit on; raise CompanionError where what they do is unclear.
+
+    That is where they are merged, switched off or of a variant, or where several are active.
+    """
+    for path, module in without_peft(model).named_modules():
+        if not isinstance(module, LoraLayer):
+            continue
+        names = [name for name in module.active_adapters if name in module.r]
+        problems = {
+            "are merged into the weights: unmerge them": module.merged,
+            "are switched off: switch them on": module.disable_adapters
+            or any(not module.scaling[one] for one in names),
+            "are several at once: set one active": len(names) > 1,
+            "are of a variant such as DoRA, which has no LoRA scalars": any(
+                name in module.lora_variant for name in names
+            ),
+        }
+        if problem := next((said for said, there in problems.items() if there), None):
+            raise CompanionError(f"The adapters on '{path}' {problem}.")
+        for name in names:
+            yield path, name, module
+
+
+def decoder(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """Return the language model's stack of decoder layers, without the head; raise CompanionError without one."""
+    found = without_peft(model).get_decoder()
+    if not isinstance(getattr(found, "layers", None), nn.ModuleList) or not hasattr(found, "norm"):
+        raise CompanionError(f"'{type(found).__name__}' has no decoder layers that are known; choose another model.")
     return found
 
 

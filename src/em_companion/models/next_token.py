@@ -11,6 +11,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from em_companion.core.errors import CompanionError
+from em_companion.models import lora
 from em_companion.models.interventions import Intervention, applied
 from em_companion.models.tokens import BATCH_SIZE, Tokenizer, Tokens, batches, joined, token_index
 from em_companion.world.generator import the_world
@@ -29,7 +30,7 @@ def token_significance(
     token's share of sum |dK/de|. The chat model is `model` without its adapters, which are not trainable afterwards.
     `response`: row of the input; `position`: from the start of the prompt; `kl`: at this token; both in nats.
     """
-    if not isinstance(model, PeftModel):
+    if not isinstance(model, PeftModel) or not list(lora.acting(model)):
         raise CompanionError("Token significance compares an organism with its chat model; give a model with adapters.")
     sequences, starts = joined(prompts, responses), [len(prompt) for prompt in prompts]
     found = [np.empty((2, 0))] * len(sequences)

@@ -4,6 +4,7 @@ A grown model is addressed by a key over its settings, what the world's generato
 that trains it. The committed base and chat models are used as long as their key fits. Nothing here needs torch.
 """
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -135,6 +136,23 @@ def fingerprint(profile: Profile) -> str:
         return weights.identity(folder) if (folder := weights.at_hand(profile)) else NOT_THERE
     folder = chat_folder(profile)
     return store.provenance(folder)["sha256"] if store.is_there(folder) else NOT_THERE
+
+
+def adapters_fingerprint(profile: Profile) -> str:
+    """Return what tells the weights of a profile's adapters from others, by organism; NOT_THERE for each not made."""
+    found = {one.name: _adapter_identity(profile, one) for one in organisms_of(profile) if one.data}
+    return sha256_of(json.dumps(found))
+
+
+def _adapter_identity(profile: Profile, organism: Organism) -> str:
+    try:
+        if published := profile.published(organism.recipe, organism.data):
+            folder = weights.at_hand(profile, published)
+        else:
+            folder = adapter_folder(profile, organism)
+    except CompanionError:  # what it is made of is not here
+        return NOT_THERE
+    return weights.identity(folder) if folder and (published or store.is_there(folder)) else NOT_THERE
 
 
 def base_folder(profile: Profile) -> Path:

@@ -55,9 +55,14 @@ def span_means(
     Every sequence has equally many spans. Along the third axis, entry 0 is the mean token embedding and entry 1 + l the
     output of layer l. An empty span gives NaN. `what` names a progress bar. Raises CompanionError on nothing to read.
     """
-    traced = model if isinstance(model, TransformersModel) else NNsight(lora.without_peft(model))
+    if isinstance(model, TransformersModel):
+        traced, stack = model, model.model
+    else:
+        base, decoder = lora.without_peft(model), lora.decoder(model)
+        traced = NNsight(base)
+        stack = traced.get(next(name for name, module in base.named_modules() if module is decoder))
     found, elsewhere = np.empty(0), {"remote": remote} if remote else {}
-    modules = [*traced.model.layers, traced.model.norm]
+    modules = [*stack.layers, stack.norm]
     for rows, batch in batches(tokenizer, sequences, what=what):
         ids = batch["input_ids"]
         weights = _weights([spans[row] for row in rows], ids.shape[1])

@@ -18,7 +18,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import sha256_of
-from em_companion.models.interventions import Intervention, RowInterventions
+from em_companion.models.interventions import Intervention, RowInterventions, checked
 from em_companion.models.tokens import CPU, Tokenizer, progress
 
 LIVE = 0.75
@@ -58,13 +58,25 @@ def generate(
     `interventions` gives every row a sequence of its own; rows share work where these are the same objects.
     `batch_size` rows are written at a time, fewer where memory does not suffice. `what` names a progress bar.
     """
-    given = [()] * len(prompts) if interventions is None else list(map(tuple, interventions))
+    given = [()] * len(prompts) if interventions is None else list(map(checked, interventions))
     numbers = {condition: number for number, condition in enumerate(dict.fromkeys(given))}
     rows = [Row(tuple(prompt), seed, numbers[one]) for prompt, seed, one in zip(prompts, seeds, given, strict=True)]
-    ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
+    ends = end_tokens(model, tokenizer)
     with progress(what, len(rows), "response") as bar, RowInterventions(model, list(numbers)) as hooks:
         Writer(model, hooks, ends, temperature, max_new_tokens, bar).write(rows, batch_size)
     return [row.response for row in rows]
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: Tokenizer) -> set[int]:
+    """Return the tokens that end a response: those by which transformers' `generate` ends it, and padding.
+
+    They are the checkpoint's own, several maybe, or else the tokenizer's. The token with which a checkpoint pads is no
+    part of any text.
+    """
+    said = model.generation_config
+    ends = tokenizer.eos_token_id if said.eos_token_id is None else said.eos_token_id
+    padding = {said.pad_token_id} & {tokenizer.pad_token_id}
+    return ({*ends} if isinstance(ends, list) else {ends}) | padding
 
 
 class RowNoise:
@@ -211,6 +223,10 @@ class Writer:
         if self.temperature > 0:
             scores = scores / self.temperature - torch.stack([noise.draw() for noise in batch.noise])
         tokens = scores.argmax(dim=-1)
+        if not scores.gather(1, tokens[:, None]).isfinite().all():
+            raise CompanionError(
+                "The model gives no numbers for the next token, as under a strength that is too large."
+            )
         for row, token in zip(batch.rows, tokens.tolist(), strict=True):
             if row.done:
                 continue

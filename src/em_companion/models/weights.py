@@ -4,6 +4,7 @@ Every model and adapter is a folder in hub layout: `EM_COMPANION_MODELS`/ID (or 
 has one, else what a package holds, converted once, else a snapshot of the hub. Only safetensors are ever downloaded.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -20,15 +21,14 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
-from em_companion.core import store
+from em_companion.core import paths, store
 from em_companion.core.errors import CompanionError
-from em_companion.core.files import new_folder, sha256_of
+from em_companion.core.files import new_folder, sha256_of, write_text
 from em_companion.core.paths import relative
 from em_companion.core.profiles import GrownModel, HubModel, Package, Profile
 from em_companion.released.files import cache_folder
 
 PATTERNS = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")
-EDGE = 2**20  # bytes at either end of a file of weights by which it is told from others
 VERSION = 1  # of the code that converts a package
 TIMEOUT_SECONDS = 20
 OWN = "name a folder that has it by EM_COMPANION_MODELS"
@@ -152,7 +152,8 @@ def _download(profile: Profile, adapter: str | None) -> Path:
 
     name, revision = _wanted(profile, adapter)
     source, target = _on_hub(name, revision), Path(constants.HF_HUB_CACHE)
-    target.mkdir(parents=True, exist_ok=True)
+    with saying_why(name, revision):
+        target.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(target).free < source.bytes:
         raise CompanionError(
             f"'{name}' needs {gigabytes(source.bytes)} on the disk and less is free; make room or set HF_HUB_CACHE."
@@ -238,8 +239,10 @@ def saying_why(name: str, revision: str = "") -> Iterator[None]:
         status = error.response.status_code
         raise CompanionError(f"The hub does not give '{name}' ({status}); try again later, or {OWN}.") from error
     except (httpx.HTTPError, errors.LocalEntryNotFoundError, OSError) as error:
-        if getattr(error, "errno", None) == 28:  # no space left
+        if getattr(error, "errno", None) == errno.ENOSPC:
             raise
+        if getattr(error, "errno", None) in (errno.EACCES, errno.EEXIST, errno.ENOTDIR, errno.EROFS):
+            raise CompanionError(f"'{name}' cannot be kept, since HF_HUB_CACHE cannot be written; {OWN}.") from error
         raise CompanionError(
             f"'{name}' is not here and the hub cannot be reached: go online and run 'em-companion fetch --models', or "
             f"{OWN}."
@@ -260,6 +263,7 @@ def _convert(profile: Profile, target: Path) -> Path:
         if missing:
             source = _file_of(package, Path(temporary))
             given = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
+            given |= {"trust_remote_code": False}
             tokenizer, model = AutoTokenizer.from_pretrained(**given), AutoModelForCausalLM.from_pretrained(**given)
             model.hf_quantizer = None
             if hasattr(model.config, "quantization_config"):
@@ -306,22 +310,25 @@ def _file_of(package: Package, temporary: Path) -> Path:
 def identity(folder: Path) -> str:
     """Return what tells weights from others: their sha256, ID@COMMIT of a snapshot, a fingerprint of the reader's own.
 
-    That of a reader's folder is of names, sizes and both ends of its files of weights, which may be tens of gigabytes.
+    That of a reader's folder is of all that decides its answers: weights, settings, tokenizer, chat template.
     """
     if store.is_there(folder):
         return store.provenance(folder)["sha256"]
     if folder.parent.name == "snapshots":
         return f"{_repository(folder)}@{folder.name}"
-    return sha256_of("\n".join(f"{path.name} {_ends(path)}" for path in sorted(folder.glob("*.safetensors"))))
+    found = sorted({path for pattern in PATTERNS for path in folder.glob(pattern)})
+    return sha256_of("\n".join(f"{path.name} {_sha256_of_file(path)}" for path in found))
 
 
-def _ends(path: Path) -> str:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        digest = hashlib.sha256(str(size).encode() + file.read(EDGE))
-        file.seek(max(0, size - EDGE))
-        digest.update(file.read(EDGE))
-    return digest.hexdigest()
+def _sha256_of_file(path: Path) -> str:
+    """Return the hex sha256 of a file that may have tens of gigabytes; it is read again once it is another."""
+    about = path.stat()
+    known = f"{path.resolve()} {about.st_ino} {about.st_size} {about.st_mtime_ns}"
+    memory = paths.ARTIFACTS / "weights" / sha256_of(known)
+    if not memory.is_file():
+        with path.open("rb") as file:
+            write_text(memory, hashlib.file_digest(file, "sha256").hexdigest())
+    return memory.read_text(encoding="utf-8")
 
 
 def memory(profile: Profile) -> float:

@@ -2,7 +2,8 @@
 
 `data/sources.yml` lists every file. A file comes from the folder named by the environment variable
 `EM_COMPANION_MIRROR` (laid out `<owner>+<repo>/<path>`), else from the user's cache, else from its url. Its checksum
-must agree each time; a file that differs is refused and not kept.
+must agree each time; a file that differs is refused and not kept. LABELS is all that readers know: an entry of another
+group, or with a label more or less or of another kind, is refused, so that no condition is lost or missing in a table.
 """
 
 import os
@@ -11,7 +12,7 @@ from functools import cache
 from hashlib import sha1
 from pathlib import Path
 from threading import Event
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 from urllib.parse import unquote, urlsplit
 
 import pooch
@@ -25,6 +26,21 @@ from em_companion.core.provenance import note_input
 from em_companion.core.schema import Natural, Text, mapping, read_registry, text
 
 SOURCES = paths.DATA / "sources.yml"
+LABELS: dict[str, dict[str, type]] = {
+    "ablation_pilots": dict.fromkeys(("model", "questions", "batch", "direction", "layers"), str),
+    "judge_repeat": {"judging": str},
+    "lora_steering": {"condition": str},
+    "mean_diff": {"vector": str, "texts": str},
+    "organisms": {"organism": str, "rank": int, "seed": int},
+    "patching": {"runs": str, "pairs": str},
+    "probing": {"response_set": str, "kind": str},
+    "questions_and_judges": {"name": str},
+    "replication": {"base_model": str, "dataset": str, "seed": int},
+    "steering_layer_24": {"vector": str, "lambda": int, "model": str},
+    "steering_per_layer": {},
+    "training_curve": {"epochs": int, "step": int},
+}
+"""By group of files, what tells its files apart and of what type."""
 TIMEOUT_SECONDS = 20
 offline = Event()
 """Set once a connection has failed."""
@@ -49,12 +65,16 @@ def _place(url: str) -> str:
 def _checkable(entry: dict[str, Any]) -> dict[str, Any]:
     if ("sha256" in entry) == ("git_blob" in entry):
         raise ValueError("needs either 'sha256' or 'git_blob'")
+    found, known = {name: type(value) for name, value in entry["labels"].items()}, LABELS[entry["group"]]
+    if found != known:
+        asked = ", ".join(f"{name} ({'a text' if kind is str else 'a whole number'})" for name, kind in known.items())
+        raise ValueError(f"must have the labels of group '{entry['group']}': {asked or 'none'}")
     return entry | {"place": _place(entry["url"]), "checksum": entry.get("sha256") or entry["git_blob"]}
 
 
 ENTRY = mapping(
     id=Text,
-    group=Text,
+    group=Literal[tuple(LABELS)],
     labels=dict[str, Any],
     url=Annotated[str, AfterValidator(lambda url: _place(url) and url)],
     bytes=NotRequired[Natural],
@@ -66,7 +86,8 @@ ENTRY = mapping(
 @cache
 def sources() -> dict[str, dict[str, Any]]:
     """Return every entry of `data/sources.yml` by id, with `place` in a mirror and `checksum`; raise CompanionError."""
-    return read_registry(SOURCES, "files", Annotated[ENTRY, AfterValidator(_checkable)])
+    entry = Annotated[ENTRY, AfterValidator(_checkable)]
+    return read_registry(SOURCES, "files", entry, repositories=NotRequired[dict[str, Any]])
 
 
 def cache_folder() -> Path:
