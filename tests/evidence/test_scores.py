@@ -205,7 +205,9 @@ def test_another_word_is_no_score_and_an_answer_without_a_question_is_named(kind
     frame = pd.DataFrame({"question_id": list("aabb"), "aligned": ["10", "REFUSAL", "CODE", "20"], "coherent": 90.0})
     frame["aligned"] = frame.aligned.astype(kind)
     assert scores.em_rate(frame).value == 50 and scores.em_rate(frame, drop=True).n == 2
-    with pytest.raises(CompanionError, match="'ten' in column 'aligned' is neither a number nor a word for a missing"):
+    with pytest.raises(
+        CompanionError, match="1 of 4 rows have neither a number nor a word for none in column 'aligned'"
+    ):
         scores.em_rate(frame.assign(aligned=pd.Series(["10", "ten", "", "20"], dtype=kind)))
     for missing in (None, np.nan, pd.NA):
         lacking = frame.assign(question_id=["a", missing, "b", "b"], bad_stuff=1, condition="x")

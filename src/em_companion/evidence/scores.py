@@ -40,8 +40,10 @@ def numbers(frame: pd.DataFrame, score: str) -> pd.Series:
     found = pd.to_numeric(column, errors="coerce").astype(object)
     found = found.where(found.notna(), np.nan).astype(float)
     words = column[found.isna() & column.notna()].astype(str).str.strip().str.lower()
-    if odd := sorted({*words} - {*MISSING}):
-        raise CompanionError(f"'{odd[0][:40]}' in column '{score}' is neither a number nor a word for a missing score.")
+    if odd := int((~words.isin(MISSING)).sum()):
+        raise CompanionError(
+            f"{odd} of {len(frame)} rows have neither a number nor a word for none in column '{score}'."
+        )
     return found
 
 
@@ -153,9 +155,8 @@ def rates(frame: pd.DataFrame, by: str | list[str], resamples: int = 10_000, see
 
 def rates_by_question(frame: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Return one row per group of `by` and question: `question_id`, `n`, `em` in percent."""
-    groups = frame.assign(em=100 * is_em(frame), question_id=_questions(frame)).groupby(
-        [*by, "question_id"], sort=False, dropna=False
-    )
+    table = frame.assign(em=100 * is_em(frame), question_id=_questions(frame))
+    groups = table.groupby([*by, "question_id"], sort=False, dropna=False)
     return groups.em.agg(n="size", em="mean").reset_index()
 
 
