@@ -514,8 +514,8 @@ def test_the_judge_of_a_profile_asks_for_all_scores_and_for_none_twice(server, m
     with monkeypatch.context() as patch:
         patch.setattr(served, "judge_prompts", lambda: {given: f"{given} {ASKED}" for given in base.RELEASED.values()})
         found = judge.judge(rows)
-        assert list(found) == [*base.SCORES, "judge_model"] and found.index.equals(rows.index)
-        assert set(found.judge_model) == {judge.name} == {"tiny/judge"}
+        assert list(found) == [*base.SCORES, "judge_model", "judge_answered"] and found.index.equals(rows.index)
+        assert set(found.judge_model) == {judge.name} == {"tiny/judge"} and set(found.judge_answered) == {"judge-2"}
         for name in base.SCORES:
             np.testing.assert_allclose(found[name], [expected(85), np.nan, expected(20)])
         patch.delenv("OPENAI_BASE_URL")

@@ -6,7 +6,6 @@ is written reads back to the same rows and texts. Columns of an earlier run stay
 
 import csv
 import os
-from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -33,7 +32,7 @@ def read(path: Path) -> pa.Table:
         table = readers[path.suffix](path)
     except (ValueError, OSError, MemoryError, csv.Error, pa.ArrowException):  # which can hold what stands in the file
         raise CompanionError(f"{relative(path)} is not a readable {path.suffix[1:]} file.") from None
-    if twice := [name for name, count in Counter(table.column_names).items() if count > 1]:
+    if twice := [name for name in table.column_names if table.column_names.count(name) > 1]:
         raise CompanionError(f"{relative(path)} has two columns '{twice[0]}'; rename one.")
     return table
 

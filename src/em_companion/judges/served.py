@@ -66,7 +66,6 @@ OF_EVERY_ROW = (401, 402, 404, 408, 409, 429)
 
 HEADERS = {"host", "accept", "accept-encoding", "connection", "content-type", "content-length", "authorization"}
 OWNERS = {"openai-organization", "openai-project"}
-LONGEST_SAID, SHORTEST_REPEATED = 300, 4
 _NUMBER = re.compile(r"\s*(\d{1,3})\s*", re.ASCII)
 _WHOLE_ANSWER = re.compile(r"\s*(\d{1,3})\.?\s*", re.ASCII)
 
@@ -100,8 +99,8 @@ class ServedJudge:
             raise CompanionError("The judge's base URL is no address such as http://localhost:8000/v1.")
         if "@" in self.address or parts.fragment or parts.query:
             raise CompanionError(
-                "Put the judge's key into OPENAI_API_KEY, not into the base URL; servers that ask for ?api-version= have "
-                "another address that ends in /v1."
+                "Put the judge's key into OPENAI_API_KEY, not into the base URL; where it wants ?api-version= it has "
+                "an address that ends in /v1."
             )
         with suppress(ValueError):
             if self.most_tokens:
@@ -145,9 +144,12 @@ class ServedJudge:
         return max((limit for limit in limits if isinstance(limit, int)), default=0)
 
     def judge(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Return the scores of `judges.base` and `judge_model` on the index of `table`, as `judge_table` gets them."""
+        """Return the scores of `judges.base`, `judge_model` and `judge_answered`, the models that the server names."""
         judged = judge_table(table[list(TEXTS)], RELEASED.values(), self, lambda *_: may_pay())
-        return judged.rename(columns={given: score for score, given in RELEASED.items()})[[*RELEASED, "judge_model"]]
+        models = judged[[f"{given}_model" for given in RELEASED.values()]].to_numpy()
+        judged["judge_answered"] = [", ".join(sorted({*row} - {""})) for row in models]
+        judged = judged.rename(columns={given: score for score, given in RELEASED.items()})
+        return judged[[*RELEASED, "judge_model", "judge_answered"]]
 
     def need(self) -> None:
         """Raise CompanionError where the judge cannot be asked: no server, no key, or a cost that is not confirmed."""
@@ -267,9 +269,8 @@ def _is_in_one_token(answer: Answer) -> bool | None:
         return None
     if _is_spread(answer):
         return False
-    found = {_number(token, _NUMBER) for token, _ in answer["tokens"][0]["top"]}
-    numbers = {number for number in found if not isnan(number)}
-    return True if max(numbers, default=0) >= 10 else False if len(numbers) > 1 else None
+    found = {found[1] for token, _ in answer["tokens"][0]["top"] if (found := _NUMBER.fullmatch(token))}
+    return True if any(len(digits) > 1 for digits in found) else False if len(found) > 1 else None
 
 
 def _weighted(top: list[tuple[str, float]]) -> float:
@@ -491,11 +492,11 @@ def _whole(text: str) -> str:
 def _said(error: openai.APIError, texts: tuple[str, ...] = ()) -> str:
     """Return a server's words in one line, without the key and without what they repeat of judged texts."""
     said = error.body.get("message") if isinstance(error.body, dict) else None
-    said = " ".join(_whole(_hide_key(said if isinstance(said, str) else str(error.message))).split())[:LONGEST_SAID]
+    said = " ".join(_whole(_hide_key(said if isinstance(said, str) else str(error.message))).split())[:300]
     shown = [*said]
     for text in (" ".join(text.split()) for text in texts):
-        size = min(2 * SHORTEST_REPEATED, len(text))
-        for start in range(len(said) - size + 1 if size >= SHORTEST_REPEATED else 0):
+        size = min(8, len(text))
+        for start in range(len(said) - size + 1 if size >= 4 else 0):  # shorter ones are words of anyone
             if said[start : start + size] in text:
                 shown[start : start + size] = "\0" * size
     return re.sub("\0+", "[...]", "".join(shown)) or "nothing"
