@@ -465,18 +465,18 @@ async def _answer(
 
 def _read_reply(text: str) -> Answer:
     """Return what a chat completion says; raise ValueError, or what the access raises, where it is none."""
-    body = json.loads(text, parse_constant=_finite, parse_float=_finite)
+    given = json.loads(text, parse_constant=_finite, parse_float=_finite)
+    body = json.loads(_whole(json.dumps(given, ensure_ascii=False)))
     choice, tokens = body["choices"][0], []
     for token in (choice.get("logprobs") or {}).get("content") or []:
-        top = [[_whole(one["token"]), one["logprob"]] for one in token.get("top_logprobs") or []]
-        tokens.append({"token": _whole(token["token"]), "top": [one for one in top if one[1] is not None]})
+        top = [[one["token"], one["logprob"]] for one in token.get("top_logprobs") or []]
+        tokens.append({"token": token["token"], "top": [one for one in top if one[1] is not None]})
     said = choice["message"].get("content") or choice["message"].get("refusal") or ""
     if isinstance(said, list):
         said = "".join(part.get("text") or "" for part in said)
-    answer = {"text": _whole(said), "tokens": tokens or None, "finish": choice.get("finish_reason")}
-    model = body.get("model")
-    answer["model"] = _whole(model) if isinstance(model, str) else None
-    return ANSWER.validate_python(answer) | {"usage": body.get("usage")}
+    answer = {"text": said, "tokens": tokens or None, "finish": choice.get("finish_reason")}
+    model = body["model"] if isinstance(body.get("model"), str) else None
+    return ANSWER.validate_python(answer | {"model": model}) | {"usage": body.get("usage")}
 
 
 def _finite(digits: str) -> float | None:
