@@ -240,6 +240,7 @@ def grow(names: tuple[str, ...], profile: str, from_nothing: bool, data: tuple[P
 @click.option("--model", required=True, help="The judge, by the name its server knows.")
 @click.option("--base-url", default=None, help="Address of the server.  [default: OPENAI_BASE_URL, or OpenAI's]")
 @click.option("--scoring", type=click.Choice(["logprobs", "parsed"]), default="logprobs", help="How it is read.")
+@click.option("--parameter", "changes", multiple=True, help="NAME=JSON of a request, NAME= for none; repeatable.")
 @click.option("--concurrency", type=click.IntRange(1), default=8, show_default=True, help="Requests at once.")
 @click.option("--price", nargs=2, type=click.FloatRange(0), help="Of a million tokens in and out, for the estimate.")
 @click.option("--yes", is_flag=True, help="Confirm a run that may cost money.")
@@ -252,7 +253,7 @@ def judge(
     The scores go into a new file beside it. Answers are recorded and never asked for twice. The key of a server is
     read from OPENAI_API_KEY.
     """
-    from em_companion.judges import served  # pulls in an HTTP client, which no other command needs
+    from em_companion.judges import judged_tables, served  # pulls in an HTTP client, which no other command needs
 
     def approve(requests: int, given: int, answered: int) -> bool:
         tokens = f"about {given:,} tokens in and at most {answered:,} out"
@@ -261,8 +262,9 @@ def judge(
         return yes or (sys.stdin.isatty() and click.confirm("Ask?", err=True))
 
     chosen = served.ServedJudge(**asked)
-    judged = served.judge_table(served.read_responses(responses), prompts, chosen, approve)
-    written = os.path.relpath(served.write_judged(judged, responses))
+    table = judged_tables.read(responses)
+    judged = served.judge_table(judged_tables.to_judge(table), prompts, chosen, approve)
+    written = os.path.relpath(judged_tables.write(judged, table, responses))
     rows = [row | {"file": written} for row in served.summary(judged, prompts)]
 
     def line(row: dict[str, Any]) -> str:

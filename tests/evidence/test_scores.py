@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from em_companion.evidence import scores
+from em_companion.core.errors import CompanionError
+from em_companion.evidence import agreement, scores
 
 
 def answers(rows: list[tuple]) -> pd.DataFrame:
@@ -157,3 +158,63 @@ def test_kinds_of_answers_by_the_bounds_of_appendix_i():
 def test_probing_sets_by_the_bounds_of_appendix_f(aligned, topic, coherent, expected):
     row = pd.DataFrame({"aligned": [aligned], "medicine": [topic], "coherent": [coherent]})
     assert scores.response_set(row).replace({np.nan: None}).tolist() == [expected]
+
+
+KINDS_OF_COLUMNS = ("float64", "Float64", "double[pyarrow]", "object", "str", "string[pyarrow]", "category")
+WORDS = ("REFUSAL", "CODE", "None", "nan", "", None)
+
+
+def column(values: list[float | None], kind: str, words: list[str | None]) -> pd.Series:
+    """The same scores in a column of another kind; in texts, words stand for the missing ones."""
+    if "loat" in kind or "double" in kind:
+        return pd.Series(values, dtype=kind)
+    texts = [words[place % len(words)] if one is None else repr(one) for place, one in enumerate(values)]
+    return pd.Series(texts, dtype=kind)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abc"), score, score, score), min_size=1, max_size=12), st.data())
+def test_a_missing_score_is_missing_under_any_name_and_in_any_kind_of_column(rows, data):
+    plain = pd.DataFrame(rows, columns=["question_id", "aligned", "coherent", "medical"]).astype(
+        {"aligned": float, "coherent": float, "medical": float}
+    )
+    plain = plain.assign(bad_stuff=plain.medical, relevant=plain.medical, medicine=plain.medical)
+    words = data.draw(st.lists(st.sampled_from(WORDS), min_size=1, max_size=3))
+    other = plain.copy()
+    for name in ("aligned", "coherent", "medical", "bad_stuff", "relevant", "medicine"):
+        kind = data.draw(st.sampled_from(KINDS_OF_COLUMNS))
+        given_values = [None if pd.isna(one) else one for one in plain[name]]
+        other[name] = column(given_values, kind, words)
+    for drop in (False, True):
+        assert repr(scores.em_rate(other, drop=drop, resamples=50)) == repr(
+            scores.em_rate(plain, drop=drop, resamples=50)
+        )
+    for of in (scores.is_aligned, scores.is_self_correction, scores.is_em_on_topic, scores.answer_kinds):
+        pd.testing.assert_series_equal(of(other), of(plain), check_names=False)
+    pd.testing.assert_series_equal(scores.response_set(other), scores.response_set(plain))
+    pd.testing.assert_frame_equal(
+        scores.rates(other, "question_id", resamples=50), scores.rates(plain, "question_id", resamples=50)
+    )
+    assert repr(scores.mean_score_of_em(other, "medical", 50)) == repr(scores.mean_score_of_em(plain, "medical", 50))
+    judges = pd.DataFrame({"aligned": 90.0, "coherent": 90.0}, plain.index)
+    assert repr(agreement.between(other, judges)) == repr(agreement.between(plain, judges))
+
+
+@pytest.mark.parametrize("kind", ["object", "str", "string[pyarrow]", "category"])
+def test_another_word_is_no_score_and_an_answer_without_a_question_is_named(kind):
+    frame = pd.DataFrame({"question_id": list("aabb"), "aligned": ["10", "REFUSAL", "CODE", "20"], "coherent": 90.0})
+    frame["aligned"] = frame.aligned.astype(kind)
+    assert scores.em_rate(frame).value == 50 and scores.em_rate(frame, drop=True).n == 2
+    with pytest.raises(
+        CompanionError, match="1 of 4 rows have neither a number nor a word for none in column 'aligned'"
+    ):
+        scores.em_rate(frame.assign(aligned=pd.Series(["10", "ten", "", "20"], dtype=kind)))
+    for missing in (None, np.nan, pd.NA):
+        lacking = frame.assign(question_id=["a", missing, "b", "b"], bad_stuff=1, condition="x")
+        for of in (scores.em_rate, scores.coherence_rate, lambda one: scores.rates(one, "condition")):
+            with pytest.raises(CompanionError, match="1 of 4 answers have no question_id"):
+                of(lacking)
+        with pytest.raises(CompanionError, match="no question_id"):
+            scores.rates_by_question(lacking, ["condition"])
+        with pytest.raises(CompanionError, match="no question_id"):
+            scores.mean_score_of_em(lacking, "bad_stuff")

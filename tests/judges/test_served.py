@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import random
 import re
 import signal
 import socket
@@ -15,10 +16,14 @@ import threading
 import time
 import traceback
 import urllib.request
+from collections import Counter
+from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import openai
 import pandas as pd
 import pytest
 import scipy.stats
@@ -26,7 +31,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 from conftest import COMMAND
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -36,7 +41,7 @@ from em_companion.core import profiles
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import sha256_of
 from em_companion.judges import base, served
-from em_companion.judges.records import slug
+from em_companion.judges.records import LINE, slug
 from em_companion.judges.served import ServedJudge, agreement, judge_table, messages, score
 from em_companion.released import files, tables
 
@@ -108,6 +113,7 @@ class Judge:
         status, headers, data = trouble if isinstance(trouble, tuple) else (200, {}, self.completion(body, trouble))
         if trouble == "malformed":
             data = '{"choices": ['
+        status, headers, data = self.heard(body, status, headers, data)
         handler.send_response(status)
         for name, value in ({"Content-Type": "application/json"} | headers).items():
             handler.send_header(name, value)
@@ -116,6 +122,10 @@ class Judge:
         handler.wfile.write(data.encode())
         if trouble == "cut":
             handler.connection.shutdown(socket.SHUT_RDWR)
+
+    def heard(self, body: dict, status: int, headers: dict, data: str) -> tuple[int, dict, str]:
+        """Return what is sent; other servers say otherwise."""
+        return status, headers, data
 
     def completion(self, body: dict, trouble) -> str:
         said = re.search(r"\[ (?:say )?(.*) \]", body["messages"][0]["content"], re.DOTALL)[1]
@@ -287,6 +297,9 @@ def test_weighted_score(given, value):
         (answer("The", ("The", 0.9), then=(" score",)), "no number"),
         (answer("200", ("200", 0.9)), "no number"),
         (answer("", ("", 1.0)), "empty"),
+        (answer("8", ("8", 0.9), then=("5",)), "several tokens"),
+        (answer(" ", (" ", 0.9), then=("8", "5")), "several tokens"),
+        (answer("85"), "no logprobs"),
         (answer(""), "empty"),
         ({"text": "", "finish": "content_filter", "tokens": None}, "filtered"),
     ],
@@ -317,15 +330,6 @@ def test_parsed_score(text, value):
 @pytest.mark.parametrize("text", ["101", "8.5", "85/100", "85 or so", "3 reasons", "-4", "٣", "eighty"])
 def test_only_a_bare_number_is_parsed(text):
     assert score(answer(text), "parsed").missing == "no number"
-
-
-@pytest.mark.parametrize(
-    "given, saying",
-    [(answer("8", ("8", 0.9), then=("5",)), "digit by digit"), (answer("85"), "gives no logprobs")],
-)
-def test_an_answer_without_the_papers_score_is_refused_with_the_way_out(given, saying):
-    with pytest.raises(CompanionError, match=f"{saying}.*--scoring parsed"):
-        score(given)
 
 
 # --- asking ---------------------------------------------------------------------------------------------------------
@@ -428,7 +432,7 @@ def test_a_busy_server_is_given_the_time_it_asks_for(server, judge):
         ("malformed", "does not speak the OpenAI protocol"),
         ((401, {}, error(f"wrong key {KEY}")), r"refused the key \(401\); check OPENAI_API_KEY"),
         ((404, {}, error("no such model")), "knows no model 'tiny/judge'"),
-        ((400, {}, error(f"too long for Bearer {KEY}")), r"refused a request \(400\): .*too long"),
+        ((400, {}, error(f"too long for Bearer {KEY}")), r"refused a request \(400\).*too long"),
         ((429, {}, error("quota")), "busy, or your quota is used up .* kept"),
         ((500, {}, error("oops")), r"fails \(500\); .* kept"),
     ],
@@ -510,8 +514,8 @@ def test_the_judge_of_a_profile_asks_for_all_scores_and_for_none_twice(server, m
     with monkeypatch.context() as patch:
         patch.setattr(served, "judge_prompts", lambda: {given: f"{given} {ASKED}" for given in base.RELEASED.values()})
         found = judge.judge(rows)
-        assert list(found) == [*base.SCORES, "judge_model"] and found.index.equals(rows.index)
-        assert set(found.judge_model) == {judge.name} == {"tiny/judge"}
+        assert list(found) == [*base.SCORES, "judge_model", "judge_answered"] and found.index.equals(rows.index)
+        assert set(found.judge_model) == {judge.name} == {"tiny/judge"} and set(found.judge_answered) == {"judge-2"}
         for name in base.SCORES:
             np.testing.assert_allclose(found[name], [expected(85), np.nan, expected(20)])
         patch.delenv("OPENAI_BASE_URL")
@@ -519,6 +523,342 @@ def test_the_judge_of_a_profile_asks_for_all_scores_and_for_none_twice(server, m
         assert len(server.asked) == 18
         with pytest.raises(CompanionError, match="6 of 6 answers of the judge 'tiny/judge' are not recorded"):
             judge.judge(table(7))
+
+
+# --- rows that a server refuses, and whatever else it may say --------------------------------------------------------
+
+AT_ONCE = {"retry-after-ms": "1"}
+
+
+def refusal(code: object, message: str = "not this one") -> str:
+    return json.dumps({"error": {"message": message, "code": code}})
+
+
+REFUSALS = {
+    "400": (400, {}, refusal("400")),
+    "prompt": (400, {}, refusal("invalid_prompt")),
+    "moderated": (403, {}, refusal(None, "flagged")),
+    "large": (413, {}, "<html>too large</html>"),
+    "detail": (422, {}, json.dumps({"detail": [{"loc": ["body"], "msg": "no"}]})),
+    "text": (400, {}, json.dumps({"error": "no"})),
+    "nothing": (400, {}, ""),
+    "crash": (500, AT_ONCE, refusal(None, "crashed")),
+    "as 200": (200, {}, refusal(400)),
+    "in words": (200, {}, json.dumps({"choices": [{"error": {"message": "flagged", "code": "flagged"}}]})),
+    "no json": (200, {}, "{"),
+    "list": (200, {}, "[1]"),
+    "deep": (200, {}, "[" * 100_000),
+}
+PASSING = {
+    "busy": (429, AT_ONCE, refusal(None)),
+    "overloaded": (503, AT_ONCE, refusal(None)),
+    "busy as 200": (200, AT_ONCE, refusal(429)),
+    "busy in words": (200, AT_ONCE, refusal(None, "Rate limit reached")),
+    "cut off": (200, {}, '{"choices": ['),
+}
+
+
+class Scripted(Judge):
+    """A judge that answers a response "BEHAVIOUR: X" by a behaviour, of REFUSALS or PASSING or a shape of an answer."""
+
+    def heard(self, body, status, headers, data):
+        behaviour, _, _ = re.search(r"\[ (.*) \]", body["messages"][0]["content"], re.DOTALL)[1].partition(": ")
+        if behaviour in REFUSALS:
+            return REFUSALS[behaviour]
+        if behaviour in PASSING and self.times_asked(body) == 1:
+            return PASSING[behaviour]
+        found = json.loads(data)
+        choice, (first, *_) = found["choices"][0], found["choices"][0]["logprobs"]["content"]
+        if behaviour == "parts":
+            choice["message"]["content"] = [{"type": "text", "text": choice["message"]["content"]}]
+        if behaviour == "null":
+            first["top_logprobs"] += [{"token": "3", "logprob": None}, {"token": "4", "logprob": math.inf}]
+        if behaviour == "half":
+            first["top_logprobs"].append({"token": "\ud83d", "logprob": -9})
+        if behaviour == "usage":
+            found["usage"] = {"prompt_tokens": math.nan, "cost": math.inf}
+        if behaviour == "other":
+            found["model"] = "judge-3"
+        return 200, {}, json.dumps(found)
+
+    def times_asked(self, body) -> int:
+        return sum(one["messages"] == body["messages"] for one in self.asked)
+
+    def completion(self, body, trouble):
+        changed = deepcopy(body)
+        text = changed["messages"][0]["content"]
+        changed["messages"][0]["content"] = re.sub(r"\[ [\w ]+: [\w ]*?(\w+) \]", r"[ \1 ]", text)
+        return super().completion(changed, trouble)
+
+
+SHAPES = ("say", "parts", "null", "half", "usage", "other")
+
+
+@pytest.fixture
+def scripted():
+    made = Scripted()
+    yield made
+    made.close()
+
+
+def scripted_table(*rows: tuple[str, object]) -> pd.DataFrame:
+    """Rows of one text each, so that none is asked for together with another."""
+    texts = [f"{behaviour}: row {place} {said}" for place, (behaviour, said) in enumerate(rows)]
+    return pd.DataFrame({"question": "How?", "response": texts})
+
+
+@pytest.mark.parametrize("behaviour", REFUSALS)
+def test_a_refused_row_is_a_missing_score_with_the_servers_words(scripted, judge, folder, behaviour):
+    """Whether it comes first, in the middle or last; a rerun asks for nothing, and needs no server."""
+    judge, refused = replace(judge, base_url=scripted.url), (behaviour, "x")
+    for place in range(3):
+        rows = [("say", 10 * place + 1), ("say", 10 * place + 2)]
+        rows.insert(place, refused)
+        judged = judge_table(scripted_table(*rows), ["aligned"], judge)
+        status = REFUSALS[behaviour][0] if "200" not in behaviour and behaviour != "in words" else 400
+        assert judged.aligned_missing[place].startswith(f"refused ({status}): "), judged.aligned_missing[place]
+        np.testing.assert_allclose(judged.aligned.drop(place), [expected(said) for _, said in rows if said != "x"])
+        asked = len(scripted.asked)
+        pd.testing.assert_frame_equal(judge_table(scripted_table(*rows), ["aligned"], judge), judged)
+        assert len(scripted.asked) == asked
+    (row,) = served.summary(judged, ["aligned"])
+    assert row["missing"] == {judged.aligned_missing[2]: 1}
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 413, 500])
+def test_a_server_that_refuses_every_row_from_some_time_on_leaves_no_refusal_on_record(server, judge, folder, status):
+    server.troubles = [None, *[(status, AT_ONCE, error("credit is used up"))] * 300]
+    with pytest.raises(CompanionError, match=rf"\({status}\).*It said: credit is used up"):
+        judge_table(table(*range(60)), ["aligned"], judge)
+    assert len(records(folder)) == 1 and len(server.asked) < 100
+
+
+def test_two_models_under_one_name_are_a_column_and_a_warning(scripted, judge, capsys):
+    rows = scripted_table(("say", 1), ("other", 2), ("400", 3))
+    judged = judge_table(rows, ["aligned"], replace(judge, base_url=scripted.url))
+    assert judged.aligned_model.tolist() == ["judge-2", "judge-3", ""]
+    warning = "Several models answered under the name 'tiny/judge': judge-2, judge-3"
+    assert warning in capsys.readouterr().err
+    scripted.close()
+    judge_table(rows, ["aligned"], replace(judge, base_url=scripted.url))
+    assert warning in capsys.readouterr().err
+    judge_table(rows[:1], ["aligned"], judge)
+    assert not capsys.readouterr().err
+
+
+class Digits(Judge):
+    """A judge that writes digit by digit: the first token is "0" to "9" or blank, and so are its alternatives."""
+
+    def completion(self, body, trouble):
+        said = re.search(r"\[ say (.*) \]", body["messages"][0]["content"])[1]
+        tokens = [{"token": one, "logprob": -0.1, "top_logprobs": []} for one in said]
+        for one in tokens:
+            alternatives = [(one["token"], 0.5), ("9", 0.2), ("8", 0.1)] if one["token"].isdigit() else [(said[0], 0.9)]
+            one["top_logprobs"] = [{"token": text, "logprob": math.log(mass)} for text, mass in alternatives]
+        choice = {"message": {"content": said}, "finish_reason": "stop"}
+        if said.isalpha():
+            tokens = [token(said) | {"top_logprobs": [{"token": said, "logprob": -0.1}]}]
+        return json.dumps({"choices": [choice | {"logprobs": {"content": tokens}}]})
+
+
+@pytest.mark.parametrize("says", [["0"], ["0", "7", "3"], [" 85"], ["0", "85"], ["REFUSAL", "0", "REFUSAL", "7"]])
+def test_a_judge_that_writes_digit_by_digit_is_told_by_its_rows(judge, folder, says):
+    made = Digits()
+    with pytest.raises(CompanionError, match="digit by digit.*--scoring parsed"):
+        judge_table(table(*says), ["aligned"], replace(judge, base_url=made.url))
+    made.close()
+
+
+def test_of_many_refusals_and_digits_only_some_are_asked_for(judge, folder):
+    made = Digits()
+    with pytest.raises(CompanionError, match="digit by digit"):
+        says = [f"{row:02}" if row % 2 else "REFUSAL" for row in range(300)]
+        judge_table(
+            table(*says).assign(question=[*map(str, range(300))]), ["aligned"], replace(judge, base_url=made.url)
+        )
+    made.close()
+    assert len(made.asked) < 60
+
+
+def test_one_number_in_several_tokens_does_not_stop_a_judge_that_writes_whole_ones(server, judge):
+    judged = judge_table(table(85, "10+0", 20), ["aligned"], judge)
+    assert judged.aligned_missing.tolist() == ["", "several tokens", ""]
+
+
+def test_one_answer_without_logprobs_does_not_stop_a_table(server, judge):
+    server.troubles = [(200, {}, json.dumps({"choices": [{"message": {"content": "85"}, "logprobs": None}]}))]
+    assert judge_table(table(85, 20), ["aligned"], judge).aligned_missing.tolist() == ["no logprobs", ""]
+
+
+def test_what_a_request_says_can_be_changed(server, judge):
+    changes = ("max_tokens=", "max_completion_tokens=4", "top_logprobs=5")
+    changed = replace(judge, changes=changes)
+    judge_table(table(85), ["aligned"], judge)
+    judge_table(table(85), ["aligned"], changed)
+    assert len(server.asked) == 2 and "max_tokens" not in server.asked[1]
+    assert server.asked[1]["max_completion_tokens"] == 4 and server.asked[1]["top_logprobs"] == 5
+    for wrong, saying in {"top_logprobs=five": "NAME=JSON", "max_tokens=": "a number of max_tokens"}.items():
+        with pytest.raises(CompanionError, match=saying):
+            replace(judge, changes=(wrong,))
+
+
+# --- what is sent, and where ----------------------------------------------------------------------------------------
+
+
+def test_texts_do_not_follow_a_redirect(server, judge, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    other = Judge()
+    for status in (301, 302, 307, 308):
+        server.troubles = [(status, {"Location": other.url.replace("127.0.0.1", "localhost")}, "")]
+        with pytest.raises(CompanionError, match=rf"sends texts on to 'localhost' \({status}\); give that one by"):
+            judge_table(table(85), ["aligned"], judge)
+    other.close()
+    assert other.asked == []
+
+
+def test_only_what_the_address_needs_is_sent(server, judge, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        server, "reply", lambda *given, reply=server.reply: (seen.append(given[0].headers), reply(*given))
+    )
+    for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.setenv(name, "mine")
+    judge_table(table(85), ["aligned"], judge)
+    assert {name.lower() for name in seen[0]} <= served.HEADERS and "mine" not in str(seen[0])
+
+
+@pytest.mark.parametrize(
+    "address, key, sent", [("http://10.0.0.1/v1", KEY, False), ("http://10.0.0.1/v1", "none", True)]
+)
+def test_no_key_crosses_a_network_in_the_clear(monkeypatch, address, key, sent):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(CompanionError, match="not confirmed" if sent else "in the clear: use https") as caught:
+        judge_table(table(85), ["aligned"], ServedJudge("m", base_url=address))
+    assert KEY not in str(caught.value)
+
+
+@given(st.text(st.characters(codec="utf-8"), min_size=8), st.text(), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_a_servers_words_repeat_nothing_of_a_judged_text(text, around, quoted):
+    body = {"message": f"{around} {json.dumps(text)[1:-1] if quoted else text} {around}"}
+    request = openai.APIError("x", request=None, body=body)
+    said, told = served._said(request, ("", text)), " ".join(text.split())
+    windows = [told[start : start + 8] for start in range(len(told) - 7)]
+    assert not any(one in said for one in windows)
+
+
+# --- whatever a server says: generated behaviours -------------------------------------------------------------------
+
+
+def random_json(generator: random.Random, depth: int = 0) -> object:
+    kind = generator.randrange(9 if depth < 2 else 7)
+    plain = [
+        None,
+        True,
+        generator.randrange(-200, 200),
+        10**400,
+        math.nan,
+        -math.inf,
+        generator.choice(["", "\ud83d", "7"]),
+    ]
+    if kind < 7:
+        return plain[kind]
+    parts = [random_json(generator, depth + 1) for _ in range(generator.randrange(3))]
+    return parts if kind == 7 else {f"k{place}": part for place, part in enumerate(parts)}
+
+
+def mutated(generator: random.Random) -> str:
+    """A chat completion with something else in one of its places."""
+    choice = {"message": {"role": "assistant", "content": "85"}, "logprobs": {"content": [token("85")]}}
+    found = {"model": "judge-2", "choices": [choice | {"finish_reason": "stop"}], "usage": {"prompt_tokens": 9}}
+    parent, place, part = None, None, found
+    while isinstance(part, dict | list) and part and (parent is None or generator.random() < 0.8):
+        parent, place = part, generator.choice(list(part) if isinstance(part, dict) else range(len(part)))
+        part = parent[place]
+    parent[place] = random_json(generator)
+    return json.dumps(found)
+
+
+@pytest.mark.parametrize("seeds", [range(400), pytest.param(range(400, 20_000), marks=pytest.mark.slow)])
+def test_a_reply_of_any_shape_is_an_answer_that_can_be_kept_or_unreadable(seeds):
+    """Of 1,000 such replies, 111 were a traceback or a damaged record once."""
+    read = 0
+    for seed in seeds:
+        try:
+            answer = served._read_reply(mutated(random.Random(seed)))
+        except served.UNREADABLE:
+            continue
+        line = json.dumps({"key": "k", "answer": answer}, allow_nan=False)
+        kept = LINE.validate_json(line)["answer"]
+        scores = [score(one, scoring) for one in (answer, kept) for scoring in ("logprobs", "parsed")]
+        assert all(math.isnan(one.value) != (one.missing == "") for one in scores)
+        assert str(scores[:2]) == str(scores[2:])
+        read += 1
+    assert 0 < read < len(seeds)
+
+
+@pytest.mark.parametrize("seed", [*range(8), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(8, 200))])
+def test_any_mix_of_behaviours_is_scored_as_it_says_and_asked_for_once(scripted, judge, seed, monkeypatch, caplog):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    generator = random.Random(seed)
+    odd = [*REFUSALS, *PASSING, *SHAPES]
+    behaviours = [generator.choice(odd) if generator.random() < 0.5 else "say" for _ in range(30)]
+    rows = [(one, generator.choice([*range(101), "REFUSAL", "CODE"])) for one in behaviours]
+    rows[generator.randrange(3)] = ("say", 50)
+    judge, made = replace(judge, base_url=scripted.url), scripted_table(*rows)
+    with caplog.at_level(logging.DEBUG):
+        judged = judge_table(made, ["aligned"], judge)
+    for (behaviour, said), value, missing in zip(rows, judged.aligned, judged.aligned_missing, strict=True):
+        if behaviour in REFUSALS:
+            assert missing.startswith("refused (")
+        elif isinstance(said, str):
+            assert missing == said.lower()
+        else:
+            assert value == pytest.approx(expected(said)) and missing == ""
+    asked = Counter(one["messages"][0]["content"] for one in scripted.asked)
+    once = [text for (behaviour, _), text in zip(rows, made.response, strict=True) if behaviour in ("say", *SHAPES)]
+    assert all(asked[messages("aligned", "How?", text)[0]["content"]] == 1 for text in once)
+    scripted.close()
+    pd.testing.assert_frame_equal(judge_table(made, ["aligned"], judge), judged)
+    assert not [one for one in (KEY, scripted.url, *made.response) if one in caplog.text]
+
+
+class Hostile(Judge):
+    """A server that says anything at all, the judged text and the key among it."""
+
+    generator = random.Random()
+
+    def heard(self, body, status, headers, data):
+        with self.guard:
+            said = body["messages"][0]["content"] + self.asked[-1]["authorization"]
+            data = self.generator.choice([mutated(self.generator), json.dumps(random_json(self.generator)), said, data])
+            data = self.generator.choice(
+                [data, json.dumps({"error": {"message": said, "code": random_json(self.generator)}})]
+            )
+            return self.generator.choice([200, 200, 200, 302, 400, 404, 429, 500]), AT_ONCE, data
+
+
+@pytest.mark.parametrize("seed", [*range(12), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(12, 300))])
+def test_a_hostile_server_is_a_table_or_one_sentence_that_tells_nothing(
+    judge, folder, seed, monkeypatch, caplog, capsys
+):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    made = Hostile()
+    made.generator = random.Random(seed)
+    secret = [f"say 85 for the secret number {row} of this text" for row in range(20)]
+    rows = pd.DataFrame({"question": "How?", "response": secret})
+    shown = ""
+    with caplog.at_level(logging.DEBUG):
+        for _ in range(2):  # what is on record can be read again
+            try:
+                judge_table(rows, ["aligned"], replace(judge, base_url=made.url, retries=1))
+            except CompanionError as problem:
+                shown += "".join(traceback.format_exception(problem))
+                assert "\n" not in str(problem)
+    made.close()
+    shown += caplog.text + str(capsys.readouterr())
+    assert not [one for one in (KEY, "secret number") if one in shown]
+    assert KEY not in str(records(folder)) and made.url not in caplog.text
 
 
 # --- interruptions --------------------------------------------------------------------------------------------------
@@ -611,8 +951,9 @@ def test_file_names_of_models_are_tame_and_distinct():
 
 @pytest.fixture
 def paid(judge, monkeypatch):
-    """The local server, taken for one that costs money."""
+    """The local server, taken for one that costs money, behind https."""
     monkeypatch.setattr(ServedJudge, "is_local", False)
+    monkeypatch.setattr(served, "_need_privacy", lambda judge: None)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     return judge
 
@@ -636,7 +977,13 @@ def test_a_paid_run_needs_an_approval_that_sees_the_cost(server, paid):
         ("http://127.0.0.1/v1", True),
         ("http://[::1]:9/v1", True),
         ("https://127.0.0.1.example.org/v1", False),
-        ("http://0.0.0.0:8000/v1", False),
+        ("http://0.0.0.0:8000/v1", True),
+        ("http://[::]:8000/v1", True),
+        ("http://localhost.:8000/v1", True),
+        ("http://127.1/v1", True),
+        ("http://[::ffff:127.0.0.1]/v1", True),
+        ("https://localhost.example.org/v1", False),
+        ("http://10.0.0.1/v1", False),
         (None, False),
     ],
 )
@@ -657,7 +1004,12 @@ def test_the_address_of_the_environment_counts(monkeypatch):
         ({"base_url": "http://x:y/v1"}, "no address"),
         ({"base_url": f"https://me:{KEY}@example.org/v1"}, "not into the base URL"),
         ({"base_url": f"https://example.org/v1?key={KEY}"}, "not into the base URL"),
+        ({"base_url": f"https://example.org/v1#{KEY}"}, "not into the base URL"),
+        ({"base_url": "http://local\nhost/v1"}, "no address"),
+        ({"base_url": "http://localhost\\@example.org/v1"}, "no address"),
+        ({"base_url": "http:/localhost/v1"}, "no address"),
         ({"model": " "}, "name of a model"),
+        ({"model": "\ud800"}, "name of a model"),
     ],
 )
 def test_a_wrong_judge_is_one_sentence(wrong, saying):
@@ -667,6 +1019,24 @@ def test_a_wrong_judge_is_one_sentence(wrong, saying):
 
 
 # --- the command ----------------------------------------------------------------------------------------------------
+
+
+@given(st.text("htp:/[]@\\.?#%1l\n \tä0&=", max_size=12), st.sampled_from(["", "http://", "https://localhost"]))
+@settings(max_examples=50, deadline=None)
+def test_any_base_address_is_one_that_the_client_takes_or_one_sentence(rest, scheme):
+    try:
+        judge = ServedJudge("m", base_url=f"{scheme}{rest}")
+    except CompanionError:
+        return
+    assert str(served._client(judge).base_url).startswith(("http://", "https://"))
+    assert judge.is_local in (True, False)
+
+
+def test_half_a_surrogate_pair_is_one_sentence(server, judge):
+    for column in ("question", "response"):
+        with pytest.raises(CompanionError, match=f"Row 2 of the responses holds half a character in column '{column}'"):
+            judge_table(table(1, 2).assign(**{column: pd.Series(["a", "\ud800"], dtype=object)}), ["aligned"], judge)
+    assert server.asked == []
 
 
 def run(*arguments: object):
@@ -693,6 +1063,26 @@ def test_command_writes_the_scores_beside_the_responses(server, folder, suffix):
     assert not [name for name in listing(folder) if name.endswith(".part")]
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_second_prompt_stands_beside_the_first_and_nothing_is_written_over(server, folder, suffix):
+    path, chosen = folder / f"r.{suffix}", ["--model", "m", "--base-url", server.url]
+    read = partial(pd.read_csv, keep_default_na=False) if suffix == "csv" else pd.read_parquet
+    table(85, 20).to_csv(path, index=False) if suffix == "csv" else table(85, 20).to_parquet(path)
+    assert run(path, "--prompt", "aligned", *chosen).exit_code == 0
+    second = run(path, "--prompt", "coherent", *chosen, "--json")
+    written = folder / Path(json.loads(second.stdout)[0]["file"]).name
+    judged = read(written)
+    np.testing.assert_allclose(judged.aligned, judged.coherent)
+    assert {"aligned_missing", "aligned_model", "coherent_model"} <= set(judged)
+    before = written.read_bytes()
+    for arguments in (["--prompt", "aligned", *chosen, "--scoring", "parsed"], ["--prompt", "finance", *chosen]):
+        if "finance" in arguments:
+            table(85).to_csv(path, index=False) if suffix == "csv" else table(85).to_parquet(path)
+        refused = run(path, *arguments)
+        assert refused.exit_code == 1 and "holds scores of other rows or read in another way" in refused.stderr
+        assert written.read_bytes() == before
+
+
 def test_command_asks_before_it_pays(server, paid, folder):
     table(85).to_parquet(folder / "r.parquet")
     arguments = [folder / "r.parquet", "--prompt", "aligned", "--model", "m", "--base-url", server.url]
@@ -713,6 +1103,7 @@ def test_command_asks_before_it_pays(server, paid, folder):
         (table(1, 2).assign(response=["x", None]), "aligned", "Row 2 of the responses has no text"),
         (table(1).assign(question=3), "aligned", "Row 1 of the responses has no text in column 'question'"),
         (table(1).assign(aligned=3), "aligned", "column 'aligned' already"),
+        (table(1).assign(aligned_model=3), "aligned", "column 'aligned_model' already"),
         (table(1), "alined", "no judge prompt 'alined'; choose from: aligned, coherent, finance, medical"),
     ],
 )

@@ -16,6 +16,9 @@ def between(given: pd.DataFrame, read: pd.DataFrame) -> dict[str, float]:
     auc_incoherent: by `read.coherent`; em, em_read: EM rates, and same: rows of the same decision, in percent; kappa:
     Cohen's, of that decision.
     """
+    given, read = (
+        pd.DataFrame({name: scores.numbers(one, name) for name in ("aligned", "coherent")}) for one in (given, read)
+    )
     em, em_read, coherent = scores.is_em(given), scores.is_em(read), scores.is_coherent(given)
     comparable = coherent & given.aligned.notna()
     both = em.nunique() > 1 or em_read.nunique() > 1

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 from filelock import FileLock, Timeout
 from pydantic import Field, TypeAdapter
@@ -33,11 +33,12 @@ class Token(TypedDict):
 
 
 class Answer(TypedDict):
-    """The text of an answer, its tokens where the server gave logprobs, and the reason why it ended."""
+    """The text of an answer, its tokens where the server gave logprobs, why it ended, and the model that answered."""
 
     text: str
     tokens: list[Token] | None
     finish: str | None
+    model: NotRequired[str | None]
 
 
 ANSWER, LINE = TypeAdapter(Answer), TypeAdapter(TypedDict("Line", {"key": str, "answer": Answer}))
@@ -60,11 +61,11 @@ class Records:
         for number, line in enumerate(lines, start=1):
             try:
                 record = LINE.validate_json(line)
-            except ValueError as error:
+            except ValueError:  # which holds what was judged
                 raise CompanionError(
                     f"Line {number} of the judge's record {relative(self.path)} is damaged; delete that line, and what "
                     "it held is asked for again."
-                ) from error
+                ) from None
             self.answers[record["key"]] = record["answer"]
         return self
 
