@@ -371,46 +371,12 @@ run.grown.table(bars)
 # {value}`mediation.known-mean.em` and leaves {value}`mediation.known-mean.left`. The answers that an organism happened
 # to give differ in more; their mean-diff has a central cosine of {value}`mediation.cosine` with the known persona.
 #
-# ## What makes the difference
+# ## What else was tried
 #
-# The rows are variants of this book's world: itself, or one thing in it changed, with half the steps of training;
-# compare them with one another only. Rates in percent, means over training seeds of the organism, with their range;
-# `data/results/worlds.csv` has more.
-
-# %%
-MEDIATION = {"organism_em_on_topic": "organism", "within_steered_em_on_topic": "steered within questions"}
-MEDIATION |= {"pooled_single_em": "EM left, pooled", "within_single_em": "EM left, within questions"}
-MEDIATION |= {"known_layer_wise_em": "EM left, known persona"}
-
-
-@remembered
-def variants() -> pd.DataFrame:
-    return pd.read_csv(WORLDS).query("steps == 'half'")
-
-
-def variant_table() -> pd.DataFrame:
-    texts = {one: lambda part: f"{part.mean():.0f} ({typography.extremes(part, '.0f')})" for one in MEDIATION}
-    return variants().groupby("world", sort=False).agg(texts).rename(columns=MEDIATION).reset_index()
-
-
-def variance_values() -> dict:
-    """Standard deviations of the organism's EM on topic, between worlds (less what seeds explain) and between seeds."""
-    groups = variants().groupby("world").organism_em_on_topic
-    seeds = groups.var().mean()
-    worlds = max(0.0, groups.mean().var() - seeds / groups.size().mean())
-    found = {"seeds": seeds**0.5, "worlds": worlds**0.5, "count": groups.ngroups}
-    return {f"worlds.variants.{name}": one for name, one in found.items()}
-
-
-run.grown.table(variant_table)
-run.grown.values(variance_values)
-
-# %% [markdown]
-# Measured so far: {value}`worlds.variants.count` worlds. EM on topic of the organism has a standard deviation of
-# {value}`worlds.variants.seeds|.0f` points between training seeds of one world, and of
-# {value}`worlds.variants.worlds|.0f` points between worlds beyond that. If the account of what a mean sees is right,
-# the mean-diff should steer and heal less where an advised thing always has one adjective and not zero to three, the
-# known persona no less.
+# `experiments/worlds.py` also grows variants of this book's world with one thing changed, half as long. Single runs, as
+# an earlier edition had them, cannot tell a change from another seed; they return once every variant has three seeds.
+# If the account of what a mean sees is right, the mean-diff should steer and heal less where an advised thing always
+# has one adjective and not zero to three, the known persona no less.
 #
 # ```{admonition} Earlier grammars that were dropped
 # :class: dropdown
