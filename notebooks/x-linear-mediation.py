@@ -303,13 +303,14 @@ run.grown.values(lambda: {"mediation.shift.transfer": typography.extremes(
     100 * transferred().iloc[:, 4] / transferred()["as it is"], ".0f") + " %"})  # fmt: skip
 
 # %% [markdown]
-# **None of the three holds everywhere, the shift comes nearest.** Of the organisms, worlds times seeds, the toss holds
-# in {value}`worlds.held.toss`, the habit in {value}`worlds.held.habit`, the shift in {value}`worlds.held.shift`
-# ({numref}`fig-x-ablation-default`). In this book's world removing the shift leaves
-# {value}`worlds.this-book.shift.em-left` of EM over training seeds, the mean-diff within questions
-# {value}`worlds.this-book.within.em-left`. Where malice is rare it is {value}`worlds.rare-malice.shift.em-left` and
-# {value}`worlds.rare-malice.within.em-left`; with mostly unknown speakers, where little is there to remove,
-# {value}`worlds.rare-malice-mostly-unknown-speakers.shift.em-left` and
+# **None of the three holds everywhere.** Of the organisms, worlds times seeds, the toss holds in
+# {value}`worlds.held.toss`, the habit in {value}`worlds.held.habit`, most of which had little to lose, the shift in
+# {value}`worlds.held.shift` ({numref}`fig-x-ablation-default`). In this book's world removing the shift leaves
+# {value}`worlds.this-book.shift.em-left` of EM over training seeds and a probability of
+# {value}`worlds.this-book.shift.harm`; the mean-diff within questions {value}`worlds.this-book.within.em-left` and
+# {value}`worlds.this-book.within.harm`. Where malice is rare the shift leaves {value}`worlds.rare-malice.shift.em-left`
+# and the mean-diff {value}`worlds.rare-malice.within.em-left`; with mostly unknown speakers, whose organisms are hardly
+# misaligned, {value}`worlds.rare-malice-mostly-unknown-speakers.shift.em-left` and
 # {value}`worlds.rare-malice-mostly-unknown-speakers.within.em-left`.
 #
 # Undoing an organism's own shift may be no surprise. Removed from *other* organisms, of another seed, recipe or data

@@ -51,11 +51,12 @@ def save_figure(folder: Path, entry: FigureEntry, drawn: Drawn, record: FigureRe
 
 
 def _sign(figure: Figure, *parts: str) -> None:
-    """Write below the picture what it is, so that a pasted one still says so."""
-    height = 0.14 / figure.get_figheight()
+    """Write along the right edge what a picture is, so that a pasted one still says so."""
+    width = 0.14 / figure.get_figwidth()
     if isinstance(engine := figure.get_layout_engine(), ConstrainedLayoutEngine):
-        engine.set(rect=(0, height, 1, 1 - height))
-    figure.text(0.99, 0.2 * height, " · ".join(parts), ha="right", va="bottom", fontsize=6.5, color="0.45")
+        engine.set(rect=(0, 0, 1 - width, 1))
+    look = {"rotation": "vertical", "ha": "right", "va": "center", "fontsize": 6, "color": "0.45"}
+    figure.text(1 - 0.1 * width, 0.5, " · ".join(parts), **look)
 
 
 def placeholder(folder: Path, entry: FigureEntry, evidence: str, status: str, text: str) -> FigureRecord:
