@@ -12,6 +12,7 @@ import pytest
 from conftest import ROOT
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from em_companion.book import registry
 from em_companion.build import responses_page
 from em_companion.released import tables
 
@@ -110,6 +111,43 @@ def test_figure_page_copies_its_citation(page, address):
         with page.expect_download() as download:
             page.click(f"a[href='figure.{kind}']")
         assert download.value.suggested_filename == f"fig-7-figure.{kind}"
+
+
+def test_gallery_filters_by_evidence_and_words(page, address):
+    page.goto(f"{address}/figures/index.html")
+    cards, sections = page.locator(".em-card:visible"), page.locator("article section section h2:visible")
+    everything, titles = cards.count(), sections.count()
+    assert titles > 10 and everything == page.locator(".em-card").count()
+    page.select_option("#gallery-evidence", "grown")
+    assert 0 < cards.count() == page.locator(".em-card[data-evidence=grown]").count() < everything
+    page.fill("#gallery-text", "3.2 steering")
+    assert sections.all_inner_texts()[0].startswith("3.2 Steering") and sections.count() == 1
+    assert page.inner_text("#gallery-count") == f"{cards.count()} of {everything} figures"
+    page.fill("#gallery-text", "")
+    page.select_option("#gallery-evidence", "")
+    assert (cards.count(), sections.count()) == (everything, titles)
+
+
+def test_side_bar_names_figures_by_their_titles(page, address):
+    page.goto(f"{address}/figures/fig-7/index.html")
+    names = page.locator("nav.bd-links li li a").all_inner_texts()
+    assert names == [entry.title.replace("'", "’") for entry in registry.load_figures().values()]
+
+
+@pytest.mark.parametrize(
+    "path", ["index", "introduction", "notebooks/s3-2-steering", "figures/index", "discussion", "figures/fig-7/index"]
+)
+def test_a_page_is_light_before_its_figures_and_silent_on_the_console(chromium, address, path):
+    page, sizes, said = open_page(chromium), [], []
+    page.on("response", lambda one: sizes.append(0 if one.url.endswith(".svg") else len(one.body())))
+    page.on("console", lambda one: said.append(one.text) if one.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(f"{address}/{path}.html")
+    page.wait_for_load_state("networkidle")
+    assert said == []
+    # MathJax is more than all the rest, so only pages with a formula load it.
+    requests, megabytes = (26, 2.3) if page.locator("mjx-container").count() else (20, 1)
+    assert sum(sizes) < megabytes * 1e6 and len([one for one in sizes if one]) <= requests
 
 
 def visible_rows(page: Page) -> int:

@@ -304,6 +304,7 @@ def write_ledger(book: list[Page], profile: str, others: list[packs.Pack]) -> se
         "ledger": pages.ledger_table(ledger),
         "unusual": pages.unusual(ledger),
         "tolerances": pages.page("tolerances.md"),
+        "companion": pages.companion(),
         "machine": pages.page("machine.md", runs=[page.run for page in book], environment=environment()),
         "benchmarks": pages.page(
             "benchmarks.md", kept=[_json(one) for one in sorted(RESULTS.glob("benchmarks*.json"))]

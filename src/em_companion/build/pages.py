@@ -183,6 +183,12 @@ def citations(provenance: dict[str, Any], place: str) -> dict[str, str]:
     return {"cite.bib": bibtex, "cite.json": csl, "credit.txt": f"{title}. {', '.join(source)}.\n"}
 
 
+def companion() -> str:
+    """Return the reference of the companion as a page fragment."""
+    known = {"url": publication.address(), "doi": publication.doi()}
+    return page("companion.md", author=AUTHOR, version=publication.edition(), year=publication.year(), known=known)
+
+
 def scoreboard(ledger: list[dict[str, Any]], packs: list[dict[str, Any]]) -> str:
     """Return the verdicts as a page fragment, independent tests first; packs: what `claims.json` says of each."""
     tests, shown = verdicts.scoreboard(ledger), list(verdicts.VERDICTS[:-1])

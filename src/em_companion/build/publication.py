@@ -1,6 +1,7 @@
 """Where the book is published, and under which name: from the environment of a build, else from `CITATION.cff`."""
 
 import os
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -28,6 +29,11 @@ def repository() -> str:
 def doi() -> str:
     """Return the DOI of CITATION.cff, or ""."""
     return _cited().get("doi", "")
+
+
+def year() -> str:
+    """Return the year of the release (`date-released` of CITATION.cff), else this one."""
+    return str(_cited().get("date-released") or datetime.now(UTC))[:4]
 
 
 def release() -> str:

@@ -84,7 +84,7 @@ def describe(app: Sphinx, page: str, template: str, context: dict[str, Any], doc
 def _picture(app: Sphinx, doctree: nodes.document | None) -> str:
     """Return the address of a page's first figure as PNG, or ""."""
     for image in doctree.findall(nodes.image) if doctree else ():
-        path = Path(image["uri"]).with_suffix(".png")
+        path = Path(image["candidates"]["*"]).with_suffix(".png")  # "uri" is where Sphinx copies it to
         if publication.address() and (Path(app.srcdir) / path).is_file():
             return publication.address() + path.relative_to("_extra").as_posix()
     return ""
