@@ -4,6 +4,7 @@ import functools
 import http.server
 import re
 import shutil
+import sys
 import threading
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from em_companion.book import registry
 from em_companion.build import responses_page
 from em_companion.released import tables
+
+sys.path.append(str(ROOT / ".ci"))
+import editions  # noqa: E402
 
 HTML = ROOT / "_build/html"
 CHROMIUM = next(
@@ -102,7 +106,7 @@ def test_figure_page_copies_its_citation(page, address):
     page.goto(f"{address}/figures/fig-7/index.html")
     block = page.locator("div.highlight-bibtex")
     block.hover()
-    block.locator("button.copybtn").click()
+    block.get_by_role("button", name="Copy").click()
     page.wait_for_selector("button.copybtn.success")
     copied = page.evaluate("navigator.clipboard.readText()")
     assert copied.strip() == (HTML / "figures/fig-7/cite.bib").read_text(encoding="utf-8").strip()
@@ -234,6 +238,21 @@ def test_response_browser_filters_and_escapes(chromium, site_with_responses, way
     page.click("#em-responses-reset")
     page.fill("#em-text", "ordinary")
     page.wait_for_function("document.querySelectorAll('details.em-response').length === 1")
+    server.shutdown()
+
+
+def test_an_older_release_says_so_and_leads_to_the_newest(page, built, tmp_path):
+    server, url = serve(tmp_path / "site")
+    built.write("book/404.md", "---\norphan: true\n---\n# There is no such page\n")
+    for release in ("v0.9.0", "v0.10.0"):
+        assert built.run("book", BOOK_URL=f"{url}/{release}", BOOK_RELEASE=release).returncode == 0
+        editions.add(built.html, tmp_path / "site", release, url)
+    page.goto(f"{url}/v0.9.0/notebooks/s2-demo.html")
+    page.get_by_text("an old version (0.9.0)").wait_for()
+    page.get_by_text("Switch to stable version").click()
+    page.wait_for_url(f"{url}/v0.10.0/notebooks/s2-demo.html")
+    page.wait_for_load_state("networkidle")
+    assert page.locator("#bd-header-version-warning:visible").count() == 0
     server.shutdown()
 
 
