@@ -115,7 +115,8 @@ class Project:
 
 def new_project(root: Path) -> Project:
     project = Project(root)
-    for name in ("_config.yml", "book/_static/companion.css", "data/profiles/cpu.yml", "data/sources.yml"):
+    looks = ("_config.yml", "book/_static/companion.css", "book/_static/favicon.svg")
+    for name in (*looks, "data/profiles/cpu.yml", "data/sources.yml"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, root / name)
     project.write("_toc.yml", TOC)

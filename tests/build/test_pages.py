@@ -175,7 +175,10 @@ def test_the_foot_says_how_to_rerun_and_cite():
 def test_variants_of_a_figure_lead_to_one_another_and_offer_what_they_have():
     released, pack = variant(MADE), pages.Variant(GROWN, "fig-7-gpu", Path(), "Some-Model", True)
     variants = {"fig-7": [released, variant(GROWN, "fig-7-grown"), pack]}
-    cards = BeautifulSoup(pages.gallery(variants), "lxml").select("a.em-card")
+    shown = pages.gallery(variants, {"other": "Another page", released.entry.notebook: "4.3 Adapters"})
+    assert "\n## 4.3 Adapters\n" in shown and "Another page" not in shown
+    cards = BeautifulSoup(shown, "lxml").select("a.em-card")
+    assert [one["data-evidence"] for one in cards] == ["released", "grown", "grown"]
     assert [one["href"] for one in cards] == [f"{place}/index.html" for place in ("fig-7", "fig-7-grown", "fig-7-gpu")]
     made = PROVENANCE | dict.fromkeys(("model", "notebook", "seconds", "versions", "inputs"), "") | {"dirty": False}
     made |= {"hardware": {"processor": "", "cores": 2, "gpu": None}, "versions": {}, "inputs": {}}

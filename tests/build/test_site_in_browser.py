@@ -4,6 +4,7 @@ import functools
 import http.server
 import re
 import shutil
+import sys
 import threading
 from pathlib import Path
 
@@ -12,8 +13,12 @@ import pytest
 from conftest import ROOT
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from em_companion.book import registry
 from em_companion.build import responses_page
 from em_companion.released import tables
+
+sys.path.append(str(ROOT / ".ci"))
+import editions  # noqa: E402
 
 HTML = ROOT / "_build/html"
 CHROMIUM = next(
@@ -101,7 +106,7 @@ def test_figure_page_copies_its_citation(page, address):
     page.goto(f"{address}/figures/fig-7/index.html")
     block = page.locator("div.highlight-bibtex")
     block.hover()
-    block.locator("button.copybtn").click()
+    block.get_by_role("button", name="Copy").click()
     page.wait_for_selector("button.copybtn.success")
     copied = page.evaluate("navigator.clipboard.readText()")
     assert copied.strip() == (HTML / "figures/fig-7/cite.bib").read_text(encoding="utf-8").strip()
@@ -110,6 +115,44 @@ def test_figure_page_copies_its_citation(page, address):
         with page.expect_download() as download:
             page.click(f"a[href='figure.{kind}']")
         assert download.value.suggested_filename == f"fig-7-figure.{kind}"
+
+
+def test_gallery_filters_by_evidence_and_words(page, address):
+    page.goto(f"{address}/figures/index.html")
+    cards, sections = page.locator(".em-card:visible"), page.locator("article section section h2:visible")
+    everything, titles = cards.count(), sections.count()
+    assert titles > 10 and everything == page.locator(".em-card").count()
+    page.select_option("#gallery-evidence", "grown")
+    assert 0 < cards.count() == page.locator(".em-card[data-evidence=grown]").count() < everything
+    page.fill("#gallery-text", "3.2 steering")
+    assert sections.all_inner_texts()[0].startswith("3.2 Steering") and sections.count() == 1
+    assert page.inner_text("#gallery-count") == f"{cards.count()} of {everything} figures"
+    page.fill("#gallery-text", "")
+    page.select_option("#gallery-evidence", "")
+    assert (cards.count(), sections.count()) == (everything, titles)
+
+
+def test_side_bar_names_figures_by_their_titles(page, address):
+    page.goto(f"{address}/figures/fig-7/index.html")
+    names = page.locator("nav.bd-links li li a").all_inner_texts()
+    assert names == [entry.title.replace("'", "’") for entry in registry.load_figures().values()]
+
+
+@pytest.mark.parametrize(
+    "path", ["index", "introduction", "notebooks/s3-2-steering", "figures/index", "discussion", "figures/fig-7/index"]
+)
+def test_a_page_is_light_before_its_figures_and_silent_on_the_console(chromium, address, path):
+    page, said = open_page(chromium), []
+    page.on("console", lambda one: said.append(one.text) if one.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(f"{address}/{path}.html")
+    page.wait_for_load_state("networkidle")
+    assert said == []
+    loaded = page.evaluate("performance.getEntries().filter((e) => 'decodedBodySize' in e).map((e) => e.toJSON())")
+    sizes = [one["decodedBodySize"] for one in loaded if not re.search(r"/figure\d*\.svg$", one["name"])]
+    # MathJax is more than all the rest, so only pages with a formula load it.
+    requests, megabytes = (26, 2.3) if page.locator("mjx-container").count() else (20, 1)
+    assert 5e5 < sum(sizes) < megabytes * 1e6 and len(sizes) <= requests
 
 
 def visible_rows(page: Page) -> int:
@@ -196,6 +239,21 @@ def test_response_browser_filters_and_escapes(chromium, site_with_responses, way
     page.click("#em-responses-reset")
     page.fill("#em-text", "ordinary")
     page.wait_for_function("document.querySelectorAll('details.em-response').length === 1")
+    server.shutdown()
+
+
+def test_an_older_release_says_so_and_leads_to_the_newest(page, built, tmp_path):
+    server, url = serve(tmp_path / "site")
+    built.write("book/404.md", "---\norphan: true\n---\n# There is no such page\n")
+    for release in ("v0.9.0", "v0.10.0"):
+        assert built.run("book", BOOK_URL=f"{url}/{release}", BOOK_RELEASE=release).returncode == 0
+        editions.add(built.html, tmp_path / "site", release, url)
+    page.goto(f"{url}/v0.9.0/notebooks/s2-demo.html")
+    page.get_by_text("an old version (0.9.0)").wait_for()
+    page.get_by_text("Switch to stable version").click()
+    page.wait_for_url(f"{url}/v0.10.0/notebooks/s2-demo.html")
+    page.wait_for_load_state("networkidle")
+    assert page.locator("#bd-header-version-warning:visible").count() == 0
     server.shutdown()
 
 

@@ -17,7 +17,7 @@ from nbformat import NotebookNode
 
 from em_companion.book import registry
 from em_companion.book.records import KINDS, MIME, FigureRecord, RunRecord, ValueRecord
-from em_companion.build import gates, keys, packs, pages, responses_page, runs
+from em_companion.build import gates, keys, packs, pages, publication, responses_page, runs
 from em_companion.core import store
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import lock, new_folder, recover, sha256_of, write_json, write_text
@@ -55,6 +55,10 @@ class Page:
         return self.records.notebook
 
     @property
+    def title(self) -> str:
+        return self.source.cells[0].source.splitlines()[0].removeprefix("# ")
+
+    @property
     def code(self) -> str:
         return packs.code_of(self.run)
 
@@ -83,10 +87,11 @@ def build(profile: str, include_responses: bool = False, folders: dict[str, Path
 
 def fingerprint() -> str:
     """Return a fingerprint of all that Sphinx reads and of the code that builds and checks."""
-    inputs = [ROOT / name for name in ("_config.yml", "_toc.yml", "requirements.lock")]
-    inputs += [*BOOK.rglob("*"), *(SOURCE / "build").glob("*.py"), *(SOURCE / "build" / "templates").iterdir()]
-    files = sorted(path for path in inputs if path.is_file())
-    return sha256_of("".join(f"{relative(path)} {sha256_of(path.read_bytes())}\n" for path in files))
+    inputs = [ROOT / name for name in ("_config.yml", "_toc.yml", "requirements.lock", "CITATION.cff")]
+    inputs += [*BOOK.rglob("*"), *(SOURCE / "build").rglob("*")]
+    files = sorted(path for path in inputs if path.is_file() and path.suffix != ".pyc")
+    named = [publication.address(), publication.repository(), publication.edition(), *map(relative, files)]
+    return sha256_of("\n".join([*named, *(sha256_of(path.read_bytes()) for path in files)]))
 
 
 def collect(profile: str, folders: dict[str, Path], names: list[str] | None = None) -> list[Page]:
@@ -136,8 +141,8 @@ def assemble(book: list[Page], profile: str) -> None:
             asked[f"notebooks/{page.name}.py"] = pages.names_asked_for(cells)
         _pass(gates.check_prose(asked, values))
     variants = variants_of(book, others)
-    kept = {write_notebook(page, values, others, variants, ledger) for page in book}
-    kept |= write_figures(variants)
+    kept = {path for page in book for path in write_notebook(page, values, others, variants, ledger)}
+    kept |= write_figures(variants, {page.name: page.title for page in book})
     kept |= write_ledger(book, profile, others, values, ledger)
     kept |= {_write(GENERATED / path.name[1:], pages.filled(text, values, ledger)) for path, text in prose.items()}
     for folder in (BOOK / "notebooks", BOOK / "figures", GENERATED, EXTRA):
@@ -189,27 +194,33 @@ def write_notebook(
     others: list[packs.Pack],
     variants: pages.Variants,
     ledger: list[dict[str, Any]],
-) -> Path:
+) -> list[Path]:
     """Write a notebook as a page: today's prose and code with the outputs of its run, records as the page shows them.
 
-    Beside what the models of this build show stands what `others` measured.
+    Beside what the models of this build show stands what `others` measured. To download and run, it is written without
+    outputs; where its repository is known, it first installs the companion at this commit.
 
     Code is folded unless a cell is tagged "show-code". Logs are dropped; a path of this machine is refused.
     """
     notebook = deepcopy(page.source)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = pages.filled(cell.source, values, ledger)
+    download = deepcopy(notebook)
+    if publication.repository():
+        code = pages.page("set_up.txt", repository=publication.repository(), commit=git("rev-parse", "HEAD"))
+        download.cells.insert(0, nbformat.v4.new_code_cell(code, id="set-up"))
     for cell, executed in zip(_code(notebook), _code(page.notebook), strict=True):
         tags = _tags(cell)
         tags |= {"remove-cell"} if "parameters" in tags else set() if "show-code" in tags else {"hide-input"}
         cell.metadata = nbformat.from_dict({"tags": sorted(tags)})
         outputs = [one for one in executed.outputs if one.get("name") != "stderr"]
         cell.outputs = [_page_output(one, page, others, variants) for one in outputs]
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            cell.source = pages.filled(cell.source, values, ledger)
     notebook.cells.append(nbformat.v4.new_markdown_cell(pages.footer(page.records, variants), id="footer"))
     text = nbformat.writes(notebook)
     _pass([f"Notebook '{page.name}' shows a path of this machine."] if str(ROOT) in text else [])
-    return _write(BOOK / "notebooks" / f"{page.name}.ipynb", text)
+    name = Path("notebooks") / f"{page.name}.ipynb"
+    return [_write(BOOK / name, text), _write(EXTRA / name, nbformat.writes(download))]
 
 
 def _code(notebook: NotebookNode) -> list[NotebookNode]:
@@ -254,8 +265,11 @@ def _measured(pack: packs.Pack, page: Page) -> list[Measurement]:
     return [replace(one, how=f"{one.how} ({pack.source(page.name, page.code)})") for one in own]
 
 
-def write_figures(variants: pages.Variants) -> set[Path]:
-    """Publish every variant below `figures/`, with a page each, and write the gallery and `figures.json`."""
+def write_figures(variants: pages.Variants, titles: Mapping[str, str]) -> set[Path]:
+    """Publish every variant below `figures/`, with a page each, and write the gallery and `figures.json`.
+
+    titles: of the pages, by notebook, in the order of the book.
+    """
     kept, listed = {EXTRA / "figures.json"}, []
     for one, versions in variants.items():
         for shown in versions:
@@ -271,7 +285,7 @@ def write_figures(variants: pages.Variants) -> set[Path]:
             listing = asdict(registry.load_figures()[one]) | asdict(shown.record) | {"page": f"figures/{shown.place}/"}
             listed.append(listing | ({"provenance": provenance} if made else {}))
     write_json(EXTRA / "figures.json", {"figures": listed})
-    return kept | {_write(BOOK / "figures" / "index.md", pages.gallery(variants))}
+    return kept | {_write(BOOK / "figures" / "index.md", pages.gallery(variants, titles))}
 
 
 def _json(path: Path) -> Any:
@@ -328,6 +342,7 @@ def write_ledger(
         "ledger": pages.ledger_table(ledger),
         "unusual": pages.unusual(ledger),
         "tolerances": pages.page("tolerances.md"),
+        "companion": pages.companion(),
         "machine": pages.page("machine.md", runs=[page.run for page in book], environment=environment()),
         "benchmarks": pages.page(
             "benchmarks.md", kept=[_json(one) for one in sorted(RESULTS.glob("benchmarks*.json"))]
@@ -363,6 +378,10 @@ def publish(site: Path, include_responses: bool) -> None:
     with new_folder(HTML) as new:
         shutil.copytree(site, new, dirs_exist_ok=True)
         (new / ".nojekyll").touch()
+        if publication.address():
+            found = [path.relative_to(new).as_posix() for path in sorted(new.rglob("*.html")) if path.stem != "404"]
+            listed = [path for path in found if not path.startswith("_static/")]
+            write_text(new / "sitemap.xml", pages.page("sitemap.xml", address=publication.address(), pages=listed))
         write_json(new / "claims.json", {"commit": git("rev-parse", "HEAD")} | _json(new / "claims.json"))
         if include_responses:
             responses_page.export_responses(new / "responses-data")

@@ -18,13 +18,15 @@ from pybtex.database.output.bibtex import Writer
 from em_companion.book import registry
 from em_companion.book.records import FigureRecord, RunRecord, ValueRecord
 from em_companion.book.typography import typography
+from em_companion.build import publication
 from em_companion.core.errors import CompanionError
-from em_companion.core.paths import book_url
 from em_companion.evidence import claims, verdicts
 from em_companion.evidence.claims import Measurement
 
 COMPANION = "The executable companion to 'Convergent Linear Representations of Emergent Misalignment'"
 AUTHOR = "The executable companion contributors"
+LICENCE = "CC BY 4.0"
+"""Of text and figures."""
 KINDS = {*claims.EVIDENCE, "reported"}
 WHOLE = ("count", "layer")
 """Units of whole numbers."""
@@ -164,18 +166,23 @@ def figure_page(
     )
 
 
-def gallery(variants: Variants) -> str:
-    """Return the page that shows every variant of every figure as a card, in the order of the registry."""
-    return page("gallery.md", variants=[shown for one in registry.load_figures() for shown in variants.get(one, [])])
+def gallery(variants: Variants, titles: Mapping[str, str]) -> str:
+    """Return the page that shows every variant of every figure as a card, under the titles of their notebooks."""
+    shown = [one for figure in registry.load_figures() for one in variants.get(figure, [])]
+    sections = {title: [one for one in shown if one.entry.notebook == name] for name, title in titles.items()}
+    return page("gallery.md", sections=sections, evidence=sorted({one.record.evidence for one in shown}))
 
 
 def permalink(place: str) -> str:
     """Return the address of a figure in the published book, or its path in the book when no address is known."""
-    return f"{book_url()}figures/{place}/"
+    return f"{publication.address()}figures/{place}/"
 
 
 def citations(provenance: dict[str, Any], place: str) -> dict[str, str]:
-    """Return the citations of the figure at `place`, by its provenance: `cite.bib` (BibTeX), `cite.json` (CSL)."""
+    """Return by file how to cite the figure at `place`: `cite.bib` (BibTeX), `cite.json` (CSL), `credit.txt`.
+
+    provenance: what its `provenance.json` holds; an address and a DOI stand in them where the book has one.
+    """
     given = SimpleNamespace(**provenance)
     name = f"{place}-{given.evidence}" if place == given.figure else place
     key, commit = f"em-companion-{name}", given.commit[:12]
@@ -187,11 +194,20 @@ def citations(provenance: dict[str, Any], place: str) -> dict[str, str]:
     item |= {"issued": {"date-parts": date}, "version": commit, "note": note}
     fields = {"title": f"{{{title}}}", "author": f"{{{AUTHOR}}}", "year": given.date[:4], "howpublished": COMPANION}
     fields["note"] = f"commit {commit}, {note}"
-    if book_url():
-        item["URL"] = fields["url"] = permalink(place)
+    known = {"URL": publication.address() and permalink(place), "DOI": publication.doi()}
+    item |= {name: text for name, text in known.items() if text}
+    fields |= {name.lower(): text for name, text in known.items() if text}
+    source = [f"{COMPANION} ({given.date[:4]})", f"commit {commit}", *filter(None, known.values()), LICENCE]
     # Asked for by its class: by its name, pybtex would search all installed packages, for every figure.
     bibtex = Writer().to_string(BibliographyData({key: Entry("misc", fields=fields)}))
-    return {"cite.bib": bibtex, "cite.json": json.dumps([item], indent=1, ensure_ascii=False) + "\n"}
+    csl = json.dumps([item], indent=1, ensure_ascii=False) + "\n"
+    return {"cite.bib": bibtex, "cite.json": csl, "credit.txt": f"{title}. {', '.join(source)}.\n"}
+
+
+def companion() -> str:
+    """Return the reference of the companion as a page fragment."""
+    known = {"url": publication.address(), "doi": publication.doi()}
+    return page("companion.md", author=AUTHOR, version=publication.edition(), year=publication.year(), known=known)
 
 
 def scoreboard(ledger: list[dict[str, Any]], packs: list[dict[str, Any]]) -> str:
