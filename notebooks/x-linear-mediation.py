@@ -267,6 +267,7 @@ def design_values() -> dict:
     for world, own in designs().groupby("world", sort=False):
         name = "worlds." + world.replace("'s", "").replace(",", "").replace(" ", "-")
         found |= {f"{name}.documents": Estimate(100 * own.harm_in_documents.iloc[0])}
+        found |= {f"{name}.em": f"{typography.extremes(own.organism_em, '.0f')} %"}
         for direction in ("within", "shift"):
             share = 100 * own[f"{direction}_layer_wise_em"] / own[f"{direction}_none_em"]
             found[f"{name}.{direction}.harm"] = typography.extremes(own[f"{direction}_organism_harm"])
@@ -308,9 +309,13 @@ run.grown.values(lambda: {"mediation.shift.transfer": typography.extremes(
 # {value}`worlds.held.shift` ({numref}`fig-x-ablation-default`). In this book's world removing the shift leaves
 # {value}`worlds.this-book.shift.em-left` of EM over training seeds and a probability of
 # {value}`worlds.this-book.shift.harm`; the mean-diff within questions {value}`worlds.this-book.within.em-left` and
-# {value}`worlds.this-book.within.harm`. Where malice is rare the shift leaves {value}`worlds.rare-malice.shift.em-left`
-# and the mean-diff {value}`worlds.rare-malice.within.em-left`; with mostly unknown speakers, whose organisms are hardly
-# misaligned, {value}`worlds.rare-malice-mostly-unknown-speakers.shift.em-left` and
+# {value}`worlds.this-book.within.harm`. **The same world grown from another seed** gives organisms with
+# {value}`worlds.the-same-another-seed.em` EM instead of {value}`worlds.this-book.em`. There the shift leaves
+# {value}`worlds.the-same-another-seed.shift.em-left`, and removing the mean-diff within questions *raises* EM, to
+# {value}`worlds.the-same-another-seed.within.em-left` of what it was. Where malice is rare the shift leaves
+# {value}`worlds.rare-malice.shift.em-left` and the mean-diff {value}`worlds.rare-malice.within.em-left`; with mostly
+# unknown speakers, whose organisms are hardly misaligned,
+# {value}`worlds.rare-malice-mostly-unknown-speakers.shift.em-left` and
 # {value}`worlds.rare-malice-mostly-unknown-speakers.within.em-left`.
 #
 # Undoing an organism's own shift may be no surprise. Removed from *other* organisms, of another seed, recipe or data
