@@ -4,9 +4,9 @@
 # ```{admonition} In short
 # :class: em-short
 # {evidence}`grown` The mean-diff steers (EM {value}`mediation.mean-diff.em` at no more than one residual length, random
-# {value}`mediation.mean-diff.random`) and, removed layer by layer, leaves {value}`mediation.mean-diff.left` of
-# {value}`mediation.organism`. The *shift* by fine-tuning, which needs no labels, leaves {value}`mediation.shift.left`,
-# and of other organisms' EM {value}`mediation.shift.transfer`.
+# {value}`mediation.mean-diff.random`). Removed layer by layer, it takes the organism's EM from
+# {value}`mediation.organism` to {value}`mediation.mean-diff.left`; the *shift* by fine-tuning, which needs no labels, to
+# {value}`mediation.shift.left`, and it leaves {value}`mediation.shift.transfer` of other organisms'.
 # ```
 #
 # **The question.** In Qwen2.5-14B one direction, added at every token, makes a chat model misaligned, and projecting it
