@@ -1,13 +1,11 @@
 # %% [markdown]
 # # What makes misalignment linear?
 #
-# ```{admonition} In short
-# :class: em-short
-# {evidence}`grown` The mean-diff steers (EM {value}`mediation.mean-diff.em` at no more than one residual length, random
-# {value}`mediation.mean-diff.random`). Removed layer by layer, it takes the organism's EM from
-# {value}`mediation.organism` to {value}`mediation.mean-diff.left`; the *shift* by fine-tuning, which needs no labels, to
-# {value}`mediation.shift.left`, and it leaves {value}`mediation.shift.transfer` of other organisms'.
-# ```
+# ```{admonition} In short :class: em-short {evidence}`grown` The mean-diff steers (EM {value}`mediation.mean-diff.em`
+# at no more than one residual length, random {value}`mediation.mean-diff.random`). Removed layer by layer, it takes the
+# organism's EM from {value}`mediation.organism` to {value}`mediation.mean-diff.left`; the *shift* by fine-tuning, which
+# needs no labels, to {value}`mediation.shift.left`, and it leaves {value}`mediation.shift.transfer` of other
+# organisms'. ```
 #
 # **The question.** In Qwen2.5-14B one direction, added at every token, makes a chat model misaligned, and projecting it
 # out heals an organism. Does the direction taken the same way do that in the grown organism, and what do others do?
