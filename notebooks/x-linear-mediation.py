@@ -358,7 +358,7 @@ def bars() -> pd.DataFrame:
         row = {"bar": label}
         for world, own in table.groupby("world", sort=False):
             met = (own[column] <= -bar if bar < 0 else own[column] >= bar).sum()
-            row[world] = f"{typography.extremes(own[column], '.0f')} ({met} of {len(own)})"
+            row[world] = f"{typography.extremes(own[column], '.1f')} ({met} of {len(own)})"
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -216,3 +216,10 @@ def test_ledger_says_why_something_was_not_run():
     result = rows["s2-em-rate-nine-adapter"]
     assert result["released"] == {"verdict": "not run", "reason": "released data not available"}
     assert result["grown"] == {"verdict": "not run", "reason": "waiting for grown evidence"}
+
+
+@given(st.floats(1e-6, 0.4), st.sampled_from([("more_than", 1), ("less_than", -1)]))
+def test_a_bound_of_zero_is_exact(size, given):
+    relation, side = given
+    what = claim(relation=relation, reported=0, unit="cosine", sample_size=None)
+    assert judge(what, side * size) == "reproduced" and judge(what, -side * size) == "differs"

@@ -87,8 +87,8 @@ def direction(claim: Claim) -> int:
 
 def _inside(claim: Claim, value: float) -> bool:
     low, high = region(claim)
-    if claim.relation not in ("equals", "between"):
-        # Inequalities are taken at their word, at the precision they are printed with.
+    if claim.relation not in ("equals", "between") and claim.reported:
+        # Inequalities are taken at their word, at the precision they are printed with; zero is exact.
         value = round(value, printed_digits(claim.reported))
     return low < value < high if claim.relation in ("more_than", "less_than") else low <= value <= high
 
