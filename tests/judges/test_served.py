@@ -167,7 +167,7 @@ def folder(tmp_path, monkeypatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         url = f"https://raw.githubusercontent.com/o/r/c/{source}.yaml"
-        entries.append({"id": source, "group": "questions_and_judges", "labels": {}, "url": url})
+        entries.append({"id": source, "group": "questions_and_judges", "labels": {"name": slug(source)}, "url": url})
         entries[-1] |= {"bytes": len(text.encode()), "sha256": sha256_of(text)}
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "sources.yml").write_text(yaml.safe_dump({"files": entries}))

@@ -18,6 +18,7 @@ MODULES = sorted(
     if path.name != "__init__.py"
 )
 FOREIGN = ("torch", "transformers", "peft", "sklearn.linear_model", "matplotlib.pyplot", "pandas", "IPython.display")
+FOREIGN += ("sphinx.application",)
 STATE = """
 import importlib, json, logging, sys, warnings
 from huggingface_hub.utils import are_progress_bars_disabled
