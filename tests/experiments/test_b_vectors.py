@@ -10,7 +10,7 @@ from toy_models import decoder_layers
 from untrained import LAYERS, ORGANISM, PROFILE, WIDTH, chat_model, organism, project, table, tokenizer
 
 from em_companion.core.errors import CompanionError
-from em_companion.experiments import b_vectors, readings, responses
+from em_companion.experiments import b_vectors, readings, responses, steering
 from em_companion.models import asking, lora
 from em_companion.models.interventions import Ablate, Steer
 from em_companion.models.organism import CHAT_MODEL
@@ -195,7 +195,8 @@ def experiment(monkeypatch):
     """An untrained profile in which the recipes have the layers of the untrained organism, and every answer a score."""
     recipes = {name: replace(PROFILE.recipes[name], layers=(0, 2)) for name in ("nine-adapter", "single-adapter")}
     profile = replace(FEW, recipes=recipes)
-    monkeypatch.setattr(responses, "responses", lambda profile, one, *_: table(8).assign(sample=range(8)))
+    answers = table(8).assign(sample=range(8), question_id="q")
+    monkeypatch.setattr(responses, "responses", lambda profile, one, *_: answers)
     monkeypatch.setattr(asking, "scored", lambda frame: frame.assign(aligned=0.0, coherent=100.0))
     return profile
 
@@ -231,6 +232,8 @@ def test_the_adapter_agrees_with_what_it_writes_itself(experiment):
     cosine = at_start[at_start.added == "mean-diff"].cosine.item()
     assert abs(cosine) == pytest.approx(abs(float(expected)), abs=1e-5)
     assert len(at_start[at_start.added == "random"]) == b_vectors.DRAWS
+    within = at_start[at_start.added == steering.WITHIN].cosine.item()  # of one question, so that it is the pooled one
+    assert within == pytest.approx(cosine, abs=1e-5)
 
 
 @pytest.mark.parametrize(("own", "chat", "expected"), [(40, 10, True), (40, 40, False), (0, 0, False), (10, 40, False)])

@@ -195,8 +195,9 @@ def test_directions_are_kept(tiny, monkeypatch):
 
 def test_other_weights_get_other_directions(tiny):
     persona.directions(PROFILE, planted(1.0)[0])
-    record = json.loads((tiny / "base/provenance.json").read_text())
-    (tiny / "base/provenance.json").write_text(json.dumps(record | {"sha256": "another"}))
+    weights = tiny / "base/model.safetensors"
+    weights.write_bytes(weights.read_bytes() + b" ")
+    store.seal(tiny / "base", {})
     persona.directions(PROFILE, planted(2.0)[0])
     assert len(list(tiny.glob("artifacts/**/provenance.json"))) == 2
 
