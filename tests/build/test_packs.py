@@ -184,5 +184,5 @@ def test_the_book_shows_what_packs_hold_beside_its_own_evidence():
         prose = " ".join(path.read_text(encoding="utf-8") for path in (paths.ROOT / "book").glob("_*.md"))
         asked = [one for one in pages.VALUE.findall(prose) if one[0].startswith(f"{pack.profile}.")]
         given = {f"{pack.profile}.{one.name.removeprefix('hub.')}": one for one in pack.values}
-        page = (paths.HTML / "discussion.html").read_text(encoding="utf-8")
-        assert all(pages.printed(given[name], style or None) in page for name, style in asked)
+        shown = "".join((paths.HTML / name).read_text(encoding="utf-8") for name in ("discussion.html", "index.html"))
+        assert all(pages.printed(given[name], style or None) in shown for name, style in asked)
