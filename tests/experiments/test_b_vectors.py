@@ -195,6 +195,8 @@ def experiment(monkeypatch):
     """An untrained profile in which the recipes have the layers of the untrained organism, and every answer a score."""
     recipes = {name: replace(PROFILE.recipes[name], layers=(0, 2)) for name in ("nine-adapter", "single-adapter")}
     profile = replace(FEW, recipes=recipes)
+    known = {"choice_from_text": np.ones((LAYERS, WIDTH), np.float32)}  # not looked at here, and long to read
+    monkeypatch.setattr(steering.persona, "directions", lambda profile: known)
     answers = table(8).assign(sample=range(8), question_id="q")
     monkeypatch.setattr(responses, "responses", lambda profile, one, *_: answers)
     monkeypatch.setattr(asking, "scored", lambda frame: frame.assign(aligned=0.0, coherent=100.0))
