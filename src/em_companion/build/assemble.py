@@ -300,12 +300,8 @@ def _ledger(book: list[Page], others: list[packs.Pack]) -> list[dict[str, Any]]:
     gaps = [page.name for page in book if any(gap.evidence == "released" for gap in page.records.unavailable)]
     measured = [one for pack in reversed(others) for page in book for one in _measured(pack, page)]
     measured += [one for page in book for one in page.records.measurements]
-    ledger = verdicts.ledger(measured, gaps)
-    odd = {(claim, evidence) for page in book for claim, evidence in page.records.no_number}
-    for row in ledger:
-        for evidence, result in row["results"].items():
-            if "reason" in result and (row["id"], evidence) in odd:
-                result["reason"] = "its value is no number"
+    odd = [one for page in book for one in page.records.no_number]
+    ledger = verdicts.ledger(measured, gaps, odd)
     _pass(gates.check_claims(ledger, gaps))
     return ledger
 

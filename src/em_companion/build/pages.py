@@ -5,7 +5,7 @@ Everything from outside is escaped by the templates' environment.
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -90,22 +90,21 @@ BADGE = re.compile(r"\{(evidence|verdict)\}`([^`|]+)(?:\|([^`]+))?`")
 """{evidence}`grown`, or the verdict on a claim by an evidence: {verdict}`s2-em-rate-chat-model|grown`."""
 
 
-def filled(text: str, values: Mapping[str, ValueRecord], ledger: Iterable[dict[str, Any]] = ()) -> str:
+def filled(text: str, values: Mapping[str, ValueRecord], ledger: Sequence[dict[str, Any]] = ()) -> str:
     """Return prose with every {value}`name` replaced by what was recorded under that name, or "not run", and badges.
 
     Raises CompanionError for a badge of an evidence or a claim that there is not.
     """
     parts = _environment.get_template("parts.html").module
-    badges = {("evidence", name, None): parts.evidence(name) for name in KINDS}
-    for claim in ledger:
-        badges |= {
-            ("verdict", claim["id"], name): parts.badge(one["verdict"]) for name, one in claim["results"].items()
-        }
 
     def badge(asked: re.Match) -> str:
-        if asked.groups() not in badges:
-            raise CompanionError(f"Prose asks for {asked[0]}, which there is not.")
-        return badges[asked.groups()]
+        kind, name, by = asked.groups()
+        results = next((claim["results"] for claim in ledger if claim["id"] == name), {})
+        if kind == "evidence" and by is None and name in KINDS:
+            return parts.evidence(name)
+        if kind == "verdict" and by in results:
+            return parts.badge(results[by]["verdict"])
+        raise CompanionError(f"Prose asks for {asked[0]}, which there is not.")
 
     text = BADGE.sub(badge, text)
     return VALUE.sub(lambda found: printed(values[found[1]], found[2]) if found[1] in values else "not run", text)

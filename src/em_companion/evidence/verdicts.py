@@ -114,30 +114,33 @@ def printed_digits(value: float) -> int:
     return max(0, -Decimal(str(value)).as_tuple().exponent) if value != int(value) else 0
 
 
-def ledger(measurements: Iterable[Measurement], unavailable: Collection[str] = ()) -> list[dict[str, Any]]:
+def ledger(
+    measurements: Iterable[Measurement], unavailable: Collection[str] = (), odd: Collection[tuple[str, str]] = ()
+) -> list[dict[str, Any]]:
     """Return one entry per claim: its fields and, per evidence, verdict, measurement and the reason for "not run".
 
-    unavailable: notebooks that ran without the released data.
+    unavailable: notebooks that ran without the released data; odd: claims, with their evidence, measured as no number.
     """
     found = {(item.claim, item.evidence): item for item in measurements}
     if stray := sorted({claim for claim, _ in found} - set(load_claims())):
         raise CompanionError(f"A measurement names a claim that {relative(CLAIMS)} does not have: {stray[0]}.")
     rows = []
     for claim in load_claims().values():
-        without_data = claim.notebook in unavailable
-        results = {name: _result(claim, name, found.get((claim.id, name)), without_data) for name in EVIDENCE}
+        reasons = {name: f"waiting for {name} evidence" for name in EVIDENCE}
+        reasons |= {"released": "released data not available"} if claim.notebook in unavailable else {}
+        reasons |= {name: "its value is no number" for name in EVIDENCE if (claim.id, name) in odd}
+        results = {name: _result(claim, name, found.get((claim.id, name)), reasons[name]) for name in EVIDENCE}
         limits = [end if isfinite(end) else None for end in region(claim)]
         rows.append(asdict(claim) | {"region": limits, "results": results})
     return rows
 
 
-def _result(claim: Claim, evidence: str, measurement: Measurement | None, without_data: bool) -> dict[str, Any]:
+def _result(claim: Claim, evidence: str, measurement: Measurement | None, reason: str) -> dict[str, Any]:
     outcome: dict[str, Any] = {"verdict": verdict(claim, evidence, measurement)}
     if measurement is not None:
         outcome |= {key: value for key, value in asdict(measurement).items() if key not in ("claim", "evidence")}
     elif outcome["verdict"] == "not run":
-        missing = evidence == "released" and without_data
-        outcome["reason"] = "released data not available" if missing else f"waiting for {evidence} evidence"
+        outcome["reason"] = reason
     return outcome
 
 
