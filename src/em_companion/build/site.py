@@ -29,7 +29,7 @@ NEEDED_FOR = {
 }
 """A mark of pages that need a script or style, by a part of its name or text; "": none does."""
 
-LAUNCHED = ("x-ground-truth", "s2-training", "s3-2-steering")
+LAUNCHED = ("x-ground-truth", "s3-2-steering", "s3-4-ablation")
 """Pages that Colab opens: the committed models, or a few fine-tunes of them, are all they need."""
 
 
