@@ -86,11 +86,20 @@ def show_plan(profile: str, price: tuple[float, float] | None, as_json: bool) ->
 @PROFILE
 @click.option("--seed", type=int, help="Seed of resampling and controls.  [default: the profile's]")
 @click.option("--force", is_flag=True, help="Run again even if the result is current.")
-def run(name: str, profile: str, seed: int | None, force: bool) -> None:
-    """Execute notebook NAME unless its result is current."""
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Change a setting of the profile; repeatable."
+)
+def run(name: str, profile: str, seed: int | None, force: bool, settings: tuple[str, ...]) -> None:
+    """Execute notebook NAME unless its result is current.
+
+    With changed settings, such as --set sweep_samples=50, the result is kept apart and enters no book.
+    """
     from em_companion.build import runs
 
-    click.echo(f"{name}: current ({runs.run(name, profile, force, seed).name})")
+    if settings:
+        os.environ[profiles.SET] = json.dumps(dict(map(profiles.setting, settings)))
+    folder = runs.run(name, profile, force, seed)
+    click.echo(f"{name}, {', '.join(settings)}: {relative(folder)}" if settings else f"{name}: current ({folder.name})")
 
 
 @main.command()

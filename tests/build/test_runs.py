@@ -181,6 +181,25 @@ def test_a_run_that_made_adapters_has_the_key_that_covers_them(tmp_path, ran, mo
     assert there == ["not there", "their weights"], "it ran once"
 
 
+def test_a_changed_setting_makes_a_result_apart_that_enters_no_book(built):
+    built.edit("notebooks/s2-demo.py", '"demo.em": rate', '"demo.em": rate, "demo.answers": run.profile.sweep_samples')
+    assert built.run("sync").returncode == built.run("run", "s2-demo").returncode == 0
+    default = times(built)
+    for samples in range(50, 55):
+        said = built.run("run", "s2-demo", "--set", f"sweep_samples={samples}", "--set", "fine_tuning.stop_at=0.5")
+        folder = built.root / said.stdout.split()[-1]
+        values = json.loads((folder / "records.json").read_text(encoding="utf-8"))["values"]
+        assert [one["value"] for one in values if one["name"] == "demo.answers"] == [samples]
+    assert default.items() <= times(built).items() and status(built) == ("current", "")
+    assert built.run("book").returncode == 0
+    shown = json.loads((built.html / "claims.json").read_text(encoding="utf-8"))["values"]
+    assert [one["value"] for one in shown if one["name"] == "demo.answers"] == [10]
+    built.fails("book", saying="No book is built with changed settings", EM_COMPANION_SET='{"sweep_samples": 50}')
+    built.fails("run", "s2-demo", "--set", "sweep_samples", saying="write NAME=VALUE, such as sweep_samples=50")
+    built.fails("run", "s2-demo", "--set", "sweep_sample=5", saying="sweep_sample")
+    built.fails("run", "s2-demo", "--set", "seed.first=5", saying="seed")
+
+
 # --- pairs --------------------------------------------------------------------------------------------------------
 
 

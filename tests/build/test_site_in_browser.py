@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from conftest import ROOT
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -136,6 +137,25 @@ def test_side_bar_names_figures_by_their_titles(page, address):
     page.goto(f"{address}/figures/fig-7/index.html")
     names = page.locator("nav.bd-links li li a").all_inner_texts()
     assert names == [entry.title.replace("'", "’") for entry in registry.load_figures().values()]
+
+
+LOOKS = {
+    "desktop": {"viewport": {"width": 1280, "height": 900}},
+    "phone": {"viewport": {"width": 375, "height": 800}},
+    "dark": {"color_scheme": "dark"},
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize(
+    "path", ["index", "notebooks/s3-2-steering", "figures/index", "figures/fig-7/index", "discussion", "how-to-rerun"]
+)
+def test_a_page_has_no_violation_that_axe_finds(chromium, address, path, look):
+    page = open_page(chromium, **LOOKS[look])
+    page.goto(f"{address}/{path}.html")
+    page.wait_for_load_state("networkidle")
+    found = Axe().run(page).response["violations"]
+    assert [(one["id"], node["target"]) for one in found for node in one["nodes"]] == []
 
 
 @pytest.mark.parametrize(

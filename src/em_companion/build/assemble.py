@@ -18,7 +18,7 @@ from nbformat import NotebookNode
 from em_companion.book import registry
 from em_companion.book.records import KINDS, MIME, FigureRecord, RunRecord, ValueRecord
 from em_companion.build import gates, keys, packs, pages, publication, responses_page, runs
-from em_companion.core import store
+from em_companion.core import profiles, store
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import lock, new_folder, recover, sha256_of, write_json, write_text
 from em_companion.core.paths import BOOK, BUILD, HTML, RESULTS, ROOT, SOURCE, git, relative
@@ -96,6 +96,7 @@ def fingerprint() -> str:
 
 def collect(profile: str, folders: dict[str, Path], names: list[str] | None = None) -> list[Page]:
     """Return the current run of every notebook, or of those named, in the order of the book; gates on all of them."""
+    _pass([f"No book is built with changed settings; unset {profiles.SET}."] if profiles.changed() else [])
     found, problems, of = [], [], "" if profile == "cpu" else f" --profile {profile}"
     for name in keys.names() if names is None else names:
         folder, source = folders.get(name) or runs.folder(name, profile), runs.paired(name)

@@ -176,7 +176,9 @@ def run(name: str, profile: str, force: bool = False, seed: int | None = None) -
     if (known := folder(name, profile, found)) != target:
         shutil.rmtree(known, ignore_errors=True)
         target = target.rename(known)
-    alike = [one for one, parts in _finished(name, profile).items() if parts.get("seed") == found["seed"]]
+    same = ("seed", "profile")  # by its settings, so that a change of one takes no room from the profile as it stands
+    finished = _finished(name, profile).items()
+    alike = [one for one, parts in finished if all(parts.get(part) == found.get(part) for part in same)]
     for old in [one for one in alike if one != target][KEPT_RUNS - 1 :]:
         shutil.rmtree(old, ignore_errors=True)
     return target

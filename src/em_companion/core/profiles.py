@@ -1,8 +1,10 @@
 """Profiles: what a run trains and may cost. One YAML file per profile in `data/profiles/`, validated on load.
 
 `EM_COMPANION_SCALE=smoke` shrinks every profile to what shows that it runs, in minutes: its numbers mean nothing.
+`EM_COMPANION_SET`, a JSON object, changes settings of every profile for one run; no book is built from that.
 """
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -219,6 +221,32 @@ def _shrunk(profile: Profile) -> Profile:
     return replace(profile, organisms=organisms, fine_tuning=tuning, sweep_every=every, device=device, **SMOKE)
 
 
+SET = "EM_COMPANION_SET"
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """Return name and value of `NAME=VALUE`, such as sweep_samples=50 or fine_tuning.stop_at=0.8."""
+    name, sign, value = text.partition("=")
+    if not (name and sign):
+        raise CompanionError(f"'{text}' changes no setting; write NAME=VALUE, such as sweep_samples=50.")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def changed() -> dict[str, Any]:
+    """Return the settings that `EM_COMPANION_SET` changes, by name."""
+    return json.loads(os.environ.get(SET) or "{}")
+
+
+def _with(given: Any, steps: list[str], value: Any) -> Any:
+    if not steps:
+        return value
+    inner = given if isinstance(given, dict) else {}
+    return inner | {steps[0]: _with(inner.get(steps[0]), steps[1:], value)}
+
+
 def names() -> list[str]:
     """Return the names of all profiles, sorted."""
     return sorted(path.stem for path in (paths.DATA / "profiles").glob("*.yml"))
@@ -230,6 +258,8 @@ def load(name: str) -> Profile:
         raise CompanionError(f"There is no profile '{name}'; choose one of: {', '.join(names())}.")
     path = paths.DATA / "profiles" / f"{name}.yml"
     given = validated(dict[str, Any], read_yaml(path), relative(path))
+    for key, value in changed().items():
+        given = _with(given, key.split("."), value)
     profile = validated(Profile, given | {"name": name}, relative(path))
     if problem := next(_problems(profile), None):
         raise CompanionError(f"{relative(path)}: {problem}.")
