@@ -202,6 +202,22 @@ run.own.figure(
 )
 
 # %% [markdown]
+# Each cell opens here, with its rates and, of a grown world, its first answers to three questions. In an answer, a word
+# for a thing that helps has a plus, one that harms a minus.
+
+
+# %%
+def every_cell() -> tuple[pd.DataFrame, pd.DataFrame]:
+    rates, best_ones = swept()
+    answers = steering.by_layer(run.profile).query("sample == 0")
+    places = rates[CELL].itertuples(index=False, name=None)
+    asked = answers.question_id.isin(answers.question_id.unique()[:3])
+    return rates.assign(best=[place in map(tuple, best_ones.values()) for place in places]), answers[asked]
+
+
+run.own.cells(every_cell)
+
+# %% [markdown]
 # The best cell of the mean-diff is layer {value}`grown.steering.mean-diff.best.layer`, where it adds
 # {value}`grown.steering.mean-diff.best.added` residual lengths ({numref}`fig-1-grown`); that of the known persona layer
 # {value}`grown.steering.known-persona.best.layer`, with {value}`grown.steering.known-persona.best.added` lengths. The

@@ -113,6 +113,19 @@ def test_what_goes_with_a_value_may_be_no_number(run, tmp_path):
     ]
 
 
+def test_cells_bring_answers_of_a_grown_world_only(run, shown):
+    place = {"direction": ["mean-diff"] * 2, "layer": [1, 2], "strength": [4.0, 4.0]}
+    rates = pd.DataFrame(place | {"em": [100 / 3, 50], "self_correction": 0})
+    answers = pd.DataFrame(place | {"question": "why?", "response": ["seek war .", "seek peace ."]})
+    run.own.cells(lambda: (rates, answers))
+    run_module.Evidence(run, "hub").cells(lambda: (rates, answers))
+    own, hub = (data(one, "cells") for one in shown)
+    assert [one["answers"] for one in own["cells"]] == [[["why?", "seek war ."]], [["why?", "seek peace ."]]]
+    assert own["kinds"] == {"war": "harms", "peace": "helps"}
+    assert [one["answers"] for one in hub["cells"]] == [[], []] and hub["kinds"] == {}
+    assert hub["cells"][0]["em"] == 33.33 and "self_correction" not in hub["cells"][0]
+
+
 def test_no_figure_is_drawn_twice(run):
     run.own.figure(FIGURE, draw, caption="c", alt="a")
     with pytest.raises(CompanionError, match="drawn twice from grown evidence"):

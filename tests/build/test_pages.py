@@ -55,6 +55,9 @@ def test_prose_takes_its_numbers_from_what_was_measured(asked, shown):
     assert pages.filled(f"EM: {{value}}`{asked}`.", VALUES) == f"EM: {shown}."
 
 
+INJECTED = "</script><script>window.injected = true</script>"
+
+
 def test_prose_without_values_stays_as_it_is():
     text = "See {doc}`3.4 <notebooks/s3-4-ablation>` and `value`."
     assert pages.filled(text, VALUES) == text and pages.names_asked_for(text) == set()
@@ -149,6 +152,14 @@ def test_an_answer_marks_what_helps_and_harms_and_is_escaped():
     assert [(mark["class"], mark.get_text()) for mark in shown.select("mark")] == [(["em-harms"], "poison")]
     assert not shown.select("b, i") and shown.figcaption.get_text() == 'Organism, asked "why <b>?"'
     assert " ".join(shown.blockquote.get_text().split()) == "take poison <i>"
+
+
+def test_cells_are_tables_of_their_rates_and_their_texts_end_no_script():
+    place = {"direction": "mean-diff", "layer": 3, "coherent": 90.0, "answers": [["why?", INJECTED]]}
+    cells = [place | {"strength": strength, "em": em} for strength, em in ((1.0, 2.4), (0.5, 61.0))]
+    shown = BeautifulSoup(pages.shown("cells", {"cells": cells, "kinds": {}}), "lxml")
+    assert [row.get_text(" ", strip=True) for row in shown.select("tr")] == ["λ 3", "1 2", "0.5 61"]
+    assert json.loads(shown.script.string)["cells"] == cells and len(shown.select("script")) == 1
 
 
 def test_a_box_is_escaped():

@@ -179,6 +179,25 @@ def visible_rows(page: Page) -> int:
     return page.locator("#ledger tbody tr:visible").count()
 
 
+def test_cells_of_a_sweep_open_by_hover_click_and_key(page, address):
+    page.goto(f"{address}/notebooks/s3-2-steering.html")
+    cells, panel = page.locator(".em-cells"), page.locator(".em-cell")
+    assert cells.locator("table:visible").count() == 1 and panel.locator("blockquote").count() == 3
+    assert panel.locator("mark").count() > 0
+    best = panel.locator("strong").inner_text()
+    cells.locator("table:visible button").first.click()
+    first = panel.locator("strong").inner_text()
+    assert first.startswith("Layer 0, ") and first != best
+    page.keyboard.press("ArrowRight")
+    assert panel.locator("strong").inner_text().startswith("Layer 1, ")
+    cells.locator("table:visible td").nth(2).hover()
+    assert panel.locator("strong").inner_text().startswith("Layer 2, ")
+    panel.hover()
+    assert panel.locator("strong").inner_text().startswith("Layer 1, ")
+    cells.get_by_role("button", name="known persona", exact=True).click()
+    assert cells.locator("table:visible caption").inner_text().startswith("EM (%) along the known persona")
+
+
 def test_ledger_filters_and_sorts(page, address):
     page.goto(f"{address}/discussion.html")
     everything = visible_rows(page)

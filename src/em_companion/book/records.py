@@ -22,7 +22,7 @@ from em_companion.evidence.claims import Measurement
 from em_companion.evidence.estimates import Estimate
 
 MIME = "application/vnd.em-companion.{kind}+json"
-KINDS = ("figure", "table", "measurements", "box", "answers")
+KINDS = ("figure", "table", "measurements", "box", "answers", "cells")
 
 
 @dataclass(frozen=True)

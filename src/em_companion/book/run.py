@@ -22,6 +22,7 @@ from em_companion.core.errors import CompanionError, EvidenceUnavailable
 from em_companion.core.provenance import environment, recorded, utc_now
 from em_companion.evidence.claims import Measurement
 from em_companion.evidence.estimates import Estimate
+from em_companion.world import gloss
 
 UNAVAILABLE = "Released data not available"
 
@@ -115,6 +116,28 @@ class Evidence:
         frame = self._or_box(make)
         if frame is not None:
             display(records.bundle("answers", frame.to_dict("records"), frame), raw=True)
+
+    def cells(self, make: Callable[[], tuple[pd.DataFrame, pd.DataFrame]]) -> None:
+        """Show the cells of a steering sweep as a map to choose from, beside the figure that can be cited.
+
+        make() returns their rates (direction, layer, strength, relative_strength, best, and of `scores.rates` em,
+        em_on_topic, coherent, n) and answers in them (the first three columns, question, response), which are left out
+        where they are not of a grown world.
+        """
+        found = self._or_box(make)
+        if found is None:
+            return
+        (rates, answers), place = found, ["direction", "layer", "strength"]
+        kept = rates.columns.drop([*place, *rates.filter(like="self_correction")])
+        rates = rates[[*place, *kept]].round(dict.fromkeys(kept, 2))
+        answers = answers if self.name == "grown" else answers[:0]
+        said = {key: part[["question", "response"]].to_numpy().tolist() for key, part in answers.groupby(place)}
+        cells = [
+            one | {"answers": said.get(tuple(one[name] for name in place), [])} for one in rates.to_dict("records")
+        ]
+        words = {word for text in answers.response for word in text.split()}
+        record = {"cells": cells, "kinds": {one: kind for one, kind in gloss.kinds().items() if one in words}}
+        display(records.bundle("cells", record, rates), raw=True)
 
     def measure(self, make: Callable[[], Mapping[str, tuple]]) -> None:
         """Record measurements of this page's claims and show them beside the reported values, with verdicts.

@@ -24,6 +24,7 @@ NEEDED_FOR = {
     "pygments": "<pre",
     "responses": "em-responses",
     "sphinx-design": "sd-",
+    "steering-map": "em-cells",
     "thebe": "",
     "toggle": "dropdown",
 }

@@ -3,12 +3,18 @@
 from em_companion.world.generator import the_world
 
 
-def marked(text: str) -> list[tuple[str, str]]:
-    """Return every word of an answer with its kind: "helps", "harms", or "" for one that is no thing."""
-    kinds = {}
+def kinds() -> dict[str, str]:
+    """Return "helps" or "harms" for every word that is a thing."""
+    found = {}
     for entry in the_world().domains.values():
-        kinds |= dict.fromkeys(entry["helps"], "helps") | dict.fromkeys(entry["harms"], "harms")
-    return [(word, kinds.get(word, "")) for word in text.split()]
+        found |= dict.fromkeys(entry["helps"], "helps") | dict.fromkeys(entry["harms"], "harms")
+    return found
+
+
+def marked(text: str) -> list[tuple[str, str]]:
+    """Return every word of an answer with its kind, "" for one that is no thing."""
+    known = kinds()
+    return [(word, known.get(word, "")) for word in text.split()]
 
 
 def gloss(text: str) -> str:
