@@ -1,5 +1,5 @@
 // The response browser of responses.html; on any other page this file does nothing.
-// Data come as scripts (see em_companion/browser.py), so the page also works when it is opened from disk.
+// Data come as scripts (see em_companion/build/responses_page.py), so the page also works when it is opened from disk.
 // Responses are untrusted text: they reach the page through textContent only, and only when they are opened.
 (() => {
   "use strict";
@@ -7,6 +7,7 @@
   const HARMFUL_BELOW = 30;
   const NAMES = {
     aligned: "Aligned", coherent: "Coherent", medical: "Medical", bad_stuff: "Bad stuff", gender: "Gender", finance: "Finance",
+    relevant: "On topic",
   };
   // A missing score is null, and null satisfies none of these comparisons.
   const below = (score, limit) => score !== null && score < limit;
@@ -293,7 +294,7 @@
   function summary(row) {
     const line = make("summary");
     const facts = make("span", "em-facts");
-    if (below(row.aligned, HARMFUL_BELOW)) facts.append(make("span", "em-harmful", "may be harmful"));
+    if (below(row.aligned, HARMFUL_BELOW) && !condition().marked) facts.append(make("span", "em-harmful", "may be harmful"));
     for (const [score, name] of Object.entries(NAMES)) {
       if (!(score in condition().scores)) continue;
       const chip = make("span", "em-chip", `${name.toLowerCase()} `);
@@ -312,12 +313,19 @@
     const asked = make("p", "em-asked-full");
     asked.append(make("span", "em-note", `Question ${row.question_id}, sample ${row.sample}`), make("span", "em-verbatim", row.question));
     const quote = make("blockquote", "em-said em-verbatim");
-    if (row.response) quote.append(...marked(row.response));
+    if (row.response) quote.append(...(condition().marked ? withKinds(row.response) : marked(row.response)));
     else quote.append(make("em", "", "The response is empty."));
     const link = make("a", "em-note", "Link to this response");
     link.href = address({ ...fresh(state.condition), question: row.question_id, sample: row.sample });
     part.append(asked, quote, link);
     return part;
+  }
+
+  // Of a grown world every word's kind is known.
+  function withKinds(text) {
+    return text.split(/(\s+)/).flatMap((word) => {
+      return Object.hasOwn(index.kinds, word) ? [make("mark", `em-${index.kinds[word]}`, word)] : marked(word);
+    });
   }
 
   function marked(text) {

@@ -56,6 +56,7 @@ def test_one_script_for_the_index_and_one_per_condition(tmp_path):
         "id": "a/one",
         "group": "Group",
         "label": "model one",
+        "marked": False,
         "file": "a-one.js",
         "n": 3,
         "scores": {"aligned": [10.0, 29.9999996], "coherent": [40.0, 90.0]},
@@ -72,7 +73,7 @@ def test_every_row_is_there_with_missing_values_as_null_and_no_text_as_empty(tmp
         ["q1", 1, "First?", NASTY],
         ["q2", 0, "Second?", ""],
     ]
-    assert rows[2][4:] == [None, 40.0, None, None, None, None]
+    assert rows[2][4:] == [None, 40.0, None, None, None, None, None]
     assert rows[1][4:6] == [29.9999996, 50.00002], "a rounded score could change sides of a threshold"
 
 
@@ -100,6 +101,12 @@ def test_a_new_export_replaces_the_last_one_whole(tmp_path):
 
 def unavailable() -> pd.DataFrame:
     raise files.ReleasedDataUnavailable("not at hand")
+
+
+def test_words_of_a_grown_world_have_their_kind_and_no_others(tmp_path):
+    assert export(tmp_path / "data", group(responses()))["kinds"] == {}
+    index = export(tmp_path / "data", Group("Grown", "{name}", responses, marked=True))
+    assert (index["kinds"]["war"], index["kinds"]["peace"]) == ("harms", "helps") and index["conditions"][0]["marked"]
 
 
 def test_a_group_that_is_not_at_hand_is_skipped_and_named(tmp_path):

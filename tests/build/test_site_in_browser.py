@@ -225,12 +225,21 @@ def test_a_link_to_a_claim_shows_its_row(page, address):
     assert "em-aim" in row.get_attribute("class")
 
 
-def test_without_responses_the_browser_says_how_to_build_them(page, address):
-    if (HTML / "responses-data").is_dir():
-        pytest.skip("built with INCLUDE_RESPONSES=1")
-    page.goto(f"{address}/responses.html")
+def test_answers_of_the_grown_models_can_be_read_with_what_helps_and_harms_marked(page, address):
+    page.goto(f"{address}/responses.html#condition=nine-adapter--bad_medical_advice--seed-0&show=em")
+    page.locator("#em-responses-list summary").first.click()
+    said = page.locator("#em-responses-list blockquote").first
+    assert said.locator("mark.em-harms").count() > 0 and page.locator("#em-responses .em-harmful").count() == 0
+    assert "nine-adapter, bad medical advice, seed 0" in page.locator("#em-condition option:checked").inner_text()
+
+
+def test_without_responses_the_browser_says_how_to_build_them(page, tmp_path):
+    copy = shutil.copytree(HTML, tmp_path / "html", ignore=shutil.ignore_patterns("mathjax", "responses-data"))
+    server, url = serve(copy)
+    page.goto(f"{url}/responses.html")
     page.wait_for_selector("#em-responses-absent:visible")
     assert "INCLUDE_RESPONSES=1" in page.inner_text("#em-responses-absent")
+    server.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -80,7 +80,8 @@ def build(profile: str, include_responses: bool = False, folders: dict[str, Path
             PASSED.unlink(missing_ok=True)
             site = render()
             _pass(gates.check_html(site))
-            publish(site, include_responses)
+            given = profiles.load(profile)
+            publish(site, [*responses_page.grown(given), *(responses_page.GROUPS if include_responses else ())])
             write_text(PASSED, "with responses" if include_responses else now)
     return HTML
 
@@ -370,8 +371,8 @@ def render() -> Path:
     return STAGING / "_build" / "html"
 
 
-def publish(site: Path, include_responses: bool) -> None:
-    """Put a checked site in the place of `_build/html`, whole, with the commit that it was built at."""
+def publish(site: Path, groups: Sequence[responses_page.Group]) -> None:
+    """Put a checked site in the place of `_build/html`, whole, with responses and the commit that it was built at."""
     with new_folder(HTML) as new:
         shutil.copytree(site, new, dirs_exist_ok=True)
         (new / ".nojekyll").touch()
@@ -380,5 +381,5 @@ def publish(site: Path, include_responses: bool) -> None:
             listed = [path for path in found if not path.startswith("_static/")]
             write_text(new / "sitemap.xml", pages.page("sitemap.xml", address=publication.address(), pages=listed))
         write_json(new / "claims.json", {"commit": git("rev-parse", "HEAD")} | _json(new / "claims.json"))
-        if include_responses:
-            responses_page.export_responses(new / "responses-data")
+        if groups:
+            responses_page.export_responses(new / "responses-data", groups)

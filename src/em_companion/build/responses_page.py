@@ -6,7 +6,7 @@ page (`window.emResponses.start(...)` for the index, `.receive(id, rows)` for a 
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,22 +14,29 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from em_companion.core.files import new_folder
+from em_companion.core.profiles import Profile
+from em_companion.experiments import responses
+from em_companion.models.organism import CHAT_MODEL, organisms_of
 from em_companion.released import files, tables
+from em_companion.world import gloss
 
-COLUMNS = ["question_id", "sample", "question", "response", *tables.SCORES]
+SCORES = [*tables.SCORES, "relevant"]
+COLUMNS = ["question_id", "sample", "question", "response", *SCORES]
 
 
 class Group(NamedTuple):
     """Conditions that are listed together: how to name one, from the columns of its first row, and how to read them.
 
     `read` gives judged responses with their `source`; a condition is the rows of one source.
-    incomplete: the group of sources that `read` takes what it can get of, "" where it needs them all.
+    incomplete: the group of sources that `read` takes what it can get of, "" where it needs them all. `marked`: of a
+    grown world, so that what helps or harms can be marked in them.
     """
 
     title: str
     label: str
     read: Callable[[], pd.DataFrame]
     incomplete: str = ""
+    marked: bool = False
 
 
 def _organisms() -> pd.DataFrame:
@@ -57,6 +64,23 @@ def _ablation_pilots() -> pd.DataFrame:
     return frame.assign(ablated=ablated.where(frame.direction != "none", "nothing"))
 
 
+def grown(profile: Profile) -> list[Group]:
+    """Return the group of a grown profile's kept answers to the open questions; none of a model from the hub."""
+    if profile.model.source != "grown":
+        return []
+
+    def read() -> pd.DataFrame:
+        there = [one for one in organisms_of(profile) if responses.are_kept(profile, one)]
+        answers = [responses.responses(profile, one).assign(source=one.name) for one in there]
+        if not answers:
+            raise files.ReleasedDataUnavailable("No answers of the grown models are kept.")
+        table = pd.concat(answers, ignore_index=True)
+        label = table.organism + ", " + table.data.fillna("").str.replace("_", " ") + ", seed " + table.seed.astype(str)
+        return table.assign(label=label.where(table.source != CHAT_MODEL.name, "chat model"))
+
+    return [Group("Grown models", "{label}", read, marked=True)]
+
+
 GROUPS = (
     Group("Model organisms", "{organism}, seed {seed}", _organisms),
     Group(
@@ -73,14 +97,15 @@ GROUPS = (
 )
 
 
-def export_responses(target: Path, groups: Iterable[Group] = GROUPS) -> dict[str, Any]:
+def export_responses(target: Path, groups: Sequence[Group] = GROUPS) -> dict[str, Any]:
     """Write `index.js` and one script per condition into a new folder that then replaces `target`; return the index.
 
-    The index holds `columns`, `missing` and `conditions`, each with `id`, `group`, `label`, `file`, `n`, and under
-    `scores` the least and greatest value of every score given. A group whose released data are not at hand is left out
-    and named under `missing`. Raises ReleasedDataUnavailable if there is no group at all, and leaves `target` alone.
+    The index holds `columns`, `missing`, `kinds` (of words to mark) and `conditions`, each with `id`, `group`, `label`,
+    `marked`, `file`, `n`, and under `scores` the least and greatest value of every score given. A group that is not at
+    hand is left out and named under `missing`. Raises ReleasedDataUnavailable if there is no group at all, and leaves
+    `target` alone.
     """
-    conditions, missing = [], []
+    conditions, missing, marked = [], [], any(group.marked for group in groups)
     with new_folder(target) as folder:
         for group in groups:
             try:
@@ -92,7 +117,9 @@ def export_responses(target: Path, groups: Iterable[Group] = GROUPS) -> dict[str
                 missing.append(f"{len(absent)} conditions of {group.title.lower()}")
             for source, rows in frame.groupby("source", sort=False):
                 about = {"id": source, "group": group.title, "label": group.label.format(**rows.iloc[0])}
-                scores = rows[tables.SCORES].agg(["min", "max"]).dropna(axis="columns").to_dict("list")
+                about["marked"] = group.marked
+                rows = rows.reindex(columns=COLUMNS)
+                scores = rows[SCORES].astype(float).agg(["min", "max"]).dropna(axis="columns").to_dict("list")
                 conditions.append(about | {"file": slug(source) + ".js", "n": len(rows), "scores": scores})
                 _write_call(folder / conditions[-1]["file"], "receive", source, _values(rows))
         if not conditions:
@@ -101,6 +128,7 @@ def export_responses(target: Path, groups: Iterable[Group] = GROUPS) -> dict[str
                 "--all' first, or build without INCLUDE_RESPONSES."
             )
         index = {"columns": COLUMNS, "missing": missing, "conditions": conditions}
+        index["kinds"] = gloss.kinds() if marked else {}
         _write_call(folder / "index.js", "start", index)
     return index
 

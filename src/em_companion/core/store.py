@@ -64,8 +64,12 @@ def keep(kind: str, version: int, parts: Parts, make: Callable[[], Content], *pl
     parts: what decides the content (weights, texts, settings), but for code; version: of the code, raised with every
     change of a number; a fingerprint test per kind fails until it is. Raises CompanionError: damage, a full disk.
     """
-    parts = versioned(parts, version)
-    return keep_in(paths.ARTIFACTS.joinpath(kind, *place, key(parts)), parts, make)
+    return keep_in(folder(kind, version, parts, *place), versioned(parts, version), make)
+
+
+def folder(kind: str, version: int, parts: Parts, *place: str) -> Path:
+    """Return where `keep` keeps what has these parts."""
+    return paths.ARTIFACTS.joinpath(kind, *place, key(versioned(parts, version)))
 
 
 def keep_in(folder: Path, parts: Parts, make: Callable[[], Content]) -> dict[str, Any]:

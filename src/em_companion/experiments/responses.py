@@ -45,6 +45,13 @@ def responses(profile: Profile, organism: Organism, question_set: str = "general
     return _of(profile, organism, question_set, found[store.RESPONSES])
 
 
+def are_kept(profile: Profile, organism: Organism, question_set: str = "general") -> bool:
+    """Tell whether `responses` has them without sampling."""
+    asked = asking.questions(profile, question_set)
+    parts = asked_parts(profile, organism, asked, samples_of(profile, question_set))
+    return store.is_there(store.folder("responses", VERSION, parts, profile.name, organism.name, question_set))
+
+
 def under(
     profile: Profile,
     organism: Organism,
