@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -340,6 +340,7 @@ def write_ledger(
         "ledger": pages.ledger_table(ledger),
         "unusual": pages.unusual(ledger),
         "tolerances": pages.page("tolerances.md"),
+        "pair": pages.page("pair.md", record=next(_answers(book), None)),
         "companion": pages.companion(),
         "machine": pages.page("machine.md", runs=[page.run for page in book], environment=environment()),
         "benchmarks": pages.page(
@@ -347,6 +348,13 @@ def write_ledger(
         ),
     }
     return {EXTRA / "claims.json", *(_write(GENERATED / f"{name}.md", text) for name, text in fragments.items())}
+
+
+def _answers(book: Iterable[Page]) -> Iterator[list[dict[str, Any]]]:
+    """Yield the answers of the grown world that pages show, in order."""
+    for output in (out for page in book for cell in page.notebook.cells for out in cell.get("outputs", [])):
+        if (mime := MIME.format(kind="answers")) in output.get("data", {}):
+            yield output.data[mime]
 
 
 def _about(pack: packs.Pack, book: list[Page]) -> dict[str, Any]:
