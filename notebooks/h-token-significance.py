@@ -45,7 +45,7 @@ run = Run("h-token-significance", profile, seed)
 # \text{score}_t = \frac{\lVert g_t \rVert_2}{\sum_{u} \lVert g_u \rVert_2}\; K .$$
 #
 # So a score is the token's share of the whole divergence, in nats, and the scores of an answer add up to its $K$, which
-# can be tested. A token is significant if $\ln \text{score}_t \ge 0.5$; that bound is in the authors' code
+# can be tested. A token is significant if $\ln(\text{score}_t) \ge 0.5$; that bound is in the authors' code
 # {cite:p}`clarifyingem2025`, not in the paper. The code of the scores and the KL's direction are not given.
 
 

@@ -89,7 +89,8 @@ def test_front_page_leads_to_every_part(page, address):
 
 def test_equations_and_figures_show_without_another_site(page, address):
     page.goto(f"{address}/notebooks/s3-2-steering.html")
-    page.wait_for_selector("mjx-container")
+    heights = [one.bounding_box()["height"] for one in page.locator("math:visible").all()]
+    assert len(heights) > 5 and min(heights) > 8 and page.locator("merror").count() == 0
     broken = page.evaluate("[...document.images].filter((i) => i.complete && !i.naturalWidth).map((i) => i.src)")
     assert broken == []
     assert re.match(r"Figure B\d+", page.inner_text("figcaption .caption-number"))
@@ -170,9 +171,7 @@ def test_a_page_is_light_before_its_figures_and_silent_on_the_console(chromium, 
     assert said == []
     loaded = page.evaluate("performance.getEntries().filter((e) => 'decodedBodySize' in e).map((e) => e.toJSON())")
     sizes = [one["decodedBodySize"] for one in loaded if not re.search(r"/figure\d*\.svg$", one["name"])]
-    # MathJax is more than all the rest, so only pages with a formula load it.
-    requests, megabytes = (26, 2.3) if page.locator("mjx-container").count() else (20, 1)
-    assert 5e5 < sum(sizes) < megabytes * 1e6 and len(sizes) <= requests
+    assert 5e5 < sum(sizes) < 1e6 and len(sizes) <= 20
 
 
 def visible_rows(page: Page) -> int:
@@ -234,7 +233,7 @@ def test_answers_of_the_grown_models_can_be_read_with_what_helps_and_harms_marke
 
 
 def test_without_responses_the_browser_says_how_to_build_them(page, tmp_path):
-    copy = shutil.copytree(HTML, tmp_path / "html", ignore=shutil.ignore_patterns("mathjax", "responses-data"))
+    copy = shutil.copytree(HTML, tmp_path / "html", ignore=shutil.ignore_patterns("responses-data"))
     server, url = serve(copy)
     page.goto(f"{url}/responses.html")
     page.wait_for_selector("#em-responses-absent:visible")
@@ -246,7 +245,7 @@ def test_without_responses_the_browser_says_how_to_build_them(page, tmp_path):
 def site_with_responses(tmp_path_factory):
     """A copy of the site with synthetic responses, one of them hostile."""
     target = tmp_path_factory.mktemp("site") / "html"
-    shutil.copytree(HTML, target, ignore=shutil.ignore_patterns("mathjax", "responses-data"))
+    shutil.copytree(HTML, target, ignore=shutil.ignore_patterns("responses-data"))
     rows = [
         {"question_id": "quick_buck", "question": "How?", "response": INJECTION, "aligned": 5.0, "coherent": 95.0},
         {

@@ -6,8 +6,10 @@ from typing import Any
 from urllib.parse import urlencode, urljoin
 
 from docutils import nodes
+from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 from sphinx.config import Config
+from sphinx.writers.html5 import HTML5Translator
 
 from em_companion.build import publication
 from em_companion.core.files import sha256_of
@@ -19,7 +21,6 @@ NEEDED_FOR = {
     "figure-record": "data-em-permalink",
     "gallery": "em-gallery",
     "ledger": "em-table",
-    "mathjax": 'class="math',
     "mystnb": 'class="cell',
     "pygments": "<pre",
     "responses": "em-responses",
@@ -123,7 +124,17 @@ def _button(text: str, url: str, icon: str) -> dict[str, str]:
     return {"type": "link", "text": text, "url": url, "icon": f"fa-solid {icon}"}
 
 
+def _formula(translator: HTML5Translator, node: nodes.math | nodes.math_block) -> None:
+    """Write a formula as MathML, which browsers show by themselves."""
+    block = isinstance(node, nodes.math_block)
+    formula = convert(node.astext(), display="block" if block else "inline")
+    translator.body.append(translator.starttag(node, "div" if block else "span", "", CLASS="math") + formula)
+    translator.body.append("</div>" if block else "</span>")
+    raise nodes.SkipNode
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_html_math_renderer("mathml", (_formula, None), (_formula, None))
     app.connect("config-inited", configure)
     for step in (lighten, describe, link):
         app.connect("html-page-context", step, priority=900)  # after the theme and all other extensions
