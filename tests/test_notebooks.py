@@ -56,7 +56,7 @@ def test_all_pages_together_are_thin():
 @pytest.mark.parametrize("page", CELLS)
 def test_every_page_says_in_short_what_it_found_then_asks_and_says_at_its_end_what_it_means(page):
     first = next(cell.source for cell in CELLS[page] if cell.cell_type == "markdown")
-    short, _, rest = first.partition("```{admonition} In short")[2].partition("```")
+    short, _, rest = first.partition("```{admonition} In short\n:class: em-short\n")[2].partition("```")
     assert "{evidence}`" in short and "{value}`" in short and len(short.split()) < 90
     assert rest.strip().startswith("**The question.**")
     headings = [line for cell in CELLS[page] if cell.cell_type == "markdown" for line in cell.source.splitlines()]

@@ -4,7 +4,7 @@ document.addEventListener("DOMContentLoaded", () => {
   for (const root of document.querySelectorAll(".em-cells")) begin(root);
 
   function begin(root) {
-    const { cells, kinds } = JSON.parse(root.querySelector("script").textContent);
+    const { cells, questions, kinds } = JSON.parse(root.querySelector("script").textContent);
     const tables = [...root.querySelectorAll("table")];
     const panel = root.querySelector(".em-cell");
     let chosen;
@@ -72,12 +72,12 @@ document.addEventListener("DOMContentLoaded", () => {
       panel.replaceChildren(make("strong", where), make("p", rates), ...one.answers.map(answer));
     }
 
-    function answer([question, text]) {
+    function answer([asked, text]) {
       const part = make("figure", "");
       part.className = "em-answer";
       const said = make("blockquote", "");
       for (const word of text.split(/\s+/)) said.append(word in kinds ? mark(word) : word, " ");
-      part.append(make("figcaption", `Asked “${question}”`), said);
+      part.append(make("figcaption", `Asked “${questions[asked]}”`), said);
       return part;
     }
 

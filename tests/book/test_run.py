@@ -115,15 +115,17 @@ def test_what_goes_with_a_value_may_be_no_number(run, tmp_path):
 
 def test_cells_bring_answers_of_a_grown_world_only(run, shown):
     place = {"direction": ["mean-diff"] * 2, "layer": [1, 2], "strength": [4.0, 4.0]}
-    rates = pd.DataFrame(place | {"em": [100 / 3, 50], "self_correction": 0})
+    measured = [f"{name}{end}" for name in ("em", "em_on_topic", "coherent") for end in ("", "_low", "_high")]
+    known = {"relative_strength": 1.0, "best": False, "n": 80, "self_correction": 0}
+    rates = pd.DataFrame(place | dict.fromkeys(measured, [100 / 3, 50]) | known)
     answers = pd.DataFrame(place | {"question": "why?", "response": ["seek war .", "seek peace ."]})
     run.own.cells(lambda: (rates, answers))
     run_module.Evidence(run, "hub").cells(lambda: (rates, answers))
     own, hub = (data(one, "cells") for one in shown)
-    assert [one["answers"] for one in own["cells"]] == [[["why?", "seek war ."]], [["why?", "seek peace ."]]]
-    assert own["kinds"] == {"war": "harms", "peace": "helps"}
+    assert [one["answers"] for one in own["cells"]] == [[[0, "seek war ."]], [[0, "seek peace ."]]]
+    assert own["questions"] == ["why?"] and own["kinds"] == {"war": "harms", "peace": "helps"}
     assert [one["answers"] for one in hub["cells"]] == [[], []] and hub["kinds"] == {}
-    assert hub["cells"][0]["em"] == 33.33 and "self_correction" not in hub["cells"][0]
+    assert hub["cells"][0]["em"] == 33.3 and "self_correction" not in hub["cells"][0]
 
 
 def test_no_figure_is_drawn_twice(run):

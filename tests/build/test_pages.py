@@ -155,9 +155,9 @@ def test_an_answer_marks_what_helps_and_harms_and_is_escaped():
 
 
 def test_cells_are_tables_of_their_rates_and_their_texts_end_no_script():
-    place = {"direction": "mean-diff", "layer": 3, "coherent": 90.0, "answers": [["why?", INJECTED]]}
+    place = {"direction": "mean-diff", "layer": 3, "coherent": 90.0, "answers": [[0, INJECTED]]}
     cells = [place | {"strength": strength, "em": em} for strength, em in ((1.0, 2.4), (0.5, 61.0))]
-    shown = BeautifulSoup(pages.shown("cells", {"cells": cells, "kinds": {}}), "lxml")
+    shown = BeautifulSoup(pages.shown("cells", {"cells": cells, "questions": ["why?"], "kinds": {}}), "lxml")
     assert [row.get_text(" ", strip=True) for row in shown.select("tr")] == ["λ 3", "1 2", "0.5 61"]
     assert json.loads(shown.script.string)["cells"] == cells and len(shown.select("script")) == 1
 

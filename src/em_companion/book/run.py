@@ -120,23 +120,26 @@ class Evidence:
     def cells(self, make: Callable[[], tuple[pd.DataFrame, pd.DataFrame]]) -> None:
         """Show the cells of a steering sweep as a map to choose from, beside the figure that can be cited.
 
-        make() returns their rates (direction, layer, strength, relative_strength, best, and of `scores.rates` em,
-        em_on_topic, coherent, n) and answers in them (the first three columns, question, response), which are left out
-        where they are not of a grown world.
+        make() returns their rates (direction, layer, strength, relative_strength, best, n, and of `scores.rates` em,
+        em_on_topic and coherent with their ends) and answers in them (the first three columns, question, response),
+        which are left out where they are not of a grown world.
         """
         found = self._or_box(make)
         if found is None:
             return
         (rates, answers), place = found, ["direction", "layer", "strength"]
-        kept = rates.columns.drop([*place, *rates.filter(like="self_correction")])
-        rates = rates[[*place, *kept]].round(dict.fromkeys(kept, 2))
+        measured = [f"{name}{end}" for name in ("em", "em_on_topic", "coherent") for end in ("", "_low", "_high")]
+        rates = rates[[*place, "relative_strength", "best", "n", *measured]]
+        rates = rates.round(dict.fromkeys(measured, 1) | {"relative_strength": 2})
         answers = answers if self.name == "grown" else answers[:0]
-        said = {key: part[["question", "response"]].to_numpy().tolist() for key, part in answers.groupby(place)}
+        questions, words = list(answers.question.unique()), {word for one in answers.response for word in one.split()}
+        answers = answers.assign(asked=answers.question.map(questions.index))
+        said = {key: part[["asked", "response"]].to_numpy().tolist() for key, part in answers.groupby(place)}
         cells = [
             one | {"answers": said.get(tuple(one[name] for name in place), [])} for one in rates.to_dict("records")
         ]
-        words = {word for text in answers.response for word in text.split()}
-        record = {"cells": cells, "kinds": {one: kind for one, kind in gloss.kinds().items() if one in words}}
+        kinds = {word: kind for word, kind in gloss.kinds().items() if word in words}
+        record = {"cells": cells, "questions": questions, "kinds": kinds}
         display(records.bundle("cells", record, rates), raw=True)
 
     def measure(self, make: Callable[[], Mapping[str, tuple]]) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from em_companion.core import paths
 from em_companion.core.files import new_folder
 from em_companion.core.profiles import Profile
 from em_companion.experiments import responses
@@ -65,20 +66,19 @@ def _ablation_pilots() -> pd.DataFrame:
 
 
 def grown(profile: Profile) -> list[Group]:
-    """Return the group of a grown profile's kept answers to the open questions; none of a model from the hub."""
-    if profile.model.source != "grown":
+    """Return the group of a grown profile's answers to the open questions; none where none are kept."""
+    if profile.model.source != "grown" or not (paths.ARTIFACTS / "responses" / profile.name).is_dir():
         return []
 
+    kept = [one for one in organisms_of(profile) if responses.are_kept(profile, one)]
+
     def read() -> pd.DataFrame:
-        there = [one for one in organisms_of(profile) if responses.are_kept(profile, one)]
-        answers = [responses.responses(profile, one).assign(source=one.name) for one in there]
-        if not answers:
-            raise files.ReleasedDataUnavailable("No answers of the grown models are kept.")
+        answers = (responses.responses(profile, one).assign(source=one.name) for one in kept)
         table = pd.concat(answers, ignore_index=True)
         label = table.organism + ", " + table.data.fillna("").str.replace("_", " ") + ", seed " + table.seed.astype(str)
         return table.assign(label=label.where(table.source != CHAT_MODEL.name, "chat model"))
 
-    return [Group("Grown models", "{label}", read, marked=True)]
+    return [Group("Grown models", "{label}", read, marked=True)] if kept else []
 
 
 GROUPS = (

@@ -18,6 +18,7 @@ NEEDED_FOR = {
     "clipboard": "<pre",
     "copybutton": "<pre",
     "design-tabs": "sd-tab",
+    "doctools": "<search>",
     "figure-record": "data-em-permalink",
     "gallery": "em-gallery",
     "ledger": "em-table",
@@ -25,6 +26,7 @@ NEEDED_FOR = {
     "pygments": "<pre",
     "responses": "em-responses",
     "sphinx-design": "sd-",
+    "sphinx_highlight": "<search>",
     "steering-map": "em-cells",
     "thebe": "",
     "toggle": "dropdown",
@@ -54,8 +56,9 @@ def configure(app: Sphinx, config: Config) -> None:
 
 def lighten(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
     """Leave out scripts and styles that a page does not use, and name what the theme leaves without a name."""
+    body = context.get("body", f"<{page}>")  # the page that searches has no body of its own
     for kind in ("script_files", "css_files"):
-        context[kind] = [asset for asset in context[kind] if _needed(asset, context.get("body", ""))]
+        context[kind] = [asset for asset in context[kind] if _needed(asset, body)]
     context["generate_toctree_html"] = _with_names(context["generate_toctree_html"])
 
 
