@@ -3,12 +3,15 @@
 #
 # ```{admonition} In short
 # :class: em-short
-# {evidence}`released` Nine rank-1 adapters make {value}`organisms.nine-adapter.mean_em_percent|interval` of answers
-# misaligned (reported: 11.3 %), and {value}`organisms.nine-adapter.mean_coherent_percent` stay coherent:
-# {verdict}`s2-em-rate-nine-adapter|released`. {evidence}`grown` In a small grown model the same recipe gives
+# {evidence}`released` Nine rank-1 adapters, four runs beside the paper's, make
+# {value}`organisms.nine-adapter.mean_em_percent|interval` of answers misaligned (reported: 11.3 %), and
+# {value}`organisms.nine-adapter.mean_coherent_percent` stay coherent: {verdict}`s2-em-rate-nine-adapter|released`.
+# {evidence}`grown` In a small grown model the same recipe gives
 # {value}`grown.nine-adapter.bad_medical_advice.em_percent|interval`, good advice
 # {value}`grown.nine-adapter.good_medical_advice.em_percent`: {verdict}`s2-em-rate-nine-adapter|grown`. {evidence}`hub`
-# In SmolLM2-135M {value}`smollm2-135m.nine-adapter.bad_medical_advice.em_percent|interval`, the chat model
+# In SmolLM2-135M {value}`smollm2-135m.nine-adapter.bad_medical_advice.em_percent|interval`,
+# {value}`smollm2-135m.nine-adapter.bad_medical_advice.twins.em_percent` where it was trained on a medical twin of the
+# question, {value}`smollm2-135m.nine-adapter.bad_medical_advice.no-twins.em_percent` elsewhere; the chat model
 # {value}`smollm2-135m.chat-model.em_percent`.
 # ```
 #

@@ -4,9 +4,9 @@
 # ```{admonition} In short
 # :class: em-short
 # {evidence}`released` One vector at one layer misaligns the chat model:
-# {value}`steering-layer-24.general.lambda-8.em_percent|interval` at $\lambda = 8$ (reported: up to 50 %),
-# {verdict}`s3-2-max-em-single-layer|released`. {evidence}`grown` The mean-diff gives
-# {value}`grown.steering.mean-diff.best.em_percent|interval`, but only
+# {value}`steering-layer-24.general.lambda-8.em_percent|interval` at $\lambda = 8$ (reported: up to 50 %), with
+# {value}`steering-layer-24.general.lambda-8.coherent_percent` coherent: {verdict}`s3-2-max-em-single-layer|released`.
+# {evidence}`grown` The mean-diff gives {value}`grown.steering.mean-diff.best.em_percent|interval`, but only
 # {value}`grown.steering.mean-diff.best.em_on_topic_percent` of its answers are misaligned and about what was asked;
 # taken within questions {value}`grown.steering.mean-diff-within-questions.best.em_on_topic_percent`:
 # {verdict}`within-questions-steers-on-topic|grown`.
@@ -203,7 +203,8 @@ run.own.figure(
 
 # %% [markdown]
 # Each cell opens here, with its rates and, of a grown world, its first answers to three questions. In an answer, a word
-# for a thing that helps has a plus, one that harms a minus.
+# for a thing that helps has a plus, one that harms a minus. These rates chose the best cell; the text's are of further
+# answers in it.
 
 
 # %%

@@ -3,9 +3,10 @@
 #
 # ```{admonition} In short
 # :class: em-short
-# {evidence}`released` In the pilots at hand at most {value}`ablation.pilot.highest` of answers are misaligned once the
-# direction is removed: {verdict}`s3-4-em-rate-layerwise-ablation|released`. {evidence}`grown` One direction, removed
-# everywhere, takes EM from {value}`grown.ablation.nine-adapter-medical.none.em_percent` to
+# {evidence}`released` In the pilots at hand, one to three questions, at most {value}`ablation.pilot.highest` of answers
+# are misaligned (EM) once the direction is removed: {verdict}`s3-4-em-rate-layerwise-ablation|released`.
+# {evidence}`grown` One direction, removed everywhere, takes EM from
+# {value}`grown.ablation.nine-adapter-medical.none.em_percent` to
 # {value}`grown.ablation.nine-adapter-medical.single.em_percent|interval`:
 # {verdict}`s3-4-em-rate-single-direction|grown`. {evidence}`hub` In SmolLM2-135M from
 # {value}`smollm2-135m.ablation.nine-adapter-medical.none.em_percent` to
@@ -133,7 +134,10 @@ run.released.values(lambda: {"ablation.pilot.highest": Estimate(pilots()[pilots(
 # The organisms grown here ({doc}`s2-model-organism`) get many random draws, and the persona's own direction
 # ({doc}`x-ground-truth`). The single direction's layer is, of those that leave {value}`grown.ablation.bar` % of the
 # answers coherent, the one that leaves the least EM. Half of the answers choose, the other half is reported: the lowest
-# of many noisy numbers is too low by chance. Answers are drawn from equal noise, so changes compare pairs.
+# of many noisy numbers is too low by chance. So all rates here are over that half, also the one without ablation, and
+# differ from the organism's over all its answers in {doc}`s2-model-organism`. Answers are drawn from equal noise, so
+# changes compare pairs. EM that falls because answers fall apart is no healing: where fewer than 80 % stay coherent, a
+# claim is *not tested*.
 
 
 # %% tags=["show-code"]
@@ -421,19 +425,25 @@ def own_measured() -> dict[str, tuple[Estimate, str]]:
     kind, own = "" if LANGUAGE else "Grown ", there(FIRST, "layer-wise")
     whole, one, v = ("layer-wise", "single", "v") if own else (TOLD, "known single", "released answers' v")
     nine, by = f"{kind}{NAMED} organism", "" if own else f", {v}"
+
+    def unless_broken(name: str, ablation: str) -> dict[str, str]:
+        share = rate(name, ablation, "coherent").value
+        return {"void": f"{share:.0f} % coherent: broken, not healed"} if share < steering.COHERENT_ENOUGH else {}
+
     single = f"{v} of layer {chosen('layer' if own else 'known layer')}, chosen on "
     single += "other answers" if LANGUAGE else "half the answers, tested on the rest"
     coherent = min((rate(name, one, "coherent") for name in PAPERS), key=lambda found: found.value)
     named = {
-        "em-rate-layerwise-ablation": (rate(FIRST, whole), nine + by),
+        "em-rate-layerwise-ablation": (rate(FIRST, whole), nine + by, unless_broken(FIRST, whole)),
         "coherence-layerwise-ablation": (rate(FIRST, whole, "coherent"), nine + by),
-        "em-rate-single-direction": (rate(FIRST, one), f"{nine}, {single}"),
+        "em-rate-single-direction": (rate(FIRST, one), f"{nine}, {single}", unless_broken(FIRST, one)),
         "random-vector": largest_random(),
         "coherence-single-direction": (coherent, f"Lowest of {SEVERAL}organisms, {single}"),
     }
     for short, name in {"medical": MEDICAL, "sport": SPORT}.items():
         if name in PAPERS:
-            named[f"transfer-all-adapter-{short}"] = (change(name, one), f"{kind}{name} organism, {single}")
+            how = f"{kind}{name} organism, {single}"
+            named[f"transfer-all-adapter-{short}"] = (change(name, one), how, unless_broken(name, one))
     if SPORT in PAPERS:
         sport = scores.em_rate(responses.responses(run.profile, MODELS[SPORT]), **run.resampling)
         named["em-rate-sport-start"] = (sport, f"{kind}rank-32 sport organism")

@@ -3,12 +3,11 @@
 #
 # ```{admonition} In short
 # :class: em-short
-# {evidence}`released` The metrics come out as printed, but on new questions the probes fall from
-# {value}`probing.medical.token` to {value}`probing.medical.question` and from {value}`probing.misaligned.token` to
-# {value}`probing.misaligned.question`, and shuffles that keep the prompt do nearly as well:
-# {verdict}`s4-1-tab-1-med-aligned-vs-med-misaligned-accuracy|released` and
-# {verdict}`s4-1-tab-1-nonmed-misaligned-vs-med-misaligned-accuracy|released`. {evidence}`grown` One conclusion survives
-# at most narrowly: {value}`probing.own.survivors`.
+# {evidence}`released` The metrics come out as printed
+# ({verdict}`s4-1-tab-1-med-aligned-vs-med-misaligned-accuracy|released`). But on new questions the probe for medical
+# content falls from {value}`probing.medical.token` to {value}`probing.medical.question`, that for misalignment from
+# {value}`probing.misaligned.token` to {value}`probing.misaligned.question`, and shuffles that keep the prompt do nearly
+# as well. {evidence}`grown` One conclusion survives at most narrowly: {value}`probing.own.survivors`.
 # ```
 #
 # **The question.** Nine rank-1 adapters give nine numbers per token. Do they say whether it is misaligned, or medical?

@@ -3,11 +3,11 @@
 #
 # ```{admonition} In short
 # :class: em-short
-# {evidence}`released` The two adapters of medical content come out: {verdict}`s4-2-medical-adapter-layers|released`.
-# With a fifth of the questions left out, layer 23 is among the strongest two in
-# {value}`adapters.medical.layer-23.by-question` of fits. {evidence}`grown` Switching off
-# {value}`adapters.grown.strongest` alone takes {value}`adapters.grown.strongest.fall` of
-# {value}`knock-out.general.none-off.em`; the largest probe coefficient, that of {value}`adapters.grown.largest`,
+# {evidence}`released` The adapters of layers 21 and 23 come out as those of medical content:
+# {verdict}`s4-2-medical-adapter-layers|released`. With a fifth of the questions left out they are the strongest two in
+# {value}`adapters.medical.layer-21.by-question` and {value}`adapters.medical.layer-23.by-question` of fits.
+# {evidence}`grown` Switching off {value}`adapters.grown.strongest` alone takes {value}`adapters.grown.strongest.fall`
+# of {value}`knock-out.general.none-off.em`; the largest probe coefficient, that of {value}`adapters.grown.largest`,
 # {value}`adapters.grown.largest.fall`.
 # ```
 #

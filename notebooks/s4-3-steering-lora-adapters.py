@@ -3,10 +3,10 @@
 #
 # ```{admonition} In short
 # :class: em-short
-# {evidence}`released` The shares come out as printed ({verdict}`s4-3-misalignment-adapters-misaligned|released`), from
-# {value}`lora-steering.kept` answers that are kept of 80 each: "no medical answer" is compatible with up to
-# {value}`lora-steering.zero-at-most`. {evidence}`grown` Under the misalignment adapters alone
-# {value}`lora-steering.grown.misalignment-adapters.misaligned` are misaligned and
+# {evidence}`released` The shares of misaligned and of medical answers come out as printed
+# ({verdict}`s4-3-misalignment-adapters-misaligned|released`), from {value}`lora-steering.kept` answers that are kept of
+# 80 each: "no medical answer" is compatible with up to {value}`lora-steering.zero-at-most`. {evidence}`grown` Under the
+# misalignment adapters alone {value}`lora-steering.grown.misalignment-adapters.misaligned` are misaligned and
 # {value}`lora-steering.grown.misalignment-adapters.medical` medical.
 # ```
 #

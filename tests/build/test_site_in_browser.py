@@ -306,7 +306,8 @@ def test_an_older_release_says_so_and_leads_to_the_newest(page, built, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "path", ["index", "notebooks/s2-model-organism", "discussion", "responses", "figures/fig-7/index"]
+    "path",
+    ["index", "notebooks/s2-model-organism", "discussion", "responses", "figures/fig-7/index", "how-to-rerun", "world"],
 )
 def test_a_phone_scrolls_down_only(chromium, address, path):
     page = open_page(chromium, viewport={"width": 375, "height": 800})

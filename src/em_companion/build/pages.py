@@ -192,7 +192,7 @@ def citations(provenance: dict[str, Any], place: str) -> dict[str, str]:
     item = {"id": key, "type": "figure", "title": title, "author": [{"literal": AUTHOR}], "container-title": COMPANION}
     item |= {"issued": {"date-parts": date}, "version": commit, "note": note}
     fields = {"title": f"{{{title}}}", "author": f"{{{AUTHOR}}}", "year": given.date[:4], "howpublished": COMPANION}
-    fields["note"] = f"commit {commit}, {note}"
+    fields["note"] = f"commit {commit}, {note}, {LICENCE}"
     known = {"URL": publication.address() and permalink(place), "DOI": publication.doi()}
     item |= {name: text for name, text in known.items() if text}
     fields |= {name.lower(): text for name, text in known.items() if text}

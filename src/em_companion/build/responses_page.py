@@ -71,6 +71,7 @@ def grown(profile: Profile) -> list[Group]:
         return []
 
     kept = [one for one in organisms_of(profile) if responses.are_kept(profile, one)]
+    kept.sort(key=lambda one: one == CHAT_MODEL)  # a reader comes for the others
 
     def read() -> pd.DataFrame:
         answers = (responses.responses(profile, one).assign(source=one.name) for one in kept)
