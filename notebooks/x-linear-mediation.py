@@ -1,11 +1,13 @@
 # %% [markdown]
 # # What makes misalignment linear?
 #
-# ```{admonition} In short :class: em-short {evidence}`grown` The mean-diff steers (EM {value}`mediation.mean-diff.em`
-# at no more than one residual length, random {value}`mediation.mean-diff.random`). Removed layer by layer, it takes the
-# organism's EM from {value}`mediation.organism` to {value}`mediation.mean-diff.left`; the *shift* by fine-tuning, which
-# needs no labels, to {value}`mediation.shift.left`, and it leaves {value}`mediation.shift.transfer` of other
-# organisms'. ```
+# ```{admonition} In short
+# :class: em-short
+# {evidence}`grown` The mean-diff steers (EM {value}`mediation.mean-diff.em` at no more than one residual length, random
+# {value}`mediation.mean-diff.random`). Removed layer by layer, it takes the organism's EM from
+# {value}`mediation.organism` to {value}`mediation.mean-diff.left`; the *shift* by fine-tuning, which needs no labels,
+# to {value}`mediation.shift.left`, and it leaves {value}`mediation.shift.transfer` of other organisms'.
+# ```
 #
 # **The question.** In Qwen2.5-14B one direction, added at every token, makes a chat model misaligned, and projecting it
 # out heals an organism. Does the direction taken the same way do that in the grown organism, and what do others do?
@@ -375,12 +377,46 @@ run.grown.table(bars)
 # {value}`mediation.known-mean.em` and leaves {value}`mediation.known-mean.left`. The answers that an organism happened
 # to give differ in more; their mean-diff has a central cosine of {value}`mediation.cosine` with the known persona.
 #
-# ## What else was tried
+# ## What makes the difference
 #
-# `experiments/worlds.py` also grows variants of this book's world with one thing changed, half as long. Single runs, as
-# an earlier edition had them, cannot tell a change from another seed; they return once every variant has three seeds.
-# If the account of what a mean sees is right, the mean-diff should steer and heal less where an advised thing always
-# has one adjective and not zero to three, the known persona no less.
+# Each row is this book's world with one thing changed, all with half the steps of training; compare rows with one
+# another only. Rates in percent: means over training seeds of the organism, with their range. Each is first the
+# organism's EM on topic, then EM on topic of the chat model steered, then EM of the organism with a direction removed
+# everywhere. `data/results/worlds.csv` has more.
+
+# %%
+MEDIATION = {"organism_em_on_topic": "organism", "within_steered_em_on_topic": "steered, within questions"}
+MEDIATION |= {"known_steered_em_on_topic": "steered, known persona", "pooled_single_em": "left, pooled"}
+MEDIATION |= {"within_single_em": "left, within questions", "shift_single_em": "left, shift"}
+
+
+@remembered
+def variants() -> pd.DataFrame:
+    return pd.read_csv(WORLDS).query("steps == 'half'")
+
+
+def variant_table() -> pd.DataFrame:
+    texts = {one: lambda part: f"{part.mean():.0f} ({typography.extremes(part, '.0f')})" for one in MEDIATION}
+    return variants().groupby("world", sort=False).agg(texts).rename(columns=MEDIATION).reset_index()
+
+
+def variance_values() -> dict:
+    """Standard deviations over training seeds of one world, and over worlds beyond what seeds explain, in points."""
+    table = variants().assign(left=100 * variants().within_single_em / variants().within_none_em)
+    found = {"worlds.variants.count": table.world.nunique()}
+    for name, column in {"em": "organism_em_on_topic", "left": "left"}.items():
+        groups = table.dropna(subset=column).groupby("world")[column]
+        seeds, between = groups.var().mean(), groups.mean().var()
+        found[f"worlds.variants.{name}.seeds"] = float(seeds**0.5)
+        found[f"worlds.variants.{name}.worlds"] = float(max(0, between - seeds / groups.size().mean()) ** 0.5)
+    return found
+
+
+run.grown.table(variant_table)
+run.grown.values(variance_values)
+
+# %% [markdown]
+# CONCLUSION
 #
 # ```{admonition} Earlier grammars that were dropped
 # :class: dropdown
