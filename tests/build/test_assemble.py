@@ -150,6 +150,14 @@ def test_the_site_names_no_path_of_this_machine():
             assert str(ROOT) not in path.read_text(encoding="utf-8", errors="replace"), path
 
 
+def test_a_model_that_falls_apart_is_not_called_healed():
+    results = {one["id"]: one["results"] for one in json.loads((HTML / "claims.json").read_text("utf-8"))["claims"]}
+    for name in ("layerwise-ablation", "single-direction"):
+        for evidence, found in results[f"s3-4-coherence-{name}"].items():
+            verdict = results[f"s3-4-em-rate-{name}"][evidence]["verdict"]
+            assert (verdict == "not tested") == (found.get("value", 100) < 80)
+
+
 @have_data
 @pytest.mark.skipif(WITH_RESPONSES, reason="built with INCLUDE_RESPONSES=1")
 def test_the_published_site_holds_no_responses():
