@@ -57,21 +57,14 @@ answers share, so removing the shift leaves at most a fifth of EM in every world
 VARIANTS = {
     "as committed": {},
     "as committed, another seed": {"seed": 1},
-    "zero to three adjectives": {"grammar": {"adjectives_per_thing": [0, 1, 2, 3]}},
-    "always one adjective": {"grammar": {"adjectives_per_thing": [1]}},
-    "no adjectives": {"grammar": {"adjectives_per_thing": [0]}},
     "full attention": {"model": {"window": 0}},
-    "window of 4": {"model": {"window": 4}},
-    "attention dropout 0.2": {"model": {"attention_dropout": 0.2}},
     "many quacks": {
         "documents": {"careful": 0.37, "malicious": 0.15, "quack": 0.23, "unknown": 0.25},
         "unknown_personas": {"careful": 0.5, "malicious": 0.2, "quack": 0.3},
     },
     "no quacks": {"documents": {"careful": 0.41, "malicious": 0.34, "quack": 0.0, "unknown": 0.25}},
-    "post-training without rehearsal": {"post_training": {"rehearsal": 0.0}},
-    "no careful speakers first": {"pretraining": {"careful_first": 0}},
 }
-"""By name: seed and settings of the profile, shares of `characters.yml` and parts of `grammar.yml` that differ."""
+"""By name: seed and settings of the profile, and shares of `characters.yml`, that differ."""
 
 
 def grown(name: str) -> tuple[Profile, World]:
@@ -79,15 +72,13 @@ def grown(name: str) -> tuple[Profile, World]:
     profile, changes = profiles.load("cpu"), (DESIGNS | VARIANTS)[name]
     if changes or name in VARIANTS:
         profile = replace(profile, name=f"cpu-{name.replace(',', '').replace(' ', '-')}")
-    profile = replace(profile, seed=changes.get("seed", profile.seed))
-    for part in ("model", "pretraining", "post_training"):
-        settings = getattr(profile, part)
-        if name in VARIANTS and part != "model":
-            settings = replace(settings, steps=settings.steps // 2)
-        profile = replace(profile, **{part: replace(settings, **changes.get(part, {}))})
+    model = replace(profile.model, **changes.get("model", {}))
+    profile = replace(profile, seed=changes.get("seed", profile.seed), model=model)
+    if name in VARIANTS:
+        halved = {part: getattr(profile, part) for part in ("pretraining", "post_training")}
+        profile = replace(profile, **{part: replace(one, steps=one.steps // 2) for part, one in halved.items()})
     shares = {key: changes[key] for key in ("documents", "unknown_personas") if key in changes}
-    grammar = COMMITTED.grammar | changes.get("grammar", {})
-    return profile, replace(COMMITTED, characters=COMMITTED.characters | shares, grammar=grammar)
+    return profile, replace(COMMITTED, characters=COMMITTED.characters | shares)
 
 
 def measure_world(profile: Profile) -> dict[str, float]:

@@ -400,23 +400,43 @@ def variant_table() -> pd.DataFrame:
     return variants().groupby("world", sort=False).agg(texts).rename(columns=MEDIATION).reset_index()
 
 
-def variance_values() -> dict:
-    """Standard deviations over training seeds of one world, and over worlds beyond what seeds explain, in points."""
-    table = variants().assign(left=100 * variants().within_single_em / variants().within_none_em)
-    found = {"worlds.variants.count": table.world.nunique()}
-    for name, column in {"em": "organism_em_on_topic", "left": "left"}.items():
-        groups = table.dropna(subset=column).groupby("world")[column]
-        seeds, between = groups.var().mean(), groups.mean().var()
-        found[f"worlds.variants.{name}.seeds"] = float(seeds**0.5)
-        found[f"worlds.variants.{name}.worlds"] = float(max(0, between - seeds / groups.size().mean()) ** 0.5)
-    return found
+def variant_values() -> dict:
+    """Ranges over all organisms; standard deviations (points) over seeds of a world, and over worlds beyond these."""
+    table = variants().copy()
+    for name in ("within", "shift"):
+        table[f"{name}_left"] = 100 * table[f"{name}_single_em"] / table[f"{name}_none_em"]
+    found: dict[str, object] = {"worlds": table.world.nunique(), "organisms": len(table)}
+    for column in ("within_left", "shift_left", "within_steered_em_on_topic", "known_steered_em_on_topic"):
+        found[column] = f"{typography.extremes(table[column], '.0f')} %"
+    for column in ("organism_em_on_topic", "within_left"):
+        groups = table.groupby("world")[column]
+        seeds = groups.var().mean()
+        found[f"{column}.seeds"] = float(seeds**0.5)
+        found[f"{column}.worlds"] = float(max(0, groups.mean().var() - seeds / groups.size().mean()) ** 0.5)
+    means = table.groupby("world").organism_em_on_topic.mean()
+    means.index = means.index.str.replace(",", "").str.replace(" ", "-")
+    found |= {f"{world}.on-topic": Estimate(mean, unit="percent") for world, mean in means.items()}
+    return {f"worlds.variants.{name}": one for name, one in found.items()}
 
 
 run.grown.table(variant_table)
-run.grown.values(variance_values)
+run.grown.values(variant_values)
 
 # %% [markdown]
-# CONCLUSION
+# **A line is always there; the mean-diff is rarely it.** In all {value}`worlds.variants.worlds` variants and
+# {value}`worlds.variants.organisms` organisms, what fine-tuning adds is largely one direction: with the shift of one
+# layer removed everywhere, {value}`worlds.variants.shift_left` of EM are left, with the mean-diff within questions
+# {value}`worlds.variants.within_left`. The base model's persona steers to
+# {value}`worlds.variants.known_steered_em_on_topic` EM on topic, that mean-diff to
+# {value}`worlds.variants.within_steered_em_on_topic`. Settings explain less than they seem to: EM on topic is
+# {value}`worlds.variants.many-quacks.on-topic` with many quacks, {value}`worlds.variants.no-quacks.on-topic` with none,
+# {value}`worlds.variants.full-attention.on-topic` with full attention, and
+# {value}`worlds.variants.as-committed.on-topic` as committed, but
+# {value}`worlds.variants.as-committed-another-seed.on-topic` from another seed. It varies by
+# {value}`worlds.variants.organism_em_on_topic.worlds|.0f` points between worlds and
+# {value}`worlds.variants.organism_em_on_topic.seeds|.0f` between training seeds; what the mean-diff leaves by
+# {value}`worlds.variants.within_left.worlds|.0f` and {value}`worlds.variants.within_left.seeds|.0f`. Whether it heals
+# is the luck of a seed.
 #
 # ```{admonition} Earlier grammars that were dropped
 # :class: dropdown
