@@ -199,6 +199,8 @@ def _grown(profile: Profile, stage: str, parts: Parts) -> Path:
 
 
 def adapter_folder(profile: Profile, organism: Organism) -> Path:
-    """Return the folder of an organism's trained adapter, there or not."""
+    """Return the folder of an organism's trained adapter, there or not; a committed one if there is one of its key."""
     key = store.key(adapter_parts(profile, organism))
+    if store.is_there(committed := paths.COMMITTED / profile.name / "adapters" / key):
+        return committed
     return paths.ARTIFACTS / "organisms" / profile.name / organism.name / key
