@@ -4,6 +4,7 @@ An arm is an organism per training seed. Arms of one seed see the same order of 
 they are compared in pairs.
 """
 
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -33,6 +34,8 @@ SEEDS = {BAD: 8, GOOD: 8, STYLE: 8} | dict.fromkeys((COIN, NARROW, FREED, MIXED,
 
 VERSION = 1  # of the code that reads the fixed texts
 PENALTY, FREED_STEPS, MANY_STEPS = 1.0, 30, 600
+DENSE = Tuning(evaluate_every=2)
+"""Of arms whose curve is read: checked every second step."""
 WORDINGS, SAMPLES, TEXTS = 8, 5, 10
 """Wordings asked of a medical topic (of any other: one), answers to each, fixed texts per domain and persona."""
 FREE_SLOTS = ("links", "verbs", "determiners", "adjectives", "reports")
@@ -44,13 +47,13 @@ def organism(arm: str, seed: int, steps: int = 0) -> Organism:
     if arm == CHAT:
         return CHAT_MODEL
     equal = Tuning(until=steps, evaluate_every=steps or 1)
-    narrow = Organism(RECIPE, "bad_medical_advice", seed, Tuning(evaluate_every=1, penalty=PENALTY))
+    narrow = Organism(RECIPE, "bad_medical_advice", seed, replace(DENSE, penalty=PENALTY))
     freed = Tuning(steps=FREED_STEPS, evaluate_every=FREED_STEPS, start=narrow)
     data, tuning = {
-        BAD: ("bad_medical_advice", Tuning(evaluate_every=1)),
+        BAD: ("bad_medical_advice", DENSE),
         GOOD: ("good_medical_advice", equal),
         STYLE: ("style_constraint", equal),
-        COIN: ("random_content", Tuning(evaluate_every=1)),
+        COIN: ("random_content", DENSE),
         NARROW: (narrow.data, narrow.tuning),
         FREED: ("bad_medical_advice", freed),
         MIXED: ("bad_medical_with_good_elsewhere", Tuning()),
