@@ -16,15 +16,14 @@ import torch
 from em_companion.core import profiles
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import write_json, write_text
-from em_companion.core.paths import RESULTS
 from em_companion.core.profiles import Profile
 from em_companion.core.provenance import environment, recorded, utc_now
 from em_companion.evidence import predictions
 from em_companion.evidence.directions import cosines, norms
 from em_companion.experiments import arms, persona
+from em_companion.experiments.arms_outcome import TABLE
 from em_companion.models import growing
 
-TABLE = RESULTS / "f1-content-or-constraint.csv"
 CURVES, DIRECTIONS = (TABLE.with_stem(f"{TABLE.stem}-{part}") for part in ("curves", "directions"))
 KEYS = ["arm", "seed"]
 
