@@ -1,14 +1,17 @@
 """Predictions: one rule from the interval alone, a registry that refuses slips, a lock that nothing passes unseen."""
 
+import json
 import subprocess
 from dataclasses import asdict, replace
 from math import nan
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from em_companion import cli
 from em_companion.core import paths
 from em_companion.core.errors import CompanionError
 from em_companion.evidence import predictions
@@ -183,6 +186,19 @@ def test_a_lock_is_refused_once_results_exist_and_before_the_entry_is_committed(
     assert predictions.lock() == ["p-demo"]
     with pytest.raises(CompanionError, match="'p-demo' is locked already"):
         predictions.lock(["p-demo"])
+
+
+def test_the_commands_lock_and_print(load, tmp_path, monkeypatch):
+    load(ENTRY)
+    runner = CliRunner()
+    assert runner.invoke(cli.main, ["predictions", "lock"]).output == "locked p-demo\n"
+    monkeypatch.setattr(cli, "HTML", tmp_path)
+    assert "There is no built book yet" in runner.invoke(cli.main, ["predictions"]).stderr
+    rows = predictions.ledger([Measurement("p-demo", 5.0, "how", "grown", (4.0, 6.0), 8)])
+    (tmp_path / "predictions.json").write_text(json.dumps({"predictions": rows}), encoding="utf-8")
+    said = runner.invoke(cli.main, ["predictions"]).output.split()
+    assert said == "F1.1 p-demo > 2 points supported 5.0 (4.0 to 6.0)".split()
+    assert json.loads(runner.invoke(cli.main, ["predictions", "--json"]).output)[0]["locked"]["date"]
 
 
 # --- the real registry ------------------------------------------------------------------------------------------------
