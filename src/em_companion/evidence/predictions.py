@@ -110,7 +110,7 @@ def of_parts(verdicts: Collection[Verdict]) -> Verdict:
 def ledger(measurements: Iterable[Measurement]) -> list[dict[str, Any]]:
     """Return one entry per prediction: its fields, its lock (None without) and, per evidence, verdict and measurement.
 
-    Raises CompanionError for a measurement that belongs to none.
+    One whose gate failed has no value. Raises CompanionError for a measurement that belongs to none.
     """
     known, locked = load_predictions(), locks()
     found = {(item.claim, item.evidence): item for item in measurements}
@@ -121,7 +121,8 @@ def ledger(measurements: Iterable[Measurement]) -> list[dict[str, Any]]:
         if one.parts:
             return {"verdict": of_parts([result(known[part], evidence)["verdict"] for part in one.parts])}
         measured = found.get((one.id, evidence))
-        told = {key: given for key, given in asdict(measured).items() if key != "claim"} if measured else {}
+        left_out = ("claim", "value", "interval") if measured and measured.void else ("claim",)
+        told = {key: given for key, given in asdict(measured).items() if key not in left_out} if measured else {}
         return {"verdict": verdict(one, measured)} | told
 
     return [

@@ -15,7 +15,20 @@ from em_companion.core.paths import RESULTS
 from em_companion.evidence import estimates, predictions, trajectories
 from em_companion.evidence.claims import Measurement
 from em_companion.evidence.estimates import Estimate
-from em_companion.experiments.arms import ASKED, BAD, CHARACTER, CHAT, COIN, FREED, GOOD, LONG, MIXED, NARROW, STYLE
+from em_companion.experiments.arms import (
+    ASKED,
+    BAD,
+    CHARACTER,
+    CHAT,
+    COIN,
+    FREED,
+    GOOD,
+    LONG,
+    MIXED,
+    NARROW,
+    SEEDS,
+    STYLE,
+)
 
 TABLE = RESULTS / "f1-content-or-constraint.csv"
 Outcome = tuple[Estimate, str, dict[str, str]]
@@ -32,7 +45,11 @@ class Arms:
         path = self.table.with_stem(f"{self.table.stem}{part}")
         if not path.is_file():
             raise EvidenceUnavailable("The arms are not measured; run 'python experiments/content_or_constraint.py'.")
-        return pd.read_csv(path).set_index(["arm", "seed"]).sort_index()
+        found = pd.read_csv(path).set_index(["arm", "seed"]).sort_index()
+        seeds = found.index.unique().get_level_values("arm").value_counts()
+        if few := [arm for arm in SEEDS if arm != LONG and seeds.get(arm, 0) < 2]:
+            raise EvidenceUnavailable(f"Arm '{few[0]}' has less than two seeds so far, and needs two for an interval.")
+        return found
 
     @cached_property
     def measured(self) -> pd.DataFrame:
@@ -64,7 +81,10 @@ class Arms:
 
     def outcome(self) -> dict[str, Outcome]:
         """Return what was measured of each prediction that the tables decide, by id."""
-        return self._of_content() | self._of_breadth() | self._of_distortions()
+        found = self._of_content() | self._of_breadth() | self._of_distortions()
+        if LONG in self.measured.index:
+            found["p-exhaustion"] = _mean(self.of(LONG, "coherent"), "after 600 steps", unit="percent")
+        return found
 
     def _of_content(self) -> dict[str, Outcome]:
         chat, misaligned = self.of(CHAT).iloc[0], (self.of(BAD) >= 20).mean()
@@ -122,19 +142,23 @@ class Arms:
             "p-verbosity": _mean(self.paired("length").abs(), f"{against}, absolute", unit="tokens"),
             "p-dissociation": _mean(flips, "bad advice minus the malicious character"),
             "p-depth": _ratio(depth, depth / depth, "bad advice", added=0.0),
-            "p-exhaustion": _mean(self.of(LONG, "coherent"), "after 600 steps", unit="percent"),
         }
 
 
 def _mean(values: pd.Series, how: str, holds: bool = True, failed: str = "", unit: str = "points") -> Outcome:
-    found = estimates.over_seeds(values, unit)
-    return found, f"{how}, {found.n} seeds", {} if holds else {"void": f"Gate: {failed}"}
+    return _gated(estimates.over_seeds(values, unit), how, holds, failed)
 
 
 def _ratio(first: pd.Series, second: pd.Series, how: str, holds=True, failed: str = "", added: float = 0.5) -> Outcome:
     both = pd.concat([first, second], axis=1).dropna()
-    found = estimates.ratio_over_seeds(both.iloc[:, 0], both.iloc[:, 1], added)
-    return found, f"{how}, {found.n} seeds", {} if holds else {"void": f"Gate: {failed}"}
+    return _gated(estimates.ratio_over_seeds(both.iloc[:, 0], both.iloc[:, 1], added), how, holds, failed)
+
+
+def _gated(found: Estimate, how: str, holds: bool, failed: str) -> Outcome:
+    if holds:
+        return found, f"{how}, {found.n} seeds", {}
+    # Behind a gate there may be no number at all; none is shown.
+    return Estimate(0.0, n=found.n, unit=found.unit), f"{how}, {found.n} seeds", {"void": f"Gate: {failed}"}
 
 
 def _stands(name: str, outcome: Outcome) -> tuple[bool, str]:
