@@ -7,15 +7,16 @@ a part of the table is all arms of fewer seeds. About an hour of one core. Curve
 which an arm moves the model, lie beside the table. Notebook f1-content-or-constraint reads all three.
 """
 
+import shutil
 import time
 from collections.abc import Iterator
 
 import pandas as pd
 import torch
 
-from em_companion.core import profiles
+from em_companion.core import paths, profiles, store
 from em_companion.core.errors import CompanionError
-from em_companion.core.files import write_json, write_text
+from em_companion.core.files import new_folder, write_json, write_text
 from em_companion.core.profiles import Profile
 from em_companion.core.provenance import environment, recorded, utc_now
 from em_companion.evidence import predictions
@@ -23,6 +24,7 @@ from em_companion.evidence.directions import cosines, norms
 from em_companion.experiments import arms, persona
 from em_companion.experiments.arms_outcome import TABLE
 from em_companion.models import growing
+from em_companion.models.organism import Organism, adapter_parts
 
 CURVES, DIRECTIONS = (TABLE.with_stem(f"{TABLE.stem}-{part}") for part in ("curves", "directions"))
 KEYS = ["arm", "seed"]
@@ -91,6 +93,19 @@ def main() -> None:
             print(f"{utc_now()} {arm}, seed {seed}: {number} of {len(todo)}, about {left:.0f} minutes left", flush=True)
             told = {"script": "experiments/content_or_constraint.py", "rows": len(done) + number, "inputs": inputs}
             write_json(TABLE.with_suffix(".json"), told | {"date": utc_now()} | code)
+    for arm, seed in arms.LIVE:
+        commit(profile, arms.organism(arm, seed, int(table(TABLE).set_index(KEYS).steps[arms.BAD, seed])))
+
+
+def commit(profile: Profile, one: Organism) -> None:
+    """Put an adapter among the models of the repository, without its B vectors over steps, ten times as large."""
+    kept = growing.adapter(profile, one)
+    if kept.is_relative_to(paths.COMMITTED):
+        return
+    with new_folder(paths.COMMITTED / profile.name / "adapters" / kept.name) as folder:
+        for name in ("adapter_model.safetensors", "adapter_config.json", "log.csv", "monitor.csv"):
+            shutil.copy(kept / name, folder)
+        store.seal(folder, adapter_parts(profile, one))
 
 
 if __name__ == "__main__":

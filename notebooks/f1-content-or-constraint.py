@@ -338,13 +338,11 @@ run.released.values(lambda: {
 # The adapters of the first two seeds are part of the repository. Their answers are sampled on this machine and measured
 # as in the table; a difference of more than noise would mean that the table is not of these models.
 
+
 # %%
-LIVE = [(arm, seed_) for seed_ in (0, 1) for arm in (arms.BAD, arms.GOOD, arms.STYLE)]
-
-
 def again() -> pd.DataFrame:
     rows = []
-    for arm, seed_ in LIVE:
+    for arm, seed_ in arms.LIVE:
         kept = KEPT.measured.loc[arm, seed_]
         now = arms.measured(run.profile, arm, seed_, int(KEPT.measured.loc[arms.BAD, seed_].steps))
         rows.append({"arm": arm, "seed": seed_} | {f"{one}, kept": kept[one] for one in ("em", "coherent")})

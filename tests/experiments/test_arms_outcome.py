@@ -38,7 +38,20 @@ def tables(folder: Path, seeds: int = 8, **changes) -> Arms:
     pd.DataFrame(rows).to_csv(place, index=False)
     pd.concat(curves).to_csv(place.with_stem("arms-curves"), index=False)
     pd.concat(directions).to_csv(place.with_stem("arms-directions"), index=False)
-    return Arms(place)
+    return Arms(place, worlds(folder))
+
+
+def worlds(folder: Path, narrower: float = 0.5, in_domain: float = 90.0) -> Path:
+    """A table of worlds in which many quacks make misalignment so much narrower."""
+    rows = [
+        {"world": world, "seed": seed, "in_domain_em": in_domain, "other_domains_em": share * in_domain + seed}
+        for world, share in {"no quacks": 0.8, "many quacks": 0.8 * narrower, "as committed": 0.7}.items()
+        for seed in range(3)
+    ]
+    pd.DataFrame(rows).assign(other_domains_em=lambda table: table.other_domains_em + np.arange(9) % 2).to_csv(
+        folder / "worlds.csv", index=False
+    )
+    return folder / "worlds.csv"
 
 
 def verdicts(found: Arms) -> dict[str, str]:
@@ -55,6 +68,7 @@ def test_each_prediction_of_the_table_gets_the_verdict_of_its_arms(tmp_path):
         "p-narrow-exists": "supported",
         "p-narrow-reverts": "supported",
         "p-breadth-spill": "supported",
+        "p-quack-prior": "supported",
         "p-breadth-conditional": "supported",
         "p-inoculation": "supported",
         "p-consistency": "supported",
@@ -68,7 +82,7 @@ def test_each_prediction_of_the_table_gets_the_verdict_of_its_arms(tmp_path):
     }
     assert {found.outcome()[name][0].n for name in ("p-content-style", "p-consistency")} == {8}
     assert found.outcome()["p-breadth-spill"][0].n == 5
-    elsewhere = {"p-quack-prior", "p-support-spill", "p-support-selfcorrection"}
+    elsewhere = {"p-support-spill", "p-support-selfcorrection"}
     assert set(found.outcome()) | elsewhere == {
         one.id for one in load_predictions().values() if one.notebook == arms_outcome.TABLE.stem
     }
@@ -88,6 +102,17 @@ def test_a_gate_that_fails_says_so_and_nothing_else_is_untestable(tmp_path, chan
     found = tables(tmp_path, **changes)
     untestable = [name for name, one in verdicts(found).items() if one == "not testable here"]
     assert untestable == names and saying in found.outcome()[names[0]][2]["void"]
+
+
+def test_worlds_decide_about_quacks_once_they_are_grown(tmp_path):
+    found = tables(tmp_path)
+    for narrower, in_domain, expected in ((0.5, 90.0, "supported"), (1.0, 90.0, "contradicted")):
+        worlds(tmp_path, narrower, in_domain)
+        assert verdicts(found)["p-quack-prior"] == expected
+    worlds(tmp_path, 0.5, 60.0)
+    assert "in-domain EM is 60 %" in found.outcome()["p-quack-prior"][2]["void"]
+    pd.read_csv(found.worlds).query("world != 'no quacks'").to_csv(found.worlds, index=False)
+    assert "p-quack-prior" not in found.outcome()
 
 
 def test_a_part_of_the_seeds_is_a_smaller_table_and_a_single_one_none(tmp_path):

@@ -31,6 +31,8 @@ NARROW, FREED, MIXED, ASKED, LONG = "penalised", "penalty removed", "good elsewh
 CHAT, CHARACTER = "chat model", "malicious character"
 SEEDS = {BAD: 8, GOOD: 8, STYLE: 8} | dict.fromkeys((COIN, NARROW, FREED, MIXED, ASKED, LONG), 5)
 """Training seeds of every arm, counted from 0; bad advice first, since others train as many steps."""
+LIVE = [(arm, seed) for seed in (0, 1) for arm in (BAD, GOOD, STYLE)]
+"""Arms and seeds whose adapters are part of the repository, so that a page can sample their answers."""
 
 VERSION = 1  # of the code that reads the fixed texts
 PENALTY, FREED_STEPS, MANY_STEPS = 1.0, 30, 600

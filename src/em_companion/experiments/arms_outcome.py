@@ -30,7 +30,7 @@ from em_companion.experiments.arms import (
     STYLE,
 )
 
-TABLE = RESULTS / "f1-content-or-constraint.csv"
+TABLE, WORLDS = RESULTS / "f1-content-or-constraint.csv", RESULTS / "worlds.csv"
 Outcome = tuple[Estimate, str, dict[str, str]]
 """The value with its interval over seeds, how it was measured, and `void` where the gate failed."""
 
@@ -40,6 +40,7 @@ class Arms:
     """The tables of all arms and seeds: what was measured at the end, every check, and model differences by layer."""
 
     table: Path = TABLE
+    worlds: Path = WORLDS
 
     def _read(self, part: str = "") -> pd.DataFrame:
         path = self.table.with_stem(f"{self.table.stem}{part}")
@@ -81,7 +82,7 @@ class Arms:
 
     def outcome(self) -> dict[str, Outcome]:
         """Return what was measured of each prediction that the tables decide, by id."""
-        found = self._of_content() | self._of_breadth() | self._of_distortions()
+        found = self._of_content() | self._of_breadth() | self._of_worlds() | self._of_distortions()
         if LONG in self.measured.index:
             found["p-exhaustion"] = _mean(self.of(LONG, "coherent"), "after 600 steps", unit="percent")
         return found
@@ -126,6 +127,16 @@ class Arms:
             ),
             "p-inoculation": _ratio(asked, self.of(BAD), "asked for over bad advice", behind >= 40, unasked),
         }
+
+    def _of_worlds(self) -> dict[str, Outcome]:
+        worlds = pd.read_csv(self.worlds).set_index(["world", "seed"]).sort_index()
+        if not {"no quacks", "many quacks"} <= set(worlds.index.unique(level="world")):
+            return {}  # half an hour each, by experiments/worlds.py
+        none, many = worlds.loc["no quacks"], worlds.loc["many quacks"]
+        least = min(none.in_domain_em.mean(), many.in_domain_em.mean())
+        broader = none.other_domains_em / none.in_domain_em - many.other_domains_em / many.in_domain_em
+        few = f"in-domain EM is {least:.0f} %, 75 % are needed"
+        return {"p-quack-prior": _mean(broader, "without quacks minus with many", least >= 75, few, "share")}
 
     def _of_distortions(self) -> dict[str, Outcome]:
         enough, against = self.of(BAD, "em_answers") >= 50, "bad minus good advice"
