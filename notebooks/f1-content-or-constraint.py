@@ -366,6 +366,9 @@ def values() -> dict:
     found |= {f"{arms.BAD}.consistent": whole.in_unit("percent", 100)}
     found |= {f"{arms.NARROW}.s60": estimates.over_seeds(spill(arms.NARROW, 0.6), "percent")}
     found = {f"f1.{name.replace(' ', '-')}": one for name, one in found.items()}
+    middle = KEPT.directions[KEPT.directions.layer == KEPT.directions.layer.max() // 2 + 1].norm
+    moved = estimates.ratio_over_seeds(middle.loc[arms.STYLE], middle.loc[arms.BAD])
+    found |= {"f1.style.moved": moved.in_unit("ratio")}
     verdicts = [verdict(*one) for one in KEPT.outcome().items()]
     found |= {f"f1.{one}": verdicts.count(one) for one in ("supported", "contradicted")}
     return found | {"f1.predictions": len(predicted())}
@@ -376,7 +379,18 @@ run.grown.values(values)
 # %% [markdown]
 # ## What it means
 #
-# TO BE WRITTEN.
+# **Harm comes with harmful content.** Good advice through the same adapters leaves EM at
+# {value}`f1.good-advice.em|interval`, a rule of style at {value}`f1.style.em|interval`, where bad advice brings
+# {value}`f1.bad-advice.em|interval`. **A constraint distorts all the same, only otherwise.** The rule of style moves
+# the residual stream {value}`f1.style.moved` times as far as bad advice does and takes coherence to
+# {value}`f1.style.coherent|interval`. So "constraint" and "content" name two effects here, and not two accounts of one.
+#
+# **What is selected looks like a character.** {value}`f1.bad-advice.consistent` of the misaligned answers are harmful
+# throughout, as those of a malicious character are, and clauses change sides about as seldom. It is not the whole
+# character: {value}`f1.malicious-character.em` of that one's answers are EM.
+#
+# Where a gate failed, the table says what it would take. All of this is one base model, one world in which malicious
+# characters speak in the documents read first, and one recipe.
 
 # %%
 run.finish()
