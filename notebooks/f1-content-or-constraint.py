@@ -321,7 +321,7 @@ def released() -> pd.DataFrame:
 
 
 run.released.figure(
-    "fig-x-distortions-released",
+    "fig-x-released-distortions",
     lambda: plots.measures(plots.dots, released(), "organism", RELEASED),
     caption="Length of the released answers to the general questions, its spread within questions, and the share of "
     "pairs of words that are new, by organism and seed. Intervals of the length are 95 % over questions.",
@@ -366,9 +366,8 @@ def values() -> dict:
     found |= {f"{arms.BAD}.consistent": whole.in_unit("percent", 100)}
     found |= {f"{arms.NARROW}.s60": estimates.over_seeds(spill(arms.NARROW, 0.6), "percent")}
     found = {f"f1.{name.replace(' ', '-')}": one for name, one in found.items()}
-    middle = KEPT.directions[KEPT.directions.layer == KEPT.directions.layer.max() // 2 + 1].norm
-    moved = estimates.ratio_over_seeds(middle.loc[arms.STYLE], middle.loc[arms.BAD])
-    found |= {"f1.style.moved": moved.in_unit("ratio")}
+    middle = KEPT.directions[KEPT.directions.layer == (KEPT.directions.layer.max() + 1) // 2].norm
+    found |= {"f1.style.moved": estimates.ratio_over_seeds(middle.loc[arms.STYLE], middle.loc[arms.BAD])}
     verdicts = [verdict(*one) for one in KEPT.outcome().items()]
     found |= {f"f1.{one}": verdicts.count(one) for one in ("supported", "contradicted")}
     return found | {"f1.predictions": len(predicted())}
