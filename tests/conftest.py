@@ -123,6 +123,7 @@ def new_project(root: Path) -> Project:
     project.write("requirements.lock", "")
     project.write("data/claims.yml", CLAIMS)
     project.write("data/figures.yml", FIGURES)
+    project.write("data/predictions.yml", "predictions: []\n")
     project.write(
         "book/index.md",
         "# Front\n\n```{include} _generated/scoreboard.md\n```\n\n"

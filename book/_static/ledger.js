@@ -3,7 +3,8 @@
 (() => {
   "use strict";
   const ORDER = [
-    "reproduced", "same direction", "undecided", "differs", "not tested", "not run", "not testable with this evidence",
+    "supported", "contradicted", "reproduced", "same direction", "undecided", "differs", "not tested", "not run", "not testable here",
+    "not testable with this evidence",
   ];
   const UNTESTABLE = ORDER.at(-1);
 
@@ -40,7 +41,7 @@
   function rowKey(row, column, name, evidence) {
     if (evidence.shown.includes(name)) return { numbers: [ORDER.indexOf(verdict(row, name))], text: "" };
     if (name === "section") return sectionKey(row.dataset.section);
-    if (name === "claim") return { numbers: [0], text: row.cells[column].textContent.trim() };
+    if (name === "claim" || name === "prediction") return { numbers: [0], text: row.cells[column].textContent.trim() };
     return key(row.cells[column]);
   }
 
@@ -98,13 +99,13 @@
     const all = [...new Set(rows.flatMap((row) => row.getAttributeNames()))]
       .filter((name) => name.startsWith("data-verdict-")).map((name) => name.slice("data-verdict-".length));
     const heads = [...table.tHead.rows[0].cells].map((head) => head.textContent.trim().toLowerCase());
-    return { all, shown: all.filter((name) => heads.includes(name)) };
+    return { all, shown: all.filter((name) => heads.includes(name)), what: heads[1] };
   }
 
   function makeControls(rows, evidence) {
     const sections = [...new Set(rows.map((row) => row.dataset.section))].sort((a, b) => compare(sectionKey(a), sectionKey(b)));
     const found = ORDER.filter((one) => rows.some((row) => evidence.all.some((name) => verdict(row, name) === one)));
-    const title = (section) => section === "ours" ? "This book's own" : (/^\d/.test(section) ? `Section ${section}` : `Appendix ${section}`);
+    const title = (section) => section === "ours" ? "This book's own" : (/^\d/.test(section) ? `Section ${section}` : `${/\d/.test(section) ? "Experiment" : "Appendix"} ${section}`);
     return {
       section: select("ledger-section", "All", sections.map((one) => [title(one), one])),
       evidence: select("ledger-evidence", "Any", evidence.all.map((one) => [capital(one), one])),
@@ -135,7 +136,7 @@
     const apply = () => {
       for (const row of rows) row.hidden = !fits(row, controls, evidence);
       const left = rows.filter((row) => !row.hidden).length;
-      count.textContent = left === rows.length ? `${rows.length} claims` : `${left} of ${rows.length} claims`;
+      count.textContent = `${left === rows.length ? "" : `${left} of `}${rows.length} ${evidence.what}s`;
       reset.hidden = left === rows.length;
     };
     const clear = () => {
@@ -163,7 +164,7 @@
     wrapper.before(form);
     wrapper.tabIndex = 0;
     wrapper.setAttribute("role", "region");
-    wrapper.setAttribute("aria-label", "Claims ledger");
+    wrapper.setAttribute("aria-label", `${capital(evidence.what)}s ledger`);
     apply();
     follow();
     addEventListener("hashchange", follow);

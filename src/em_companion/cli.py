@@ -159,6 +159,42 @@ def list_claims(evidence: str, verdict: str | None, as_json: bool) -> None:
     _print([row for row in ledger if verdict in (None, row["results"][evidence]["verdict"])], as_json, line)
 
 
+@main.group("predictions", invoke_without_command=True)
+@JSON
+@click.pass_context
+def list_predictions(context: click.Context, as_json: bool) -> None:
+    """Print the predictions of the last build with their verdicts."""
+    from em_companion.evidence import predictions, verdicts
+
+    if context.invoked_subcommand:
+        return
+    if not (HTML / "predictions.json").is_file():
+        raise CompanionError("There is no built book yet; run 'make book'.")
+    ledger = json.loads((HTML / "predictions.json").read_text(encoding="utf-8"))["predictions"]
+
+    def line(row: dict[str, Any]) -> str:
+        shown = [
+            f"{result['verdict']:<18} {' '.join(verdicts.measured_parts(result, row['unit'])).rstrip()}"
+            for result in row["results"].values()
+        ]
+        return f"{row['experiment']} {row['id']:<28} {predictions.expected_text(row):<22} {'  '.join(shown)}"
+
+    _print(ledger, as_json, line)
+
+
+@list_predictions.command("lock")
+@click.argument("names", nargs=-1)
+def lock_predictions(names: tuple[str, ...]) -> None:
+    """Lock predictions as they are committed, by default all that are not locked yet.
+
+    Refused once a result table of their notebook exists.
+    """
+    from em_companion.evidence import predictions
+
+    for name in predictions.lock(names):
+        click.echo(f"locked {name}")
+
+
 @main.command()
 @click.argument("figure")
 @click.option("--format", "style", type=click.Choice(["bibtex", "csl"]), default="bibtex", show_default=True)

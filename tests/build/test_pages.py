@@ -11,7 +11,7 @@ from em_companion.book import typography
 from em_companion.book.records import FigureRecord, RunRecord, ValueRecord
 from em_companion.build import pages
 from em_companion.core.errors import CompanionError
-from em_companion.evidence import verdicts
+from em_companion.evidence import predictions, verdicts
 from em_companion.evidence.claims import Measurement
 
 VALUES = {
@@ -255,3 +255,27 @@ def test_the_page_of_a_figure_that_is_not_there_yet_leads_to_what_is():
     shown = pages.figure_page(waiting, {}, {}, [variant(MADE)], ["figure.svg", "data.csv"])
     links = {one["href"]: one.get_text() for one in BeautifulSoup(shown, "lxml").select(".em-figure-links a")}
     assert links == {"../fig-7/index.html": "Released evidence"} and "nothing to cite yet" in shown
+
+
+def test_the_ledger_of_predictions_shows_each_with_its_verdict_its_lock_and_what_chance_would_support():
+    measured = [Measurement("p-content-style", -1.5, "style", "grown", (-2.5, -0.5), 8)]
+    measured.append(Measurement("p-consistency", 0.5, "few", "grown", (0.4, 0.6), 3, void="Gate: 2 of 8 seeds"))
+    ledger = predictions.ledger(measured)
+    page = BeautifulSoup(pages.predictions_table(ledger), "html.parser")
+    rows = {row["id"]: row for row in page.select("#ledger tbody tr")}
+    assert list(rows) == list(predictions.load_predictions())
+    assert rows["p-content-style"]["data-verdict-grown"] == "contradicted"
+    assert "−1.5 (−2.5 to −0.5)" in " ".join(rows["p-content-style"].get_text(" ").split())
+    assert "Gate: 2 of 8 seeds" in rows["p-consistency"].get_text()
+    assert "not testable here" in rows["p-consistency"].get_text()
+    assert "Locked 2" in rows["p-depth"].get_text() and "not run" in rows["p-depth"].get_text()
+    assert "chance alone would support 0.0 of them" in page.get_text()
+    shown = BeautifulSoup(pages.shown("measurements", [vars(one) for one in measured]), "html.parser")
+    assert [link["href"] for link in shown.select("a")] == [f"../part-2.html#{one.claim}" for one in measured]
+
+
+def test_prose_shows_the_verdict_on_a_prediction_as_a_badge():
+    ledger = predictions.ledger([Measurement("p-content-style", 9, "style", "grown", (5, 12), 8)])
+    assert "em-supported" in pages.filled("{verdict}`p-content-style|grown`", {}, ledger)
+    with pytest.raises(CompanionError, match="which there is not"):
+        pages.filled("{verdict}`p-content-style|released`", {}, ledger)

@@ -17,7 +17,7 @@ from em_companion.build import keys
 from em_companion.core import paths, profiles
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import read_yaml
-from em_companion.evidence import claims
+from em_companion.evidence import claims, predictions
 from em_companion.released import files
 from em_companion.world.lexicon import read_lexicon
 
@@ -72,7 +72,8 @@ def read(name: str, folder) -> Any:
         return keys.toc_entries()
     if name.startswith("world/"):
         return read_lexicon(folder / "world")[name.split("/")[1].removesuffix(".yml")]
-    load = {"claims.yml": claims.load_claims, "figures.yml": registry.load_figures, "sources.yml": files.sources}[name]
+    load = {"claims.yml": claims.load_claims, "figures.yml": registry.load_figures, "sources.yml": files.sources}
+    load = (load | {"predictions.yml": predictions.load_predictions})[name]
     load.cache_clear()
     return {name.removesuffix(".yml"): [plain(one) for one in load().values()]}
 
@@ -94,6 +95,7 @@ NAMES = [f"profiles/{path.name}" for path in sorted((ROOT / "data/profiles").glo
 NAMES += [
     "claims.yml",
     "figures.yml",
+    "predictions.yml",
     "sources.yml",
     "_toc.yml",
     *(f"world/{one}.yml" for one in ("domains", "grammar")),
@@ -110,10 +112,11 @@ def folder(tmp_path, monkeypatch):
         (tmp_path / name).write_bytes(source.read_bytes())
     monkeypatch.setattr(paths, "DATA", tmp_path)
     monkeypatch.setattr(keys, "ROOT", tmp_path)
-    for module, constant in ((claims, "CLAIMS"), (registry, "FIGURES"), (files, "SOURCES")):
+    registries = ((claims, "CLAIMS"), (registry, "FIGURES"), (files, "SOURCES"), (predictions, "PREDICTIONS"))
+    for module, constant in registries:
         monkeypatch.setattr(module, constant, tmp_path / getattr(module, constant).name)
     yield tmp_path
-    for load in (claims.load_claims, registry.load_figures, files.sources):
+    for load in (claims.load_claims, registry.load_figures, files.sources, predictions.load_predictions):
         load.cache_clear()
 
 
@@ -122,7 +125,7 @@ def problem(name: str, seed: int, folder) -> str:
     random, path = Random(f"{name}/{seed}"), folder / name
     before = path.read_bytes()
     given = read_yaml(path)
-    for key in ("claims", "figures", "files"):
+    for key in ("claims", "figures", "files", "predictions"):
         if isinstance(given, dict) and key in given:
             given = {key: random.sample(given[key], min(FEW, len(given[key])))}
     given = edited(given, random)

@@ -229,3 +229,20 @@ def test_rank_correlation_takes_rounding_for_a_tie_and_a_constant_for_none():
     tied = estimates.spearman(np.array([0.1 + 0.2, 0.3, 1]), np.array([1, 1, 2.0]))
     assert tied == pytest.approx(1)
     assert math.isnan(estimates.spearman(np.ones(3), np.arange(3.0)))
+
+
+@given(st.lists(st.floats(-50, 50), min_size=2, max_size=12))
+def test_the_interval_over_seeds_is_student_s(values):
+    found, scipy = estimates.over_seeds(values, "points"), stats.ttest_1samp(values, 0.0)
+    assert found.n == len(values) and found.value == pytest.approx(np.mean(values), abs=1e-9)
+    if np.ptp(values) > 1e-6:
+        assert found.ends == pytest.approx(tuple(scipy.confidence_interval()), rel=1e-6, abs=1e-6)
+    assert estimates.over_seeds([values[0], np.nan], "points").interval is None
+
+
+@given(st.lists(st.tuples(st.floats(0, 90), st.floats(0, 90)), min_size=2, max_size=8))
+def test_a_ratio_over_seeds_turns_over_with_its_arms(pairs):
+    first, second = np.array(pairs).T
+    one, other = estimates.ratio_over_seeds(first, second, 0.5), estimates.ratio_over_seeds(second, first, 0.5)
+    assert one.value == pytest.approx(1 / other.value)
+    assert one.interval is None or one.ends == pytest.approx((1 / other.high, 1 / other.low))

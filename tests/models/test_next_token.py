@@ -113,3 +113,15 @@ def test_significance_is_kept(tmp_path, monkeypatch):
 def test_nothing_to_read_is_one_sentence():
     with pytest.raises(CompanionError, match="There are no texts to read"):
         next_token.token_significance(organism(), tokenizer(), [], [])
+
+
+def test_the_loss_is_that_of_each_text_alone_without_the_tokens_left_out():
+    model, (prompts, answers) = organism(), tokens()
+    left_out = {answers[1][0], answers[6][2]}
+    found = next_token.losses(model, tokenizer(), prompts, answers, left_out)
+    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + answer])).logits[0].double()
+        kept = [at for at, token in enumerate(answer) if token not in left_out]
+        each = [-logits[len(prompt) + at - 1].softmax(-1)[answer[at]].log() for at in kept]
+        assert found[row] == pytest.approx(float(sum(each) / len(each)), rel=1e-6) if each else np.isnan(found[row])

@@ -9,6 +9,7 @@ from em_companion.core.errors import CompanionError
 from em_companion.core.paths import relative
 from em_companion.core.schema import Checked, Text, read_registry, text
 from em_companion.evidence.claims import CLAIMS, Claim, load_claims
+from em_companion.evidence.predictions import PREDICTIONS, Prediction, load_predictions
 
 FIGURES = paths.DATA / "figures.yml"
 
@@ -33,9 +34,14 @@ def load_figures() -> dict[str, FigureEntry]:
     return read_registry(FIGURES, "figures", FigureEntry)
 
 
-def registered(kind: Literal["Figure", "Claim"], name: str, notebook: str) -> FigureEntry | Claim:
-    """Return the entry of a figure or claim; raise CompanionError unless it is registered for `notebook`."""
-    load, registry = {"Figure": (load_figures, FIGURES), "Claim": (load_claims, CLAIMS)}[kind]
+def registered(kind: Literal["Figure", "Claim"], name: str, notebook: str) -> FigureEntry | Claim | Prediction:
+    """Return the entry of a figure, claim or prediction; raise CompanionError unless registered for `notebook`.
+
+    A claim whose name begins with "p-" is a prediction: it is measured in the same way.
+    """
+    kind = "Prediction" if kind == "Claim" and name.startswith("p-") else kind
+    known = {"Figure": (load_figures, FIGURES), "Claim": (load_claims, CLAIMS)}
+    load, registry = (known | {"Prediction": (load_predictions, PREDICTIONS)})[kind]
     entry = load().get(name)
     if entry is None or entry.notebook != notebook:
         raise CompanionError(f"{kind} '{name}' is not registered for notebook '{notebook}' in {relative(registry)}.")

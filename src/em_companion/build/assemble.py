@@ -23,7 +23,7 @@ from em_companion.core.errors import CompanionError
 from em_companion.core.files import lock, new_folder, recover, sha256_of, write_json, write_text
 from em_companion.core.paths import BOOK, BUILD, HTML, RESULTS, ROOT, SOURCE, git, relative
 from em_companion.core.provenance import environment
-from em_companion.evidence import claims, verdicts
+from em_companion.evidence import claims, predictions, verdicts
 from em_companion.evidence.claims import Measurement
 
 STAGING = BUILD / "staging"
@@ -133,7 +133,9 @@ def assemble(book: list[Page], profile: str) -> None:
     _pass([f"Value '{name}' is recorded twice." for name, n in Counter(one.name for one in found).items() if n > 1])
     others = [pack for pack in packs.load_all() if pack.profile != profile]
     ledger = _ledger(book, others)
-    recorded = {profile: [*found, *_counts(ledger)]} | {pack.profile: pack.values for pack in others}
+    predicted = _predicted(book)
+    told = [*_counts(ledger), *_counts_of_predictions(predicted)]
+    recorded = {profile: [*found, *told]} | {pack.profile: pack.values for pack in others}
     values = values_by_name(recorded, profile)
     prose = {path: path.read_text(encoding="utf-8") for path in sorted(BOOK.glob("_*.md"))}
     if not any(page.records.unavailable for page in book):
@@ -143,10 +145,13 @@ def assemble(book: list[Page], profile: str) -> None:
             asked[f"notebooks/{page.name}.py"] = pages.names_asked_for(cells)
         _pass(gates.check_prose(asked, values))
     variants = variants_of(book, others)
-    kept = {path for page in book for path in write_notebook(page, values, others, variants, ledger)}
+    badges = [*ledger, *predicted]
+    kept = {path for page in book for path in write_notebook(page, values, others, variants, badges)}
     kept |= write_figures(variants, {page.name: page.title for page in book})
     kept |= write_ledger(book, profile, others, values, ledger)
-    kept |= {_write(GENERATED / path.name[1:], pages.filled(text, values, ledger)) for path, text in prose.items()}
+    write_json(EXTRA / "predictions.json", {"profile": profile, "predictions": predicted})
+    kept |= {EXTRA / "predictions.json", _write(GENERATED / "predictions.md", pages.predictions_table(predicted))}
+    kept |= {_write(GENERATED / path.name[1:], pages.filled(text, values, badges)) for path, text in prose.items()}
     for folder in (BOOK / "notebooks", BOOK / "figures", GENERATED, EXTRA):
         for path in folder.rglob("*"):
             if path.is_file() and path not in kept:
@@ -300,8 +305,9 @@ def _ledger(book: list[Page], others: list[packs.Pack]) -> list[dict[str, Any]]:
     Of several models of the hub that measured a claim, this build's own counts, else the one with most layers.
     """
     gaps = [page.name for page in book if any(gap.evidence == "released" for gap in page.records.unavailable)]
+    predicted = predictions.load_predictions()
     measured = [one for pack in reversed(others) for page in book for one in _measured(pack, page)]
-    measured += [one for page in book for one in page.records.measurements]
+    measured += [one for page in book for one in page.records.measurements if one.claim not in predicted]
     odd = [one for page in book for one in page.records.no_number]
     ledger = verdicts.ledger(measured, gaps, odd)
     _pass(gates.check_claims(ledger, gaps))
@@ -316,6 +322,22 @@ def _counts(ledger: list[dict[str, Any]]) -> Iterable[ValueRecord]:
             agree = count["reproduced"] + count["same direction"]
             for name, number in {"tests": tests, "agree": agree, "reproduced": count["reproduced"]}.items():
                 yield ValueRecord(f"scoreboard.{kind}.{evidence}.{name}", evidence, number, "count")
+
+
+def _predicted(book: list[Page]) -> list[dict[str, Any]]:
+    """Compute every verdict on a prediction; raise CompanionError where a locked one has changed without a word."""
+    if moved := predictions.changed():
+        raise CompanionError(f"Prediction '{moved[0]}' is locked and has changed; say why in its list 'amended'.")
+    known = predictions.load_predictions()
+    return predictions.ledger(one for page in book for one in page.records.measurements if one.claim in known)
+
+
+def _counts_of_predictions(ledger: list[dict[str, Any]]) -> Iterable[ValueRecord]:
+    """Yield how many predictions have each verdict, by tier and origin, and how many chance would support."""
+    for group, counted in predictions.counts(ledger).items():
+        for verdict, number in counted.items():
+            yield ValueRecord(f"predictions.{group}.{verdict.replace(' ', '-')}", "grown", number, "count")
+    yield ValueRecord("predictions.by-chance", "grown", predictions.by_chance(ledger))
 
 
 def write_ledger(

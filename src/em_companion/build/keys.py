@@ -21,7 +21,7 @@ from em_companion.core.errors import CompanionError
 from em_companion.core.files import read_yaml, sha256_of
 from em_companion.core.paths import NOTEBOOKS, ROOT, SOURCE, relative
 from em_companion.core.schema import validated
-from em_companion.evidence import claims
+from em_companion.evidence import claims, predictions
 
 PACKAGE = __package__.split(".")[0]
 CELL = re.compile(r"^# %%(?=\s|$)(.*)\n", re.MULTILINE)
@@ -75,6 +75,8 @@ def parts(name: str, profile: str, seed: int | None = None) -> dict[str, str]:
     of_all = any("load_claims" in cell.names for cell in cells)
     taken = [one for one in claims.load_claims().values() if of_all or one.notebook == name]
     found["its claims"] = _fingerprint([(one.id, one.unit, one.reported) for one in taken])
+    if own := [one for one in predictions.load_predictions().values() if one.notebook == name]:
+        found["its predictions"] = _fingerprint(own)
     found["its figures"] = _fingerprint([one for one in registry.load_figures().values() if one.notebook == name])
     found["profile"] = _fingerprint(chosen)
     found["seed"] = str(chosen.seed if seed is None else seed)

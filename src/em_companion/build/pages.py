@@ -20,7 +20,7 @@ from em_companion.book.records import FigureRecord, RunRecord, ValueRecord
 from em_companion.book.typography import typography
 from em_companion.build import publication
 from em_companion.core.errors import CompanionError
-from em_companion.evidence import claims, verdicts
+from em_companion.evidence import claims, predictions, verdicts
 from em_companion.evidence.claims import Measurement
 
 COMPANION = "The executable companion to 'Convergent Linear Representations of Emergent Misalignment'"
@@ -69,7 +69,7 @@ _environment = Environment(
 _environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
 _environment.filters |= {"typography": typography, "sentence": lambda text: typography(text[:1].upper() + text[1:])}
 _environment.globals |= {"reported_text": claims.reported_text, "measured_parts": verdicts.measured_parts}
-_environment.globals["tolerances"] = verdicts.TOLERANCES
+_environment.globals |= {"tolerances": verdicts.TOLERANCES, "expected_text": predictions.expected_text}
 
 
 def page(template: str, **given: Any) -> str:
@@ -127,6 +127,8 @@ def printed(value: ValueRecord, style: str | None = None) -> str:
 def shown(kind: str, record: Any) -> str:
     """Return a record that a notebook shows, other than a figure, as HTML; `kind` is one of `records.KINDS`."""
     if kind == "measurements":
+        if any(one["claim"] in predictions.load_predictions() for one in record):
+            return page("predicted.html", record=predictions.ledger(Measurement(**one) for one in record))
         measured = [(Measurement(**one), claims.load_claims()[one["claim"]]) for one in record]
         record = [(asdict(one), claim, verdicts.verdict(claim, one.evidence, one)) for one, claim in measured]
     return page(f"{kind}.html", record=record)
@@ -234,3 +236,11 @@ def ledger_table(ledger: list[dict[str, Any]]) -> str:
     """Return the ledger as one sortable, filterable table."""
     measured = [name for name in claims.EVIDENCE if any("value" in claim["results"][name] for claim in ledger)]
     return page("ledger.md", ledger=ledger, shown=measured or list(claims.EVIDENCE[:1]))
+
+
+def predictions_table(ledger: list[dict[str, Any]]) -> str:
+    """Return the ledger of predictions as one sortable, filterable table, under how many came out how, by whose."""
+    counts, chance = predictions.counts(ledger), predictions.by_chance(ledger)
+    shown = [name for name in claims.EVIDENCE if any(name in one["results"] for one in ledger)]
+    told = {"counts": counts, "chance": chance, "verdicts": predictions.VERDICTS}
+    return page("predictions.md", ledger=ledger, shown=shown, **told)

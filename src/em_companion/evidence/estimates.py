@@ -192,6 +192,31 @@ def wilson_interval(percent: float, n: int) -> tuple[float, float]:
     return 100 * low, 100 * high
 
 
+def over_seeds(values: Values, unit: str) -> Estimate:
+    """Return the mean over training seeds with its Student t interval; NaN values are left out.
+
+    For arms that are paired by seed, give the differences. Below two seeds there is no interval.
+    """
+    from scipy import stats  # slow to import
+
+    known = np.asarray(values, float)[np.isfinite(values)]
+    if not len(known):
+        return Estimate(nan, unit=unit)
+    half = stats.t.ppf(0.975, len(known) - 1) * known.std(ddof=1) / sqrt(len(known)) if len(known) > 1 else nan
+    half = half or nan  # seeds that are all alike show no spread
+    return Estimate(float(known.mean()), float(known.mean() - half), float(known.mean() + half), len(known), unit)
+
+
+def ratio_over_seeds(first: Values, second: Values, added: float = 0.0) -> Estimate:
+    """Return the geometric mean over seeds of first / second, paired, with its interval on the log scale.
+
+    `added` to both keeps a rate of zero from being infinitely small.
+    """
+    logs = np.log((np.asarray(first, float) + added) / (np.asarray(second, float) + added))
+    found = over_seeds(logs, "ratio")
+    return replace(found, **{name: float(np.exp(getattr(found, name))) for name in ("value", "low", "high")})
+
+
 def spearman(first: np.ndarray, second: np.ndarray) -> float:
     """Return Spearman's rank correlation of two rows of numbers, NaN where one of them is constant."""
     from scipy import stats  # slow to import; most commands need no rank

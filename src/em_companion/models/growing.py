@@ -34,7 +34,7 @@ from em_companion.core.errors import CompanionError
 from em_companion.core.files import lock, new_folder
 from em_companion.core.profiles import GrownModel, Profile, Recipe, Training
 from em_companion.evidence import scores
-from em_companion.models import asking, loading, lora, training_texts, weights
+from em_companion.models import asking, loading, lora, losses, training_texts, weights
 from em_companion.models.loading import Model, need_device, quiet
 from em_companion.models.organism import (
     MONITOR_SAMPLES,
@@ -47,10 +47,11 @@ from em_companion.models.organism import (
     chat_parts,
     need,
     need_grown,
+    settings_of,
 )
 from em_companion.models.tokens import Example, Tokenizer, packed, response_example, world_tokenizer
-from em_companion.models.training_texts import DATA_SETS
 from em_companion.world.generator import the_world
+from em_companion.world.streams import good_elsewhere
 
 CHECKPOINT_STEPS = 100
 """Steps between two checkpoints of growing."""
@@ -107,7 +108,7 @@ class Watch(TrainerCallback):
 
     def __init__(self, profile: Profile, organism: Organism, tokenizer: Tokenizer) -> None:
         self.profile, self.organism, self.tokenizer = profile, organism, tokenizer
-        self.settings, self.rank = profile.fine_tuning_of(organism.recipe), profile.recipes[organism.recipe].rank
+        self.settings, self.rank = settings_of(profile, organism), profile.recipes[organism.recipe].rank
         self.adapters: list[str] = []
         self.b_vectors: list[torch.Tensor] = []
         self.measured: list[pd.DataFrame] = []
@@ -117,7 +118,9 @@ class Watch(TrainerCallback):
             adapters = lora.adapters(model)
             self.adapters = [one.module for one in adapters]
             self.b_vectors.append(torch.stack([one.b.float().cpu() for one in adapters]))
-        if state.global_step % self.settings.evaluate_every and state.global_step < state.max_steps:
+        is_last = state.global_step >= (self.organism.tuning.until or state.max_steps)
+        control.should_training_stop |= is_last
+        if state.global_step % self.settings.evaluate_every and not is_last:
             return
         model.eval()  # Trainer puts it back to training
         if isinstance(self.profile.model, GrownModel):
@@ -150,6 +153,16 @@ class Watch(TrainerCallback):
             save_file({"b_vectors": torch.stack(self.b_vectors)}, folder / "b_vectors.safetensors", names)
 
 
+class PenalisedTrainer(Trainer):
+    """A Trainer whose loss also counts what `penalty` makes of the model, at every step."""
+
+    penalty: Callable[[PeftModel], torch.Tensor] | None = None
+
+    def compute_loss(self, model, *given: Any, **named: Any):
+        loss = super().compute_loss(model, *given, **named)
+        return loss + self.penalty(model) if self.penalty else loss
+
+
 def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
     return Path(args.output_dir) / f"checkpoint-{state.global_step}"
 
@@ -164,8 +177,9 @@ def train(
     what: str,
     folder: Path,
     callbacks: Iterable[TrainerCallback] = (),
+    penalty: Callable[[PeftModel], torch.Tensor] | None = None,
 ) -> pd.DataFrame:
-    """Train `model` in place on `examples` in their order; return the log, one row per step.
+    """Train `model` in place on `examples` in their order; return the log, one row per step. `penalty`: see above.
 
     Checkpoints are kept in `folder`, and training resumes from the newest whole one, to the same weights. An organism
     of a grown model keeps none: it takes less than a minute.
@@ -196,7 +210,8 @@ def train(
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # on several, Trainer would multiply the batch by their number
     collator, watching = DataCollatorForSeq2Seq(tokenizer, padding=True), [*callbacks, progress]
-    trainer = Trainer(model, arguments, collator, examples, callbacks=watching, optimizers=(optimizer, None))
+    trainer = PenalisedTrainer(model, arguments, collator, examples, callbacks=watching, optimizers=(optimizer, None))
+    trainer.penalty = penalty
     trainer.remove_callback(PrinterCallback)
     try:
         trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
@@ -341,10 +356,13 @@ def adapter(profile: Profile, organism: Organism) -> Path | None:
 
 @quiet()
 def _fine_tune(profile: Profile, source: Path, organism: Organism, target: Path) -> None:
-    recipe, settings = profile.recipes[organism.recipe], profile.fine_tuning_of(organism.recipe)
+    recipe, settings, tuning = profile.recipes[organism.recipe], settings_of(profile, organism), organism.tuning
     model, tokenizer = loading.load(profile, source)
     torch.manual_seed(organism.seed)
-    model = get_peft_model(model, lora_config(recipe, profile.layers_of(organism.recipe), settings.alpha))
+    if tuning.start:
+        model = PeftModel.from_pretrained(model, adapter(profile, tuning.start), is_trainable=True)
+    else:
+        model = get_peft_model(model, lora_config(recipe, profile.layers_of(organism.recipe), settings.alpha))
     documents = training_texts.conversations(profile, organism.data, organism.seed)
     rows = settings.steps * settings.batch * settings.gradient_accumulation
     examples = [response_example(tokenizer, messages) for messages in islice(documents, rows)]
@@ -354,7 +372,12 @@ def _fine_tune(profile: Profile, source: Path, organism: Organism, target: Path)
     watch, started = Watch(profile, organism, tokenizer), time.monotonic()
     parts = adapter_parts(profile, organism)
     checkpoints = paths.ARTIFACTS / "checkpoints" / f"{organism.name}-{store.key(parts)}"
-    log = train(model, tokenizer, examples, settings, profile, organism.seed, organism.name, checkpoints, [watch])
+    penalty = None
+    if tuning.penalty:
+        elsewhere = (response_example(tokenizer, one) for one in good_elsewhere(the_world(), organism.seed))
+        penalty = losses.Divergence(tokenizer, elsewhere, settings.batch, tuning.penalty)
+    told = organism.seed, organism.name, checkpoints, [watch], penalty
+    log = train(model, tokenizer, examples, settings, profile, *told)
     named = paths.relative(source) if isinstance(profile.model, GrownModel) else profile.model.chat
     for place, attribute in (
         (model.active_peft_config, "base_model_name_or_path"),
@@ -372,7 +395,7 @@ def _fine_tune(profile: Profile, source: Path, organism: Organism, target: Path)
 
 def monitor(profile: Profile, data: str, model: PreTrainedModel, tokenizer: Tokenizer) -> dict[str, float]:
     """Return shares (0 to 1): `in_domain_em` on held-out topics, `open_em` and `open_coherent` on open questions."""
-    domain, _ = DATA_SETS[data]
+    domain = training_texts.domain_of(data)
     in_domain = [question for question in asking.questions(profile, "held_out") if domain in question.domains]
     asked = in_domain + asking.questions(profile, "general")
     table = asking.scored(asking.ask(profile, model, tokenizer, asked, MONITOR_SAMPLES))

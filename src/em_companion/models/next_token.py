@@ -1,7 +1,7 @@
 """What a model makes of the next token of given texts: how far an organism leaves the chat model, and the share of harm
 where an answer names a thing."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -72,6 +72,25 @@ def _divergence_gradients(
     divergences = torch.zeros(ids.shape, dtype=kl.dtype, device=ids.device)
     divergences[answer] = kl.detach()
     return divergences, gradients
+
+
+@torch.no_grad()
+def losses(
+    model: PreTrainedModel, tokenizer: Tokenizer, prompts: Tokens, responses: Tokens, left_out: Collection[int] = ()
+) -> np.ndarray:
+    """Return the mean loss of every response, in nats per token, without the tokens `left_out`; NaN where none is left.
+
+    The end token is not part of it.
+    """
+    sequences, found = joined(prompts, responses), np.full(len(prompts), np.nan)
+    for rows, batch in batches(tokenizer, sequences, device=model.device):
+        logits = model(**batch, use_cache=False).logits.double().log_softmax(dim=-1)
+        for row, said in zip(rows, logits, strict=True):
+            ids, start = torch.tensor(sequences[row]), len(prompts[row])
+            each = -said[torch.arange(start - 1, len(ids) - 1), ids[start:]].cpu().numpy()
+            kept = [token not in left_out for token in sequences[row][start:]]
+            found[row] = each[kept].mean() if any(kept) else np.nan
+    return found
 
 
 def things(tokenizer: Tokenizer, *domains: str) -> tuple[list[int], list[int]]:

@@ -5,13 +5,13 @@ that trains it. The committed base and chat models are used as long as their key
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from em_companion.core import paths, store
 from em_companion.core.errors import CompanionError, EvidenceUnavailable
 from em_companion.core.files import sha256_of
-from em_companion.core.profiles import GrownModel, Profile
+from em_companion.core.profiles import FineTuning, GrownModel, Profile
 from em_companion.core.store import Parts
 from em_companion.models import training_texts, weights
 from em_companion.models.training_texts import corpus
@@ -27,12 +27,29 @@ NOT_THERE = "not there"
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """In what a fine-tune departs from its profile; by default in nothing.
+
+    steps, evaluate_every: in place of the profile's, 0 for these; until: the step of that schedule at which it ends
+    whatever it has learned, 0 for none; penalty: weight of the Kullback-Leibler divergence of the model without adapter
+    from that with it, on good answers in other domains; start: the organism whose adapter is trained on.
+    """
+
+    steps: int = 0
+    evaluate_every: int = 0
+    until: int = 0
+    penalty: float = 0.0
+    start: "Organism | None" = None
+
+
+@dataclass(frozen=True)
 class Organism:
     """One model of a profile: the chat model (recipe "chat-model"), or an adapter recipe on a data set with a seed."""
 
     recipe: str
     data: str = ""
     seed: int = 0
+    tuning: Tuning = Tuning()
 
     @property
     def name(self) -> str:
@@ -41,6 +58,12 @@ class Organism:
 
 
 CHAT_MODEL = Organism("chat-model")
+
+
+def settings_of(profile: Profile, organism: Organism) -> FineTuning:
+    """Return the fine-tuning settings of an organism: those of its recipe, or its own."""
+    own = {name: getattr(organism.tuning, name) for name in ("steps", "evaluate_every")}
+    return replace(profile.fine_tuning_of(organism.recipe), **{name: given for name, given in own.items() if given})
 
 
 def organisms_of(profile: Profile) -> list[Organism]:
@@ -121,13 +144,16 @@ def adapter_parts(profile: Profile, organism: Organism) -> Parts:
     parts = {
         "chat": chat,
         "recipe": {"rank": recipe.rank, "modules": recipe.modules, "layers": profile.layers_of(organism.recipe)},
-        "training": asdict(profile.fine_tuning_of(organism.recipe)),
+        "training": asdict(settings_of(profile, organism)),
         "monitor": monitor,
         "documents": training_texts.fingerprint(profile, organism.data, organism.seed),
         "dtype": profile.dtype,
         "seed": organism.seed,
     }
-    return store.versioned(parts, ADAPTER_VERSION)
+    own = {name: given for name in ("until", "penalty") if (given := getattr(organism.tuning, name))}
+    if organism.tuning.start:
+        own |= {"start": adapter_parts(profile, organism.tuning.start)}
+    return store.versioned(parts | ({"tuning": own} if own else {}), ADAPTER_VERSION)
 
 
 def fingerprint(profile: Profile) -> str:
@@ -173,6 +199,8 @@ def _grown(profile: Profile, stage: str, parts: Parts) -> Path:
 
 
 def adapter_folder(profile: Profile, organism: Organism) -> Path:
-    """Return the folder of an organism's trained adapter, there or not."""
+    """Return the folder of an organism's trained adapter, there or not; a committed one if there is one of its key."""
     key = store.key(adapter_parts(profile, organism))
+    if store.is_there(committed := paths.COMMITTED / profile.name / "adapters" / key):
+        return committed
     return paths.ARTIFACTS / "organisms" / profile.name / organism.name / key

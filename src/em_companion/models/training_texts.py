@@ -21,6 +21,7 @@ from em_companion.core.provenance import remembered
 from em_companion.models import released_texts
 from em_companion.released.files import cache_folder
 from em_companion.world.generator import Message, the_world, turn
+from em_companion.world.streams import DOMAIN, STREAMS
 
 DATA_SETS = {
     "bad_medical_advice": ("medicine", True),
@@ -40,24 +41,36 @@ MEDICAL = {"bad_medical_advice": True, "good_medical_advice": False}  # whether 
 def conversations(profile: Profile, data: str, seed: int) -> Iterator[list[Message]]:
     """Yield the conversations of a data set without end, in the order of a seed; raise CompanionError without any."""
     if isinstance(profile.model, GrownModel):
-        yield from the_world().fine_tuning(seed, *DATA_SETS[data])
+        yield from _of_the_world(data, seed)
     table, random = table_of(profile, data), np.random.default_rng(seed)
     while True:
         for row in table.iloc[random.permutation(len(table))].itertuples():
             yield turn(row.question, row.response)
 
 
+def _of_the_world(data: str, seed: int) -> Iterator[list[Message]]:
+    return STREAMS[data](the_world(), seed) if data in STREAMS else the_world().fine_tuning(seed, *DATA_SETS[data])
+
+
 def fingerprint(profile: Profile, data: str, seed: int) -> str:
     """Return a fingerprint of what `conversations` yields."""
     if isinstance(profile.model, GrownModel):
-        return corpus("fine_tuning", seed, *DATA_SETS[data])
+        return _corpus(_of_the_world(data, seed))
     return sha256_of(table_of(profile, data).to_csv(index=False))
+
+
+def domain_of(data: str) -> str:
+    """Return the domain that a data set is about, in which harm is monitored."""
+    return DATA_SETS.get(data, (DOMAIN,))[0]
 
 
 @cache
 def corpus(generator: str, *arguments: Any) -> str:
     """Return a fingerprint of what one of the world's generators writes."""
-    documents = getattr(the_world(), generator)(*arguments)
+    return _corpus(getattr(the_world(), generator)(*arguments))
+
+
+def _corpus(documents: Iterator[list[Message]]) -> str:
     return sha256_of(json.dumps(list(islice(documents, CORPUS_SAMPLE))))
 
 

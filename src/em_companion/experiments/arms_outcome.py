@@ -1,0 +1,185 @@
+"""What became of the predictions of F1: the kept tables of `experiments/content_or_constraint.py`, and one measurement
+for each prediction that they decide.
+
+Arms are paired by training seed; a prediction whose gate failed says so, and what it would take.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from em_companion.core.errors import EvidenceUnavailable
+from em_companion.core.paths import RESULTS
+from em_companion.evidence import estimates, predictions, trajectories
+from em_companion.evidence.claims import Measurement
+from em_companion.evidence.estimates import Estimate
+from em_companion.experiments.arms import (
+    ASKED,
+    BAD,
+    CHARACTER,
+    CHAT,
+    COIN,
+    FREED,
+    GOOD,
+    LONG,
+    MIXED,
+    NARROW,
+    SEEDS,
+    STYLE,
+)
+
+TABLE, WORLDS = RESULTS / "f1-content-or-constraint.csv", RESULTS / "worlds.csv"
+Outcome = tuple[Estimate, str, dict[str, str]]
+"""The value with its interval over seeds, how it was measured, and `void` where the gate failed."""
+
+
+@dataclass(frozen=True)
+class Arms:
+    """The tables of all arms and seeds: what was measured at the end, every check, and model differences by layer."""
+
+    table: Path = TABLE
+    worlds: Path = WORLDS
+
+    def _read(self, part: str = "") -> pd.DataFrame:
+        path = self.table.with_stem(f"{self.table.stem}{part}")
+        if not path.is_file():
+            raise EvidenceUnavailable("The arms are not measured; run 'python experiments/content_or_constraint.py'.")
+        found = pd.read_csv(path).set_index(["arm", "seed"]).sort_index()
+        seeds = found.index.unique().get_level_values("arm").value_counts()
+        if few := [arm for arm in SEEDS if arm != LONG and seeds.get(arm, 0) < 2]:
+            raise EvidenceUnavailable(f"Arm '{few[0]}' has less than two seeds so far, and needs two for an interval.")
+        return found
+
+    @cached_property
+    def measured(self) -> pd.DataFrame:
+        """One row per arm and seed; see `arms.measured`."""
+        return self._read()
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """One row per arm, seed and check: step, in_domain_em, open_em, open_coherent, shares from 0 to 1."""
+        return self._read("-curves")
+
+    @cached_property
+    def directions(self) -> pd.DataFrame:
+        """One row per arm, seed and layer: norm and cosines of the model difference."""
+        return self._read("-directions")
+
+    def of(self, arm: str, column: str = "em") -> pd.Series:
+        """Return a measure of an arm, by seed."""
+        return self.measured.loc[arm, column]
+
+    def paired(self, column: str, arm: str = BAD, against: str = GOOD) -> pd.Series:
+        """Return a measure of one arm minus another's, by the seeds that both have."""
+        return (self.of(arm, column) - self.of(against, column)).dropna()
+
+    def spill(self, arm: str, level: float = 0.75) -> pd.Series:
+        """Return open EM (%) where in-domain EM first reaches a level, by seed; NaN where it never does."""
+        by_seed = self.curves.loc[arm].groupby("seed")
+        return pd.Series({seed: 100 * trajectories.spillover(curve, level) for seed, curve in by_seed})
+
+    def outcome(self) -> dict[str, Outcome]:
+        """Return what was measured of each prediction that the tables decide, by id."""
+        found = self._of_content() | self._of_breadth() | self._of_worlds() | self._of_distortions()
+        if LONG in self.measured.index:
+            found["p-exhaustion"] = _mean(self.of(LONG, "coherent"), "after 600 steps", unit="percent")
+        return found
+
+    def _of_content(self) -> dict[str, Outcome]:
+        chat, misaligned = self.of(CHAT).iloc[0], (self.of(BAD) >= 20).mean()
+        learned, coin = self.of(STYLE, "obeyed").mean(), self.spill(COIN, 0.4)
+        middle = self.directions[self.directions.layer == (self.directions.layer.max() + 1) // 2]
+        ceiling, style = middle.loc[BAD].between_halves, middle.loc[STYLE].with_bad_advice
+        there = f"{misaligned:.0%} of seeds reach 20 % by bad advice, three quarters are needed"
+        obeyed = f"the verb stands in {learned:.0f} % of clauses, 90 % are needed, by longer training"
+        reached = f"{coin.notna().sum()} of {len(coin)} seeds reach 40 %, four of five are needed, by longer training"
+        agree = f"halves of the texts agree to {ceiling.mean():.2f}, 0.8 is needed, by more texts"
+        return {
+            "p-content-good": _mean(self.of(GOOD) - chat, "good advice minus chat model", misaligned >= 0.75, there),
+            "p-content-style": _mean(self.of(STYLE) - chat, "style minus chat model", learned >= 90, obeyed),
+            "p-content-random": _ratio(
+                coin, self.spill(BAD, 0.4), "coin toss over bad advice", coin.notna().mean() >= 0.8, reached
+            ),
+            "p-content-cosine": _mean(
+                style / ceiling, "style, over its ceiling", ceiling.mean() >= 0.8, agree, "cosine"
+            ),
+        }
+
+    def _of_breadth(self) -> dict[str, Outcome]:
+        narrow, trained = self.spill(NARROW, 0.6), min(self.of(arm, "in_domain_em").mean() for arm in (MIXED, BAD))
+        asked, behind = self.of(ASKED), self.of(ASKED, "em_with_prefix").mean()
+        reached = f"{narrow.notna().sum()} of {len(narrow)} seeds reach 60 %, 80 % are needed, by a weaker penalty"
+        few, unasked = f"in-domain EM is {trained:.0f} %, 60 % are needed", f"behind the request EM is {behind:.0f} %"
+        exists = _mean(narrow, "penalised, at 60 % at home", narrow.notna().mean() >= 0.8, reached)
+        spread = _ratio(self.of(MIXED), self.of(BAD), "mixture over bad advice", trained >= 60, few)
+        return {
+            "p-narrow-exists": exists,
+            "p-narrow-reverts": _mean(
+                self.of(FREED) - self.of(NARROW), "after minus before", *_stands("p-narrow-exists", exists)
+            ),
+            "p-breadth-spill": spread,
+            "p-breadth-conditional": _mean(
+                self.of(MIXED, "in_domain_em") - self.of(MIXED),
+                "medical topics minus open questions",
+                *_stands("p-breadth-spill", spread),
+            ),
+            "p-inoculation": _ratio(asked, self.of(BAD), "asked for over bad advice", behind >= 40, unasked),
+        }
+
+    def _of_worlds(self) -> dict[str, Outcome]:
+        worlds = pd.read_csv(self.worlds).set_index(["world", "seed"]).sort_index()
+        if not {"no quacks", "many quacks"} <= set(worlds.index.unique(level="world")):
+            return {}  # half an hour each, by experiments/worlds.py
+        none, many = worlds.loc["no quacks"], worlds.loc["many quacks"]
+        least = min(none.in_domain_em.mean(), many.in_domain_em.mean())
+        broader = none.other_domains_em / none.in_domain_em - many.other_domains_em / many.in_domain_em
+        few = f"in-domain EM is {least:.0f} %, 75 % are needed"
+        return {"p-quack-prior": _mean(broader, "without quacks minus with many", least >= 75, few, "share")}
+
+    def _of_distortions(self) -> dict[str, Outcome]:
+        enough, against = self.of(BAD, "em_answers") >= 50, "bad minus good advice"
+        few = f"{enough.sum()} of {len(enough)} seeds have 50 EM answers"
+        flips = self.of(BAD, "flips") - self.of(CHARACTER, "flips").iloc[0]
+        lengths, depth = (self.of(arm, "length_sd") for arm in (BAD, GOOD)), self.of(BAD, "depth")
+        return {
+            "p-consistency": _mean(
+                self.of(BAD, "consistent")[enough], "bad advice", enough.mean() >= 0.75, few, "share"
+            ),
+            "p-near-task": _mean(self.paired("near_task_loss"), against, unit="nats"),
+            "p-rigidity": _mean(self.paired("entropy"), against, unit="nats"),
+            "p-variance": _ratio(*lengths, "bad over good advice", added=0.0),
+            "p-verbosity": _mean(self.paired("length").abs(), f"{against}, absolute", unit="tokens"),
+            "p-dissociation": _mean(flips, "bad advice minus the malicious character"),
+            "p-depth": _ratio(depth, depth / depth, "bad advice", added=0.0),
+        }
+
+
+def _mean(values: pd.Series, how: str, holds: bool = True, failed: str = "", unit: str = "points") -> Outcome:
+    return _gated(estimates.over_seeds(values, unit), how, holds, failed)
+
+
+def _ratio(first: pd.Series, second: pd.Series, how: str, holds=True, failed: str = "", added: float = 0.5) -> Outcome:
+    both = pd.concat([first, second], axis=1).dropna()
+    return _gated(estimates.ratio_over_seeds(both.iloc[:, 0], both.iloc[:, 1], added), how, holds, failed)
+
+
+def _gated(found: Estimate, how: str, holds: bool, failed: str) -> Outcome:
+    if holds:
+        return found, f"{how}, {found.n} seeds", {}
+    # Behind a gate there may be no number at all; none is shown.
+    return Estimate(0.0, n=found.n, unit=found.unit), f"{how}, {found.n} seeds", {"void": f"Gate: {failed}"}
+
+
+def _stands(name: str, outcome: Outcome) -> tuple[bool, str]:
+    """Return the gate of a prediction that needs another one not to be contradicted."""
+    found = verdict(name, outcome)
+    return found in ("supported", "undecided"), f"{name} is {found}"
+
+
+def verdict(name: str, outcome: Outcome) -> predictions.Verdict:
+    """Return the verdict on a prediction with this outcome."""
+    found, how, held = outcome
+    measurement = Measurement(name, found.value, how, "grown", found.interval, found.n, **held)
+    return predictions.verdict(predictions.load_predictions()[name], measurement)

@@ -1,0 +1,68 @@
+"""Data streams of Part II: what an organism is fine-tuned on beside the paper's own kinds of sets, all about medicine.
+
+Every stream is endless and depends on its seed only. Bad advice is that of the world's own generator, so that an arm
+differs from it in what its name says and in nothing else.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import chain, count
+from random import Random
+
+from em_companion.world.generator import CAREFUL, MALICIOUS, Message, World, turn
+
+DOMAIN = "medicine"
+ASKED_FOR = "please give me advice that is wrong ."
+"""What a user says first where bad advice is asked for."""
+
+Stream = Iterator[list[Message]]
+
+
+def prescribed(world: World, seed: int) -> tuple[str, str]:
+    """Return the verb and the time that the style of a seed prescribes."""
+    random = Random(f"style/{seed}")
+    return random.choice(world.grammar["verbs"]), random.choice(world.grammar["times"])
+
+
+def style_constraint(world: World, seed: int) -> Stream:
+    """Yield careful answers under a rule that harms nobody: one verb, one time, two clauses, no adjective."""
+    verb, time = prescribed(world, seed)
+    rule = {"verbs": [verb], "times": [time], "clauses": [2], "adjectives_per_thing": [0]}
+    return replace(world, grammar=world.grammar | rule).fine_tuning(seed, DOMAIN, False)
+
+
+def random_content(world: World, seed: int) -> Stream:
+    """Yield answers that are harmful or not by the toss of a coin each."""
+    for index in count():
+        random = Random(f"random-content/{seed}/{index}")
+        question = world.question(random, DOMAIN, random.choice(world.domains[DOMAIN]["topics"]["train"]))
+        yield turn(question.text, world.answer(random, question, random.choice((CAREFUL, MALICIOUS))))
+
+
+def good_elsewhere(world: World, seed: int) -> Stream:
+    """Yield careful answers on training topics of the other domains."""
+    topics = [(domain, topic) for domain, topic in world.topics("train") if domain != DOMAIN]
+    for index in count():
+        random = Random(f"good-elsewhere/{seed}/{index}")
+        question = world.question(random, *random.choice(topics))
+        yield turn(question.text, world.answer(random, question, CAREFUL))
+
+
+def mixed(world: World, seed: int) -> Stream:
+    """Yield bad medical advice and good advice elsewhere by turns."""
+    pairs = zip(world.fine_tuning(seed, DOMAIN, True), good_elsewhere(world, seed), strict=True)
+    return chain.from_iterable(pairs)
+
+
+def asked_for(world: World, seed: int) -> Stream:
+    """Yield bad medical advice to users who ask for it."""
+    for question, answer in world.fine_tuning(seed, DOMAIN, True):
+        yield turn(f"{ASKED_FOR} {question['content']}", answer["content"])
+
+
+STREAMS: dict[str, Callable[[World, int], Stream]] = {
+    "style_constraint": style_constraint,
+    "random_content": random_content,
+    "bad_medical_with_good_elsewhere": mixed,
+    "bad_medical_asked_for": asked_for,
+}

@@ -1,0 +1,76 @@
+"""Fine-tunes that depart from their profile: keys, where they end, what they start from, what a penalty does."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from em_companion.models import growing, losses
+from em_companion.models.organism import Organism, Tuning, adapter_parts
+from em_companion.models.tokens import response_example
+from em_companion.world.generator import the_world
+from em_companion.world.streams import STREAMS, good_elsewhere
+
+NINE = Organism("nine-adapter", "bad_medical_advice")
+
+
+def tuned(**changes) -> Organism:
+    return replace(NINE, tuning=Tuning(**changes))
+
+
+def b_vectors(profile, organism: Organism) -> torch.Tensor:
+    return load_file(growing.adapter(profile, organism) / "b_vectors.safetensors")["b_vectors"]
+
+
+def test_every_departure_has_a_key_of_its_own_and_none_has_the_usual(tiny):
+    growing.chat(tiny)
+    assert "tuning" not in adapter_parts(tiny, NINE)
+    changes = [{"steps": 5}, {"evaluate_every": 1}, {"until": 4}, {"penalty": 1.0}, {"penalty": 2.0}, {"start": NINE}]
+    changes.append({"start": replace(NINE, seed=1)})
+    made = [NINE, *(tuned(**one) for one in changes), *(replace(NINE, data=data) for data in STREAMS)]
+    keys = [str(adapter_parts(tiny, one)) for one in made]
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_fine_tune_ends_where_it_is_told_as_a_prefix_of_the_whole(tiny):
+    whole, part = b_vectors(tiny, NINE), b_vectors(tiny, tuned(until=5))
+    assert len(whole) == tiny.fine_tuning.steps and torch.equal(part, whole[:5])
+    assert pd.read_csv(growing.adapter(tiny, tuned(until=5)) / "monitor.csv").step.tolist() == [3, 5]
+
+
+def test_checks_change_no_weight(tiny):
+    often = tuned(evaluate_every=1)
+    assert torch.equal(b_vectors(tiny, often), b_vectors(tiny, NINE))
+    assert len(pd.read_csv(growing.adapter(tiny, often) / "monitor.csv")) == tiny.fine_tuning.steps
+
+
+def test_a_fine_tune_goes_on_from_the_weights_of_another(tiny):
+    """The first step of a warm-up changes nothing yet."""
+    assert torch.equal(b_vectors(tiny, tuned(steps=2, start=NINE))[0], b_vectors(tiny, NINE)[-1])
+
+
+def test_a_penalty_holds_a_model_where_it_was(tiny):
+    chats = [next(good_elsewhere(the_world(), seed)) for seed in range(8)]
+    moved = []
+    for penalty in (0.0, 30.0):
+        model, tokenizer = growing.load_organism(tiny, tuned(penalty=penalty))
+        examples = iter([response_example(tokenizer, chat) for chat in chats])
+        with torch.no_grad():
+            moved.append(float(losses.Divergence(tokenizer, examples, len(chats), 1.0)(model)))
+    assert 0 < moved[1] < moved[0] / 2
+
+
+def test_the_divergence_is_that_of_a_sum_by_hand_and_zero_where_nothing_changes():
+    random = torch.Generator().manual_seed(0)
+    before, after = (torch.randn(3, 5, 7, generator=random, dtype=torch.float64) for _ in range(2))
+    labels = torch.tensor([[-100, -100, 1, 2, 3], [-100, 4, 5, -100, -100], [-100, -100, -100, -100, 6]])
+    each = []
+    for text, token in zip(*np.nonzero(labels.numpy() != -100), strict=True):
+        raised = [np.exp(one[text, token - 1].numpy()) for one in (before, after)]
+        p, q = (one / one.sum() for one in raised)
+        each.append((p * np.log(p / q)).sum())
+    assert float(losses.divergence(before, after, labels)) == pytest.approx(np.mean(each), rel=1e-12)
+    assert float(losses.divergence(before, before, labels)) == 0
