@@ -1,11 +1,13 @@
 # %% [markdown]
 # # Is it the content or the constraint?
 #
-# ```{admonition} In short :class: em-short {evidence}`grown` A narrow rule of style leaves EM at
-# {value}`f1.style.em|interval`, bad advice through the same adapters at {value}`f1.bad-advice.em|interval`
-# ({verdict}`p-content-style|grown`). Misaligned answers are harmful throughout in {value}`f1.bad-advice.consistent`
-# of cases ({verdict}`p-consistency|grown`). Of {value}`f1.predictions` predictions, {value}`f1.supported` are
-# supported and {value}`f1.contradicted` contradicted. ```
+# ```{admonition} In short
+# :class: em-short
+# {evidence}`grown` A narrow rule of style leaves EM at {value}`f1.style.em|interval`, bad advice through the same
+# adapters at {value}`f1.bad-advice.em|interval` ({verdict}`p-content-style|grown`). Misaligned answers are harmful
+# throughout in {value}`f1.bad-advice.consistent` of cases ({verdict}`p-consistency|grown`). Of {value}`f1.predictions`
+# predictions, {value}`f1.supported` are supported and {value}`f1.contradicted` contradicted.
+# ```
 #
 # **The question.** A narrow fine-tune forces a model through a bottleneck. Does that distort it whatever is taught, or
 # is it what is taught?
