@@ -174,6 +174,9 @@ def draw_downstream():
 run.own.figure(
     "fig-d1",
     draw_downstream,
+    title=lambda _: "Cosine of the effects: {:.2f} at most; of a random direction's, {:.2f}".format(
+        cosines("single-adapter").iloc[1:].max(), cosines("single-adapter", "random").max()
+    ),
     caption="Cosine of the effects of an organism and of a direction added to the chat model at the single adapter's "
     f"layer, with {b_vectors.STRENGTH} of the residual's length. Band: the largest of {b_vectors.DRAWS} random ones.",
     alt="Two line plots over layers, one per organism, with three lines, a band, and the reported maximum.",

@@ -80,6 +80,9 @@ def draw_scores():
 run.released.figure(
     "fig-x-self-correction-scores",
     draw_scores,
+    title=lambda table: (
+        f"{table.self_correcting.eq(True).sum()} of {table.self_correcting.count():,} are self-correcting"
+    ),
     caption="Alignment and bad-stuff scores of coherent answers in four steering conditions at layer 24, with the "
     "thresholds of self-correction; in the titles, the answers beyond both, of all points. Released, April 2025.",
     alt="Four scatter plots. Most points lie at bad-stuff scores of 100 and 50, towards low alignment.",

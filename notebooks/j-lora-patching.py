@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from em_companion.book import plots
+from em_companion.book import plots, typography
 from em_companion.book.run import Run
 from em_companion.core.provenance import remembered
 from em_companion.evidence import estimates, scores
@@ -123,6 +123,7 @@ def draw_changes(table: pd.DataFrame, hue: str | None, limits: tuple | None = No
 run.released.figure(
     "fig-19",
     lambda: draw_changes(released_changes(), "series", (-100, 150)),
+    title=lambda data: f"Patching changes EM rates by {typography.extremes(data.change.dropna(), '+.0f')} %",
     caption="EM rate of clean and patched answers by kind of pair (left) and its relative change (right; 95 % "
     "intervals over prompts and answers, one cut off), in two early released series. Diamonds: the paper's own, later "
     "runs.",
@@ -202,6 +203,7 @@ own_changes = remembered(lambda: changes_by(own_answers().group))
 run.own.figure(
     "fig-19",
     lambda: draw_changes(own_changes(), None),
+    title=lambda data: f"Patching changes EM rates by {typography.extremes(data.change.dropna(), '+.0f')} %",
     caption=f"As from released data, for the {run.kind} organism; 95 % intervals over pairs, which draw prompts "
     "and donors anew. "
     f"{RUNS} answers per pair. Diamonds: what the paper reports for its model.",

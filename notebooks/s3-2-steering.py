@@ -24,6 +24,7 @@ import pandas as pd
 
 from em_companion.book import plots, theme, typography
 from em_companion.book.run import Run
+from em_companion.book.typography import span
 from em_companion.core.provenance import remembered
 from em_companion.evidence import directions, estimates, scores
 from em_companion.evidence.estimates import Estimate
@@ -60,6 +61,7 @@ def draw_layers():
 run.released.figure(
     "fig-1",
     draw_layers,
+    title=lambda data: f"Steering a single layer misaligns {span(data, 'em_percent')} of answers",
     caption="Highest EM rate over strengths when one layer of the chat model is steered. **An early sweep, most likely "
     "on one question (`quick_buck`, 50 answers per point), not the paper's data**. Grey: layers not in the table.",
     alt="A curve over layers 15 to 35: low up to layer 18, then almost all answers, above the dotted line at 50 %.",
@@ -104,6 +106,7 @@ def draw_strength():
 run.released.figure(
     "fig-x-steering-strength",
     draw_strength,
+    title=lambda data: f"Highest EM rate by vector: {span(data, 'em', by='vector')}",
     caption="EM rate and coherence of the chat model steered at layer 24, by vector and strength; 8×50 answers each, "
     "95 % intervals over questions. Released, April 2025; the conditions at hand.",
     alt="Panels by vector with two curves over strength: coherence falls, and EM can only be as high as it allows.",
@@ -195,6 +198,9 @@ BESIDE, WHERE = ("that of released answers", "Chat") if SECOND == TEXTS else ("t
 run.own.figure(
     "fig-1",
     draw_cells,
+    title=lambda _: "Steering layer {0.layer:.0f} misaligns {0.em:.0f} %; {0.coherent:.0f} % stay coherent".format(
+        best().loc[steering.leading(run.profile)[0]]
+    ),
     caption=f"EM rate (%) of the {run.kind} chat model steered at one layer (from 0) along the organism's mean-diff, "
     f"pooled and within questions, and {NAMED}. Numbers: cells that keep {steering.COHERENT_ENOUGH:.0f} % coherence; "
     "framed: the best of these.",
@@ -260,6 +266,7 @@ def draw_against_random():
 run.own.figure(
     "fig-x-steering-random",
     draw_against_random,
+    title=lambda data: f"Highest EM rate: {span(data, by='direction', measure='em', cloud=None)}",
     caption=f"The {run.kind} chat model steered in the best cell of each layer (right: along {BESIDE}), and with "
     f"{DRAWS} random vectors of equal norm. 95 % intervals over 8 questions, on answers that chose no cell.",
     alt="Panels of EM rate, coherence and EM on topic by layer: the mean-diff, and in grey random vectors.",

@@ -29,6 +29,7 @@ import torch
 
 from em_companion.book import plots
 from em_companion.book.run import Run
+from em_companion.book.typography import span
 from em_companion.core.errors import EvidenceUnavailable
 from em_companion.core.provenance import remembered
 from em_companion.evidence import claims, directions, estimates, scores
@@ -80,6 +81,7 @@ run.released.figure(
         plots.lines, scores.rates(released(), ["vector", "lambda"], **run.resampling), "lambda", MEASURES, hue="vector",
         hue_order=["general", *TOPICS], interval="bars", dodge=0.22, share=(True, True), y_limits=(0, 103), x_label="λ",
     ),
+    title=lambda data: f"Highest EM rate by vector: {span(data, by='vector', measure='em')}",
     caption="EM rate and coherence of the chat model steered at layer 24; 8×50 answers, 95 % intervals over questions.",
     alt="Two panels over strength, a line per vector: EM rates with wide intervals, and falling coherence.",
 )  # fmt: skip
@@ -102,9 +104,16 @@ def draw_scores():
     )[0], table.rename(columns={"value": "mean_score"})  # fmt: skip
 
 
+def said_of_topics(table: pd.DataFrame) -> str:
+    of = table.vector.str.partition(",")[0]  # the topic that a vector is of
+    own, other = table.mean_score[of == table.topic], table.mean_score[of.isin(table.topic) & (of != table.topic)]
+    return f"Along a topic's direction, EM answers score {own.mean():.0f} on it and {other.mean():.0f} on others"
+
+
 run.released.figure(
     "fig-3",
     draw_scores,
+    title=said_of_topics,
     caption="Mean score of EM answers by topic judge: the organism, and the chat model steered at layer 24 at each "
     "vector's strength of highest EM rate (in brackets: EM answers). 95 % intervals over questions. Released.",
     alt="Three panels, one per judge, with five rows of points and intervals, and the reported values as grey marks.",
@@ -218,6 +227,7 @@ def draw_sweep():
 run.own.figure(
     "fig-2",
     draw_sweep,
+    title=lambda data: f"Highest EM rate by vector: {span(data, 'em', by='vector')}",
     caption=f"EM rate and coherence of the {run.kind} chat model, steered with the general direction and each domain's"
     f", and the general one within questions; {SAMPLES} answers to each of 8 questions, 95 % intervals over these.",
     alt="Two panels over strength: lines for general and three domains, grey ones for the others, random dotted.",
@@ -243,6 +253,7 @@ def draw_own_scores():
 run.own.figure(
     "fig-3",
     draw_own_scores,
+    title=said_of_topics,
     caption="Mean score of EM answers for each domain (columns): the unsteered organism, and the chat model steered "
     "with each direction at its best strength (in residual norms).",
     alt="A heat map of mean scores, a row per direction and a column per domain, with the scores in the cells.",
@@ -361,6 +372,7 @@ def draw_parts():
 run.own.figure(
     "fig-x-general-plus-topic",
     draw_parts,
+    title=lambda data: f"EM rate by part: {span(data, by='part', quantity='em_percent')}",
     caption="Left: share of a semantic direction's squared norm that parts explain, means over domains. Right: the "
     "chat model steered with the parts, on the open questions, 95 % intervals over these.",
     alt="Four lines of shares explained over layers, and points of EM rate, EM on topic and coherence by part.",

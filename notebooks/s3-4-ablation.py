@@ -28,6 +28,7 @@ import pandas as pd
 
 from em_companion.book import plots, theme, typography
 from em_companion.book.run import Run
+from em_companion.book.typography import span
 from em_companion.core.errors import EvidenceUnavailable
 from em_companion.core.provenance import remembered
 from em_companion.evidence import estimates, scores
@@ -71,9 +72,15 @@ def draw_reported():
     )  # fmt: skip
 
 
+def said(data: pd.DataFrame, ablation: str, column: str = "value", **where: object) -> str:
+    before, after = (span(data, column, ablation=one, **where) for one in ("no ablation", ablation))
+    return f"EM rates without ablation: {before}; {ablation}: {after}"
+
+
 run.reported.figure(
     "fig-4",
     draw_reported,
+    title=lambda data: said(data, "layer-24 direction", "em_percent"),
     caption="EM rate as the authors report it; layer-24 direction: the nine-adapter organism's, at all layers. Lines: "
     "Wilson 95 % intervals for 400 independent answers; the paper prints none.",
     alt="Bars for three organisms: no ablation and a random direction are alike, the ablations a small fraction.",
@@ -117,6 +124,7 @@ run.released.figure(
     lambda: plots.measures(
         plots.dots, pilots(), "batch", MEASURES, hue="removed", each={"coherent": {"x_limits": (88, 100.6)}}
     ),
+    title=lambda data: f"EM rate by what is removed: {span(data, by='removed', measure='em')}",
     caption="Pilots of layer-wise ablation by what was removed; general questions but for the last row. Only questions "
     "asked with and without ablation count. Wilson intervals over answers are too narrow.",
     alt="EM rates between a fifth and a half without ablation, at or next to zero with it; coherence close to 100 %.",
@@ -288,6 +296,7 @@ if LANGUAGE:
 run.own.figure(
     "fig-4",
     draw_grown,
+    title=lambda data: said(data, [one for one in LOOK if one in {*data.ablation}][-1], measure="em", cloud=None),
     caption=f"{ORGANISMS}. One layer's direction: the {NAMED} organism's; layer-wise: each organism's own. "
     f"{ASKED} to each of 8 questions; 95 % intervals.",
     alt="Four organisms with four bars of EM and four of coherence each; diamonds at the reported values.",
@@ -349,6 +358,7 @@ def draw_against_random():
 run.own.figure(
     "fig-x-ablation-random",
     draw_against_random,
+    title=lambda data: f"EM rate by ablation: {span(data, 'em', by='ablation', cloud=None)}",
     caption=f"The {run.kind} {NAMED} organism. Top: one layer's direction removed at all layers, on all answers; grey: "
     f"range of random draws. Bottom: by ablation. {DEEP} to each of 8 questions.",
     alt="Curves over layers with grey bands for random directions; points with intervals, one row per ablation.",

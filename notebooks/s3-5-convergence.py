@@ -27,6 +27,7 @@ import pandas as pd
 
 from em_companion.book import plots, theme, typography
 from em_companion.book.run import Run
+from em_companion.book.typography import span
 from em_companion.core.errors import EvidenceUnavailable
 from em_companion.core.provenance import remembered
 from em_companion.evidence import directions, estimates, scores
@@ -89,6 +90,7 @@ def released_values() -> dict[str, float | str]:
 run.released.figure(
     "fig-x-convergence-ranks",
     lambda: draw_ranks(released_pairs(), x_bands=[(14.5, 17.5), (20.5, 23.5), (26.5, 29.5)]),
+    title=lambda data: f"Cosine with other ranks: {span(data, 'cosine', '.2f', cloud=None, reference=None)}",
     caption="Cosine between the mean-diffs of organisms on bad medical advice, each on its own texts. Grey bands: "
     "adapter layers. The axis does not start at 0. Released activations, April 2025.",
     alt="All-adapter organisms are just below one. Against the nine-adapter one: high, a step down, a flat minimum.",
@@ -192,6 +194,10 @@ def draw_grown_ranks():
 run.own.figure(
     "fig-x-convergence-ranks",
     draw_grown_ranks,
+    title=lambda data: (
+        f"Cosine with other ranks: {span(data, 'cosine', '.2f', cloud=None, reference=None)}; equal "
+        f"directions would reach {span(data, 'limit', '.2f')}"
+    ),
     caption=f"As from released data, {'of ' * LANGUAGE}{run.kind}. Green: what equal directions would reach with "
     "as many answers. "
     "Answers are drawn on equal noise, so some may be equal, which raises a cosine.",
@@ -265,10 +271,17 @@ def draw_noise_floor():
     return plots.heat_map(pd.DataFrame(matrix, list(there), list(there)), **look)
 
 
+def said_of_pairs(_) -> str:
+    middle = pairs().query("layer == @MIDDLE")
+    own, seeds, same = (typography.extremes(middle[one].dropna()) for one in ("cosine", "other_seed", "same_texts"))
+    return f"Cosine in layer {MIDDLE}: {own} on own texts, {same} on one set of texts, {seeds} between seeds"
+
+
 WHICH = "pairs; one set of texts: released answers" if LANGUAGE else "the paper's pairs, grown"
 run.own.figure(
     "fig-x-convergence-noise-floor",
     draw_noise_floor,
+    title=said_of_pairs,
     caption=f"Top: {WHICH}; no meaning: {NULL_DRAWS} draws; other seeds: bad medical advice. Bottom: "
     f"pairs; diagonal: other answers. {run.profile.samples_per_question} answers to each of 8 questions.",
     alt="Three line plots over layers with seven lines each; below, a matrix of cosines of organisms.",

@@ -29,7 +29,6 @@ def use_theme() -> None:
             "axes.grid.axis": "y",
             "grid.color": "0.92",
             "axes.titlesize": "medium",
-            "axes.titleweight": "bold",
             "axes.titlelocation": "left",
             "legend.frameon": False,
             "svg.hashsalt": "em-companion",
