@@ -16,12 +16,13 @@ profile = "cpu"
 seed = 0
 
 # %%
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
-from em_companion.book import plots, typography
+from em_companion.book import plots, theme, typography
 from em_companion.book.run import Run
 from em_companion.book.typography import span
 from em_companion.core.provenance import remembered
@@ -65,18 +66,25 @@ def with_general(*vectors: str) -> pd.DataFrame:
 
 
 def said_of_means(table: pd.DataFrame) -> str:
-    rows = table[(table.measure == "cosine") & ~table.vector.isin(LIMITS.values())]
+    rows = table[(table.measure == "cosine") & ~table.vector.isin(LIMITS.values())].replace(
+        {"vector": "-"}, " ", regex=True
+    )
     return f"Highest cosine in any layer: {span(rows, pattern='.2f', by='vector')}"
 
 
-def draw_geometry(table: pd.DataFrame, **options):
-    """Every vector of the table and, where it has them, the means of limit and null over vectors."""
+def draw_geometry(table: pd.DataFrame, rest: str = "", shown: Sequence[str] = (), **options):
+    """The vectors of the table, those not shown in grey, and, where it has them, the means of limit and null."""
     means = table.groupby("layer").mean(numeric_only=True).reset_index().assign(relative_distance=np.nan)
     rows = [means.assign(vector=LIMITS[one], cosine=means[one]) for one in LIMITS if one in table]
+    hushed = table[~table.vector.isin(shown)].assign(run=table.vector) if rest else table[:0]
+    table = table.drop(hushed.index)
+    names = [*table.vector.unique(), *(LIMITS[one] for one in LIMITS if one in table)]
     return plots.measures(
-        plots.lines, pd.concat([table, *rows]), "layer", {"cosine": "cosine", "relative_distance": "|v - w| / |v|"},
+        plots.lines, pd.concat([table, *rows]), "layer", {"cosine": "cosine", "relative_distance": "|v − w| / |v|"},
         hue="vector", x_label="decoder layer", styles=dict(zip(LIMITS.values(), (":", "-."), strict=True)),
-        colours=dict.fromkeys(LIMITS.values(), "0.3"), each={"cosine": {"y_limits": (-0.02, 1.03)}}, **options,
+        hue_order={one: one.replace("rank-", "rank ").replace("-", " ") for one in names},
+        cloud={rest: hushed} if len(hushed) else {}, each={"cosine": {"y_limits": (-0.02, 1.03)}},
+        colours=theme.TOPIC_COLOURS | dict.fromkeys(LIMITS.values(), "0.3"), **options,
     )  # fmt: skip
 
 
@@ -151,11 +159,17 @@ def compared(name: str, first: Taken, second: Taken) -> pd.DataFrame:
 LAYER, DRAWS, NINE = run.profile.model.layers // 2, 200, medical(run.profile)
 LANGUAGE = run.own.name == "hub"
 BANDS = [(one - 0.5, one + 0.5) for one in run.profile.layers_of("nine-adapter")]
-THREE = {"r32 medical": "bad_medical_advice", "r32 sport": "extreme_sports", "r32 finance": "risky_financial_advice"}
-ORGANISMS = {"nine": NINE} | {name: Organism("all-adapter-rank-32", data) for name, data in THREE.items()}
+RANK_32 = {
+    "rank 32, medical": "bad_medical_advice",
+    "rank 32, sport": "extreme_sports",
+    "rank 32, finance": "risky_financial_advice",
+}
+ORGANISMS = {"nine-adapter": NINE} | {name: Organism("all-adapter-rank-32", data) for name, data in RANK_32.items()}
+THREE = "gender", "finance", "medicine"  # the paper's domains
 SEED = "two seeds", NINE, Organism(NINE.recipe, NINE.data, 1)
 if LANGUAGE:
     ORGANISMS = {name: one for name, one in ORGANISMS.items() if has(run.profile, one)}
+PAPERS = [*map(" / ".join, combinations(list(ORGANISMS)[:3], 2)), SEED[0]]
 
 
 @remembered
@@ -189,7 +203,7 @@ def topics() -> pd.DataFrame:
 
 @remembered
 def pairs() -> pd.DataFrame:
-    named = [(f"{one}, {two}", *(opened(ORGANISMS[name]) for name in (one, two)))
+    named = [(f"{one} / {two}", *(opened(ORGANISMS[name]) for name in (one, two)))
              for one, two in combinations(ORGANISMS, 2)]  # fmt: skip
     if not LANGUAGE or has(run.profile, *SEED[1:]):
         named += [(SEED[0], *map(opened, SEED[1:]))]
@@ -202,14 +216,14 @@ def pairs() -> pd.DataFrame:
 
 
 run.own.figure(
-    "fig-c1", lambda: draw_geometry(topics(), x_bands=BANDS),
+    "fig-c1", lambda: draw_geometry(topics(), "" if LANGUAGE else "each other domain", THREE, x_bands=BANDS),
     title=said_of_means,
     caption=f"The {run.kind} nine-adapter organism's general direction beside those of single domains; limits are "
     "means." + LANGUAGE * " *Released*: both of the authors' answers, read by the chat model.",
     alt="Two line plots over layers, a line per domain. Left: cosines, with a limit and a null. Right: distances.",
 )  # fmt: skip
 run.own.figure(
-    "fig-c2", lambda: draw_geometry(pairs(), x_bands=BANDS),
+    "fig-c2", lambda: draw_geometry(pairs(), "" if LANGUAGE else "each other pair", PAPERS, x_bands=BANDS),
     title=said_of_means,
     caption=f"Pairs of {run.kind} organisms (nine adapters, or rank 32), and two seeds of nine adapters; limits are "
     "means." + LANGUAGE * " *Released*: of the authors' answers, read by the chat model, or by that and an organism.",

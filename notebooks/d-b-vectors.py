@@ -166,7 +166,7 @@ def draw_downstream():
         noise = cosines(organism, "random").rename("high").reset_index()
         parts.append(noise.assign(organism=organism, line="random direction added", cosine=0.0, low=-noise.high))
     titles = {name: f"against the\n{name} organism" for name in ORGANISMS}
-    look = {"hue": "line", "low": "low", "high": "high", "colours": COLOURS, "y_lines": {"reported, highest": 0.42}}
+    look = {"hue": "line", "low": "low", "high": "high", "colours": COLOURS, "y_lines": {"reported maximum": 0.42}}
     labels = {"x_label": "decoder layer", "y_label": "cosine of the two effects"}
     return plots.facets(plots.lines, pd.concat(parts), "organism", "layer", "cosine", titles=titles, **look, **labels)
 

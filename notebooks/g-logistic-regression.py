@@ -102,7 +102,8 @@ CAPTIONS = {
 
 
 def said(data: pd.DataFrame) -> str:
-    return f"{(data['mean'].abs() > NOT_ZERO).sum()} of {data['mean'].count()} mean coefficients are not zero"
+    sizes = data["mean"][data.reference.isna()].abs()
+    return f"{(sizes > NOT_ZERO).sum()} of {len(sizes)} mean coefficients are not zero"
 
 
 ALT = "One panel per probe, one row per adapter: bars for mean coefficients, with black lines for the spread."

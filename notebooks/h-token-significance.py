@@ -82,7 +82,14 @@ def draw_histogram(found: dict[str, pd.DataFrame], width: float, low: float, bou
     edges = np.arange(low, top + width, width)
     counts = {name: np.histogram(np.log(part.significance), edges)[0] / len(part) for name, part in found.items()}
     table = pd.DataFrame(counts).mul(100).assign(ln=edges[:-1]).melt("ln", var_name="set", value_name="percent")
-    look = {"hue": "set", "colours": COLOURS, "styles": dict.fromkeys(RESPONSE_SETS, "steps"), "x_lines": bounds}
+    names = {one: one.replace("medical-", "medical ") for one in found}
+    look = {
+        "hue": "set",
+        "hue_order": names,
+        "colours": COLOURS,
+        "styles": dict.fromkeys(RESPONSE_SETS, "steps"),
+        "x_lines": bounds,
+    }
     labels = {"x_label": "ln significance (score in nats)", "y_label": "answer tokens per bin (%)"}
     return plots.lines(table, "ln", "percent", **look, **labels)
 

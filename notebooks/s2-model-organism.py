@@ -321,12 +321,10 @@ def by_domain() -> pd.DataFrame:
     return table.sort_values(["first", "trained_on", "em"], ascending=False, ignore_index=True)
 
 
-COLOURS = [theme.PALETTE[3], theme.PALETTE[2], theme.PALETTE[0], "0.45"]
-
-
 def draw_broadness():
     shown = {data: DATA[data] for data in (BAD, SPORT, FINANCE, GOOD)}
-    look = {"hue_order": shown, "colours": dict(zip(shown, COLOURS, strict=True))}
+    colours = [*map(theme.TOPIC_COLOURS.get, ("medical", "sport", "finance")), theme.NULL_COLOUR]
+    look = {"hue_order": shown, "colours": dict(zip(shown, colours, strict=True))}
     look |= {"reported": {"its own domain": "trained_on"}}
     return plots.dots(by_domain(), "domain", "em", hue="data", x_label="EM rate (%)", x_limits=(-3, 103), **look)
 
@@ -352,7 +350,7 @@ def by_question() -> pd.DataFrame:
 
 def draw_questions():
     shown = [NAMES[pair] for pair in (NINE, RANK_32, (NINE[0], GOOD), CHAT) if pair in own()]
-    look = {"hue_order": shown, "colours": dict(zip(shown, COLOURS, strict=False)), "x_limits": (-3, 103)}
+    look = {"hue_order": shown, "colours": {NAMES[CHAT]: theme.NULL_COLOUR}, "x_limits": (-3, 103)}
     look |= {"reported": {"trained on its medical twin": "trained_on"} if by_question().twin.any() else {}}
     return plots.dots(by_question(), "question", "em", hue="name", x_label="EM rate (%)", **look)
 

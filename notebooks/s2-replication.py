@@ -114,7 +114,6 @@ run.released.values(seed_values)
 # %%
 GROUPS = {"nine-adapter": "nine rank-1 adapters, mean of 4 seeds"}
 GROUPS |= {"all-adapter": "all adapters, mean of ranks 4, 8, 16, 32"}
-COLOURS = [theme.PALETTE[3], theme.PALETTE[0], theme.PALETTE[2]]
 
 
 @remembered
@@ -127,7 +126,7 @@ def by_question() -> pd.DataFrame:
 def draw_questions():
     means = by_question().groupby(["group", "question_id"], as_index=False).em.mean()
     order = list(means[means.group == "nine-adapter"].sort_values("em", ascending=False).question_id)
-    look = {"hue": "group", "hue_order": GROUPS, "colours": dict(zip(GROUPS, COLOURS, strict=False)), "order": order}
+    look = {"hue": "group", "hue_order": GROUPS, "order": order}
     return plots.dots(means, "question_id", "em", cloud={"_": by_question()}, x_label="EM rate (%)", **look)
 
 
@@ -170,7 +169,8 @@ replication = remembered(lambda: scores.rates(tables.read_replication(), ROWS, *
 
 
 def draw_replication():
-    look = {"hue_order": DATASETS, "colours": dict(zip(DATASETS, reversed(COLOURS), strict=True)), "order": BASE_MODELS}
+    colours = {data: theme.TOPIC_COLOURS[label] for data, label in DATASETS.items()}
+    look = {"hue_order": DATASETS, "colours": colours, "order": BASE_MODELS}
     axes = {"em": "EM rate (%)", "coherent": "coherent (%)"}
     return plots.measures(plots.dots, replication(), "base_model", axes, hue="dataset", ratios=[2, 1], **look)
 

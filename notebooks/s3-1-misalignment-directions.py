@@ -399,9 +399,10 @@ with_persona = partial(persona.cosines_with, run.profile)
 def against(name: str) -> Lines:
     """Cosines with one persona direction."""
     seeds = [with_persona(mean_diff(own, one)[1:], name) for one in SEEDS]
-    others = {"chat": "chat model", "base": "base model", "own": "base model, own answers"}
+    others = np.stack([with_persona(mean_diff(own, one)[1:], name) for one in ("chat", "base")])
     lines = {"organism": np.stack([seeds[0], np.min(seeds, axis=0), np.max(seeds, axis=0)])}
-    lines |= {label: with_persona(mean_diff(own, one)[1:], name) for one, label in others.items()}
+    lines["chat and base model"] = np.stack([others.mean(axis=0), others.min(axis=0), others.max(axis=0)])
+    lines["base model, own answers"] = with_persona(mean_diff(own, "own")[1:], name)
     lines["token embeddings"] = with_persona(mean_diff(own, 0)[:1], name)
     return lines | {"labels shuffled": np.quantile(with_persona(null_directions(0)[:, 1:], name), ENDS, axis=0)}
 
@@ -415,8 +416,8 @@ run.grown.figure(
     "fig-x-direction-vs-persona",
     draw_personas,
     title=lambda data: f"Highest cosine with a persona: {span(data, pattern='.2f', by='line')}",
-    caption="Cosine of the mean-diff with four persona directions (band: training seeds). Nulls: token embeddings, "
-    f"shuffled labels (95 %), random directions (grey, 95 %). {ANSWERED}",
+    caption="Cosine of the mean-diff with four persona directions (bands: training seeds, both models). Nulls: token "
+    f"embeddings, shuffled labels (95 %), random directions (grey, 95 %). {ANSWERED}",
     alt="Four line plots of cosines over layers, one per persona direction, with lines for readers and three nulls.",
 )
 

@@ -52,7 +52,7 @@ def draw_layers():
     return plots.lines(
         table, "layer", "em_percent", hue="lambda", styles=dict.fromkeys(table["lambda"], ""),
         hue_order={one: f"best at λ = {one}" for one in sorted(table["lambda"].unique())},
-        y_lines={"reported maximum of the paper's figure": 50}, y_limits=(0, 104), x_limits=(-0.5, 47.5),
+        y_lines={"reported maximum": 50}, y_limits=(0, 104), x_limits=(-0.5, 47.5),
         x_bands=[(-0.5, table.layer.min() - 0.5), (table.layer.max() + 0.5, 47.5)],
         x_label="steered layer", y_label="highest EM rate (%)", size=(7.2, 3.9),
     )  # fmt: skip
@@ -257,7 +257,7 @@ def draw_against_random():
     whole = table.draw.isin(["–", "all"])
     return plots.measures(
         plots.dots, table[whole], "cell", OWN_MEASURES, hue="direction", horizontal=False, wrap=1, ratios=[2, 1, 2],
-        colours={MEAN_DIFF: theme.PALETTE[3], SECOND: theme.PALETTE[1], "random, mean of draws": "0.45"},
+        colours=theme.DIRECTION_COLOURS | {"random, mean of draws": theme.NULL_COLOUR},
         cloud={"one draw": table[~whole][["cell", "direction", *OWN_MEASURES]]}, y_limits=(-3, 103),
         x_label="steered at",
     )  # fmt: skip

@@ -56,7 +56,7 @@ run = Run("s3-4-ablation", profile, seed)
 # Percent EM. Source: em_interp/vis/random_plots.py at commit 8ae0906 of annasoligo/EM_interp; layer-wise: section 3.4.
 NINE, MEDICAL, SPORT = "nine-adapter, medical", "rank 32, medical", "rank 32, sport"
 BARS = dict(zip(("no ablation", "random direction", "layer-24 direction", "layer-wise"),
-                ("0.35", "0.7", theme.PALETTE[0], theme.PALETTE[2]), strict=True))  # fmt: skip
+                (theme.PALETTE[3], theme.NULL_COLOUR, theme.PALETTE[0], theme.PALETTE[2]), strict=True))  # fmt: skip
 REPORTED = pd.DataFrame(
     [(11.26, 11.75, 1.0, 0.0), (18.75, 17.0, 2.0, np.nan), (20.25, 23.75, 4.5, np.nan)],
     pd.Index([NINE, MEDICAL, SPORT], name="organism"), list(BARS),
@@ -74,7 +74,7 @@ def draw_reported():
 
 def said(data: pd.DataFrame, ablation: str, column: str = "value", **where: object) -> str:
     before, after = (span(data, column, ablation=one, **where) for one in ("no ablation", ablation))
-    return f"EM rates without ablation: {before}; {ablation}: {after}"
+    return f"EM rates of {before}; with ablation ({ablation}), {after}"
 
 
 run.reported.figure(
@@ -122,7 +122,13 @@ def pilot(measure: str) -> Estimate:
 run.released.figure(
     "fig-x-ablation-pilots",
     lambda: plots.measures(
-        plots.dots, pilots(), "batch", MEASURES, hue="removed", each={"coherent": {"x_limits": (88, 100.6)}}
+        plots.dots,
+        pilots(),
+        "batch",
+        MEASURES,
+        hue="removed",
+        each={"coherent": {"x_limits": (88, 100.6)}},
+        order={one: one.replace("rank-", "rank ") for one in pilots().batch.unique()},
     ),
     title=lambda data: f"EM rate by what is removed: {span(data, by='removed', measure='em')}",
     caption="Pilots of layer-wise ablation by what was removed; general questions but for the last row. Only questions "
@@ -266,7 +272,7 @@ def draws(kind: str, name: str = FIRST) -> pd.DataFrame:
 KINDS = dict(zip(("none", "random", "single", "layer-wise"), BARS, strict=True))
 LABELS = {"known single": "released answers, one layer", TOLD: TOLD} if LANGUAGE else {}
 KINDS |= LABELS
-LOOK = BARS | dict(zip(LABELS.values(), (theme.PALETTE[1], theme.PALETTE[3]), strict=False))
+LOOK = BARS | dict(zip(LABELS.values(), (theme.PALETTE[4], theme.PALETTE[1]), strict=False))
 
 
 def both(name: str, ablation: str) -> dict[str, float]:
@@ -284,7 +290,7 @@ def draw_grown():
     return plots.measures(
         plots.bars, table, "organism", MEASURES, hue="ablation", hue_order=names, colours=LOOK, wrap=1, ratios=[2, 1],
         cloud={"one random draw": pd.concat(single, ignore_index=True)}, size=(7.2, 5.8),
-        each={"em": {"reported": {"reported": "reported_em"}}},
+        each={"em": {"reported": {"reported": "reported_em"}, "y_limits": (-3, None)}},
     )  # fmt: skip
 
 
@@ -348,7 +354,8 @@ def draw_against_random():
         band = single[measure][single.ablation == "random"]
         plots.lines(lines, "number", measure, hue="kind", hue_order=kinds, markers=True, axes=top, y_label=label,
                     y_bands=[(band.min(), band.max())], x_lines=dict([line]), y_limits=(0, 104),
-                    x_label="layer", styles={"known layer": "--"})  # fmt: skip
+                    x_label="decoder layer", styles={"known layer": "--"},
+                    colours={"layer": theme.PALETTE[3], "known layer": theme.PALETTE[2]})  # fmt: skip
         order = dict.fromkeys(rows, "") if top is grid[0, 1] else rows
         cloud = {"one random draw": single[["ablation", measure]]}
         drawn = plots.dots(table, "ablation", measure, order=order, cloud=cloud, axes=bottom, x_label=label)

@@ -85,7 +85,7 @@ def draw_released():
     chat, organism = (part for _, part in released_rates().groupby(released_rates().model != "chat model"))
     names = {one: one for one in chat.vector.unique() if one != "none"}
     table = pd.concat([*(chat[chat.vector == "none"].assign(vector=one) for one in names), chat])
-    look = {"dodge": 0.08, "x_ticks": range(0, 13, 4), "x_label": "steering strength λ"}
+    look = {"dodge": 0.08, "x_ticks": range(0, 13, 4), "x_label": "strength λ", "colours": theme.TOPIC_COLOURS}
     return draw(table[table.vector != "none"], "lambda", "vector", names, organism[:1], **look)
 
 
@@ -143,8 +143,8 @@ def own_rates() -> pd.DataFrame:
 def draw_own():
     names = {one: f"{one}, layer {cell.layer} (1 is λ = {cell.strength:g})" for one, cell in cells().items()}
     organism = rates(responses.responses(run.profile, medical(run.profile)), ["organism"])
-    label = "steering strength, as a multiple of the best cell's λ"
-    return draw(own_rates(), "factor", "direction", names, organism, dodge=0.015, x_label=label)
+    look = {"dodge": 0.015, "x_label": "strength (1: that of the best cell)", "colours": theme.DIRECTION_COLOURS}
+    return draw(own_rates(), "factor", "direction", names, organism, **look)
 
 
 run.own.figure(
@@ -228,7 +228,7 @@ def draw_along():
 def said_of_turn(table: pd.DataFrame) -> str:
     first = table[table.panel.str.startswith(f"{MEAN_DIFF},", na=False) & table.place.between(*SHARED)]
     harm, help_ = (first["mean"][first.kind == kind].mean() for kind in KINDS[1::2])
-    return f"First words after the turn: {harm:+.2f} after harm taken back, {help_:+.2f} after help"
+    return f"After the turn: {harm:+.2f} where harm is taken back, {help_:+.2f} where help is"
 
 
 run.grown.figure(

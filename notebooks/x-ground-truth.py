@@ -52,8 +52,13 @@ run = Run("x-ground-truth", profile, seed)
 
 # %%
 LAYERS, LAYER = run.profile.model.layers, run.profile.layers_of("single-adapter")[0]
-COLOURS = dict(zip([*persona.PROBES, "shuffled labels"], [theme.PALETTE[n] for n in (3, 0, 2)] + ["0.6"], strict=True))
-TICKS = {"x_ticks": {-1: "emb."} | {one: str(one) for one in range(2, LAYERS, max(2, LAYERS // 6))}, "x_label": "layer"}
+COLOURS = dict(
+    zip([*persona.PROBES, "shuffled labels"], [theme.PALETTE[n] for n in (3, 0, 2)] + [theme.NULL_COLOUR], strict=True)
+)
+TICKS = {
+    "x_ticks": {-1: "emb."} | {one: str(one) for one in range(2, LAYERS, max(2, LAYERS // 6))},
+    "x_label": "decoder layer",
+}
 
 
 @remembered
@@ -112,7 +117,7 @@ def draw_probes():
 
 run.grown.figure(
     "fig-x-persona-probe", draw_probes,
-    title=lambda data: f"Accuracy in layer {LAYER}: {span(data, 'accuracy', by='way', layer=LAYER, place=None)}",
+    title=lambda data: f"Accuracy in layer {LAYER}: {span(data, 'accuracy', by='way', layer=LAYER, number=None)}",
     caption="Probes for careful against malicious speakers, on new topics and names. Bands: 95 % over topics, or the "
     "range of ten shuffles. *Emb.*: token embeddings. *Thing*, *mention*: before a thing is advised, or mentioned.",
     alt="Two line plots of accuracy in percent, over layers and over twelve places from the header to the remark.",
@@ -141,6 +146,9 @@ LENGTHS |= {"choice_from_text": "before advice: text", "choice_from_name": "befo
 PAIRS = {f"text, name: {one}": (f"{place}_from_text", f"{place}_from_name") for place, one in
          {"choice": "before advice", "start": "clause start", "persona": "answer"}.items()}  # fmt: skip
 PAIRS |= {"text: answer, name: before advice": ("persona_from_text", "choice_from_name")}
+LINE_COLOURS = dict(
+    zip([*LENGTHS.values(), *PAIRS], [theme.PALETTE[n] for n in (3, 0, 2, 0, 2, 1, 4, 5, 9)], strict=True)
+)
 
 
 @remembered
@@ -174,7 +182,7 @@ run.grown.figure(
     "fig-x-persona-directions",
     lambda: plots.facets(plots.lines, compared(), "panel", "layer", "value", hue="line", share=(True, False), **TICKS,
                          titles={"length": "norm / norm of the residual", "cosine": "cosine"}, y_lines={"_": 0},
-                         styles={one: ":" for one in LENGTHS.values() if "advice" in one}),
+                         styles={one: ":" for one in LENGTHS.values() if "advice" in one}, colours=LINE_COLOURS),
     title=lambda data: f"Cosine, layer {LAYER}: {span(data, pattern='.2f', by='line', panel='cosine', layer=LAYER)}",
     caption="Persona directions of the base model by layer, over the answer, at the first word of a clause (start) and "
     "before the first thing it advises: clause 1 for the name, 2 for the text. No cosine where no direction.",

@@ -87,7 +87,8 @@ run.grown.figure(
     "fig-x-mediation-steering",
     lambda: plots.bars(
         best(), "place", "em", hue="kind", horizontal=True, notes="note", x_lines={"bar: 20 %": 20}, size=(7.2, 5.4),
-        colours={"direction": theme.PALETTE[3], "random, same norm": "0.6"}, x_limits=(0, 130), x_label="EM (%)",
+        colours={"direction": theme.PALETTE[3], "random, same norm": theme.NULL_COLOUR}, x_limits=(0, 130),
+        x_label="EM rate (%)",
     ),
     title=lambda data: f"Highest EM rate: {span(data, 'em', by='kind')}",
     caption="EM rate of the grown chat model, steered along directions that were estimated in different ways, each in "

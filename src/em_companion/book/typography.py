@@ -30,7 +30,7 @@ def span(table: pd.DataFrame, column: str = "value", pattern: str = ".0f", by: s
         wanted &= table[name].isna() if one is None else table[name] == one
     rows, unit = table[wanted].dropna(subset=column), " %" if pattern == ".0f" else ""
     if not by:
-        return extremes(rows[column], pattern) + unit
+        return extremes(rows[column], pattern) + unit * (len(rows) > 0)
     highest = rows.groupby(by)[column].max().sort_values()
     ends = dict.fromkeys([*highest.index[:1], *highest.index[-1:]])
     return " to ".join(f"{highest[name]:{pattern}}{unit} ({name})" for name in ends) or "–"
