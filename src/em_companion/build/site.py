@@ -17,6 +17,7 @@ NEEDED_FOR = {
     "copybutton": "<pre",
     "design-tabs": "sd-tab",
     "figure-record": "data-em-permalink",
+    "figure-zoom": "em-figure",
     "gallery": "em-gallery",
     "ledger": "em-table",
     "mathjax": 'class="math',
