@@ -59,17 +59,20 @@ def geometry(name: str, first: np.ndarray, second: np.ndarray) -> pd.DataFrame:
 # %%
 ADAPTERS = [(14.5, 17.5), (20.5, 23.5), (26.5, 29.5)]
 LIMITS = {"limit": "equal but for noise", "null": "null, 95 %"}
+COLOURS = dict.fromkeys(LIMITS.values(), "0.3") | {"general-without-medical": theme.PALETTE[5]}
 
 
 def with_general(*vectors: str) -> pd.DataFrame:
     return pd.concat([geometry(one, mean_diff("general"), mean_diff(one)) for one in vectors], ignore_index=True)
 
 
-def said_of_means(table: pd.DataFrame) -> str:
-    rows = table[(table.measure == "cosine") & ~table.vector.isin(LIMITS.values())].replace(
-        {"vector": "-"}, " ", regex=True
-    )
-    return f"Highest cosine in any layer: {span(rows, pattern='.2f', by='vector')}"
+def label(vector: str) -> str:
+    return vector.replace("rank-", "rank ").replace("-without-", " without ")
+
+
+def said_of_means(data: pd.DataFrame) -> str:
+    rows = data[(data.measure == "cosine") & ~data.vector.isin(LIMITS.values())].dropna(subset="vector")
+    return f"Highest cosine: {span(rows.assign(vector=rows.vector.map(label)), pattern='.2f', by='vector')}"
 
 
 def draw_geometry(table: pd.DataFrame, rest: str = "", shown: Sequence[str] = (), **options):
@@ -82,9 +85,10 @@ def draw_geometry(table: pd.DataFrame, rest: str = "", shown: Sequence[str] = ()
     return plots.measures(
         plots.lines, pd.concat([table, *rows]), "layer", {"cosine": "cosine", "relative_distance": "|v − w| / |v|"},
         hue="vector", x_label="decoder layer", styles=dict(zip(LIMITS.values(), (":", "-."), strict=True)),
-        hue_order={one: one.replace("rank-", "rank ").replace("-", " ") for one in names},
+        hue_order={one: label(one) for one in names},
         cloud={rest: hushed} if len(hushed) else {}, each={"cosine": {"y_limits": (-0.02, 1.03)}},
-        colours=theme.TOPIC_COLOURS | dict.fromkeys(LIMITS.values(), "0.3"), **options,
+        colours=theme.TOPIC_COLOURS | COLOURS,
+        **options,
     )  # fmt: skip
 
 
@@ -316,7 +320,8 @@ run.own.figure(
     "fig-x-direction-stability",
     lambda: plots.lines(by_size(), "doublings", "median", hue="line", low="low", high="high", interval="bars",
                         dodge=0.1, x_ticks={np.log2(one): str(one) for one in by_size()["size"]}, y_lines={"_": 0},
-                        x_label="misaligned answers in each set (and as many aligned ones)", y_label="cosine"),
+                        x_label="misaligned answers in each set (and as many aligned ones)", y_label="cosine",
+                        colours={f"labels shuffled, layer {LAYER}": theme.NULL_COLOUR}),
     title=said_of_halves,
     caption=f"Cosine between the mean-diffs of two disjoint sets of answers, over their size: 95 % of {DRAWS} draws.",
     alt="Four lines over the number of answers on a log scale: three layers, and shuffled labels.",

@@ -271,7 +271,7 @@ def draw_noise_floor():
 def said_of_pairs(_) -> str:
     middle = pairs().query("layer == @MIDDLE")
     own, seeds, same = (typography.extremes(middle[one].dropna()) for one in ("cosine", "other_seed", "same_texts"))
-    return f"Cosine in layer {MIDDLE}: {own} on own texts, {same} on one set of texts, {seeds} between seeds"
+    return f"Cosine in layer {MIDDLE}: {own} on own texts, {same} on the same; seeds, {seeds}"
 
 
 WHICH = "pairs; one set of texts: released answers" if LANGUAGE else "the paper's pairs, grown"

@@ -60,6 +60,7 @@ def _frame(figure: Figure, title: str, signature: str) -> None:
     width, height = 0.14 / figure.get_figwidth(), added / figure.get_figheight()
     if isinstance(engine := figure.get_layout_engine(), ConstrainedLayoutEngine):
         engine.set(rect=(0, 0, 1 - width, 1 - height))
+        figure.set_dpi(plt.rcParams["savefig.dpi"])  # letters are wider where there are fewer dots
         engine.execute(figure)
         figure.set_layout_engine("none")  # which would leave no room for a legend that is moved down
     for legend in figure.legends:

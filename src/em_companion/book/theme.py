@@ -28,7 +28,7 @@ REPORTED_COLOUR, NULL_COLOUR = "0.35", "0.6"
 
 
 def use_theme() -> None:
-    """Set the one theme of the book: white ground (also in dark mode), colour-blind-safe palette, readable sizes."""
+    """Set the one theme: white ground (which a dark page inverts), colour-blind-safe palette, readable sizes."""
     matplotlib.use("agg", force=False)
     sns.set_theme(
         context="notebook",
