@@ -54,7 +54,7 @@ def save_figure(folder: Path, entry: FigureEntry, drawn: Drawn, record: FigureRe
 
 def _frame(figure: Figure, title: str, signature: str) -> None:
     """Write above a picture what it says and, along its right edge, what it is, so that a pasted one still says so."""
-    text = wrapped(title, int(9.5 * figure.get_figwidth()))
+    text = wrapped(title, int(10 * figure.get_figwidth()))
     added = 0.21 * (text.count("\n") + 1) + 0.06
     figure.set_figheight(figure.get_figheight() + added)
     width, height = 0.14 / figure.get_figwidth(), added / figure.get_figheight()
