@@ -211,7 +211,7 @@ def transition_values() -> dict:
 run.own.figure(
     "fig-x-grown-phase-transition",
     draw_transition,
-    title=lambda _: f"B turns at the largest gradient in {transition_values()['training.turn-at-gradient']} seeds",
+    title=lambda _: f"B turns near the largest gradient in {transition_values()['training.turn-at-gradient']} seeds",
     caption=f"Fine-tuning on bad medical advice, one line per seed. Top: EM rate at each check ({MONITOR_SAMPLES} "
     f"answers per question){'; dotted: where training stops' if STOPS else ''}. Bottom: straightness of B's path, "
     "cosine with the final B.",
