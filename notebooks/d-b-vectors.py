@@ -174,7 +174,7 @@ def draw_downstream():
 run.own.figure(
     "fig-d1",
     draw_downstream,
-    title=lambda _: "Cosine of the effects: {:.2f} at most; of a random direction's, {:.2f}".format(
+    title=lambda _: "Effects of mean-diff and single adapter: cosine up to {:.2f}; random, {:.2f}".format(
         cosines("single-adapter").iloc[1:].max(), cosines("single-adapter", "random").max()
     ),
     caption="Cosine of the effects of an organism and of a direction added to the chat model at the single adapter's "
