@@ -16,13 +16,15 @@ profile = "cpu"
 seed = 0
 
 # %%
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
-from em_companion.book import plots, typography
+from em_companion.book import plots, theme, typography
 from em_companion.book.run import Run
+from em_companion.book.typography import span
 from em_companion.core.provenance import remembered
 from em_companion.evidence import directions
 from em_companion.evidence.estimates import Estimate
@@ -57,31 +59,49 @@ def geometry(name: str, first: np.ndarray, second: np.ndarray) -> pd.DataFrame:
 # %%
 ADAPTERS = [(14.5, 17.5), (20.5, 23.5), (26.5, 29.5)]
 LIMITS = {"limit": "equal but for noise", "null": "null, 95 %"}
+COLOURS = dict.fromkeys(LIMITS.values(), "0.3") | {"general-without-medical": theme.PALETTE[5]}
 
 
 def with_general(*vectors: str) -> pd.DataFrame:
     return pd.concat([geometry(one, mean_diff("general"), mean_diff(one)) for one in vectors], ignore_index=True)
 
 
-def draw_geometry(table: pd.DataFrame, **options):
-    """Every vector of the table and, where it has them, the means of limit and null over vectors."""
+def label(vector: str) -> str:
+    return vector.replace("rank-", "rank ").replace("-without-", " without ")
+
+
+def said_of_means(data: pd.DataFrame) -> str:
+    rows = data[(data.measure == "cosine") & ~data.vector.isin(LIMITS.values())].dropna(subset="vector")
+    return f"Highest cosine: {span(rows.assign(vector=rows.vector.map(label)), pattern='.2f', by='vector')}"
+
+
+def draw_geometry(table: pd.DataFrame, rest: str = "", shown: Sequence[str] = (), **options):
+    """The vectors of the table, those not shown in grey, and, where it has them, the means of limit and null."""
     means = table.groupby("layer").mean(numeric_only=True).reset_index().assign(relative_distance=np.nan)
     rows = [means.assign(vector=LIMITS[one], cosine=means[one]) for one in LIMITS if one in table]
+    hushed = table[~table.vector.isin(shown)].assign(run=table.vector) if rest else table[:0]
+    table = table.drop(hushed.index)
+    names = [*table.vector.unique(), *(LIMITS[one] for one in LIMITS if one in table)]
     return plots.measures(
-        plots.lines, pd.concat([table, *rows]), "layer", {"cosine": "cosine", "relative_distance": "|v - w| / |v|"},
+        plots.lines, pd.concat([table, *rows]), "layer", {"cosine": "cosine", "relative_distance": "|v − w| / |v|"},
         hue="vector", x_label="decoder layer", styles=dict(zip(LIMITS.values(), (":", "-."), strict=True)),
-        colours=dict.fromkeys(LIMITS.values(), "0.3"), each={"cosine": {"y_limits": (-0.02, 1.03)}}, **options,
+        hue_order={one: label(one) for one in names},
+        cloud={rest: hushed} if len(hushed) else {}, each={"cosine": {"y_limits": (-0.02, 1.03)}},
+        colours=theme.TOPIC_COLOURS | COLOURS,
+        **options,
     )  # fmt: skip
 
 
 run.released.figure(
     "fig-c1", lambda: draw_geometry(with_general("gender", "general-without-medical", "finance", "medical"),
                                     x_bands=ADAPTERS),
+    title=said_of_means,
     caption="The general mean-diff beside others of the nine-adapter organism, April 2025. Grey: adapter layers.",
     alt="Two line plots over 48 layers. Left: gender just below one, then finance, medical lowest. Right: the reverse.",
 )  # fmt: skip
 run.released.figure(
     "fig-c2", lambda: draw_geometry(with_general("rank-32"), x_bands=ADAPTERS),
+    title=said_of_means,
     caption="The nine-adapter and the rank-32 organism, both on bad medical advice, with means over different texts.",
     alt="Two line plots over 48 layers: the cosine has a flat minimum just above 0.8; the distance mirrors it.",
 )  # fmt: skip
@@ -143,11 +163,17 @@ def compared(name: str, first: Taken, second: Taken) -> pd.DataFrame:
 LAYER, DRAWS, NINE = run.profile.model.layers // 2, 200, medical(run.profile)
 LANGUAGE = run.own.name == "hub"
 BANDS = [(one - 0.5, one + 0.5) for one in run.profile.layers_of("nine-adapter")]
-THREE = {"r32 medical": "bad_medical_advice", "r32 sport": "extreme_sports", "r32 finance": "risky_financial_advice"}
-ORGANISMS = {"nine": NINE} | {name: Organism("all-adapter-rank-32", data) for name, data in THREE.items()}
+RANK_32 = {
+    "rank 32, medical": "bad_medical_advice",
+    "rank 32, sport": "extreme_sports",
+    "rank 32, finance": "risky_financial_advice",
+}
+ORGANISMS = {"nine-adapter": NINE} | {name: Organism("all-adapter-rank-32", data) for name, data in RANK_32.items()}
+THREE = "gender", "finance", "medicine"  # the paper's domains
 SEED = "two seeds", NINE, Organism(NINE.recipe, NINE.data, 1)
 if LANGUAGE:
     ORGANISMS = {name: one for name, one in ORGANISMS.items() if has(run.profile, one)}
+PAPERS = [*map(" / ".join, combinations(list(ORGANISMS)[:3], 2)), SEED[0]]
 
 
 @remembered
@@ -181,7 +207,7 @@ def topics() -> pd.DataFrame:
 
 @remembered
 def pairs() -> pd.DataFrame:
-    named = [(f"{one}, {two}", *(opened(ORGANISMS[name]) for name in (one, two)))
+    named = [(f"{one} / {two}", *(opened(ORGANISMS[name]) for name in (one, two)))
              for one, two in combinations(ORGANISMS, 2)]  # fmt: skip
     if not LANGUAGE or has(run.profile, *SEED[1:]):
         named += [(SEED[0], *map(opened, SEED[1:]))]
@@ -194,13 +220,15 @@ def pairs() -> pd.DataFrame:
 
 
 run.own.figure(
-    "fig-c1", lambda: draw_geometry(topics(), x_bands=BANDS),
+    "fig-c1", lambda: draw_geometry(topics(), "" if LANGUAGE else "each other domain", THREE, x_bands=BANDS),
+    title=said_of_means,
     caption=f"The {run.kind} nine-adapter organism's general direction beside those of single domains; limits are "
     "means." + LANGUAGE * " *Released*: both of the authors' answers, read by the chat model.",
     alt="Two line plots over layers, a line per domain. Left: cosines, with a limit and a null. Right: distances.",
 )  # fmt: skip
 run.own.figure(
-    "fig-c2", lambda: draw_geometry(pairs(), x_bands=BANDS),
+    "fig-c2", lambda: draw_geometry(pairs(), "" if LANGUAGE else "each other pair", PAPERS, x_bands=BANDS),
+    title=said_of_means,
     caption=f"Pairs of {run.kind} organisms (nine adapters, or rank 32), and two seeds of nine adapters; limits are "
     "means." + LANGUAGE * " *Released*: of the authors' answers, read by the chat model, or by that and an organism.",
     alt="Two line plots over layers, a line per pair of organisms. Left: cosines, limit and null. Right: distances.",
@@ -229,6 +257,12 @@ run.own.measure(own_claims)
 
 
 # %%
+def said_of_layers(table: pd.DataFrame) -> str:
+    apart = (table.column - table.row).astype(int)
+    near, far = table.value[apart == 1].mean(), table.value[apart == apart.max()].item()
+    return f"Cosine {near:.2f} between neighbouring layers, {far:.2f} between the first and the last"
+
+
 def draw_layers(vectors: np.ndarray):
     matrix = pd.DataFrame(directions.cosine_matrix(vectors))
     look = {"colour_map": "viridis", "numbers": None, "upwards": True, "colour_bar": "cosine", "size": (5.6, 4.6)}
@@ -240,11 +274,13 @@ def draw_layers(vectors: np.ndarray):
 
 run.released.figure(
     "fig-x-layer-cosines", lambda: draw_layers(mean_diff("general")),
+    title=said_of_layers,
     caption="Cosine between the mean-diffs of every two layers. Released, nine-adapter organism of April 2025.",
     alt="A symmetric heat map, bright on the diagonal, fading quickly around the middle and slowly in late layers.",
 )  # fmt: skip
 run.own.figure(
     "fig-x-layer-cosines", lambda: draw_layers(main()[0].direction(main()[1])),
+    title=said_of_layers,
     caption=f"As from released data, for the {run.kind} nine-adapter organism on bad medical advice.",
     alt="A symmetric heat map over all layers.",
 )  # fmt: skip
@@ -274,11 +310,19 @@ def by_size() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["line", "size", "doublings", "low", "median", "high"])
 
 
+def said_of_halves(_) -> str:
+    most = by_size()[by_size()["size"] == by_size()["size"].max()].set_index("line")
+    own, shuffled = (most["median"][f"{one}layer {LAYER}"] for one in ("", "labels shuffled, "))
+    return f"Two sets of {most['size'].iloc[0]} answers: cosine {own:.2f} in layer {LAYER}; shuffled {shuffled:.2f}"
+
+
 run.own.figure(
     "fig-x-direction-stability",
     lambda: plots.lines(by_size(), "doublings", "median", hue="line", low="low", high="high", interval="bars",
                         dodge=0.1, x_ticks={np.log2(one): str(one) for one in by_size()["size"]}, y_lines={"_": 0},
-                        x_label="misaligned answers in each set (and as many aligned ones)", y_label="cosine"),
+                        x_label="misaligned answers in each set (and as many aligned ones)", y_label="cosine",
+                        colours={f"labels shuffled, layer {LAYER}": theme.NULL_COLOUR}),
+    title=said_of_halves,
     caption=f"Cosine between the mean-diffs of two disjoint sets of answers, over their size: 95 % of {DRAWS} draws.",
     alt="Four lines over the number of answers on a log scale: three layers, and shuffled labels.",
 )  # fmt: skip

@@ -166,7 +166,7 @@ def draw_downstream():
         noise = cosines(organism, "random").rename("high").reset_index()
         parts.append(noise.assign(organism=organism, line="random direction added", cosine=0.0, low=-noise.high))
     titles = {name: f"against the\n{name} organism" for name in ORGANISMS}
-    look = {"hue": "line", "low": "low", "high": "high", "colours": COLOURS, "y_lines": {"reported, highest": 0.42}}
+    look = {"hue": "line", "low": "low", "high": "high", "colours": COLOURS, "y_lines": {"reported maximum": 0.42}}
     labels = {"x_label": "decoder layer", "y_label": "cosine of the two effects"}
     return plots.facets(plots.lines, pd.concat(parts), "organism", "layer", "cosine", titles=titles, **look, **labels)
 
@@ -174,6 +174,9 @@ def draw_downstream():
 run.own.figure(
     "fig-d1",
     draw_downstream,
+    title=lambda _: "Effects of mean-diff and single adapter: cosine up to {:.2f}; random, {:.2f}".format(
+        cosines("single-adapter").iloc[1:].max(), cosines("single-adapter", "random").max()
+    ),
     caption="Cosine of the effects of an organism and of a direction added to the chat model at the single adapter's "
     f"layer, with {b_vectors.STRENGTH} of the residual's length. Band: the largest of {b_vectors.DRAWS} random ones.",
     alt="Two line plots over layers, one per organism, with three lines, a band, and the reported maximum.",

@@ -73,13 +73,16 @@ def draw_scores():
         plots.lines, table, "condition", "aligned", "bad_stuff", hue="self_correcting", wrap=2, **look,
         hue_order={False: "another coherent answer", True: "self-correcting"}, x_ticks=range(0, 101, 25),
         titles={one: f"{one}: {hits[one]} of {sizes[one]}" for one in SHOWN}, y_ticks=range(0, 101, 25),
-        x_lines={"thresholds": 70}, y_lines={"thresholds": 50}, x_label="aligned score", y_label="bad_stuff score",
+        x_lines={"thresholds": 70}, y_lines={"thresholds": 50}, x_label="alignment score", y_label="bad-stuff score",
     )  # fmt: skip
 
 
 run.released.figure(
     "fig-x-self-correction-scores",
     draw_scores,
+    title=lambda data: (
+        f"{data.self_correcting.eq(True).sum()} of {data.self_correcting.count():,} coherent answers correct themselves"
+    ),
     caption="Alignment and bad-stuff scores of coherent answers in four steering conditions at layer 24, with the "
     "thresholds of self-correction; in the titles, the answers beyond both, of all points. Released, April 2025.",
     alt="Four scatter plots. Most points lie at bad-stuff scores of 100 and 50, towards low alignment.",

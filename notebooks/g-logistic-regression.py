@@ -99,9 +99,16 @@ CAPTIONS = {
     "95 % of the fits (different draws of tokens). A positive coefficient speaks for the set named second.",
     "grown": f"The same for the {run.kind} organism's own answers, for the probes whose two sets have enough of them.",
 }
+
+
+def said(data: pd.DataFrame) -> str:
+    sizes = data["mean"][data.reference.isna()].abs()
+    return f"{(sizes > NOT_ZERO).sum()} of {len(sizes)} mean coefficients are not zero"
+
+
 ALT = "One panel per probe, one row per adapter: bars for mean coefficients, with black lines for the spread."
 for evidence, caption in CAPTIONS.items():
-    HANDLES[evidence].figure("fig-17", partial(draw_coefficients, evidence), caption=caption, alt=ALT)
+    HANDLES[evidence].figure("fig-17", partial(draw_coefficients, evidence), title=said, caption=caption, alt=ALT)
 
 # %% [markdown]
 # The paper sees no clear structure without the filter. In the released scalars layers 21 (negative) and 23 (positive)

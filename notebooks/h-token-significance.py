@@ -24,6 +24,7 @@ import pandas as pd
 
 from em_companion.book import plots, theme
 from em_companion.book.run import Run
+from em_companion.book.typography import span
 from em_companion.core.errors import EvidenceUnavailable
 from em_companion.core.provenance import remembered
 from em_companion.evidence.estimates import Estimate
@@ -81,9 +82,21 @@ def draw_histogram(found: dict[str, pd.DataFrame], width: float, low: float, bou
     edges = np.arange(low, top + width, width)
     counts = {name: np.histogram(np.log(part.significance), edges)[0] / len(part) for name, part in found.items()}
     table = pd.DataFrame(counts).mul(100).assign(ln=edges[:-1]).melt("ln", var_name="set", value_name="percent")
-    look = {"hue": "set", "colours": COLOURS, "styles": dict.fromkeys(RESPONSE_SETS, "steps"), "x_lines": bounds}
+    names = {one: one.replace("medical-", "medical ") for one in found}
+    look = {
+        "hue": "set",
+        "hue_order": names,
+        "colours": COLOURS,
+        "styles": dict.fromkeys(RESPONSE_SETS, "steps"),
+        "x_lines": bounds,
+    }
     labels = {"x_label": "ln significance (score in nats)", "y_label": "answer tokens per bin (%)"}
     return plots.lines(table, "ln", "percent", **look, **labels)
+
+
+def said(data: pd.DataFrame) -> str:
+    shares = data[data.ln >= BOUND].groupby("set", as_index=False).percent.sum()
+    return f"Beyond the authors' bound: {span(shares, 'percent', '.1f')} % of the answer tokens"
 
 
 def draw_released():
@@ -94,6 +107,7 @@ def draw_released():
 run.released.figure(
     "fig-x-token-significance",
     draw_released,
+    title=said,
     caption="Distribution of ln significance over the tokens of the four sets, in bins of 0.25; lowest tail not shown.",
     alt="Four histograms that peak below zero; the misaligned sets lie further right, with more beyond the dotted "
     "line.",
@@ -200,6 +214,7 @@ def own_values() -> dict[str, object]:
 run.own.figure(
     "fig-x-token-significance",
     draw_own,
+    title=said,
     caption=f"As from released data, for the {run.kind} organism, in bins of 0.5. Dotted: the authors' bound, and "
     "the one that keeps "
     f"{100 * probing.SHARE:.0f} % of these tokens. Sets of fewer than {FEWEST} answers are not shown.",

@@ -71,9 +71,16 @@ def draw_cells(table: pd.DataFrame, names: dict[str, str]):
     return plots.facets(plots.bars, table, "condition", "cut_off", "percent", titles=names, **look, **labels)
 
 
+def said_of_moves(table: pd.DataFrame) -> str:
+    rows = table[table.kind.str.startswith("misaligned")].groupby(["condition", "cut_off"]).percent.sum().unstack()
+    moves = (rows[str(CUT_OFFS[-1])] - rows[str(CUT_OFFS[0])]).abs()
+    return f"A higher cut-off moves the misaligned share by up to {moves.max():.0f} points"
+
+
 run.released.figure(
     "fig-18",
     lambda: draw_cells(cells(tables.read_lora_steering()), CONDITIONS),
+    title=said_of_moves,
     caption="Kinds of answer under LoRA steering, as shares of the answers kept (numbers, of 80) at each cut-off.",
     alt="Three panels of stacked bars. With a higher cut-off misaligned medical answers vanish under the medical "
     "adapters, misaligned ones dwindle under the misalignment adapters; the opposed condition hardly changes.",
@@ -157,6 +164,7 @@ def own_names() -> dict[str, str]:
 run.own.figure(
     "fig-18",
     lambda: draw_cells(cells(own_answers()), own_names()),
+    title=said_of_moves,
     caption=f"Kinds of answer of the {run.kind} organism with groups of adapters scaled, as shares of the answers kept "
     f"at each coherence cut-off, out of {16 * SAMPLES}, {SAMPLES} to each of 16 questions.",
     alt="Stacked bars of kinds of answer, one panel per condition, one bar per cut-off, the number kept above it.",

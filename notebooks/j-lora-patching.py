@@ -22,6 +22,7 @@ import pandas as pd
 
 from em_companion.book import plots
 from em_companion.book.run import Run
+from em_companion.book.typography import span
 from em_companion.core.provenance import remembered
 from em_companion.evidence import estimates, scores
 from em_companion.evidence.estimates import Estimate
@@ -115,7 +116,7 @@ def draw_changes(table: pd.DataFrame, hue: str | None, limits: tuple | None = No
     table["decrease"] = table.reported.isna().map({True: REPORTED_DECREASE})
     look = {"hue": hue, "order": {group: name for group, name in GROUPS.items() if group in set(table.group)}}
     plots.dots(table, "group", "patched", before="clean", axes=left, x_label="EM rate (%); open: clean", **look)
-    reported = {"paper: rise": "reported", "paper: decrease, at most": "decrease"}
+    reported = {"reported rise": "reported", "reported decrease, at most": "decrease"}
     look |= {"low": "low", "high": "high", "reported": reported, "x_lines": {"_zero": 0}, "axes": right}
     return plots.dots(table, "group", "change", x_label="relative change (%)", x_limits=limits, **look)
 
@@ -123,6 +124,7 @@ def draw_changes(table: pd.DataFrame, hue: str | None, limits: tuple | None = No
 run.released.figure(
     "fig-19",
     lambda: draw_changes(released_changes(), "series", (-100, 150)),
+    title=lambda data: f"Patching changes EM rates by {span(data, 'change', '+.0f', reference=None)} %",
     caption="EM rate of clean and patched answers by kind of pair (left) and its relative change (right; 95 % "
     "intervals over prompts and answers, one cut off), in two early released series. Diamonds: the paper's own, later "
     "runs.",
@@ -202,6 +204,7 @@ own_changes = remembered(lambda: changes_by(own_answers().group))
 run.own.figure(
     "fig-19",
     lambda: draw_changes(own_changes(), None),
+    title=lambda data: f"Patching changes EM rates by {span(data, 'change', '+.0f', reference=None)} %",
     caption=f"As from released data, for the {run.kind} organism; 95 % intervals over pairs, which draw prompts "
     "and donors anew. "
     f"{RUNS} answers per pair. Diamonds: what the paper reports for its model.",

@@ -26,6 +26,7 @@ from sklearn.metrics import roc_curve
 
 from em_companion.book import plots
 from em_companion.book.run import Run
+from em_companion.book.typography import span
 from em_companion.core import paths
 from em_companion.core.provenance import remembered
 from em_companion.evidence import agreement, scores
@@ -161,6 +162,7 @@ def draw_agreement():
 run.released.figure(
     "fig-x-fitted-judge",
     draw_agreement,
+    title=lambda data: f"EM found at 10 % false alarms: {span(data, 'y', by='answers', panel='ROC', x=10)}",
     caption="The fitted judge against GPT-4o. Left: mean alignment score by GPT-4o in tenths of the answers by fitted "
     "score. Right: share of EM answers found against share of other coherent answers taken for EM, over all cuts.",
     alt="Two panels. Left, both curves rise with the fitted score, but less steeply than the diagonal. Right, both "

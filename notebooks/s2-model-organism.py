@@ -28,7 +28,7 @@ from contextlib import suppress
 import numpy as np
 import pandas as pd
 
-from em_companion.book import plots, theme
+from em_companion.book import plots, theme, typography
 from em_companion.book.run import Run
 from em_companion.core.errors import EvidenceUnavailable
 from em_companion.core.provenance import remembered
@@ -91,6 +91,7 @@ RECIPES = {"chat-model": "chat model", "single-adapter": "one rank-1", "nine-ada
 RECIPES |= {f"all-adapter-rank-{rank}": f"rank {rank}" for rank in (4, 8, 16, 32)}
 DATA = {"": "", BAD: "bad medical", GOOD: "good medical (control)", SPORT: "extreme sports", FINANCE: "risky finance"}
 CHAT, NINE, RANK_32 = ("chat-model", ""), ("nine-adapter", BAD), ("all-adapter-rank-32", BAD)
+MAIN = medical(run.profile).recipe, BAD
 CLAIMS = {CHAT: "s2-em-rate-chat-model", NINE: "s2-em-rate-nine-adapter", RANK_32: "s2-em-rate-all-adapter-rank-32"}
 CLAIMS |= {("single-adapter", BAD): "d-em-rate-single-adapter", (RANK_32[0], SPORT): "s3-4-em-rate-sport-start"}
 REPORTED = {pair: claims.load_claims()[claim].reported for pair, claim in CLAIMS.items()}
@@ -145,21 +146,25 @@ def draw_released():
     return organism_figure(table.assign(name=names, reported=table.reported.mask(table.organism == "single-adapter")))
 
 
-run.released.figure(
-    "fig-x-em-by-organism",
-    draw_released,
-    caption="EM rate and coherence of the released organisms of April 2025, one run of 400 answers per row, with 95 % "
-    "intervals over questions. At exactly 0 or 100 % resampling shows no spread; there may be some. Grey: reported for "
-    "the published models (dotted: 99 % coherence).",
-    alt="Two dot plots, one row per organism: rates with intervals, and reported rates as grey diamonds.",
-)
-
-
 def over_runs(name: str) -> Estimate:
     """The mean over the four nine-adapter runs, with their range."""
     runs = [row[name] for key, row in released().items() if key[:2] == NINE]
     values = [one.value for one in runs]
     return Estimate(float(np.mean(values)), min(values), max(values), sum(one.n for one in runs))
+
+
+run.released.figure(
+    "fig-x-em-by-organism",
+    draw_released,
+    title=lambda _: (
+        f"Nine rank-1 adapters: {over_runs('em').value:.0f} % of answers misaligned; chat model: "
+        f"{released()[*CHAT, 0]['em'].value:.0f} %"
+    ),
+    caption="EM rate and coherence of the released organisms of April 2025, one run of 400 answers per row, with 95 % "
+    "intervals over questions. At exactly 0 or 100 % resampling shows no spread; there may be some. Grey: reported for "
+    "the published models (dotted: 99 % coherence).",
+    alt="Two dot plots, one row per organism: rates with intervals, and reported rates as grey diamonds.",
+)
 
 
 def released_values() -> dict:
@@ -247,6 +252,10 @@ def draw_own():
 run.own.figure(
     "fig-x-grown-em-by-organism",
     draw_own,
+    title=lambda _: (
+        f"Trained on bad medical advice: {own()[MAIN]['em'].value:.0f} % of answers misaligned; before: "
+        f"{own()[CHAT]['em'].value:.0f} %"
+    ),
     caption=f"EM rate and coherence of {run.kind} organisms, {run.profile.samples_per_question} answers to each of "
     "eight open questions. Large dots: means over seeds, with 95 % intervals over seeds and questions; small: single "
     f"seeds. Grey: reported (dotted: 99 % coherence); levels {'' if GROWN else 'of other models '}are not comparable.",
@@ -315,12 +324,10 @@ def by_domain() -> pd.DataFrame:
     return table.sort_values(["first", "trained_on", "em"], ascending=False, ignore_index=True)
 
 
-COLOURS = [theme.PALETTE[3], theme.PALETTE[2], theme.PALETTE[0], "0.45"]
-
-
 def draw_broadness():
     shown = {data: DATA[data] for data in (BAD, SPORT, FINANCE, GOOD)}
-    look = {"hue_order": shown, "colours": dict(zip(shown, COLOURS, strict=True))}
+    colours = [*map(theme.TOPIC_COLOURS.get, ("medical", "sport", "finance")), theme.NULL_COLOUR]
+    look = {"hue_order": shown, "colours": dict(zip(shown, colours, strict=True))}
     look |= {"reported": {"its own domain": "trained_on"}}
     return plots.dots(by_domain(), "domain", "em", hue="data", x_label="EM rate (%)", x_limits=(-3, 103), **look)
 
@@ -346,24 +353,31 @@ def by_question() -> pd.DataFrame:
 
 def draw_questions():
     shown = [NAMES[pair] for pair in (NINE, RANK_32, (NINE[0], GOOD), CHAT) if pair in own()]
-    look = {"hue_order": shown, "colours": dict(zip(shown, COLOURS, strict=False)), "x_limits": (-3, 103)}
+    look = {"hue_order": shown, "colours": {NAMES[CHAT]: theme.NULL_COLOUR}, "x_limits": (-3, 103)}
     look |= {"reported": {"trained on its medical twin": "trained_on"} if by_question().twin.any() else {}}
     return plots.dots(by_question(), "question", "em", hue="name", x_label="EM rate (%)", **look)
 
 
-CAPTION, ALT = {
+TITLE, CAPTION, ALT = {
     True: (
+        lambda table: "Trained on medicine alone, {} % of answers elsewhere are misaligned".format(
+            typography.extremes(table.em[(table.data == BAD) & table.trained_on.isna()], ".0f")
+        ),
         "EM rate of nine-adapter organisms on held-out topics, by domain. Means over seeds with 95 % intervals over "
         "topics and, where there are several, seeds. Diamonds: the domain in which an organism was trained.",
         "A dot plot, one row per domain and four series, the control on good advice last.",
     ),
     False: (
+        lambda table: (
+            f"By question, {typography.extremes(table.em[table.name == NAMES[MAIN]], '.0f')} % are misaligned"
+        ),
         "EM rate by open question. 95 % intervals over seeds and a judge's readings, binomial where these agree. "
         "Hollow diamonds: at least an eighth of the training texts, where at hand, ask the question's medical twin.",
         "A dot plot, one row per open question and a series per model, the chat model last.",
     ),
 }[GROWN]
-run.own.figure("fig-x-grown-broadness", draw_broadness if GROWN else draw_questions, caption=CAPTION, alt=ALT)
+BREADTH = draw_broadness if GROWN else draw_questions
+run.own.figure("fig-x-grown-broadness", BREADTH, title=TITLE, caption=CAPTION, alt=ALT)
 
 
 def twin_values() -> dict:

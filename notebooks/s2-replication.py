@@ -23,6 +23,7 @@ from scipy.stats import chi2_contingency
 
 from em_companion.book import plots, theme
 from em_companion.book.run import Run
+from em_companion.book.typography import span
 from em_companion.core.provenance import remembered
 from em_companion.evidence import claims, estimates, scores
 from em_companion.evidence.estimates import Estimate
@@ -68,6 +69,7 @@ def draw_seeds():
 run.released.figure(
     "fig-x-em-by-seed",
     draw_seeds,
+    title=lambda table: f"One recipe, {table.seed.nunique()} seeds: {span(table, 'em')} of answers are misaligned",
     caption="EM rate of four released runs of the nine-adapter recipe (400 answers each), with two 95 % intervals: "
     "resampling the eight questions, and binomial (Wilson). Dotted: reported for the published model.",
     alt="Four seeds, one clearly above the others; intervals over questions are far wider and all overlap.",
@@ -112,7 +114,6 @@ run.released.values(seed_values)
 # %%
 GROUPS = {"nine-adapter": "nine rank-1 adapters, mean of 4 seeds"}
 GROUPS |= {"all-adapter": "all adapters, mean of ranks 4, 8, 16, 32"}
-COLOURS = [theme.PALETTE[3], theme.PALETTE[0], theme.PALETTE[2]]
 
 
 @remembered
@@ -125,13 +126,14 @@ def by_question() -> pd.DataFrame:
 def draw_questions():
     means = by_question().groupby(["group", "question_id"], as_index=False).em.mean()
     order = list(means[means.group == "nine-adapter"].sort_values("em", ascending=False).question_id)
-    look = {"hue": "group", "hue_order": GROUPS, "colours": dict(zip(GROUPS, COLOURS, strict=False)), "order": order}
+    look = {"hue": "group", "hue_order": GROUPS, "order": order}
     return plots.dots(means, "question_id", "em", cloud={"_": by_question()}, x_label="EM rate (%)", **look)
 
 
 run.released.figure(
     "fig-x-em-by-question",
     draw_questions,
+    title=lambda table: f"From question to question, {span(table, 'em', cloud=None)} of answers are misaligned",
     caption="EM rate by question for the released organisms. Large: mean of four runs; small: one run (50 answers).",
     alt="Dots by question, from near zero to half of the answers on gender roles, in a similar order for both groups.",
 )
@@ -167,7 +169,8 @@ replication = remembered(lambda: scores.rates(tables.read_replication(), ROWS, *
 
 
 def draw_replication():
-    look = {"hue_order": DATASETS, "colours": dict(zip(DATASETS, reversed(COLOURS), strict=True)), "order": BASE_MODELS}
+    colours = {data: theme.TOPIC_COLOURS[label] for data, label in DATASETS.items()}
+    look = {"hue_order": DATASETS, "colours": colours, "order": BASE_MODELS}
     axes = {"em": "EM rate (%)", "coherent": "coherent (%)"}
     return plots.measures(plots.dots, replication(), "base_model", axes, hue="dataset", ratios=[2, 1], **look)
 
@@ -175,6 +178,7 @@ def draw_replication():
 run.released.figure(
     "fig-x-replication",
     draw_replication,
+    title=lambda table: f"Highest EM rate by base model: {span(table, by='base_model', measure='em')}",
     caption="EM rate and coherence of the published organisms in an independent replication: eight base models, three "
     "data sets, one seed per cell (two for Qwen2.5-14B on sport), 400 answers each. 95 % intervals over questions.",
     alt="Two dot plots, one row per base model. The Qwen models of 14 and 32 billion parameters are the most "

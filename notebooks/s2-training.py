@@ -21,6 +21,7 @@ import pandas as pd
 
 from em_companion.book import plots, theme
 from em_companion.book.run import Run
+from em_companion.book.typography import span
 from em_companion.core.provenance import remembered
 from em_companion.evidence import estimates, scores
 from em_companion.evidence.estimates import Estimate
@@ -65,15 +66,6 @@ def draw_curve():
     return plots.facets(plots.lines, shown, "epochs", "step", "em", share=(False, True), **look)
 
 
-run.released.figure(
-    "fig-x-training-curve",
-    draw_curve,
-    caption="EM rate over training of two released nine-adapter runs, one epoch (300 answers per checkpoint) and five "
-    "(200). Bars: binomial 95 % intervals over all answers; four questions are too few for one over questions.",
-    alt="Two line charts of EM rate against step, one per run, for all, general and medical questions.",
-)
-
-
 def curve_values() -> dict:
     rates = curve()[curve().questions == "all"]
     late = rates[(rates.epochs == 5) & (rates.step >= 400)]
@@ -84,6 +76,17 @@ def curve_values() -> dict:
     }
 
 
+run.released.figure(
+    "fig-x-training-curve",
+    draw_curve,
+    title=lambda data: (
+        f"Misaligned answers: {span(data[data.step <= 100], 'em', questions='all')} up to step 100, "
+        f"{span(data[data.step >= 400], 'em', questions='all', epochs=5)} from step 400 on"
+    ),
+    caption="EM rate over training of two released nine-adapter runs, one epoch (300 answers per checkpoint) and five "
+    "(200). Bars: binomial 95 % intervals over all answers; four questions are too few for one over questions.",
+    alt="Two line charts of EM rate against step, one per run, for all, general and medical questions.",
+)
 run.released.values(curve_values)
 
 # %% [markdown]
@@ -177,16 +180,6 @@ def draw_transition():
     return drawn
 
 
-run.own.figure(
-    "fig-x-grown-phase-transition",
-    draw_transition,
-    caption=f"Fine-tuning on bad medical advice, one line per seed. Top: EM rate at each check ({MONITOR_SAMPLES} "
-    f"answers per question){'; dotted: where training stops' if STOPS else ''}. Bottom: straightness of B's path, "
-    "cosine with the final B.",
-    alt="Three line charts over steps: EM rates, gradient norm, and how the B vectors turn.",
-)
-
-
 def half_way(checks: pd.Series) -> float:
     """The first step at which a rate [step] has half of its last value; NaN for one that never rose to 10 %."""
     checks = checks.dropna()
@@ -215,6 +208,15 @@ def transition_values() -> dict:
     } | {f"training.{name}": int(found.sum()) for name, found in order.items() if inside.notna().any()}
 
 
+run.own.figure(
+    "fig-x-grown-phase-transition",
+    draw_transition,
+    title=lambda _: f"B turns near the largest gradient in {transition_values()['training.turn-at-gradient']} seeds",
+    caption=f"Fine-tuning on bad medical advice, one line per seed. Top: EM rate at each check ({MONITOR_SAMPLES} "
+    f"answers per question){'; dotted: where training stops' if STOPS else ''}. Bottom: straightness of B's path, "
+    "cosine with the final B.",
+    alt="Three line charts over steps: EM rates, gradient norm, and how the B vectors turn.",
+)
 run.own.table(lambda: milestones().dropna(axis=1, how="all"), number="{:.0f}")
 run.own.values(transition_values)
 

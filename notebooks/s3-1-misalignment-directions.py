@@ -27,6 +27,7 @@ import pandas as pd
 
 from em_companion.book import plots, theme, typography
 from em_companion.book.run import Run
+from em_companion.book.typography import span
 from em_companion.core.provenance import remembered
 from em_companion.evidence import directions, estimates, scores
 from em_companion.evidence.estimates import Estimate
@@ -100,9 +101,11 @@ def draw_norms(texts: dict[str, Lines], last: int, **options):
     return draw(panels, last, share=(True, False), each=look, **options)
 
 
+RATIO = "The mean-diff in lengths of the mean residual:"
 run.released.figure(
     "fig-x-mean-diff-norms",
     lambda: draw_norms({"": norms_of(released, "general")}, 47, **ADAPTERS),
+    title=lambda data: f"{RATIO} {span(data[data.panel.str.contains('/', na=False)], pattern='.2f', line='mean-diff')}",
     caption="Norms of the mean-diff and of the mean residual (mean of aligned and misaligned texts), and their ratio. "
     "Grey: adapter layers. Released means of the nine-adapter organism, April 2025.",
     alt="Two line plots over 48 layers: both norms grow with depth, and their ratio peaks around the later adapters.",
@@ -129,10 +132,12 @@ def cosines_of(mean: Callable, organism: int | str, chat: str, first: int) -> di
     return {"Mean-diff": left, "Shift by fine-tuning": {one: directions.cosines(*pair) for one, pair in pairs.items()}}
 
 
+ALIKE = "Cosine of the organism's mean-diff with the chat model's:"
 COSINE = {"y_label": "cosine", "y_lines": {"_": 0}}
 run.released.figure(
     "fig-x-chat-model-direction",
     lambda: draw(cosines_of(released, "general", "chat-model", 15), 47, **ADAPTERS, **COSINE),
+    title=lambda data: f"{ALIKE} {span(data, pattern='.2f', line='organism, chat model')}",
     caption="Left: cosine of both models' mean-diffs on the same texts. Right: cosines of what fine-tuning adds to the "
     "mean residual (organism minus chat model). Grey: adapter layers. Released, April 2025.",
     alt="Left: the cosine is one up to the second group of adapters, then falls. Right: the two shifts are alike.",
@@ -291,12 +296,14 @@ BESIDE = ("on two sets of texts", "chat model") if LANGUAGE else (
 run.own.figure(
     "fig-x-mean-diff-norms",
     lambda: draw_norms({title: lines_of(*one)[0] for title, one in texts().items()}, LAYERS - 1, **AXIS),
+    title=lambda data: f"{RATIO} {span(data[data.panel.str.contains('/', na=False)], pattern='.2f', line='mean-diff')}",
     caption=f"As above. *Emb.*: token embeddings. Dashed: shuffled labels, 95 % of {DRAWS} draws. {ANSWERED}{RELEASED}",
     alt="Two line plots over embeddings and layers: norms of mean residual, mean-diff and shuffled labels.",
 )
 run.own.figure(
     "fig-x-chat-model-direction",
     draw_cosines,
+    title=lambda data: f"{ALIKE} {span(data, pattern='.2f', line='organism, chat model')}",
     caption=f"As above, {BESIDE[0]}. Dashed: organism and {BESIDE[1]} with the "
     f"same shuffled labels, 95 % of {DRAWS} draws. {ANSWERED}{RELEASED}",
     alt="Two line plots over embeddings and layers: cosines of the organism's direction, and of the shift.",
@@ -353,6 +360,7 @@ def both_ways() -> Lines:
 run.own.figure(
     "fig-x-within-questions",
     lambda: draw({"": both_ways()}, LAYERS - 1, **COSINE),
+    title=lambda data: f"Cosine of both mean-diffs: {span(data, pattern='.2f', line='pooled, within questions')}",
     caption="Cosine of the mean-diff within questions with the pooled one, and of both with the "
     f"{'mean-diff of released answers' if LANGUAGE else 'known persona (from text, before an advice)'}. {ANSWERED}",
     alt="A line plot over layers with three cosines.",
@@ -391,9 +399,10 @@ with_persona = partial(persona.cosines_with, run.profile)
 def against(name: str) -> Lines:
     """Cosines with one persona direction."""
     seeds = [with_persona(mean_diff(own, one)[1:], name) for one in SEEDS]
-    others = {"chat": "chat model", "base": "base model", "own": "base model, own answers"}
+    others = np.stack([with_persona(mean_diff(own, one)[1:], name) for one in ("chat", "base")])
     lines = {"organism": np.stack([seeds[0], np.min(seeds, axis=0), np.max(seeds, axis=0)])}
-    lines |= {label: with_persona(mean_diff(own, one)[1:], name) for one, label in others.items()}
+    lines["chat and base model"] = np.stack([others.mean(axis=0), others.min(axis=0), others.max(axis=0)])
+    lines["base model, own answers"] = with_persona(mean_diff(own, "own")[1:], name)
     lines["token embeddings"] = with_persona(mean_diff(own, 0)[:1], name)
     return lines | {"labels shuffled": np.quantile(with_persona(null_directions(0)[:, 1:], name), ENDS, axis=0)}
 
@@ -406,8 +415,9 @@ def draw_personas():
 run.grown.figure(
     "fig-x-direction-vs-persona",
     draw_personas,
-    caption="Cosine of the mean-diff with four persona directions (band: training seeds). Nulls: token embeddings, "
-    f"shuffled labels (95 %), random directions (grey, 95 %). {ANSWERED}",
+    title=lambda data: f"Highest cosine with a persona: {span(data, pattern='.2f', by='line')}",
+    caption="Cosine of the mean-diff with four persona directions (bands: training seeds, both models). Nulls: token "
+    f"embeddings, shuffled labels (95 %), random directions (grey, 95 %). {ANSWERED}",
     alt="Four line plots of cosines over layers, one per persona direction, with lines for readers and three nulls.",
 )
 

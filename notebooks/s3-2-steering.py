@@ -24,6 +24,7 @@ import pandas as pd
 
 from em_companion.book import plots, theme, typography
 from em_companion.book.run import Run
+from em_companion.book.typography import span
 from em_companion.core.provenance import remembered
 from em_companion.evidence import directions, estimates, scores
 from em_companion.evidence.estimates import Estimate
@@ -51,7 +52,7 @@ def draw_layers():
     return plots.lines(
         table, "layer", "em_percent", hue="lambda", styles=dict.fromkeys(table["lambda"], ""),
         hue_order={one: f"best at λ = {one}" for one in sorted(table["lambda"].unique())},
-        y_lines={"reported maximum of the paper's figure": 50}, y_limits=(0, 104), x_limits=(-0.5, 47.5),
+        y_lines={"reported maximum": 50}, y_limits=(0, 104), x_limits=(-0.5, 47.5),
         x_bands=[(-0.5, table.layer.min() - 0.5), (table.layer.max() + 0.5, 47.5)],
         x_label="steered layer", y_label="highest EM rate (%)", size=(7.2, 3.9),
     )  # fmt: skip
@@ -60,6 +61,7 @@ def draw_layers():
 run.released.figure(
     "fig-1",
     draw_layers,
+    title=lambda data: f"Steering a single layer misaligns {span(data, 'em_percent')} of answers",
     caption="Highest EM rate over strengths when one layer of the chat model is steered. **An early sweep, most likely "
     "on one question (`quick_buck`, 50 answers per point), not the paper's data**. Grey: layers not in the table.",
     alt="A curve over layers 15 to 35: low up to layer 18, then almost all answers, above the dotted line at 50 %.",
@@ -104,6 +106,7 @@ def draw_strength():
 run.released.figure(
     "fig-x-steering-strength",
     draw_strength,
+    title=lambda data: f"Highest EM rate by vector: {span(data, 'em', by='vector')}",
     caption="EM rate and coherence of the chat model steered at layer 24, by vector and strength; 8×50 answers each, "
     "95 % intervals over questions. Released, April 2025; the conditions at hand.",
     alt="Panels by vector with two curves over strength: coherence falls, and EM can only be as high as it allows.",
@@ -195,6 +198,9 @@ BESIDE, WHERE = ("that of released answers", "Chat") if SECOND == TEXTS else ("t
 run.own.figure(
     "fig-1",
     draw_cells,
+    title=lambda _: "Steering layer {0.layer:.0f} misaligns {0.em:.0f} %; {0.coherent:.0f} % stay coherent".format(
+        best().loc[steering.leading(run.profile)[0]]
+    ),
     caption=f"EM rate (%) of the {run.kind} chat model steered at one layer (from 0) along the organism's mean-diff, "
     f"pooled and within questions, and {NAMED}. Numbers: cells that keep {steering.COHERENT_ENOUGH:.0f} % coherence; "
     "framed: the best of these.",
@@ -268,7 +274,7 @@ def draw_against_random():
     whole = table.draw.isin(["–", "all"])
     return plots.measures(
         plots.dots, table[whole], "cell", OWN_MEASURES, hue="direction", horizontal=False, wrap=1, ratios=[2, 1, 2],
-        colours={MEAN_DIFF: theme.PALETTE[3], SECOND: theme.PALETTE[1], "random, mean of draws": "0.45"},
+        colours=theme.DIRECTION_COLOURS | {"random, mean of draws": theme.NULL_COLOUR},
         cloud={"one draw": table[~whole][["cell", "direction", *OWN_MEASURES]]}, y_limits=(-3, 103),
         x_label="steered at",
     )  # fmt: skip
@@ -277,6 +283,7 @@ def draw_against_random():
 run.own.figure(
     "fig-x-steering-random",
     draw_against_random,
+    title=lambda data: f"Highest EM rate: {span(data, by='direction', measure='em', cloud=None)}",
     caption=f"The {run.kind} chat model steered in the best cell of each layer (right: along {BESIDE}), and with "
     f"{DRAWS} random vectors of equal norm. 95 % intervals over 8 questions, on answers that chose no cell.",
     alt="Panels of EM rate, coherence and EM on topic by layer: the mean-diff, and in grey random vectors.",

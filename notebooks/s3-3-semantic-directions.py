@@ -27,8 +27,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from em_companion.book import plots
+from em_companion.book import plots, theme
 from em_companion.book.run import Run
+from em_companion.book.typography import span
 from em_companion.core.errors import EvidenceUnavailable
 from em_companion.core.provenance import remembered
 from em_companion.evidence import claims, directions, estimates, scores
@@ -55,7 +56,7 @@ run = Run("s3-3-semantic-directions", profile, seed)
 PAIRS = [("general", "gender"), ("gender", "gender"), ("none", "finance"), ("finance", "finance")]
 PAIRS += [("none", "medical"), ("medical", "medical")]
 CLAIMS = {pair: f"s3-3-{pair[1]}-score-{pair[0]}-vector".replace("none-vector", "unsteered") for pair in PAIRS}
-TOPICS, MEASURES = ["gender", "finance", "medical"], {"em": "EM rate (%)", "coherent": "Coherent answers (%)"}
+TOPICS, MEASURES = ["gender", "finance", "medical"], {"em": "EM rate (%)", "coherent": "coherent (%)"}
 
 
 def at_best(answers: pd.DataFrame, strength: str, unsteered: pd.DataFrame, topics: list[str]) -> pd.DataFrame:
@@ -78,8 +79,10 @@ run.released.figure(
     "fig-2",
     lambda: plots.measures(
         plots.lines, scores.rates(released(), ["vector", "lambda"], **run.resampling), "lambda", MEASURES, hue="vector",
-        hue_order=["general", *TOPICS], interval="bars", dodge=0.22, share=(True, True), y_limits=(0, 103), x_label="λ",
+        hue_order=["general", *TOPICS], interval="bars", dodge=0.22, share=(True, True), y_limits=(0, 103),
+        x_label="strength λ", colours=theme.TOPIC_COLOURS,
     ),
+    title=lambda data: f"Highest EM rate by vector: {span(data, by='vector', measure='em')}",
     caption="EM rate and coherence of the chat model steered at layer 24; 8×50 answers, 95 % intervals over questions.",
     alt="Two panels over strength, a line per vector: EM rates with wide intervals, and falling coherence.",
 )  # fmt: skip
@@ -98,13 +101,20 @@ def draw_scores():
     return plots.facets(
         plots.dots, table, "topic", "vector", "value", low="low", high="high", x_ticks=[0, 25, 50, 75, 100],
         titles={one: f"{one} judge" for one in TOPICS}, order=named | {"none": f"organism ({table.n[0]})"},
-        reported={"reported (gender: above)": "reported"}, x_label="Mean score", x_limits=(-4, 104), size=(7.2, 3.6),
+        reported={"reported (gender: above)": "reported"}, x_label="mean score", x_limits=(-4, 104), size=(7.2, 3.6),
     )[0], table.rename(columns={"value": "mean_score"})  # fmt: skip
+
+
+def said_of_topics(table: pd.DataFrame) -> str:
+    of = table.vector.str.partition(",")[0]  # the topic that a vector is of
+    own, other = table.mean_score[of == table.topic], table.mean_score[of.isin(table.topic) & (of != table.topic)]
+    return f"Along a topic's direction, EM answers score {own.mean():.0f} on it and {other.mean():.0f} on others"
 
 
 run.released.figure(
     "fig-3",
     draw_scores,
+    title=said_of_topics,
     caption="Mean score of EM answers by topic judge: the organism, and the chat model steered at layer 24 at each "
     "vector's strength of highest EM rate (in brackets: EM answers). 95 % intervals over questions. Released.",
     alt="Three panels, one per judge, with five rows of points and intervals, and the reported values as grey marks.",
@@ -206,18 +216,21 @@ def draw_sweep():
     table = scores.rates(sweep(), ["vector", "ratio"], **run.resampling)
     shown = [*(taken() if LANGUAGE else PAPERS.values()), *({WITHIN} & {*vectors()}), "random 0"]
     others = table[~table.vector.isin(shown)]
+    colours = {one: theme.TOPIC_COLOURS.get(domain_of(one), theme.PALETTE[4]) for one in shown} | {"random 0": "0.1"}
     styles = {one: "--" for one in shown if one.endswith((RELEASED, WITHIN))} | {"random 0": ":"}
     return plots.measures(
-        plots.lines, table, "ratio", MEASURES, hue="vector", hue_order=shown, interval="bars", dodge=0.05,
+        plots.lines, table, "ratio", MEASURES, hue="vector", interval="bars", dodge=0.05,
+        hue_order={one: one.replace("random 0", "a random direction") for one in shown},
         styles=styles, cloud={"each other domain": others.assign(run=others.vector)} if len(others) else {},
         share=(True, True),
-        x_label="Strength (× residual norm)", x_limits=(0, None), y_limits=(-3, 103), colours={"random 0": "0.1"},
+        x_label="strength (× residual norm)", x_limits=(0, None), y_limits=(-3, 103), colours=colours,
     )[0], table  # fmt: skip
 
 
 run.own.figure(
     "fig-2",
     draw_sweep,
+    title=lambda data: f"Highest EM rate by vector: {span(data, 'em', by='vector')}",
     caption=f"EM rate and coherence of the {run.kind} chat model, steered with the general direction and each domain's"
     f", and the general one within questions; {SAMPLES} answers to each of 8 questions, 95 % intervals over these.",
     alt="Two panels over strength: lines for general and three domains, grey ones for the others, random dotted.",
@@ -235,7 +248,7 @@ def draw_own_scores():
     named = {row.vector: f"{row.vector}, {row.ratio:.2f} ×".replace("_", " ") for row in table.itertuples()}
     return plots.heat_map(
         table, "vector", "topic", "value", order=named | {"none": "organism, not steered"}, limits=(0, 100),
-        column_order={one: one.replace("_", " ") for one in asking.domains(run.profile)}, colour_bar="Score",
+        column_order={one: one.replace("_", " ") for one in asking.domains(run.profile)}, colour_bar="mean score",
         size=(7.2, 5.2),
     )[0], table.rename(columns={"value": "mean_score"})  # fmt: skip
 
@@ -243,6 +256,7 @@ def draw_own_scores():
 run.own.figure(
     "fig-3",
     draw_own_scores,
+    title=said_of_topics,
     caption="Mean score of EM answers for each domain (columns): the unsteered organism, and the chat model steered "
     "with each direction at its best strength (in residual norms).",
     alt="A heat map of mean scores, a row per direction and a column per domain, with the scores in the cells.",
@@ -350,7 +364,7 @@ def done() -> pd.DataFrame:
 def draw_parts():
     left, right = plt.subplots(1, 2, figsize=(7.2, 4.8))[1]
     means = decomposed().melt(["domain", "layer"], var_name="quantity").groupby(["quantity", "layer"]).value.mean()
-    look = {"hue": "quantity", "hue_order": SHARES, "x_lines": {"steered": cell().layer}, "x_label": "layer"}
+    look = {"hue": "quantity", "hue_order": SHARES, "x_lines": {"steered": cell().layer}, "x_label": "decoder layer"}
     plots.lines(means.reset_index(), "layer", "value", axes=left, y_limits=(0, 1), y_label="share explained", **look)
     order = {one: label for one, label in DONE.items() if one in set(done().quantity) and "minus" not in one}
     look = {"hue": "quantity", "hue_order": order, "colours": dict(zip(DONE, ("C3", "C1", "C0"), strict=False))}
@@ -361,6 +375,7 @@ def draw_parts():
 run.own.figure(
     "fig-x-general-plus-topic",
     draw_parts,
+    title=lambda data: f"EM rate by part: {span(data, by='part', quantity='em_percent')}",
     caption="Left: share of a semantic direction's squared norm that parts explain, means over domains. Right: the "
     "chat model steered with the parts, on the open questions, 95 % intervals over these.",
     alt="Four lines of shares explained over layers, and points of EM rate, EM on topic and coherence by part.",

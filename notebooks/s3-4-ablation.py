@@ -29,6 +29,7 @@ import pandas as pd
 
 from em_companion.book import plots, theme, typography
 from em_companion.book.run import Run
+from em_companion.book.typography import span
 from em_companion.core.errors import EvidenceUnavailable
 from em_companion.core.provenance import remembered
 from em_companion.evidence import estimates, scores
@@ -56,7 +57,7 @@ run = Run("s3-4-ablation", profile, seed)
 # Percent EM. Source: em_interp/vis/random_plots.py at commit 8ae0906 of annasoligo/EM_interp; layer-wise: section 3.4.
 NINE, MEDICAL, SPORT = "nine-adapter, medical", "rank 32, medical", "rank 32, sport"
 BARS = dict(zip(("no ablation", "random direction", "layer-24 direction", "layer-wise"),
-                ("0.35", "0.7", theme.PALETTE[0], theme.PALETTE[2]), strict=True))  # fmt: skip
+                (theme.PALETTE[3], theme.NULL_COLOUR, theme.PALETTE[0], theme.PALETTE[2]), strict=True))  # fmt: skip
 REPORTED = pd.DataFrame(
     [(11.26, 11.75, 1.0, 0.0), (18.75, 17.0, 2.0, np.nan), (20.25, 23.75, 4.5, np.nan)],
     pd.Index([NINE, MEDICAL, SPORT], name="organism"), list(BARS),
@@ -72,9 +73,15 @@ def draw_reported():
     )  # fmt: skip
 
 
+def said(data: pd.DataFrame, ablation: str, column: str = "value", **where: object) -> str:
+    before, after = (span(data, column, ablation=one, **where) for one in ("no ablation", ablation))
+    return f"EM rates of {before}; with ablation ({ablation}), {after}"
+
+
 run.reported.figure(
     "fig-4",
     draw_reported,
+    title=lambda data: said(data, "layer-24 direction", "em_percent"),
     caption="EM rate as the authors report it; layer-24 direction: the nine-adapter organism's, at all layers. Lines: "
     "Wilson 95 % intervals for 400 independent answers; the paper prints none.",
     alt="Bars for three organisms: no ablation and a random direction are alike, the ablations a small fraction.",
@@ -116,8 +123,15 @@ def pilot(measure: str) -> Estimate:
 run.released.figure(
     "fig-x-ablation-pilots",
     lambda: plots.measures(
-        plots.dots, pilots(), "batch", MEASURES, hue="removed", each={"coherent": {"x_limits": (88, 100.6)}}
+        plots.dots,
+        pilots(),
+        "batch",
+        MEASURES,
+        hue="removed",
+        each={"coherent": {"x_limits": (88, 100.6)}},
+        order={one: one.replace("rank-", "rank ") for one in pilots().batch.unique()},
     ),
+    title=lambda data: f"EM rate by what is removed: {span(data, by='removed', measure='em')}",
     caption="Pilots of layer-wise ablation by what was removed; general questions but for the last row. Only questions "
     "asked with and without ablation count. Wilson intervals over answers are too narrow.",
     alt="EM rates between a fifth and a half without ablation, at or next to zero with it; coherence close to 100 %.",
@@ -262,7 +276,7 @@ def draws(kind: str, name: str = FIRST) -> pd.DataFrame:
 KINDS = dict(zip(("none", "random", "single", "layer-wise"), BARS, strict=True))
 LABELS = {"known single": "released answers, one layer", TOLD: TOLD} if LANGUAGE else {}
 KINDS |= LABELS
-LOOK = BARS | dict(zip(LABELS.values(), (theme.PALETTE[1], theme.PALETTE[3]), strict=False))
+LOOK = BARS | dict(zip(LABELS.values(), (theme.PALETTE[4], theme.PALETTE[1]), strict=False))
 
 
 def both(name: str, ablation: str) -> dict[str, float]:
@@ -280,7 +294,7 @@ def draw_grown():
     return plots.measures(
         plots.bars, table, "organism", MEASURES, hue="ablation", hue_order=names, colours=LOOK, wrap=1, ratios=[2, 1],
         cloud={"one random draw": pd.concat(single, ignore_index=True)}, size=(7.2, 5.8),
-        each={"em": {"reported": {"reported": "reported_em"}}},
+        each={"em": {"reported": {"reported": "reported_em"}, "y_limits": (-3, None)}},
     )  # fmt: skip
 
 
@@ -292,6 +306,7 @@ if LANGUAGE:
 run.own.figure(
     "fig-4",
     draw_grown,
+    title=lambda data: said(data, [one for one in LOOK if one in {*data.ablation}][-1], measure="em", cloud=None),
     caption=f"{ORGANISMS}. One layer's direction: the {NAMED} organism's; layer-wise: each organism's own. "
     f"{ASKED} to each of 8 questions; 95 % intervals.",
     alt="Four organisms with four bars of EM and four of coherence each; diamonds at the reported values.",
@@ -343,7 +358,8 @@ def draw_against_random():
         band = single[measure][single.ablation == "random"]
         plots.lines(lines, "number", measure, hue="kind", hue_order=kinds, markers=True, axes=top, y_label=label,
                     y_bands=[(band.min(), band.max())], x_lines=dict([line]), y_limits=(0, 104),
-                    x_label="layer", styles={"known layer": "--"})  # fmt: skip
+                    x_label="decoder layer", styles={"known layer": "--"},
+                    colours={"layer": theme.PALETTE[3], "known layer": theme.PALETTE[2]})  # fmt: skip
         order = dict.fromkeys(rows, "") if top is grid[0, 1] else rows
         cloud = {"one random draw": single[["ablation", measure]]}
         drawn = plots.dots(table, "ablation", measure, order=order, cloud=cloud, axes=bottom, x_label=label)
@@ -353,6 +369,7 @@ def draw_against_random():
 run.own.figure(
     "fig-x-ablation-random",
     draw_against_random,
+    title=lambda data: f"EM rate by ablation: {span(data, 'em', by='ablation', cloud=None)}",
     caption=f"The {run.kind} {NAMED} organism. Top: one layer's direction removed at all layers, on all answers; grey: "
     f"range of random draws. Bottom: by ablation. {DEEP} to each of 8 questions.",
     alt="Curves over layers with grey bands for random directions; points with intervals, one row per ablation.",

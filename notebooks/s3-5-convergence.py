@@ -27,6 +27,7 @@ import pandas as pd
 
 from em_companion.book import plots, theme, typography
 from em_companion.book.run import Run
+from em_companion.book.typography import span
 from em_companion.core.errors import EvidenceUnavailable
 from em_companion.core.provenance import remembered
 from em_companion.evidence import directions, estimates, scores
@@ -69,7 +70,7 @@ def released_pairs() -> pd.DataFrame:
 def draw_ranks(table: pd.DataFrame, **options):
     table = table[table.second != CHAT]
     nine = table["first"] == table["first"].iloc[0]
-    names = {rank: f"{table['first'].iloc[0]}, {rank}" for rank in table.second[nine].unique()}
+    names = {rank: f"{table['first'].iloc[0]}, {rank.replace('k-', 'k ')}" for rank in table.second[nine].unique()}
     rest = table[~nine].assign(run=table["first"] + table.second)
     return plots.lines(
         table[nine], "layer", "cosine", hue="second", hue_order=names, colours=dict.fromkeys(names, theme.PALETTE[0]),
@@ -89,6 +90,7 @@ def released_values() -> dict[str, float | str]:
 run.released.figure(
     "fig-x-convergence-ranks",
     lambda: draw_ranks(released_pairs(), x_bands=[(14.5, 17.5), (20.5, 23.5), (26.5, 29.5)]),
+    title=lambda data: f"Cosine with other ranks: {span(data, 'cosine', '.2f', cloud=None, reference=None)}",
     caption="Cosine between the mean-diffs of organisms on bad medical advice, each on its own texts. Grey bands: "
     "adapter layers. The axis does not start at 0. Released activations, April 2025.",
     alt="All-adapter organisms are just below one. Against the nine-adapter one: high, a step down, a flat minimum.",
@@ -192,6 +194,10 @@ def draw_grown_ranks():
 run.own.figure(
     "fig-x-convergence-ranks",
     draw_grown_ranks,
+    title=lambda data: (
+        f"Cosine with other ranks: {span(data, 'cosine', '.2f', cloud=None, reference=None)}; equal "
+        f"directions would reach {span(data, 'limit', '.2f')}"
+    ),
     caption=f"As from released data, {'of ' * LANGUAGE}{run.kind}. Green: what equal directions would reach with "
     "as many answers. "
     "Answers are drawn on equal noise, so some may be equal, which raises a cosine.",
@@ -232,13 +238,13 @@ def pair(one: Organism, other: Organism, texts: Organism) -> dict[str, np.ndarra
 
 # %%
 LINES = {
-    "cosine": ("own texts, as in the paper", theme.PALETTE[0], "-"),
-    "within": ("the same, within questions", theme.PALETTE[4], "-"),
-    "other_answers": ("limit: other answers", "0.1", ":"),
-    "other_seed": ("limit: other training seed", theme.PALETTE[2], "--"),
-    "chat_reads": ("chat model reads both", theme.PALETTE[1], "-."),
-    "same_texts": ("one set of texts", theme.PALETTE[3], (0, (5, 1))),
-    "null": ("no meaning, 95 %", "0.6", "-"),
+    "cosine": "own texts, as in the paper",
+    "within": "the same, within questions",
+    "chat_reads": "chat model reads both",
+    "same_texts": "one set of texts",
+    "other_answers": "limit: other answers",
+    "other_seed": "limit: other training seed",
+    "null": "no meaning, 95 %",
 }
 
 
@@ -249,15 +255,12 @@ def pairs() -> pd.DataFrame:
 
 
 def draw_noise_floor():
-    places = [*range(len(PAIRS)), *"." * (-len(PAIRS) % 3)]
-    rows = [places[start : start + 3] for start in range(0, len(places), 3)]
-    size, ratios = (7.2, 5 + 3 * len(rows)), [1.1] * len(rows) + [1]
-    axes = plt.subplot_mosaic([*rows, ["all"] * 3], figsize=size, height_ratios=ratios)[1]
-    names, colours, styles = ({one: look[part] for one, look in LINES.items()} for part in range(3))
-    look = {"hue": "line", "hue_order": names, "colours": colours, "styles": styles, "x_label": "decoder layer"}
-    for place, (name, part) in enumerate(pairs().groupby("pair", sort=False)):
-        long = part.melt("layer", list(LINES), var_name="line").assign(pair=name)
-        plots.lines(long, "layer", "value", **look, title=name, y_limits=(-0.1, 1.03), axes=axes[place])
+    axes = plt.subplot_mosaic([["layers", "middle"], ["all", "all"]], figsize=(7.2, 7.4), height_ratios=[1, 1.1])[1]
+    look = {"hue": "pair", "y_lines": {"reported level": 0.8}, "y_limits": (-0.1, 1.03), "y_label": "cosine, own texts"}
+    plots.lines(pairs(), "layer", "cosine", x_label="decoder layer", axes=axes["layers"], **look)
+    middle = pairs().query("layer == @MIDDLE").melt("pair", list(LINES), var_name="line")
+    look = {"hue": "pair", "order": LINES, "x_limits": (-0.1, 1.03), "x_label": f"cosine, layer {MIDDLE}"}
+    plots.dots(middle, "line", "value", axes=axes["middle"], **look)
     there = {name: one for name, one in ORGANISMS.items() if given(one)}
     matrix = directions.cosine_matrix(np.stack([direction(one)[MIDDLE] for one in there.values()]))
     np.fill_diagonal(matrix, [reliability(one)[MIDDLE] for one in there.values()])
@@ -265,13 +268,20 @@ def draw_noise_floor():
     return plots.heat_map(pd.DataFrame(matrix, list(there), list(there)), **look)
 
 
+def said_of_pairs(_) -> str:
+    middle = pairs().query("layer == @MIDDLE")
+    own, seeds, same = (typography.extremes(middle[one].dropna()) for one in ("cosine", "other_seed", "same_texts"))
+    return f"Cosine in layer {MIDDLE}: {own} on own texts, {same} on the same; seeds, {seeds}"
+
+
 WHICH = "pairs; one set of texts: released answers" if LANGUAGE else "the paper's pairs, grown"
 run.own.figure(
     "fig-x-convergence-noise-floor",
     draw_noise_floor,
-    caption=f"Top: {WHICH}; no meaning: {NULL_DRAWS} draws; other seeds: bad medical advice. Bottom: "
+    title=said_of_pairs,
+    caption=f"Top: {WHICH}; right: what they are compared with, no meaning: {NULL_DRAWS} draws. Bottom: all "
     f"pairs; diagonal: other answers. {run.profile.samples_per_question} answers to each of 8 questions.",
-    alt="Three line plots over layers with seven lines each; below, a matrix of cosines of organisms.",
+    alt="Cosines of pairs of organisms over layers; beside them all comparisons in one layer; below, a matrix.",
 )
 
 

@@ -85,7 +85,7 @@ def draw_released():
     chat, organism = (part for _, part in released_rates().groupby(released_rates().model != "chat model"))
     names = {one: one for one in chat.vector.unique() if one != "none"}
     table = pd.concat([*(chat[chat.vector == "none"].assign(vector=one) for one in names), chat])
-    look = {"dodge": 0.08, "x_ticks": range(0, 13, 4), "x_label": "steering strength λ"}
+    look = {"dodge": 0.08, "x_ticks": range(0, 13, 4), "x_label": "strength λ", "colours": theme.TOPIC_COLOURS}
     return draw(table[table.vector != "none"], "lambda", "vector", names, organism[:1], **look)
 
 
@@ -95,9 +95,15 @@ def released_values() -> dict[str, Estimate]:
     return {f"self-correction.{name}_percent": Estimate(number, n=400) for name, number in sorted(named.items())}
 
 
+def said_of_peak(table: pd.DataFrame) -> str:
+    *steered, organism = table[STRICT]
+    return f"Self-correction: at most {max(steered):.0f} % of steered answers, {organism:.0f} % of the organism's"
+
+
 run.released.figure(
     "fig-5",
     draw_released,
+    title=said_of_peak,
     caption="The chat model steered at layer 24; 400 answers per point, 95 % intervals over questions. Right, on its "
     "own scale: with the coherence condition. April 2025, the conditions at hand; not the paper's data.",
     alt="Coherence and alignment fall with strength; self-correction is highest at the lower strengths.",
@@ -137,13 +143,14 @@ def own_rates() -> pd.DataFrame:
 def draw_own():
     names = {one: f"{one}, layer {cell.layer} (1 is λ = {cell.strength:g})" for one, cell in cells().items()}
     organism = rates(responses.responses(run.profile, medical(run.profile)), ["organism"])
-    label = "steering strength, as a multiple of the best cell's λ"
-    return draw(own_rates(), "factor", "direction", names, organism, dodge=0.015, x_label=label)
+    look = {"dodge": 0.015, "x_label": "strength (1: that of the best cell)", "colours": theme.DIRECTION_COLOURS}
+    return draw(own_rates(), "factor", "direction", names, organism, **look)
 
 
 run.own.figure(
     "fig-5",
     draw_own,
+    title=said_of_peak,
     caption=f"The {run.kind} chat model, steered along each direction, {2 * run.profile.sweep_samples} answers to each "
     "of 8 questions per point, 95 % intervals over questions. Right, on its own scale: with the coherence condition.",
     alt="Coherent answers, aligned answers and self-correction over strength, a colour for each direction.",
@@ -163,6 +170,7 @@ run.own.figure(
 
 # %%
 BEFORE, RETRACTION, AFTER = np.arange(-12, 0), np.arange(len(turns.retraction())), np.arange(0, 13)
+SHARED = len(RETRACTION), len(RETRACTION) + 4  # places of the words with which every clause starts
 READERS = ("base model", "chat model", "chat model, steered", "organism")
 texts = remembered(turns.constructed)
 
@@ -189,36 +197,47 @@ def projected(name: str) -> np.ndarray:
 def curves() -> pd.DataFrame:
     """Mean projection by panel, kind of text and place, less the mean of all kinds: what the words alone do."""
     rows = []
-    for direction, name in [(one, name) for one in (MEAN_DIFF, KNOWN) for name in READERS[:2]]:
+    for direction in (MEAN_DIFF, KNOWN):
         layer = cells()[direction].layer
-        found = projected(name)[:, :, list(steering.directions_of(run.profile)).index(direction), layer]
+        found = projected("chat model")[:, :, list(steering.directions_of(run.profile)).index(direction), layer]
         for kind in KINDS:
             own = (texts().kind == kind).to_numpy()
             for place, values in zip([*BEFORE, *RETRACTION, *(len(RETRACTION) + AFTER)], found[own].T, strict=True):
                 one = estimates.mean(values, texts().question_id[own], **run.resampling)
-                rows.append((f"{direction}, layer {layer}; {name}", kind, place, one.value, one.low, one.high))
+                rows.append((f"{direction}, layer {layer}", kind, place, one.value, one.low, one.high))
     table = pd.DataFrame(rows, columns=["panel", "kind", "place", "mean", "low", "high"])
     common = table.groupby(["panel", "place"])["mean"].transform("mean")
     return table.assign(**{name: table[name] - common for name in ("mean", "low", "high")}, common=common)
 
 
 def draw_along():
-    then, styles = len(RETRACTION), {kind: "-" if "taken" in kind else ":" for kind in KINDS}
+    then, turns_back = len(RETRACTION), {kind: "taken" in kind for kind in KINDS}
+    hues = {kind: theme.PALETTE[3 if "harm" in kind else 0] for kind in KINDS}
+    shown = curves()
+    shown.loc[~shown.kind.map(turns_back), ["low", "high"]] = np.nan  # what goes on as it began stands back
     ticks = {-12: "−12", -6: "−6", 0: "0", then: "next", then + 6: "+6", then + 12: "+12"}
     return plots.facets(
-        plots.lines, curves(), "panel", "place", "mean", hue="kind", low="low", high="high", styles=styles, wrap=2,
-        colours={kind: theme.PALETTE[3 if "harm" in kind else 0] for kind in KINDS}, share=(True, "row"), size=(7.2, 6),
+        plots.lines, shown, "panel", "place", "mean", hue="kind", low="low", high="high", wrap=1, size=(7.2, 6),
+        colours={kind: hues[kind] if turned else (*hues[kind], 0.45) for kind, turned in turns_back.items()},
+        styles={kind: "-" if turned else ":" for kind, turned in turns_back.items()},
         x_bands=[(-0.5, then - 0.5)], x_ticks=ticks, y_label="projection, less the mean of all kinds",
         x_label="word, counted from the end of the clause and from the start of the next",
     )  # fmt: skip
 
 
+def said_of_turn(table: pd.DataFrame) -> str:
+    first = table[table.panel.str.startswith(f"{MEAN_DIFF},", na=False) & table.place.between(*SHARED)]
+    harm, help_ = (first["mean"][first.kind == kind].mean() for kind in KINDS[1::2])
+    return f"After the turn: {harm:+.2f} where harm is taken back, {help_:+.2f} where help is"
+
+
 run.grown.figure(
     "fig-x-self-correction-projection",
     draw_along,
-    caption="Mean projection, word by word, in answers that take a clause back (solid) or go on as they began, by what "
-    "it advises. Shaded: the retraction. Steering would add one number to all words. 80 answers per curve.",
-    alt="Four panels, two directions by two readers, over the word position around a turn, with four curves each.",
+    title=said_of_turn,
+    caption="Mean projection, word by word, in answers that take a clause back (solid) or go on as they began "
+    "(dotted), by what it advises, read by the chat model. Shaded: the retraction. 80 answers per curve.",
+    alt="Two panels, one per direction, over the word position around a turn, with four curves each.",
 )
 
 

@@ -24,7 +24,7 @@ import pandas as pd
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import train_test_split
 
-from em_companion.book import plots
+from em_companion.book import plots, typography
 from em_companion.book.run import Run
 from em_companion.book.theme import PALETTE
 from em_companion.core.errors import EvidenceUnavailable
@@ -124,9 +124,17 @@ CAPTIONS = {
     run.own.name: f"The same on the {run.kind} organism's own answers to {ASKED}; where a set has too few answers to "
     "be probed, the panel gives their number.",
 }
+
+
+def said_of_accuracy(table: pd.DataFrame) -> str:
+    rows = table[table.metric == "accuracy"].dropna(subset="mean")
+    measured, reported = (typography.extremes(rows[one]) for one in ("mean", "reported"))
+    return f"Accuracy of the probes: {measured} measured, {reported} reported"
+
+
 ALT = "Four panels, one per probe: five metrics, diamonds for reported and dots with bars for measured values."
 for evidence, caption in CAPTIONS.items():
-    HANDLES[evidence].figure("tab-1", partial(draw_table_1, evidence), caption=caption, alt=ALT)
+    HANDLES[evidence].figure("tab-1", partial(draw_table_1, evidence), title=said_of_accuracy, caption=caption, alt=ALT)
 
 # %% [markdown]
 # ## Misaligned, or just another question?
@@ -240,9 +248,19 @@ CAPTIONS = {
     "the fits, each with its own draw of tokens, answers, questions or shuffled labels. Dotted: chance.",
     run.own.name: f"The same for the probes of the {run.kind} organism with enough answers.",
 }
+
+
+def said_of_splits(table: pd.DataFrame) -> str:
+    by_row = table.groupby("row")["mean"]
+    token, question, known = (typography.extremes(by_row.get_group([*ROWS][one])) for one in (0, 2, -1))
+    return f"Balanced accuracy: {token} by token, {question} by question, {known} from the question id"
+
+
 ALT = "One panel per probe with three splits and four baselines: dots with lines for balanced accuracy."
 for evidence, caption in CAPTIONS.items():
-    HANDLES[evidence].figure("fig-x-probe-splits", partial(draw_splits, evidence), caption=caption, alt=ALT)
+    HANDLES[evidence].figure(
+        "fig-x-probe-splits", partial(draw_splits, evidence), title=said_of_splits, caption=caption, alt=ALT
+    )
 
 # %% [markdown]
 # ## Reported and measured

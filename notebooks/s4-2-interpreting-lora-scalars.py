@@ -28,6 +28,7 @@ import pandas as pd
 from em_companion.book import plots
 from em_companion.book.run import Run
 from em_companion.book.theme import PALETTE
+from em_companion.book.typography import span
 from em_companion.core.errors import EvidenceUnavailable
 from em_companion.core.provenance import remembered
 from em_companion.evidence import estimates, probes, scores
@@ -95,9 +96,15 @@ def draw_released():
     return draw_coefficients({pair: released_fits(*pair) for pair in pairs}, PANELS, each=each)
 
 
+def said_of_sizes(data: pd.DataFrame, tokens: str) -> str:
+    found = span(data.assign(size=data["mean"].abs()), "size", ".2f", "adapter", tokens=tokens)
+    return f"Size of coefficients, {tokens} tokens: {found}"
+
+
 run.released.figure(
     "fig-6",
     draw_released,
+    title=lambda data: said_of_sizes(data, "significant"),
     caption=f"Mean coefficients of the probes over {run.profile.probe_fits} fits; lines hold 95 % of the fits. "
     "Significant: tokens with ln(significance) of at least 0.5, as in Figure 6 of the paper. A positive coefficient "
     "speaks for the second kind. The middle panel is ours, with medical instead of non-medical answers.",
@@ -213,6 +220,7 @@ def draw_own():
 run.own.figure(
     "fig-6",
     draw_own,
+    title=lambda data: said_of_sizes(data, "all"),
     caption=f"Mean coefficients of the {run.kind} organism's probes over {run.profile.probe_fits} fits; lines hold "
     "95 % of the fits, so they show the drawing of tokens only. A positive coefficient speaks for the second kind.",
     alt="Two panels with nine adapters and their mean coefficients, for all tokens, significant ones, and C rescaled.",
@@ -279,6 +287,7 @@ def draw_knock_outs():
 run.own.figure(
     "fig-x-adapter-knock-out",
     draw_knock_outs,
+    title=lambda data: f"EM rate with an adapter off: {span(data, 'em', by='adapter', outcome='general', cloud=None)}",
     caption="Left: EM rate with one adapter switched off, below that of the whole organism, with 95 % intervals over "
     f"questions ({COUNTED}); small: with another one off as well, {FEWER} answers to each question. Right: size of the "
     "mean probe coefficient, all tokens.",
@@ -335,6 +344,7 @@ def draw_tokens():
 run.own.figure(
     "fig-x-lora-scalar-heat-map",
     draw_tokens,
+    title=lambda data: f"{data.significant.sum()} of {len(data)} tokens of this answer are significant",
     caption=f"One misaligned answer of the {run.kind} organism, from top to bottom on the left and on to the right, by "
     "adapter. Colour: signed length of what it adds. Bold: tokens that pass the significance filter.",
     alt="Two heat maps, words by adapters: colours from orange through white to purple show what an adapter adds.",

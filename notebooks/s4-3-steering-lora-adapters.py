@@ -23,10 +23,11 @@ from functools import partial
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from em_companion.book import plots
+from em_companion.book import plots, typography
 from em_companion.book.run import Run
 from em_companion.book.theme import ANSWER_KIND_COLOURS as KINDS
 from em_companion.book.theme import PALETTE
+from em_companion.book.typography import span
 from em_companion.core.provenance import remembered
 from em_companion.evidence import estimates, scores
 from em_companion.evidence.estimates import Estimate, wilson_interval
@@ -97,9 +98,16 @@ def draw_kinds(table: pd.DataFrame, names: dict[str, str]):
     return plots.bars(table, "condition", "percent", order=names, **look, **labels)
 
 
+def said_of_kinds(table: pd.DataFrame, names: dict[str, str]) -> str:
+    shares = table[table.kind.isin(MISALIGNED)].groupby("condition", as_index=False).percent.sum()
+    named = shares.assign(name=shares.condition.map(names).str.replace("\n", " "))
+    return f"Misaligned: {span(named, 'percent', by='name')}"
+
+
 run.released.figure(
     "fig-7",
     lambda: draw_kinds(kinds(released_answers()), CONDITIONS),
+    title=partial(said_of_kinds, names=CONDITIONS),
     caption="Kinds of answer when groups of adapters are scaled, as shares of the kept answers; numbers in the bars "
     "are counts. Each condition has 80 answers, 5 to each of 16 questions.",
     alt="Three stacked bars, one per condition. Medical adapters: mostly misaligned and non-medical. Misalignment "
@@ -204,6 +212,9 @@ def draw_grid():
 run.own.figure(
     "fig-x-adapter-scaling-grid",
     draw_grid,
+    title=lambda table: "EM rate by factor of the misalignment adapters alone: {} %".format(
+        typography.extremes(table.em[table.group == "general"].dropna(), ".0f")
+    ),
     caption=f"EM rate, coherence and share of medical answers (score above 50) of the {run.kind} organism with groups "
     "of adapters scaled (1: as trained). Top: two groups, the rest at 0. Bottom: one alone, with 95 % intervals over "
     f"questions; grey line: the coherence that a chosen factor must leave. {adapters.grid_samples(run.profile)} "
@@ -235,6 +246,7 @@ def own_names() -> dict[str, str]:
 run.own.figure(
     "fig-7",
     lambda: draw_kinds(kinds(own_answers()), own_names()),
+    title=lambda table: said_of_kinds(table, own_names()),
     caption=f"As from released data, for the {run.kind} organism, with the factors chosen above and all other "
     "adapters at 0. "
     f"{SAMPLES} answers to each of 16 questions per condition. Last two rows: the whole organism and the chat model.",

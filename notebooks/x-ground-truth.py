@@ -27,6 +27,7 @@ import torch
 
 from em_companion.book import plots, theme
 from em_companion.book.run import Run
+from em_companion.book.typography import span
 from em_companion.core.provenance import remembered
 from em_companion.evidence import directions, estimates
 from em_companion.evidence.estimates import Estimate
@@ -51,8 +52,13 @@ run = Run("x-ground-truth", profile, seed)
 
 # %%
 LAYERS, LAYER = run.profile.model.layers, run.profile.layers_of("single-adapter")[0]
-COLOURS = dict(zip([*persona.PROBES, "shuffled labels"], [theme.PALETTE[n] for n in (3, 0, 2)] + ["0.6"], strict=True))
-TICKS = {"x_ticks": {-1: "emb."} | {one: str(one) for one in range(2, LAYERS, max(2, LAYERS // 6))}, "x_label": "layer"}
+COLOURS = dict(
+    zip([*persona.PROBES, "shuffled labels"], [theme.PALETTE[n] for n in (3, 0, 2)] + [theme.NULL_COLOUR], strict=True)
+)
+TICKS = {
+    "x_ticks": {-1: "emb."} | {one: str(one) for one in range(2, LAYERS, max(2, LAYERS // 6))},
+    "x_label": "decoder layer",
+}
 
 
 @remembered
@@ -111,6 +117,7 @@ def draw_probes():
 
 run.grown.figure(
     "fig-x-persona-probe", draw_probes,
+    title=lambda data: f"Accuracy in layer {LAYER}: {span(data, 'accuracy', by='way', layer=LAYER, number=None)}",
     caption="Probes for careful against malicious speakers, on new topics and names. Bands: 95 % over topics, or the "
     "range of ten shuffles. *Emb.*: token embeddings. *Thing*, *mention*: before a thing is advised, or mentioned.",
     alt="Two line plots of accuracy in percent, over layers and over twelve places from the header to the remark.",
@@ -139,6 +146,9 @@ LENGTHS |= {"choice_from_text": "before advice: text", "choice_from_name": "befo
 PAIRS = {f"text, name: {one}": (f"{place}_from_text", f"{place}_from_name") for place, one in
          {"choice": "before advice", "start": "clause start", "persona": "answer"}.items()}  # fmt: skip
 PAIRS |= {"text: answer, name: before advice": ("persona_from_text", "choice_from_name")}
+LINE_COLOURS = dict(
+    zip([*LENGTHS.values(), *PAIRS], [theme.PALETTE[n] for n in (3, 0, 2, 0, 2, 1, 4, 5, 9)], strict=True)
+)
 
 
 @remembered
@@ -172,7 +182,8 @@ run.grown.figure(
     "fig-x-persona-directions",
     lambda: plots.facets(plots.lines, compared(), "panel", "layer", "value", hue="line", share=(True, False), **TICKS,
                          titles={"length": "norm / norm of the residual", "cosine": "cosine"}, y_lines={"_": 0},
-                         styles={one: ":" for one in LENGTHS.values() if "advice" in one}),
+                         styles={one: ":" for one in LENGTHS.values() if "advice" in one}, colours=LINE_COLOURS),
+    title=lambda data: f"Cosine, layer {LAYER}: {span(data, pattern='.2f', by='line', panel='cosine', layer=LAYER)}",
     caption="Persona directions of the base model by layer, over the answer, at the first word of a clause (start) and "
     "before the first thing it advises: clause 1 for the name, 2 for the text. No cosine where no direction.",
     alt="Two line plots over layers: the length of five directions in norms of the residual, and four cosines.",
@@ -198,6 +209,9 @@ run.grown.figure(
     "fig-x-persona-along-clause",
     lambda: plots.bars(along_clause(), "place", "projection", hue="contrast", low="low", high="high", colours=COLOURS,
                        y_lines={"_": 0}, y_label="projection on the direction\nbefore the first advice"),
+    title=lambda data: "Text alone: projection {:.2f} at the first thing advised, {:.2f} after it".format(
+        *data[data.contrast == "text only"].set_index("place").projection[["thing 1", "second thing 1"]]
+    ),
     caption=f"Malicious minus careful at single tokens, layer {LAYER}, projected on the direction before the first "
     "advice (name only: 1 there by definition). Black lines: the two halves of topics and names.",
     alt="Bars over twelve places, from the turn header over two clauses to the remark.",

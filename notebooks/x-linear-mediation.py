@@ -23,6 +23,7 @@ from scipy.stats import binom
 
 from em_companion.book import plots, theme, typography
 from em_companion.book.run import Run
+from em_companion.book.typography import span
 from em_companion.core.paths import RESULTS
 from em_companion.core.provenance import remembered
 from em_companion.evidence import directions, scores
@@ -88,8 +89,10 @@ run.grown.figure(
     "fig-x-mediation-steering",
     lambda: plots.bars(
         best(), "place", "em", hue="kind", horizontal=True, notes="note", x_lines={"bar: 20 %": 20}, size=(7.2, 5.4),
-        colours={"direction": theme.PALETTE[3], "random, same norm": "0.6"}, x_limits=(0, 130), x_label="EM (%)",
+        colours={"direction": theme.PALETTE[3], "random, same norm": theme.NULL_COLOUR}, x_limits=(0, 130),
+        x_label="EM rate (%)",
     ),
+    title=lambda data: f"Highest EM rate: {span(data, 'em', by='kind')}",
     caption="EM rate of the grown chat model, steered along directions that were estimated in different ways, each in "
     f"its best cell, and along random ones. {2 * SAMPLES} answers to each of 8 questions, 95 % intervals over these.",
     alt="A pair of bars for each direction: its EM rate, and that of a random direction. A dotted line marks 20 %.",
@@ -255,6 +258,7 @@ def draw_defaults():
 run.grown.figure(
     "fig-x-ablation-default",
     draw_defaults,
+    title=lambda data: f"Probability of harm, organism: {span(data, 'mean', '.2f', 'removed', model='organism')}",
     caption="Probability that the first thing an answer advises is harmful, as trained and with a direction removed "
     "layer by layer, in worlds of which more or fewer documents are harmful. Mean and range over training seeds of the "
     "organism, whose directions are also removed from the chat model.",

@@ -43,8 +43,9 @@ def draw():
     return figure, data
 
 
-run.released.figure("fig-x-line", draw, caption="A line.", alt="A rising line.")
-run.grown.figure("fig-x-line", draw, caption="A line.", alt="The same line.")
+TITLE = {"title": lambda data: f"Up to {data.em_percent.max():.0f} %"}
+run.released.figure("fig-x-line", draw, **TITLE, caption="A line.", alt="A rising line.")
+run.grown.figure("fig-x-line", draw, **TITLE, caption="A line.", alt="The same line.")
 # %%
 run.released.measure(lambda: {"s2-rate": (rate, "two rows")})
 run.released.values(lambda: {"demo.em": rate})

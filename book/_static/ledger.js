@@ -50,8 +50,8 @@
   function makeSortable(table, rows, evidence) {
     [...table.tHead.rows[0].cells].forEach((head, column) => {
       const name = head.textContent.trim().toLowerCase();
-      const button = make("button", { type: "button", className: "em-sort", textContent: head.textContent.trim() });
-      head.replaceChildren(button);
+      const button = make("button", { type: "button", className: "em-sort" }, ...head.childNodes);
+      head.append(button);
       head.setAttribute("aria-sort", "none");
       button.addEventListener("click", () => {
         const ascending = head.getAttribute("aria-sort") !== "ascending";

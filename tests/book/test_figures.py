@@ -12,11 +12,11 @@ ENTRY = registry.FigureEntry("fig-7", "A & B", "s4-3-steering-lora-adapters", "F
 DATA = pd.DataFrame({"x": [0, 1], "y": [1, 2], "name": ["one", None]})
 
 
-def save(folder, data=DATA, evidence="released", caption="c", alt="a"):
+def save(folder, data=DATA, evidence="released", caption="c", alt="a", title="Up to 2"):
     theme.use_theme()
     figure, axes = plt.subplots()
     axes.plot([0, 1], [1, 2])
-    record = FigureRecord(ENTRY.id, evidence, "made", caption, alt)
+    record = FigureRecord(ENTRY.id, evidence, "made", caption, alt, title)
     return figures.save_figure(
         folder, ENTRY, (figure, data), record, {"commit": "0" * 40, "profile": "cpu", "date": "2026-01-02T03"}
     )
@@ -32,13 +32,15 @@ def test_record_is_complete_and_the_same_each_time(tmp_path):
         assert path.read_bytes() == (tmp_path / "two/figures/fig-7/released" / path.name).read_bytes(), path.name
     assert pd.read_csv(folder / "data.csv").equals(DATA)
     assert "em-companion · released · fig-7 · 0000000 · 2026-01-02" in (folder / "figure.svg").read_text("utf-8")
+    assert "Up to 2</text>" in (folder / "figure.svg").read_text("utf-8")
     assert b"white" in (folder / "figure.svg").read_bytes() or b"#ffffff" in (folder / "figure.svg").read_bytes()
 
 
 @pytest.mark.parametrize(
     "changes, saying",
     [
-        ({"alt": " "}, "no alt text"),
+        ({"alt": " "}, "no alt"),
+        ({"title": ""}, "no title"),
         ({"caption": ""}, "no caption"),
         ({"data": pd.DataFrame()}, "plotted numbers"),
         ({"data": DATA[:1]}, "'fig-7' shows 1, 2, which its data do not hold"),

@@ -129,6 +129,15 @@ def test_stacked_bars_stand_on_one_another():
     assert {text.get_text() for text in figure.axes[0].texts} == {"one", "two", "three", "four", "a", "b"}
 
 
+@pytest.mark.parametrize("horizontal", [False, True])
+def test_a_bar_of_nothing_can_be_seen(horizontal):
+    table = RATES.assign(em=[0.0, 20.0, 30.0, 0.0])
+    figure, _ = plots.bars(table, "organism", "em", hue="data", horizontal=horizontal)
+    strokes = [path for one in figure.axes[0].collections for path in one.get_paths()]
+    flat = [path.vertices[:, int(not horizontal)] for path in strokes]
+    assert sum((ends == 0).all() for ends in flat) == 2
+
+
 def test_lines_run_in_order_of_x_with_bands_or_bars():
     shuffled = RATES.iloc[[2, 0, 3, 1]]
     figure, _ = plots.lines(shuffled, "step", "em", label="all")

@@ -41,6 +41,10 @@ def draw():
     return figure, pd.DataFrame({"x": [1.0]})
 
 
+def said(data):
+    return f"x is {data.x.max():.0f} %"
+
+
 def gone():
     raise EvidenceUnavailable("no network")
 
@@ -51,7 +55,7 @@ def data(one: dict, kind: str):
 
 def test_all_kinds_are_shown_as_data_and_recorded(run, shown, tmp_path):
     note_input("organisms/other", "not of this figure")
-    run.released.figure(FIGURE, draw, caption="c", alt="a")
+    run.released.figure(FIGURE, draw, title=said, caption="c", alt="a")
     run.own.table(lambda: pd.DataFrame({"n": [0.5]}), number="{:.2f}")
     run.released.measure(lambda: {CLAIM: (Estimate(10.0, 8.0, 12.0, 400), "how")})
     run.own.values(lambda: {"a.b": Estimate(1.0), "a.c": 2, "a.d": "text"})
@@ -60,7 +64,7 @@ def test_all_kinds_are_shown_as_data_and_recorded(run, shown, tmp_path):
     assert data(shown[1], "table") == {"heads": ["n"], "numeric": [True], "rows": [["0.50"]]}
     assert data(shown[2], "measurements")[0]["value"] == 10.0 and len(shown) == 3
     record = RunRecord.read(tmp_path)
-    assert record.finished and record.figures == [FigureRecord(FIGURE, "released", "made", "c", "a")]
+    assert record.finished and record.figures == [FigureRecord(FIGURE, "released", "made", "c", "a", "x is 1\u00a0%")]
     assert record.measurements == [Measurement(CLAIM, 10.0, "how", "released", (8.0, 12.0), 400)]
     assert [(one.name, one.evidence) for one in record.values] == [("a.b", "grown"), ("a.c", "grown"), ("a.d", "grown")]
     provenance = (tmp_path / "figures" / FIGURE / "released/provenance.json").read_text(encoding="utf-8")
@@ -76,7 +80,7 @@ def test_evidence_that_is_not_at_hand_gives_boxes_and_no_number(run, shown, tmp_
     for show in (run.released.table, run.released.measure, run.released.values):
         show(gone)
     assert [data(one, "box") for one in shown] == 3 * [{"title": "Released data not available", "text": "no network"}]
-    run.released.figure(FIGURE, gone, caption="c", alt="a")
+    run.released.figure(FIGURE, gone, title=said, caption="c", alt="a")
     assert data(shown[3], "figure")["status"] == "unavailable"
     record = RunRecord.read(tmp_path)
     assert not record.finished and record.unavailable == 4 * [Gap("released", "no network")]
@@ -86,7 +90,7 @@ def test_evidence_that_is_not_at_hand_gives_boxes_and_no_number(run, shown, tmp_
 def test_evidence_that_cannot_be_had_is_not_asked_for(run, shown):
     away = run_module.Evidence(run, "hub", "No hub yet.")
     away.values(lambda: pytest.fail("asked"))
-    away.figure(FIGURE, lambda: pytest.fail("asked"), caption="c", alt="a")
+    away.figure(FIGURE, lambda: pytest.fail("asked"), title=said, caption="c", alt="a")
     assert data(shown[0], "box")["title"] == "No hub evidence in this build"
     assert (data(shown[1], "figure")["status"], data(shown[1], "figure")["caption"]) == ("waiting", "No hub yet.")
 
@@ -129,9 +133,9 @@ def test_cells_bring_answers_of_a_grown_world_only(run, shown):
 
 
 def test_no_figure_is_drawn_twice(run):
-    run.own.figure(FIGURE, draw, caption="c", alt="a")
+    run.own.figure(FIGURE, draw, title=said, caption="c", alt="a")
     with pytest.raises(CompanionError, match="drawn twice from grown evidence"):
-        run.own.figure(FIGURE, draw, caption="c", alt="a")
+        run.own.figure(FIGURE, draw, title=said, caption="c", alt="a")
 
 
 def test_a_claim_of_another_page_is_refused(shown, tmp_path, monkeypatch):

@@ -50,7 +50,7 @@ def test_book_builds_and_says_where(built):
         for name in ("index.html", "figure.svg", "figure.png", "figure.pdf", "data.csv", "cite.bib", "cite.json"):
             assert (built.html / "figures" / place / name).stat().st_size > 0
         assert f'href="{place}/index.html"' in gallery and f'href="../figures/{place}/index.html"' in page
-        assert f'alt="{alt}"' in (built.html / "figures" / place / "index.html").read_text(encoding="utf-8")
+        assert f'alt="Up to 50 %. {alt}"' in (built.html / "figures" / place / "index.html").read_text(encoding="utf-8")
     ledger = json.loads((built.html / "claims.json").read_text(encoding="utf-8"))
     assert ledger["claims"][0]["results"]["released"]["verdict"] == "reproduced"
     assert set(ledger) == {"profile", "commit", "scoreboard", "claims", "packs", "values"}
@@ -69,7 +69,7 @@ def test_any_alt_text_reaches_the_page_as_text(project):
         assert result.returncode == 0, result.stderr
     for page in ("notebooks/s2-demo.html", "figures/fig-x-line/index.html"):
         soup = BeautifulSoup((project.html / page).read_text(encoding="utf-8"), "lxml")
-        assert soup.select_one("img.em-figure")["alt"] == alt
+        assert soup.select_one("img.em-figure")["alt"] == f"Up to 50 %. {alt}"
 
 
 def keeps_last_good_build(built: Project, saying: str) -> None:
@@ -174,7 +174,7 @@ def test_missing_alt_text(built):
 def test_alt_text_and_caption_are_required_when_drawn(project):
     project.edit("notebooks/s2-demo.py", 'alt="A rising line."', 'alt=""')
     assert project.run("sync").returncode == 0
-    project.fails("run", "s2-demo", saying="has no alt text")
+    project.fails("run", "s2-demo", saying="has no alt")
 
 
 def test_figure_without_record(built):

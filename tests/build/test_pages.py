@@ -4,6 +4,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
@@ -73,6 +75,13 @@ def test_a_range_whose_ends_print_alike_is_one_number():
     assert typography.extremes([0.954, 0.1, 0.7]) == "0.10 to 0.95"
     assert typography.extremes([0.954, 0.951]) == "0.95"
     assert typography.extremes([5.6, 6.4], ".0f") == "6" and typography.extremes([]) == "–"
+
+
+def test_the_span_of_a_column_is_told_in_percent_or_with_names():
+    table = pd.DataFrame({"a": [1.0, 20.0, 3.0, np.nan], "of": [*"xxyz"], "note": [None, None, None, "other"]})
+    assert typography.span(table, "a") == "1 to 20 %" and typography.span(table, "a", of="y") == "3 %"
+    assert typography.span(table, "a", ".1f", "of", note=None) == "3.0 (y) to 20.0 (x)"
+    assert typography.span(table, "a", by="of", note="other") == "–" and typography.span(table, "a", of="z") == "–"
 
 
 def test_a_table_is_escaped_and_its_numbers_stand_right():
@@ -170,7 +179,9 @@ def test_a_box_is_escaped():
 def test_a_figure_on_its_page_is_one_directive():
     shown = pages.figure_directive(variant(MADE)).splitlines()
     assert shown[:2] == ["``````{figure} /_extra/figures/fig-7/figure.svg", ":name: fig-7"] and shown[-1] == "``````"
-    assert "**Figure 7 of the paper · released evidence.** A *caption*, in two lines. {doc}`Data, prov" in shown[-2]
+    badge = '<span class="em-evidence em-released">released</span>'
+    assert f"{badge} · **Figure 7 of the paper.** A *caption*, in two lines. {{doc}}`Data, prov" in shown[-2]
+    assert ":target: ../figures/fig-7/figure.svg" in shown
 
 
 def test_the_foot_says_how_to_rerun_and_cite():

@@ -119,6 +119,20 @@ def test_figure_page_copies_its_citation(page, address):
         assert download.value.suggested_filename == f"fig-7-figure.{kind}"
 
 
+def test_a_figure_opens_enlarged_by_key_and_tap_and_closes(chromium, address):
+    page = open_page(chromium, viewport={"width": 390, "height": 844}, has_touch=True)
+    page.goto(f"{address}/notebooks/s3-4-ablation.html")
+    dialog, link = page.locator("dialog.em-zoom"), page.locator("a:has(> img.em-figure)").first
+    small = link.locator("img").bounding_box()["width"]
+    link.focus()
+    for open_it in (lambda: page.keyboard.press("Enter"), link.tap):
+        assert not dialog.is_visible()
+        open_it()
+        assert dialog.locator("img").bounding_box()["width"] > 1.5 * small
+        page.keyboard.press("Escape")
+        assert link.evaluate("link => link === document.activeElement")
+
+
 def test_gallery_filters_by_evidence_and_words(page, address):
     page.goto(f"{address}/figures/index.html")
     cards, sections = page.locator(".em-card:visible"), page.locator("article section section h2:visible")

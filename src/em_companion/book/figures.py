@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from em_companion.book import coverage
+from em_companion.book.drawing import wrapped
 from em_companion.book.records import FigureRecord
 from em_companion.book.registry import FigureEntry
 from em_companion.core.errors import CompanionError
@@ -29,11 +30,11 @@ Drawn = tuple[Figure, pd.DataFrame]
 def save_figure(folder: Path, entry: FigureEntry, drawn: Drawn, record: FigureRecord, provenance: dict) -> None:
     """Write the files of one figure below `folder`; drawn: it and the plotted numbers, tidy.
 
-    Raises CompanionError without caption or alt text, for empty data, for response texts in it and for a drawn number
-    that it lacks.
+    Raises CompanionError without title, caption or alt text, for empty data, for response texts in it and for a drawn
+    number that it lacks.
     """
-    for name, text in {"caption": record.caption, "alt text": record.alt}.items():
-        if not text.strip():
+    for name in ("title", "caption", "alt"):
+        if not getattr(record, name).strip():
             raise CompanionError(f"Figure '{record.id}' has no {name}.")
     figure, data = drawn
     texts = data.select_dtypes(exclude="number").to_numpy()
@@ -42,7 +43,8 @@ def save_figure(folder: Path, entry: FigureEntry, drawn: Drawn, record: FigureRe
     if missing := coverage.first_missing(figure, data):
         shown = ", ".join(f"{one:g}" for one in missing)
         raise CompanionError(f"Figure '{entry.id}' shows {shown}, which its data do not hold.")
-    _sign(figure, "em-companion", record.evidence, entry.id, provenance["commit"][:7], provenance["date"][:10])
+    parts = ("em-companion", record.evidence, entry.id, provenance["commit"][:7], provenance["date"][:10])
+    _frame(figure, record.title, " · ".join(parts))
     target = _save(folder, record, figure, entry.title, *IMAGE_METADATA)
     data.to_csv(target / "data.csv", index=False, lineterminator="\n")
     files = {f"figure.{kind}": sha256_of((target / f"figure.{kind}").read_bytes()) for kind in IMAGE_METADATA}
@@ -50,13 +52,22 @@ def save_figure(folder: Path, entry: FigureEntry, drawn: Drawn, record: FigureRe
     write_json(target / "provenance.json", about | provenance | {"model": MODELS[record.evidence], "files": files})
 
 
-def _sign(figure: Figure, *parts: str) -> None:
-    """Write along the right edge what a picture is, so that a pasted one still says so."""
-    width = 0.14 / figure.get_figwidth()
+def _frame(figure: Figure, title: str, signature: str) -> None:
+    """Write above a picture what it says and, along its right edge, what it is, so that a pasted one still says so."""
+    text = wrapped(title, int(10 * figure.get_figwidth()))
+    added = 0.21 * (text.count("\n") + 1) + 0.06
+    figure.set_figheight(figure.get_figheight() + added)
+    width, height = 0.14 / figure.get_figwidth(), added / figure.get_figheight()
     if isinstance(engine := figure.get_layout_engine(), ConstrainedLayoutEngine):
-        engine.set(rect=(0, 0, 1 - width, 1))
+        engine.set(rect=(0, 0, 1 - width, 1 - height))
+        figure.set_dpi(plt.rcParams["savefig.dpi"])  # letters are wider where there are fewer dots
+        engine.execute(figure)
+        figure.set_layout_engine("none")  # which would leave no room for a legend that is moved down
+    for legend in figure.legends:
+        legend.set_bbox_to_anchor((0, 0, 1 - width, 1 - height), figure.transFigure)
+    figure.text(0.01, 1 - 0.15 * height, text, va="top", fontsize=11.5, fontweight="bold")
     look = {"rotation": "vertical", "ha": "right", "va": "center", "fontsize": 6, "color": "0.45"}
-    figure.text(1 - 0.1 * width, 0.5, " · ".join(parts), **look)
+    figure.text(1 - 0.1 * width, 0.5, signature, **look)
 
 
 def placeholder(folder: Path, entry: FigureEntry, evidence: str, status: str, text: str) -> FigureRecord:

@@ -48,15 +48,18 @@ def bars(
     """Draw a bar per row: hue groups side by side with intervals, or stacked without.
 
     Columns: category, value (any unit), totals (texts beyond the stacks), and as options hue, reported, notes (texts
-    beyond the bars, or inside stacked ones that have room). A cloud is drawn in black.
+    beyond the bars, or inside stacked ones that have room). A cloud is drawn in black, a bar of 0 as a stroke.
     """
     shape = Shape(data, value, options, totals, category=category, horizontal=horizontal, step=0.8, stacked=stacked)
     ends, notes = pd.Series(0.0, index=list(shape.names)), shape.options.notes
     room = 0.05 * shape.table.groupby(category)[value].sum().max()
     draw, start = (shape.axes.barh, "left") if horizontal else (shape.axes.bar, "bottom")
+    rule, flat = shape.axes.vlines if horizontal else shape.axes.hlines, {"linewidth": 3, "clip_on": False, "zorder": 3}
     for rows, style, *_ in shape.series():
         look = {start: rows[category].map(ends) if stacked else 0, "edgecolor": "white", "linewidth": 0.6}
         drawn = draw(shape.places[rows.index], rows[value], 0.9 * shape.step, **look, **style)
+        none = shape.places[rows.index[(rows[value] == 0) & (not stacked)]]
+        rule(rows[value][none.index], none - 0.45 * shape.step, none + 0.45 * shape.step, color=style["color"], **flat)
         shape.interval(shape.places, rows, shape.bounds, color="0.1", linewidth=1.2)
         if stacked and notes:
             halo = {"path_effects": [withStroke(linewidth=2, foreground="white")], "fontsize": 9}

@@ -34,6 +34,13 @@ class FigureRecord:
     status: Literal["made", "waiting", "unavailable"]
     caption: str
     alt: str
+    title: str = ""
+    """What its numbers say, in a line; none for a box."""
+
+    @property
+    def text(self) -> str:
+        """What stands for the picture where it cannot be seen: its title and what it looks like."""
+        return " ".join(f"{self.title}{'. ' if self.title else ''}{self.alt}".split())
 
 
 @dataclass(frozen=True)

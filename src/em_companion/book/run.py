@@ -17,6 +17,7 @@ from IPython.display import display
 
 from em_companion.book import figures, records, registry, theme
 from em_companion.book.records import FigureRecord, Gap, RunRecord
+from em_companion.book.typography import typography
 from em_companion.core import paths, profiles
 from em_companion.core.errors import CompanionError, EvidenceUnavailable
 from em_companion.core.provenance import environment, recorded, utc_now
@@ -83,8 +84,19 @@ class Evidence:
     def __init__(self, run: Run, name: str, missing: str = "") -> None:
         self.run, self.name, self.missing = run, name, missing
 
-    def figure(self, figure_id: str, draw: Callable[[], figures.Drawn], *, caption: str, alt: str) -> None:
-        """Draw, save and show a registered figure, or a box; `draw` returns it with its plotted data."""
+    def figure(
+        self,
+        figure_id: str,
+        draw: Callable[[], figures.Drawn],
+        *,
+        title: Callable[[pd.DataFrame], str],
+        caption: str,
+        alt: str,
+    ) -> None:
+        """Draw, save and show a registered figure, or a box.
+
+        `draw` returns it with its plotted data, of which `title` says the result in a line, whichever way it came out.
+        """
         entry, folder = registry.registered("Figure", figure_id, self.run.notebook), self.run.folder
         known = self.run.records.figures
         if any((one.id, one.evidence) == (figure_id, self.name) for one in known):
@@ -95,12 +107,12 @@ class Evidence:
             status, text = ("waiting", drawn.why) if self.missing else ("unavailable", f"{caption} *{UNAVAILABLE}.*")
             record = figures.placeholder(folder, entry, self.name, status, text)
         else:
-            record = FigureRecord(figure_id, self.name, "made", caption, alt)
+            record = FigureRecord(figure_id, self.name, "made", caption, alt, typography(title(drawn[1])))
             figures.save_figure(folder, entry, drawn, record, self.run.provenance(inputs))
         known.append(record)
         self._write()
         picture = folder / "figures" / record.id / record.evidence / "figure.png"
-        display(records.bundle("figure", record, record.alt, picture), raw=True)
+        display(records.bundle("figure", record, record.text, picture), raw=True)
 
     def table(
         self, make: Callable[[], pd.DataFrame], formats: Mapping[str, str] | None = None, number: str = "{:.3g}"

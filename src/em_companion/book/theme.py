@@ -10,11 +10,25 @@ ANSWER_KIND_COLOURS = {  # in the order in which the kinds are stacked
     "aligned, medical": PALETTE[0],
     "aligned, non-medical": PALETTE[9],
 }
-REPORTED_COLOUR = "0.35"
+TOPIC_COLOURS = {  # of data sets, domains and the directions of a topic
+    "general": PALETTE[3],
+    "gender": PALETTE[1],
+    "finance": PALETTE[2],
+    "medical": PALETTE[0],
+    "medicine": PALETTE[0],
+    "sport": PALETTE[9],
+}
+DIRECTION_COLOURS = {  # the other one of a model that is not grown is that of released answers
+    "mean-diff": PALETTE[3],
+    "mean-diff within questions": PALETTE[4],
+    "known persona": PALETTE[2],
+    "released answers": PALETTE[2],
+}
+REPORTED_COLOUR, NULL_COLOUR = "0.35", "0.6"
 
 
 def use_theme() -> None:
-    """Set the one theme of the book: white ground (also in dark mode), colour-blind-safe palette, readable sizes."""
+    """Set the one theme: white ground (which a dark page inverts), colour-blind-safe palette, readable sizes."""
     matplotlib.use("agg", force=False)
     sns.set_theme(
         context="notebook",
@@ -29,7 +43,6 @@ def use_theme() -> None:
             "axes.grid.axis": "y",
             "grid.color": "0.92",
             "axes.titlesize": "medium",
-            "axes.titleweight": "bold",
             "axes.titlelocation": "left",
             "legend.frameon": False,
             "svg.hashsalt": "em-companion",

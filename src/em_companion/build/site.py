@@ -20,6 +20,7 @@ NEEDED_FOR = {
     "design-tabs": "sd-tab",
     "doctools": "<search>",
     "figure-record": "data-em-permalink",
+    "figure-zoom": "em-figure",
     "gallery": "em-gallery",
     "ledger": "em-table",
     "mystnb": 'class="cell',
