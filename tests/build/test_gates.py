@@ -12,7 +12,7 @@ from bs4 import BeautifulSoup
 from conftest import COMMAND, Project
 
 from em_companion.build import gates
-from em_companion.core.files import digest_of, sha256_by_path
+from em_companion.core.files import sha256_by_path, write_sealed
 
 
 def break_run(built: Project, name: str, change, seal: bool = True) -> None:
@@ -22,8 +22,8 @@ def break_run(built: Project, name: str, change, seal: bool = True) -> None:
     if seal:
         run = json.loads((path.parent / "run.json").read_text(encoding="utf-8"))
         run |= {"files": sha256_by_path(path.parent, "run.json")}
-        run["sha256"] = digest_of({key: value for key, value in run.items() if key != "sha256"})
-        (path.parent / "run.json").write_text(json.dumps(run), encoding="utf-8")
+        del run["sha256"]
+        write_sealed(path.parent / "run.json", run)
 
 
 def test_book_builds_and_says_where(built):
@@ -53,7 +53,7 @@ def test_book_builds_and_says_where(built):
         assert f'alt="{alt}"' in (built.html / "figures" / place / "index.html").read_text(encoding="utf-8")
     ledger = json.loads((built.html / "claims.json").read_text(encoding="utf-8"))
     assert ledger["claims"][0]["results"]["released"]["verdict"] == "reproduced"
-    assert set(ledger) == {"profile", "commit", "scoreboard", "claims", "packs", "values"}
+    assert set(ledger) == {"profile", "commit", "scoreboard", "claims", "packs", "values", "sha256"}
     value = {"name": "demo.em", "value": 50.0, "unit": "percent", "low": 0.0, "high": 100.0, "n": 2}
     own = [one for one in ledger["values"] if "notebook" in one]
     assert own == [value | {"evidence": "released", "notebook": "s2-demo"}]
