@@ -103,10 +103,12 @@ class ServedJudge:
                 "an address that ends in /v1."
             )
         with suppress(ValueError):
+            json.dumps(self.parameters, allow_nan=False)
             if self.most_tokens:
                 return
         raise CompanionError(
-            "--parameter takes NAME=JSON, and a judge a number of max_tokens or max_completion_tokens."
+            "--parameter takes NAME=JSON, and judge_parameters of a profile NAME: JSON; a judge needs a number of "
+            "max_tokens or max_completion_tokens."
         )
 
     @property
@@ -522,7 +524,8 @@ def _failure(judge: ServedJudge, error: openai.APIError, texts: tuple[str, ...] 
         404: f"knows no model '{judge.model}' or no such address (404).",
         429: f"is busy, or your quota is used up (429); {kept}.",
     }
-    other = f"fails ({status}); {kept}." if status >= 500 else f"refused a request ({status}); see --parameter."
+    refused = f"refused a request ({status}); see --parameter, or judge_parameters of a profile."
+    other = f"fails ({status}); {kept}." if status >= 500 else refused
     return CompanionError(f"{server} {sentences.get(status, other)} It said: {_said(error, texts)}")
 
 
