@@ -742,7 +742,7 @@ def test_no_key_crosses_a_network_in_the_clear(monkeypatch, address, key, sent):
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=8), st.text(), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_servers_words_repeat_nothing_of_a_judged_text(text, around, quoted):
     body = {"message": f"{around} {json.dumps(text)[1:-1] if quoted else text} {around}"}
     request = openai.APIError("x", request=None, body=body)
@@ -1026,7 +1026,7 @@ def test_a_wrong_judge_is_one_sentence(wrong, saying):
 
 
 @given(st.text("htp:/[]@\\.?#%1l\n \tä0&=", max_size=12), st.sampled_from(["", "http://", "https://localhost"]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_any_base_address_is_one_that_the_client_takes_or_one_sentence(rest, scheme):
     try:
         judge = ServedJudge("m", base_url=f"{scheme}{rest}")
