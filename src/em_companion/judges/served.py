@@ -458,9 +458,8 @@ async def _answer(
         except UNREADABLE:
             await asyncio.sleep(MALFORMED_PAUSE)
     else:
-        problem = CompanionError(
-            f"What answers at {judge.address} does not speak the OpenAI protocol; correct --base-url."
-        )
+        what = f"What answers at {judge.address} does not speak the OpenAI protocol"
+        problem = CompanionError(f"{what}; correct --base-url.")
         reason = "refused (200): a reply that cannot be read"
     return {"text": reason, "tokens": None, "finish": REFUSED}, problem
 
@@ -561,10 +560,8 @@ def judge_table(
         judged[f"{name}_model"] = [answer.get("model") or "" for answer in answers]
     answered = sorted({*judged[[f"{name}_model" for name in names]].to_numpy().ravel()} - {""})
     if len(answered) > 1:
-        said = (
-            f"Several models answered under the name '{judge.model}': {', '.join(answered)}; see the columns *_model."
-        )
-        tqdm.write(said, file=sys.stderr)
+        several = f"Several models answered under the name '{judge.model}'"
+        tqdm.write(f"{several}: {', '.join(answered)}; see the columns *_model.", file=sys.stderr)
     return judged
 
 
@@ -581,12 +578,7 @@ def _check(table: pd.DataFrame, names: list[str]) -> None:
     if unknown := [name for name in names if name not in judge_prompts()]:
         known = ", ".join(sorted(judge_prompts()))
         raise CompanionError(f"There is no judge prompt '{unknown[0]}'; choose from: {known}.")
-    added = [
-        "judge_model",
-        "judge_scoring",
-        *names,
-        *(f"{name}_{part}" for name in names for part in ("missing", "model")),
-    ]
+    added = ["judge_model", "judge_scoring", *names, *map("_".join, product(names, ("missing", "model")))]
     if twice := [column for column in added if column in table]:
         raise CompanionError(f"The responses have a column '{twice[0]}' already; rename or drop it.")
 
