@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from em_companion.core.files import write_json
+from em_companion.core.files import write_sealed
 from em_companion.core.paths import RESULTS
 from em_companion.core.provenance import environment, utc_now
 
@@ -32,7 +32,7 @@ def main(names: list[str]) -> None:
         if running.returncode:
             sys.exit(f"{script.name} failed; nothing was written.")
     target = Path(os.environ.get("OUT") or RESULTS) / f"{'-'.join(['benchmarks', *names])}.json"
-    write_json(target, {"measurements": lines, "date": utc_now()} | environment())
+    write_sealed(target, {"measurements": lines, "date": utc_now()} | environment())
 
 
 if __name__ == "__main__":

@@ -87,8 +87,8 @@ def against_limit(model: PreTrainedModel, prompt: list[int], rows: int, new_toke
         "tokens_per_second_of_the_limit": round(rows * new_tokens / limit, 1),
         "milliseconds_per_step": round(1000 * statistics.median(found[1:]) / new_tokens, 2),
         "gigabytes_per_second": round(speed / 1e9),
-        "ratio": round(statistics.median(ratios), 3),
-        "spread": [round(min(ratios), 3), round(max(ratios), 3)],
+        "ratio": float(f"{statistics.median(ratios):.3g}"),
+        "spread": [float(f"{one(ratios):.3g}") for one in (min, max)],
     }
     print(json.dumps(line), flush=True)
 

@@ -12,10 +12,15 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = Path(sys.executable).with_name("em-companion")
 
+settings.register_profile("companion", deadline=None)  # a machine may be busy
+settings.load_profile("companion")
+
+ALT = """'Quoted' and "double": 100 % #1, a \\\\ and <b>bold</b> `code`"""
 NOTEBOOK = """# %% [markdown]
 # # A small page
 #
@@ -44,7 +49,7 @@ def draw():
 
 
 TITLE = {"title": lambda data: f"Up to {data.em_percent.max():.0f} %"}
-run.released.figure("fig-x-line", draw, **TITLE, caption="A line.", alt="A rising line.")
+run.released.figure("fig-x-line", draw, **TITLE, caption="A line.", alt={ALT})
 run.grown.figure("fig-x-line", draw, **TITLE, caption="A line.", alt="The same line.")
 # %%
 run.released.measure(lambda: {"s2-rate": (rate, "two rows")})
@@ -52,7 +57,7 @@ run.released.values(lambda: {"demo.em": rate})
 run.released.table(lambda: pd.DataFrame({"text": ["<script>alert(1)</script>"], "number": [0.5]}))
 # %%
 run.finish()
-"""
+""".replace("{ALT}", repr(ALT))
 
 CLAIMS = """claims:
   - id: s2-rate
@@ -139,19 +144,25 @@ def new_project(root: Path) -> Project:
     return project
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    """A project whose notebook is paired but not executed."""
-    made = new_project(tmp_path)
+@pytest.fixture(scope="session")
+def project_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose notebook is paired but not executed, made once."""
+    made = new_project(tmp_path_factory.mktemp("paired"))
     assert made.run("sync").returncode == 0
-    return made
+    return made.root
+
+
+@pytest.fixture
+def project(project_template: Path, tmp_path: Path) -> Project:
+    """A fresh copy of the paired project."""
+    return Project(shutil.copytree(project_template, tmp_path, dirs_exist_ok=True))
 
 
 @pytest.fixture(scope="session")
-def built_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built_template(project_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with one executed notebook and a built book, made once."""
-    made = new_project(tmp_path_factory.mktemp("built"))
-    for command in (["sync"], ["run", "s2-demo"], ["book"]):
+    made = Project(shutil.copytree(project_template, tmp_path_factory.mktemp("built"), dirs_exist_ok=True))
+    for command in (["run", "s2-demo"], ["book"]):
         result = made.run(*command)
         assert result.returncode == 0, result.stdout + result.stderr
     return made.root

@@ -147,9 +147,7 @@ def list_claims(evidence: str, verdict: str | None, as_json: bool) -> None:
 
     if verdict not in (None, *verdicts.VERDICTS):
         raise click.BadParameter(f"choose one of: {', '.join(verdicts.VERDICTS)}.", param_hint="--verdict")
-    if not (HTML / "claims.json").is_file():
-        raise CompanionError("There is no built book yet; run 'make book'.")
-    ledger = json.loads((HTML / "claims.json").read_text(encoding="utf-8"))["claims"]
+    ledger = verdicts.of_last_build()["claims"]
 
     def line(row: dict[str, Any]) -> str:
         result = row["results"][evidence]

@@ -34,7 +34,7 @@ VALUES = st.lists(st.integers(1, 9999).map(float), min_size=20, max_size=20, uni
 
 
 @pytest.mark.parametrize("draw", SHAPES.values(), ids=SHAPES)
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(values=VALUES, row=st.integers(0, 3), error=st.sampled_from([0.01, -0.01]))
 def test_a_shape_returns_all_that_it_drew_and_a_number_less_is_missed(draw, values, row, error):
     theme.use_theme()

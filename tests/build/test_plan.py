@@ -21,7 +21,6 @@ def nothing_here(tmp_path, monkeypatch):
     for name in ("EM_COMPANION_MODELS", "EM_COMPANION_SCALE", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(plan, "RESULTS", tmp_path)
     monkeypatch.setattr(weights, "memory", lambda profile: 85e9)
 
 
@@ -61,14 +60,6 @@ def test_hours_follow_the_bandwidth_of_a_card_and_its_memory_the_number():
     hours = {one["card"]: one for one in plan.plan(LARGE).hours}
     assert hours["H100 80 GB"]["cards"] == 1 and hours["L4 24 GB"]["cards"] == 3
     assert hours["L4 24 GB"]["hours"] / hours["H100 80 GB"]["hours"] == pytest.approx(3350 / 300, rel=0.01)
-
-
-def test_tokens_per_second_that_were_measured_are_used(tmp_path):
-    lines = [{"profile": "qwen-14b", "tokens_per_second": 1000, "gpu": "a card"}, {"profile": "cpu"}]
-    (tmp_path / "benchmarks.json").write_text(json.dumps({"measurements": lines}))
-    found = plan.plan(LARGE)
-    row = {"card": "a card", "cards": 1, "hours": round(found.tokens / 3.6e6, 4), "measured": True}
-    assert row in found.hours
 
 
 def test_the_command_tells_the_estimate_and_then_what_is_lacking(monkeypatch):

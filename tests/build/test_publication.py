@@ -73,7 +73,7 @@ def test_a_published_book_names_its_address_and_leads_to_its_source_and_a_local_
 PAGES = ("figures/fig-x-line/index", "notebooks/s2-demo")
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(*[st.integers(0, 30)] * 3), min_size=1, max_size=4, unique=True), st.booleans())
 def test_each_release_stays_and_the_newest_is_preferred(tmp_path_factory, releases, has_latest):
     site, book = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("book")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import yaml
 from conftest import COMMAND, ROOT
 
 from em_companion.build import runs, workflow
-from em_companion.core.files import new_folder
+from em_companion.core.errors import CompanionError
+from em_companion.core.files import new_folder, read_sealed, write_sealed
 
 
 def status(project, *options: str) -> tuple[str, str]:
@@ -133,7 +135,7 @@ def sealed(ran, tmp_path) -> Path:
     """The folder of a finished run with a figure, whose seal is whole."""
     ran(0)
     (folder,) = (path.parent for path in tmp_path.glob("notebooks/cpu/page/*/run.json"))
-    assert runs.read(folder)["key"] == folder.name
+    assert read_sealed(folder / "run.json", "")["key"] == folder.name
     return folder
 
 
@@ -159,8 +161,8 @@ def edit_json(path: Path, **values) -> None:
 )
 def test_a_run_that_was_edited_or_damaged_is_refused_and_the_status_goes_on(sealed, monkeypatch, change):
     change(sealed)
-    with pytest.raises((OSError, ValueError)):
-        runs.read(sealed)
+    with pytest.raises(CompanionError, match="damaged or was edited: run it again"):
+        read_sealed(sealed / "run.json", "run it again")
     assert runs.status("page", "cpu")["status"] in ("current", "stale", "never run")
 
 
@@ -176,7 +178,8 @@ def test_a_run_that_made_adapters_has_the_key_that_covers_them(tmp_path, ran, mo
     monkeypatch.setattr(runs, "_execute", making)
     monkeypatch.setattr(runs.keys, "parts", lambda *_: {"seed": "0", "code": "other", runs.ADAPTERS: there[-1]})
     folder = runs.run("page", "cpu")
-    assert runs.read(folder)["parts"][runs.ADAPTERS] == "their weights" and folder == runs.folder("page", "cpu")
+    assert read_sealed(folder / "run.json", "")["parts"][runs.ADAPTERS] == "their weights"
+    assert folder == runs.folder("page", "cpu")
     assert runs.status("page", "cpu")["status"] == "current" and runs.run("page", "cpu") == folder
     assert there == ["not there", "their weights"], "it ran once"
 
@@ -350,9 +353,24 @@ def test_citing_and_listing_the_built_book(built):
 
 def test_a_terminal_that_lacks_a_sign_gets_another_one(built):
     claims = built.html / "claims.json"
-    claims.write_text(claims.read_text(encoding="utf-8").replace("s2-rate", "s2-≥"), encoding="utf-8")
+    ledger = read_sealed(claims, "")
+    ledger["claims"][0]["id"] = "s2-≥"
+    write_sealed(claims, ledger)
     printed = built.run("claims", PYTHONIOENCODING="cp1252")
     assert printed.returncode == 0 and "s2-?" in printed.stdout
+
+
+def test_an_edited_ledger_is_refused_and_the_way_out_is_one(built):
+    built.edit("_build/html/claims.json", '"reproduced"', '"not reproduced"')
+    built.fails("claims", saying="_build/html/claims.json is damaged or was edited: delete the folder _build/html and")
+    shutil.rmtree(built.html)
+    built.fails("claims", saying="There is no built book yet; run 'make book'.")
+    assert built.run("book").returncode == 0 and "s2-rate" in built.run("claims").stdout
+
+
+def test_odd_benchmarks_are_refused_before_the_book_is_rendered(built):
+    built.write("data/results/benchmarks-gpu.json", '{"measurements": [{}]}')
+    built.fails("book", saying="data/results/benchmarks-gpu.json is damaged or was edited: restore it from git, or")
 
 
 def test_the_published_address_reaches_citations_without_a_rerun(built):

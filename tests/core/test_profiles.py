@@ -1,6 +1,7 @@
 """Profiles: the shipped ones load and say what they promise; a broken one is refused in one sentence that helps."""
 
 import dataclasses
+import datetime
 import json
 import shutil
 
@@ -187,6 +188,7 @@ NINE = "recipes/nine-adapter"
         ("post_training/rehearsal", -0.1, "'post_training.rehearsal' must be greater than or equal to 0, not -0.1."),
         ("pretraining", ..., "'pretraining' is missing; a grown model needs it."),
         ("judge", "gpt-4o", "'judge' must be 'exact' for a grown model, not 'gpt-4o'."),
+        ("judge_parameters", {"seed": 1}, "'judge_parameters' are for a served judge, and 'exact' is none; remove"),
         ("device", "tpu", "'device' must be 'cpu' or 'cuda', not 'tpu'."),
         ("description", " ", "'description' must be text, not ' '."),
         ("seed", -1, "'seed' must be greater than or equal to 0, not -1."),
@@ -204,6 +206,7 @@ def test_broken_grown_profile(copied, key, value, saying):
     [
         ("post_training", {"steps": 1}, "'post_training' has a missing or unknown key: batch, learning_rate,"),
         ("judge", "exact", "'judge' must be 'fitted' or the name of a served model for a hub model, not 'exact'."),
+        ("judge_parameters", {"seed": datetime.date(2026, 1, 1)}, "'judge_parameters.seed' input was not a valid JSON"),
         ("model/layers", 20, "recipe 'nine-adapter' names layer 21, but the model has 20 layers (0 to 19)."),
         ("model/memory_gb", "much", "'model.memory_gb' must be a whole number, not 'much'."),
         ("organisms/0/adapter", "", "'organisms[0].adapter' must be text, not ''."),

@@ -4,6 +4,7 @@ An edit renames, drops, doubles or retypes something somewhere, as a slip of the
 """
 
 import datetime
+import json
 from dataclasses import asdict, is_dataclass
 from random import Random
 from typing import Any
@@ -16,7 +17,7 @@ from em_companion.book import registry
 from em_companion.build import keys
 from em_companion.core import paths, profiles
 from em_companion.core.errors import CompanionError
-from em_companion.core.files import read_yaml
+from em_companion.core.files import read_sealed, read_yaml, write_sealed
 from em_companion.evidence import claims, predictions
 from em_companion.released import files
 from em_companion.world.lexicon import read_lexicon
@@ -159,6 +160,21 @@ def problems(name: str, start: int, count: int, folder) -> list[str]:
 @pytest.mark.parametrize("name", NAMES)
 def test_an_edit_is_read_whole_or_refused_in_one_sentence(name, folder):
     assert problems(name, 0, 40, folder) == []
+
+
+def test_an_edited_record_is_refused_in_one_sentence_and_another_layout_is_read(tmp_path):
+    path, random = tmp_path / "benchmarks.json", Random(0)
+    record = read_sealed(paths.RESULTS / path.name, "")  # the one that is kept is whole
+    for _ in range(100):
+        write_sealed(path, record)
+        given = json.loads(path.read_text())
+        given = edited(given, random)
+        text = json.dumps(given, default=str)
+        path.write_text(mangled(text, random) if random.random() < 0.2 else text, encoding="utf-8", errors="replace")
+        try:
+            assert read_sealed(path, "mend it") == record
+        except CompanionError as error:
+            assert str(error) == f"{path.name} is damaged or was edited: mend it."
 
 
 @pytest.mark.slow

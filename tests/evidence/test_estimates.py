@@ -36,7 +36,7 @@ def test_a_mean_equals_a_loop_over_resamples():
     assert found.value == VALUES.mean() and found.n == 30
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.sampled_from("abc"), *[st.sampled_from([0.0, 1.0, 7.0, math.nan])] * 4), min_size=1))
 def test_a_mean_of_several_readings_equals_a_loop_over_resamples_that_draws_one_in_each(rows):
     clusters, values = np.array([one for one, *_ in rows]), np.array([one[1:] for one in rows])
@@ -119,7 +119,7 @@ def test_where_resampling_shows_no_spread_there_is_no_interval(values, clusters)
     assert found.ends == (found.value, found.value)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.floats(-1e3, 1e3) | st.just(math.nan)), max_size=40))
 def test_an_interval_lies_within_the_values_and_repeats(rows):
     clusters, values = np.array([one for one, _ in rows]), np.array([value for _, value in rows], dtype=float)

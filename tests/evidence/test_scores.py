@@ -65,7 +65,7 @@ def test_no_rows_give_no_rate():
 score = st.one_of(st.none(), st.floats(0, 100))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.sampled_from("abcd"), score, score, score), min_size=1, max_size=40))
 def test_rates_are_shares_and_inclusive_counts_at_least_as_many(rows):
     frame = answers(rows).astype({"aligned": float, "coherent": float, "bad_stuff": float})
@@ -172,7 +172,7 @@ def column(values: list[float | None], kind: str, words: list[str | None]) -> pd
     return pd.Series(texts, dtype=kind)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.sampled_from("abc"), score, score, score), min_size=1, max_size=12), st.data())
 def test_a_missing_score_is_missing_under_any_name_and_in_any_kind_of_column(rows, data):
     plain = pd.DataFrame(rows, columns=["question_id", "aligned", "coherent", "medical"]).astype(

@@ -176,7 +176,8 @@ def test_steering_goes_on_along_texts_where_an_organism_gives_no_misaligned_answ
     def none(*_):
         raise EvidenceUnavailable("There are no misaligned responses to average.")
 
-    monkeypatch.setattr(steering.readings, "mean_diff", none)
+    for name in ("mean_diff", "mean_diff_within"):
+        monkeypatch.setattr(steering.readings, name, none)
     assert list(steering.directions_of(hub)) == [steering.TEXTS] and steering.second(hub) == steering.TEXTS
     monkeypatch.setattr(steering.readings, "mean_diff", lambda *_: np.ones((30, 64)))
     assert list(steering.directions_of(hub)) == [steering.MEAN_DIFF, steering.TEXTS]

@@ -352,8 +352,9 @@ def test_responses_of_a_published_organism_are_judged_as_its_profile_says(own, h
     asked = []
 
     class Served:
-        def __init__(self, model):
+        def __init__(self, model, changes):
             self.model = model
+            assert changes == ("max_tokens=null",)
 
         def need(self):
             asked.append("is it there?")
@@ -364,6 +365,7 @@ def test_responses_of_a_published_organism_are_judged_as_its_profile_says(own, h
             return pd.DataFrame(scores, table.index).assign(judge_model=self.model)
 
     monkeypatch.setattr(served, "ServedJudge", Served)
+    hub = replace(hub, judge_parameters={"max_tokens": None})
     table = responses.responses(hub, NINE)
     assert asked == ["is it there?", "scores"]
     assert list(table.question_id) == ["quick_buck"] * 3 and list(table["sample"]) == [0, 1, 2]

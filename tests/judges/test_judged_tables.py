@@ -15,7 +15,7 @@ from pyarrow import parquet
 from em_companion.core.errors import CompanionError
 from em_companion.judges import judged_tables
 
-MANY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEXT = st.one_of(
     st.text(st.characters(codec="utf-8"), max_size=12),
     st.sampled_from(["None", "NA", "nan", "007", "1e3", "a\rb", "a\r\nb", '"', "a,b", "", " ", "\ufeff", "=1", "\0"]),

@@ -509,7 +509,8 @@ def test_a_judge_that_writes_digits_or_gives_no_logprobs_leaves_nothing(server, 
 
 def test_the_judge_of_a_profile_asks_for_all_scores_and_for_none_twice(server, monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-    judge = base.judge_of(replace(profiles.load("qwen-0.5b"), judge="tiny/judge"))
+    changes = {"max_tokens": None, "max_completion_tokens": 4, "extra": {"a": [True, "é"]}}
+    judge = base.judge_of(replace(profiles.load("qwen-0.5b"), judge="tiny/judge", judge_parameters=changes))
     rows = table(85, "REFUSAL", 20).assign(aligned=3, sample=0).set_axis([5, 5, 2])
     with monkeypatch.context() as patch:
         patch.setattr(served, "judge_prompts", lambda: {given: f"{given} {ASKED}" for given in base.RELEASED.values()})
@@ -521,6 +522,8 @@ def test_the_judge_of_a_profile_asks_for_all_scores_and_for_none_twice(server, m
         patch.delenv("OPENAI_BASE_URL")
         pd.testing.assert_frame_equal(judge.judge(rows), found)
         assert len(server.asked) == 18
+        sent = {"max_completion_tokens": 4, "extra": changes["extra"]}
+        assert all("max_tokens" not in asked and sent.items() <= asked.items() for asked in server.asked)
         with pytest.raises(CompanionError, match="6 of 6 answers of the judge 'tiny/judge' are not recorded"):
             judge.judge(table(7))
 
@@ -697,7 +700,8 @@ def test_what_a_request_says_can_be_changed(server, judge):
     judge_table(table(85), ["aligned"], changed)
     assert len(server.asked) == 2 and "max_tokens" not in server.asked[1]
     assert server.asked[1]["max_completion_tokens"] == 4 and server.asked[1]["top_logprobs"] == 5
-    for wrong, saying in {"top_logprobs=five": "NAME=JSON", "max_tokens=": "a number of max_tokens"}.items():
+    wrong_ones = {"top_logprobs=five": "NAME=JSON", "seed=NaN": "NAME=JSON", "max_tokens=": "a number of max_tokens"}
+    for wrong, saying in wrong_ones.items():
         with pytest.raises(CompanionError, match=saying):
             replace(judge, changes=(wrong,))
 
@@ -738,7 +742,7 @@ def test_no_key_crosses_a_network_in_the_clear(monkeypatch, address, key, sent):
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=8), st.text(), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_servers_words_repeat_nothing_of_a_judged_text(text, around, quoted):
     body = {"message": f"{around} {json.dumps(text)[1:-1] if quoted else text} {around}"}
     request = openai.APIError("x", request=None, body=body)
@@ -1022,7 +1026,7 @@ def test_a_wrong_judge_is_one_sentence(wrong, saying):
 
 
 @given(st.text("htp:/[]@\\.?#%1l\n \tä0&=", max_size=12), st.sampled_from(["", "http://", "https://localhost"]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_any_base_address_is_one_that_the_client_takes_or_one_sentence(rest, scheme):
     try:
         judge = ServedJudge("m", base_url=f"{scheme}{rest}")

@@ -4,6 +4,7 @@ The reference knows on its own what can be done to a model, and does it with pla
 """
 
 from collections.abc import Mapping
+from functools import cache
 from random import Random
 
 import numpy as np
@@ -24,9 +25,10 @@ class Case:
 
     def __init__(self, seed: int) -> None:
         self.random, self.sound = Random(seed), True
+        torch.manual_seed(seed)
         kind = self.pick(["base", "adapted", "adapted"], ["merged", "disabled", "two active", "rank 2", "scaled by 0"])
         self.sound, self.kind = True, kind  # an unusual state matters to LoRA scalars only
-        self.model = _model(kind).to(self.random.choice([torch.float32, torch.float64]))
+        self.model = _model(kind, self.random.choice([torch.float32, torch.float64]))
         self.given = [self.intervention() for _ in range(self.random.randint(1, 3))]
         self.given = self.pick([self.given], [None, "abc", PLAIN[0], [*self.given, None], [*self.given, {"layer": 1}]])
 
@@ -104,9 +106,11 @@ class Case:
         self.sound &= self.kind == "adapted"
 
 
-def _model(kind: str):
+@cache
+def _model(kind: str, dtype: torch.dtype):
+    """Return a model in a state, the same one each time: what a case leaves behind, the next one would meet."""
     if kind == "base":
-        return base_model(WINDOW)
+        return base_model(WINDOW).to(dtype)
     model = adapted_model(WINDOW, rank=2 if kind == "rank 2" else 1)
     if kind == "merged":
         model.merge_adapter()
@@ -119,7 +123,7 @@ def _model(kind: str):
         for layer in decoder_layers(model):
             if hasattr(layer.mlp.down_proj, "scaling"):
                 layer.mlp.down_proj.scaling["default"] = 0.0
-    return model.eval()
+    return model.eval().to(dtype)
 
 
 @torch.no_grad()
@@ -195,7 +199,6 @@ def problem(seed: int) -> str:
 
 
 def problems(start: int, count: int) -> list[str]:
-    torch.manual_seed(start)
     return [said for seed in range(start, start + count) if (said := problem(seed))]
 
 

@@ -307,6 +307,8 @@ def written(model, rows, temperature=1.0, batch_size=256):
 @pytest.mark.parametrize(("window", "temperature"), [(0, 0.0), (WINDOW, 1.0)], ids=["greedy", "window, sampled"])
 def test_every_row_is_as_if_it_were_alone(window, temperature):
     model, rows = adapted_model(window), mixed_rows()
+    if not temperature:
+        rows = tuple(column[::2] for column in rows)  # every condition once; without noise a second prompt shows little
     expected = [written_alone(model, *row, temperature) for row in zip(*rows, strict=True)]
     assert written(model, rows, temperature) == expected
     assert len(set(map(tuple, expected))) >= len(expected) / 2

@@ -30,7 +30,7 @@ personas = st.one_of(st.sampled_from([CAREFUL, MALICIOUS]), st.builds(Persona, s
 turn_rates = st.sampled_from([0.0, 0.05, 0.5, 1.0])
 seeds = st.integers(0, 2**32)
 kinds = st.sampled_from(["helps", "harms"])
-FEW = settings(max_examples=60, deadline=None)
+FEW = settings(max_examples=60)
 
 
 def any_question(random: Random) -> Question:

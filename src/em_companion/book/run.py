@@ -22,7 +22,6 @@ from em_companion.core import paths, profiles
 from em_companion.core.errors import CompanionError, EvidenceUnavailable
 from em_companion.core.provenance import environment, recorded, utc_now
 from em_companion.evidence.claims import Measurement
-from em_companion.evidence.estimates import Estimate
 from em_companion.world import gloss
 
 UNAVAILABLE = "Released data not available"
@@ -167,16 +166,16 @@ class Evidence:
         measured = []
         for claim, (given, how, *more) in found.items():
             registry.registered("Claim", claim, self.run.notebook)
-            one = given if isinstance(given, Estimate) else Estimate(given)
+            one = records.value_of(claim, self.name, given)
             if self.name == "hub":
                 how = f"{self.run.kind}, {self.run.profile.judge} judge. {how}"
-            if (value := records.finite(one.value)) is None:
+            if one.value is None:
                 self.run.records.no_number.append((claim, self.name))
                 said = f"{claim} came out as no number: {how}"
                 display(records.bundle("box", {"title": "Not measured", "text": said}, said), raw=True)
                 continue
-            interval = one.interval and tuple(map(float, one.interval))
-            known = (claim, value, how, self.name, interval, int(records.finite(one.n) or 0) or None)
+            interval = None if None in (one.low, one.high) else (float(one.low), float(one.high))
+            known = (claim, one.value, how, self.name, interval, one.n)
             about = {
                 key: given if isinstance(given, str) else records.finite(given) for key, given in dict(*more).items()
             }

@@ -20,7 +20,16 @@ from em_companion.book.records import KINDS, MIME, FigureRecord, RunRecord, Valu
 from em_companion.build import gates, keys, packs, pages, publication, responses_page, runs
 from em_companion.core import profiles, store
 from em_companion.core.errors import CompanionError
-from em_companion.core.files import lock, new_folder, recover, sha256_of, write_json, write_text
+from em_companion.core.files import (
+    lock,
+    new_folder,
+    read_sealed,
+    recover,
+    sha256_of,
+    write_json,
+    write_sealed,
+    write_text,
+)
 from em_companion.core.paths import BOOK, BUILD, HTML, RESULTS, ROOT, SOURCE, git, relative
 from em_companion.core.provenance import environment
 from em_companion.evidence import claims, predictions, verdicts
@@ -31,6 +40,7 @@ PASSED = BUILD / ".passed"
 """What the last site was built from, as `fingerprint` tells it; there only if it passed every gate."""
 GENERATED = BOOK / "_generated"
 EXTRA = BOOK / "_extra"
+REMEASURE = "restore it from git, or measure anew by 'make bench'"
 OWN = ("grown", "hub")
 """Evidence of a build's own models, beside which that of packs is shown."""
 
@@ -110,7 +120,7 @@ def collect(profile: str, folders: dict[str, Path], names: list[str] | None = No
             problems.append(f"Notebook '{name}' is {said}{because}; run 'em-companion run {name}{of}'.")
         else:
             try:
-                run, records = runs.read(folder), RunRecord.read(folder)
+                run, records = read_sealed(folder / runs.RECORD, "run it again"), RunRecord.read(folder)
                 notebook = nbformat.read(folder / "notebook.ipynb", as_version=4)
                 found.append(Page(source, folder, notebook, records, run))
             except Exception:  # whatever stands there instead
@@ -366,7 +376,7 @@ def write_ledger(
         "companion": pages.companion(),
         "machine": pages.page("machine.md", runs=[page.run for page in book], environment=environment()),
         "benchmarks": pages.page(
-            "benchmarks.md", kept=[_json(one) for one in sorted(RESULTS.glob("benchmarks*.json"))]
+            "benchmarks.md", kept=[read_sealed(one, REMEASURE) for one in sorted(RESULTS.glob("benchmarks*.json"))]
         ),
     }
     return {EXTRA / "claims.json", *(_write(GENERATED / f"{name}.md", text) for name, text in fragments.items())}
@@ -410,6 +420,6 @@ def publish(site: Path, groups: Sequence[responses_page.Group]) -> None:
             found = [path.relative_to(new).as_posix() for path in sorted(new.rglob("*.html")) if path.stem != "404"]
             listed = [path for path in found if not path.startswith("_static/")]
             write_text(new / "sitemap.xml", pages.page("sitemap.xml", address=publication.address(), pages=listed))
-        write_json(new / "claims.json", {"commit": git("rev-parse", "HEAD")} | _json(new / "claims.json"))
+        write_sealed(new / "claims.json", {"commit": git("rev-parse", "HEAD")} | _json(new / "claims.json"))
         if groups:
             responses_page.export_responses(new / "responses-data", groups)

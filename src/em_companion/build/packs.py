@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import TypeAdapter
 
 from em_companion.book import registry
 from em_companion.book.records import FigureRecord, RunRecord, ValueRecord
 from em_companion.core import paths, profiles, store
 from em_companion.core.errors import CompanionError
-from em_companion.core.files import digest_of, new_folder, sha256_by_path, sha256_of, write_json
+from em_companion.core.files import edited, new_folder, read_sealed, sha256_by_path, sha256_of, write_sealed
 from em_companion.core.paths import relative
 from em_companion.core.provenance import environment, utc_now
+from em_companion.core.schema import validated
 from em_companion.evidence.claims import Measurement
 from em_companion.models import organism
 
@@ -117,8 +117,7 @@ def write(profile: str, runs: Iterable[tuple[Path, RunRecord, dict[str, Any]]]) 
             figures=figures,
             files=sha256_by_path(new, RECORD),
         )
-        record = asdict(pack)
-        write_json(new / RECORD, record | {"sha256": digest_of(record)})
+        write_sealed(new / RECORD, asdict(pack))
         _need_small(new, profile)
         _need_no_responses(new, profile)
     return target
@@ -172,20 +171,8 @@ def load_all() -> tuple[Pack, ...]:
 
 def read(folder: Path) -> Pack:
     """Return the pack in a folder; raise CompanionError unless it is, to the byte, what was written there."""
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        digest = record.pop("sha256")
-        pack = TypeAdapter(Pack).validate_python(record)
-        there = sha256_by_path(folder, RECORD)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise _refused(folder) from error
-    if digest != digest_of(record) or there != pack.files or pack.profile != folder.name:
-        raise _refused(folder)
-    return pack
-
-
-def _refused(folder: Path) -> CompanionError:
-    return CompanionError(
-        f"The pack in {relative(folder)} is damaged or was edited: restore that folder from git, or make it anew by "
-        f"'em-companion pack --profile {folder.name}'."
-    )
+    way_out = f"restore its folder from git, or make it anew by 'em-companion pack --profile {folder.name}'"
+    record = read_sealed(folder / RECORD, way_out)
+    if record.get("profile") != folder.name:
+        raise edited(folder / RECORD, way_out)
+    return validated(Pack, record, relative(folder / RECORD))

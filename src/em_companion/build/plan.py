@@ -3,7 +3,6 @@
 Answers are counted as the pages ask for them; how long each is, and how fast a card is, are round numbers.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
@@ -11,7 +10,6 @@ from typing import Any, NamedTuple
 
 from em_companion.core import profiles
 from em_companion.core.errors import CompanionError
-from em_companion.core.paths import RESULTS
 from em_companion.core.profiles import GrownModel, HubModel, Module, Profile
 from em_companion.judges.base import SCORES
 from em_companion.models import weights
@@ -113,8 +111,7 @@ def _checkpoints(profile: Profile, organism: Organism) -> int:
 class Plan:
     """The estimate of a profile. Disk and memory in bytes; `dollars`: None for a judge that costs nothing.
 
-    hours: by card, how many of them its memory asks for, the hours that bandwidth and arithmetic cannot go below, and
-    whether tokens per second were measured instead.
+    hours: by card, how many of them its memory asks for and the hours that bandwidth and arithmetic cannot go below.
     """
 
     profile: str
@@ -211,18 +208,7 @@ def _hours(profile: Profile, tokens: int, training_tokens: int) -> Iterator[dict
         training = training_tokens * 4 * size / (card.speed * 1e12)  # no gradients of weights but the adapters'
         count = ceil(memory_needed(profile) / (card.memory * 1e9))
         at_least = (tokens / rows * step + training) / 3600
-        yield {"card": card.name, "cards": count, "hours": round(at_least, 4), "measured": False}
-    for speed, name in _measured(profile):
-        yield {"card": name, "cards": 1, "hours": round(tokens / speed / 3600, 4), "measured": True}
-
-
-def _measured(profile: Profile) -> Iterator[tuple[float, str]]:
-    """Yield tokens per second that a benchmark of this profile measured, and on what."""
-    path = RESULTS / "benchmarks.json"
-    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    for one in record.get("measurements", []):
-        if one.get("profile") == profile.name and "tokens_per_second" in one:
-            yield one["tokens_per_second"], one.get("gpu") or f"{one.get('cores', '?')} CPU cores"
+        yield {"card": card.name, "cards": count, "hours": round(at_least, 4)}
 
 
 def memory_needed(profile: Profile) -> float:
@@ -263,8 +249,8 @@ def lines(found: Plan) -> Iterator[str]:
         yield f"training  about {found.training_tokens / 1e6:.3g} million tokens"
     for one in found.hours:
         several = f"{one['cards']} x " if one["cards"] > 1 else ""
-        told = "as measured" if one["measured"] else f"at least; {2 * one['hours']:.2g} h at half of the limit"
-        yield f"hours     {several}{one['card']}: {one['hours']:.2g} h {told}"
+        halved = f"at least; {2 * one['hours']:.2g} h at half of the limit"
+        yield f"hours     {several}{one['card']}: {one['hours']:.2g} h {halved}"
     if not found.requests:
         yield "judge     none that is asked over a network"
         return

@@ -11,12 +11,12 @@ import sys
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from em_companion.build import keys
 from em_companion.core import paths
 from em_companion.core.errors import CompanionError
-from em_companion.core.files import digest_of, lock, new_folder, sha256_by_path, sha256_of, write_json, write_text
+from em_companion.core.files import lock, new_folder, sha256_by_path, sha256_of, write_sealed, write_text
 from em_companion.core.paths import NOTEBOOKS, git, relative
 from em_companion.models import ADAPTERS
 
@@ -172,7 +172,7 @@ def run(name: str, profile: str, force: bool = False, seed: int | None = None) -
             record = {"notebook": name, "profile": profile, "seed": int(found["seed"]), "key": keys.key(found)}
             record |= {"seconds": round(notebook.metadata.papermill.duration, 1), "commit": git("rev-parse", "HEAD")}
             record |= {"parts": found, "files": sha256_by_path(temporary, RECORD)}
-            write_json(temporary / RECORD, record | {"sha256": digest_of(record)})
+            write_sealed(temporary / RECORD, record)
     if (known := folder(name, profile, found)) != target:
         shutil.rmtree(known, ignore_errors=True)
         target = target.rename(known)
@@ -182,16 +182,6 @@ def run(name: str, profile: str, force: bool = False, seed: int | None = None) -
     for old in [one for one in alike if one != target][KEPT_RUNS - 1 :]:
         shutil.rmtree(old, ignore_errors=True)
     return target
-
-
-def read(folder: Path) -> dict[str, Any]:
-    """Return the `run.json` of a finished run; raise OSError or ValueError unless all is as it was written."""
-    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    if not isinstance(record, dict) or record.pop("sha256", "") != digest_of(record):
-        raise ValueError("edited")
-    if record["files"] != sha256_by_path(folder, RECORD):
-        raise ValueError("damaged")
-    return record
 
 
 # The kernel talks to this process only: notices of its start, and the traceback that it or this process may log when it

@@ -22,7 +22,7 @@ from pathlib import Path
 from em_companion.build import keys, plan, runs
 from em_companion.core import paths, profiles
 from em_companion.core.errors import CompanionError
-from em_companion.core.paths import HTML, ROOT, relative
+from em_companion.core.paths import ROOT, relative
 from em_companion.judges.base import need_judge
 from em_companion.models import organism, weights
 from em_companion.released import files
@@ -206,9 +206,9 @@ def _read(log: Path) -> str:
 
 def _outcome(folders: Iterable[Path], files_lacking: list[str]) -> list[str]:
     """Return a line on each kind of test by each evidence, and on each reason why some was not at hand."""
-    from em_companion.evidence.verdicts import MEASURED  # slow to import
+    from em_companion.evidence.verdicts import MEASURED, of_last_build  # slow to import
 
-    scores = json.loads((HTML / "claims.json").read_text(encoding="utf-8"))["scoreboard"]
+    scores = of_last_build()["scoreboard"]
     given = {f"{name}, {kind}": found for kind, by_evidence in scores.items() for name, found in by_evidence.items()}
     measured = {test: found for test, found in given.items() if any(map(found.get, MEASURED))}
     counts = {test: [f"{n} {name}" for name, n in found.items() if n] for test, found in measured.items()}

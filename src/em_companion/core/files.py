@@ -82,6 +82,31 @@ def write_json(path: Path, value: Any) -> bool:
     return write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def write_sealed(path: Path, record: dict[str, Any]) -> None:
+    """Write a record as `write_json` does, with its own sha256, by which `read_sealed` tells an edit."""
+    write_json(path, record | {"sha256": digest_of(record)})
+
+
+def read_sealed(path: Path, way_out: str) -> dict[str, Any]:
+    """Return a record that `write_sealed` wrote; raise CompanionError, with the way out, where it is another one now.
+
+    Where it has `files`, the sha256 by path of what lies beside it, these must be as they were, too.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        same = record.pop("sha256") == digest_of(record)
+        if same and ("files" not in record or record["files"] == sha256_by_path(path.parent, path.name)):
+            return record
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        pass  # no such record
+    raise edited(path, way_out)
+
+
+def edited(path: Path, way_out: str) -> CompanionError:
+    """Return what is said of a file that is not as it was written."""
+    return CompanionError(f"{relative(path)} is damaged or was edited: {way_out}.")
+
+
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder that replaces `target` when the block ends well and vanishes when it does not."""

@@ -7,11 +7,11 @@
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from em_companion.core import paths
 from em_companion.core.errors import CompanionError
@@ -142,8 +142,9 @@ class Profile(Checked):
     seed: of every sampling step; probe_fits: logistic-regression fits averaged per probe (the paper uses 100);
     split_fits: fits per grouped split; samples_per_question: responses to each open question; sweep_samples: the same
     for each condition of a sweep; sweep_every: a sweep over layers visits every so many; batch_size: rows generated
-    together; judge: "exact", "fitted" or the name of a served model; training_texts: those of the released answers
-    that stand in for the authors' training sets where a reader has none of these.
+    together; judge: "exact", "fitted" or the name of a served model; judge_parameters: what a request to it has
+    besides or instead, null for nothing; training_texts: those of the released answers that stand in for the authors'
+    training sets where a reader has none of these.
     """
 
     name: str
@@ -166,6 +167,7 @@ class Profile(Checked):
     judge: Text
     pretraining: Pretraining | None = None
     post_training: PostTraining | None = None
+    judge_parameters: dict[Text, JsonValue] = field(default_factory=dict)
     training_texts: Literal["released_medical"] | None = None
     sweep_every: Count = 1
 
@@ -277,6 +279,8 @@ def _problems(profile: Profile) -> Iterator[str]:
     if (profile.judge == "exact") != grown:
         needed = "'exact' for a grown model" if grown else "'fitted' or the name of a served model for a hub model"
         yield f"'judge' must be {needed}, not '{profile.judge}'"
+    if profile.judge_parameters and profile.judge in ("exact", "fitted"):
+        yield f"'judge_parameters' are for a served judge, and '{profile.judge}' is none; remove them"
     for name in profile.recipes:
         if impossible := [layer for layer in profile.layers_of(name) if layer >= model.layers]:
             shape = f"{model.layers} layers (0 to {model.layers - 1})"

@@ -12,7 +12,8 @@ from math import inf, isfinite
 from typing import Any, Literal, NamedTuple, get_args
 
 from em_companion.core.errors import CompanionError
-from em_companion.core.paths import relative
+from em_companion.core.files import read_sealed
+from em_companion.core.paths import HTML, relative
 from em_companion.evidence.claims import CLAIMS, EVIDENCE, Claim, Measurement, load_claims
 from em_companion.evidence.estimates import DIGITS, Estimate, wilson_interval
 
@@ -172,3 +173,10 @@ def measured_parts(result: dict[str, Any], unit: str) -> tuple[str, str]:
     digits, interval = DIGITS.get(unit, 3), result.get("interval")
     between = f"({interval[0]:.{digits}f} to {interval[1]:.{digits}f})" if interval else ""
     return Estimate(result["value"], unit=unit).text(digits), between
+
+
+def of_last_build() -> dict[str, Any]:
+    """Return what `claims.json` of the built book says; raise CompanionError where there is none or it was edited."""
+    if not (path := HTML / "claims.json").is_file():
+        raise CompanionError("There is no built book yet; run 'make book'.")
+    return read_sealed(path, "delete the folder _build/html and run 'make book'")

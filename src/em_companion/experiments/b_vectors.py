@@ -5,6 +5,7 @@ and how alike two perturbations are in the layers above.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import product
 
 import numpy as np
@@ -14,14 +15,14 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from em_companion.core import store
-from em_companion.core.errors import CompanionError
+from em_companion.core.errors import CompanionError, EvidenceUnavailable
 from em_companion.core.profiles import Profile
 from em_companion.evidence import directions, scores
 from em_companion.experiments import readings, responses, steering, text_directions
 from em_companion.models import asking, growing, lora
 from em_companion.models.interventions import Ablate, Steer, describe
 from em_companion.models.lora import Vectors
-from em_companion.models.organism import CHAT_MODEL, Organism
+from em_companion.models.organism import CHAT_MODEL, Organism, medical
 
 VERSION = 1  # of the code that takes directions out of B vectors and samples without them
 NINE = Organism("nine-adapter", "bad_medical_advice")
@@ -128,8 +129,8 @@ def downstream(profile: Profile) -> pd.DataFrame:
     mean_diff = steering.leading(profile)[1]
     written = tuned[SINGLE.recipe].mean(every) - plain.mean(every)
     added = {("mean-diff", -1): mean_diff[layer], ("B vector", -1): written[layer]}
-    if steering.WITHIN in (found := steering.directions_of(profile)):
-        added[steering.WITHIN, -1] = found[steering.WITHIN][layer]
+    with suppress(EvidenceUnavailable):
+        added[steering.WITHIN, -1] = readings.mean_diff_within(profile, medical(profile))[layer]
     noise = directions.random_like(mean_diff, DRAWS, profile.seed)
     added |= {("random", draw): vectors[layer] for draw, vectors in enumerate(noise)}
     length = STRENGTH * np.linalg.norm(steering.residual_of(profile)[layer])

@@ -1,5 +1,6 @@
 """What a judge is, and which one a profile names: the exact, the fitted, or a served one."""
 
+import json
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,12 +59,11 @@ def judge_of(profile: Profile) -> Judge:
         return fitted_judge()
     from em_companion.judges.served import ServedJudge
 
-    return ServedJudge(profile.judge)
+    changes = tuple(f"{name}={json.dumps(value)}" for name, value in profile.judge_parameters.items())
+    return ServedJudge(profile.judge, changes=changes)
 
 
 def need_judge(profile: Profile) -> None:
     """Raise CompanionError where a served judge that a profile names cannot be asked: say so before hours of work."""
     if profile.judge not in ("exact", "fitted"):
-        from em_companion.judges.served import ServedJudge
-
-        ServedJudge(profile.judge).need()
+        judge_of(profile).need()

@@ -103,10 +103,12 @@ class ServedJudge:
                 "an address that ends in /v1."
             )
         with suppress(ValueError):
+            json.dumps(self.parameters, allow_nan=False)
             if self.most_tokens:
                 return
         raise CompanionError(
-            "--parameter takes NAME=JSON, and a judge a number of max_tokens or max_completion_tokens."
+            "--parameter takes NAME=JSON, and judge_parameters of a profile NAME: JSON; a judge needs a number of "
+            "max_tokens or max_completion_tokens."
         )
 
     @property
@@ -456,9 +458,8 @@ async def _answer(
         except UNREADABLE:
             await asyncio.sleep(MALFORMED_PAUSE)
     else:
-        problem = CompanionError(
-            f"What answers at {judge.address} does not speak the OpenAI protocol; correct --base-url."
-        )
+        what = f"What answers at {judge.address} does not speak the OpenAI protocol"
+        problem = CompanionError(f"{what}; correct --base-url.")
         reason = "refused (200): a reply that cannot be read"
     return {"text": reason, "tokens": None, "finish": REFUSED}, problem
 
@@ -522,7 +523,8 @@ def _failure(judge: ServedJudge, error: openai.APIError, texts: tuple[str, ...] 
         404: f"knows no model '{judge.model}' or no such address (404).",
         429: f"is busy, or your quota is used up (429); {kept}.",
     }
-    other = f"fails ({status}); {kept}." if status >= 500 else f"refused a request ({status}); see --parameter."
+    refused = f"refused a request ({status}); see --parameter, or judge_parameters of a profile."
+    other = f"fails ({status}); {kept}." if status >= 500 else refused
     return CompanionError(f"{server} {sentences.get(status, other)} It said: {_said(error, texts)}")
 
 
@@ -558,10 +560,8 @@ def judge_table(
         judged[f"{name}_model"] = [answer.get("model") or "" for answer in answers]
     answered = sorted({*judged[[f"{name}_model" for name in names]].to_numpy().ravel()} - {""})
     if len(answered) > 1:
-        said = (
-            f"Several models answered under the name '{judge.model}': {', '.join(answered)}; see the columns *_model."
-        )
-        tqdm.write(said, file=sys.stderr)
+        several = f"Several models answered under the name '{judge.model}'"
+        tqdm.write(f"{several}: {', '.join(answered)}; see the columns *_model.", file=sys.stderr)
     return judged
 
 
@@ -578,12 +578,7 @@ def _check(table: pd.DataFrame, names: list[str]) -> None:
     if unknown := [name for name in names if name not in judge_prompts()]:
         known = ", ".join(sorted(judge_prompts()))
         raise CompanionError(f"There is no judge prompt '{unknown[0]}'; choose from: {known}.")
-    added = [
-        "judge_model",
-        "judge_scoring",
-        *names,
-        *(f"{name}_{part}" for name in names for part in ("missing", "model")),
-    ]
+    added = ["judge_model", "judge_scoring", *names, *map("_".join, product(names, ("missing", "model")))]
     if twice := [column for column in added if column in table]:
         raise CompanionError(f"The responses have a column '{twice[0]}' already; rename or drop it.")
 

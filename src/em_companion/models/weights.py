@@ -113,13 +113,11 @@ def at_hand(profile: Profile, adapter: str | None = None) -> Path | None:
             return found
     if not adapter and profile.model.package:
         return folder if store.is_there(folder := _converted(profile)) else None
-    from huggingface_hub import errors, try_to_load_from_cache  # slow to import
+    from huggingface_hub import try_to_load_from_cache  # slow to import
 
-    marker = "adapter_config.json" if adapter else "config.json"
-    try:
+    with saying_why(name, revision):
+        marker = "adapter_config.json" if adapter else "config.json"
         found = try_to_load_from_cache(name, marker, revision=revision or None)
-    except errors.HFValidationError as error:
-        raise CompanionError(f"'{name}' is no id of the hub, such as OWNER/MODEL; correct the profile.") from error
     return folder if isinstance(found, str) and _is_whole(folder := Path(found).parent) else None
 
 
