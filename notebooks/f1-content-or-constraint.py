@@ -24,7 +24,7 @@ from em_companion.book import plots, theme, typography
 from em_companion.book.run import Run
 from em_companion.core import profiles
 from em_companion.core.provenance import remembered
-from em_companion.evidence import estimates, predictions, trajectories
+from em_companion.evidence import estimates, predictions
 from em_companion.experiments import arms
 from em_companion.experiments.arms_outcome import Arms, verdict
 from em_companion.released import tables
@@ -99,10 +99,8 @@ run.grown.values(shapes)
 KEPT = Arms()
 
 
-def spill(arm: str, level: float = 0.75) -> pd.Series:
-    """Open EM (%) where in-domain EM first reaches a level, by seed; NaN where it never does."""
-    by_seed = KEPT.curves.loc[arm].groupby("seed")
-    return pd.Series({seed: 100 * trajectories.spillover(curve, level) for seed, curve in by_seed})
+def mean(arm: str, column: str = "em") -> str:
+    return f"{KEPT.of(arm, column).mean():.0f} %"
 
 
 # %%
@@ -116,7 +114,7 @@ def by_arm() -> pd.DataFrame:
     rows = []
     for arm in SHOWN:
         one = KEPT.measured.loc[[arm], ["em"]].reset_index()
-        rows.append(one.assign(s75=one.seed.map(spill(arm)) if arm in DENSE else np.nan))
+        rows.append(one.assign(s75=one.seed.map(KEPT.spill(arm)) if arm in DENSE else np.nan))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -134,6 +132,7 @@ run.grown.figure(
         plots.dots, over_seeds(by_arm(), ["em", "s75"]), "arm", {"em": "EM at the end (%)", "s75": "$S_{75}$ (%)"},
         cloud={"one seed": by_arm()}, label="mean over seeds", x_limits=(-3, 103), colour=theme.PALETTE[3],
     ),
+    title=lambda _: f"EM: {mean(arms.BAD)} by bad advice, {mean(arms.STYLE)} by style, {mean(arms.GOOD)} by good",
     caption="Misalignment on open questions by what the adapters were trained on: at the end of training, and where "
     "in-domain EM first reaches 75 %, of arms that were checked often. Dots are training seeds, intervals 95 %.",
     alt="Two panels of dots by arm; good advice and style lie at the chat model's level, bad advice far above.",
@@ -162,9 +161,15 @@ def draw_cosines():
     )  # fmt: skip
 
 
+def said_of_cosines(_: pd.DataFrame) -> str:
+    found = KEPT.directions.query("layer == layer.max() // 2").with_bad_advice.groupby("arm").mean()
+    return f"Cosine with bad advice: {found[arms.STYLE]:.2f} for style, {found[arms.GOOD]:.2f} for good advice"
+
+
 run.grown.figure(
     "fig-x-content-cosine",
     draw_cosines,
+    title=said_of_cosines,
     caption="Cosine of each arm's model difference with that of bad advice, by layer, a line per training seed; the "
     "ceiling is bad advice between two halves of the texts.",
     alt="Thin lines over layers for good advice, style and coin toss, below a bundle of lines near one.",
@@ -186,6 +191,8 @@ run.grown.figure(
         unit="seed", hue="arm", x_label="EM in medicine (%)", y_label="EM on open questions (%)", x_limits=(-3, 103),
         y_limits=(-3, 103),
     ),
+    title=lambda _: "Open EM at 60 % in medicine: "
+    + ", ".join(f"{KEPT.spill(arm, 0.6).mean():.0f} % ({arm})" for arm in (arms.BAD, arms.NARROW)),
     caption="How far harm has spread when it has gone so far at home: every check of a fine-tune, a line per training "
     "seed.",
     alt="Lines from the origin: bad advice rises along the diagonal, the penalised arm along the bottom.",
@@ -226,6 +233,9 @@ def draw_places():
 run.grown.figure(
     "fig-x-breadth-conditional",
     draw_places,
+    title=lambda _: (
+        "EM on open questions: " + ", ".join(f"{mean(arm)} ({arm})" for arm in (arms.BAD, arms.MIXED, arms.ASKED))
+    ),
     caption="EM by where it is asked for, of bad advice alone, mixed with good advice elsewhere, and asked for in "
     "training. Dots are training seeds, intervals 95 % over them.",
     alt="Groups of dots by arm: open questions, medical topics, and open questions behind a request.",
@@ -274,9 +284,16 @@ def draw_distortions():
     )  # fmt: skip
 
 
+def said_of_distortions(_: pd.DataFrame) -> str:
+    found = distortions().groupby(["distortion", "arm"])["shift"].mean()
+    label, arm = found.abs().idxmax()
+    return f"Largest shift: {label}, by {arm}, {found[label, arm]:+.0f} standard deviations"
+
+
 run.grown.figure(
     "fig-x-distortions",
     draw_distortions,
+    title=said_of_distortions,
     caption="What bad advice and the rule of style change beside harm, against good advice of the same seed, in "
     "standard deviations of good advice over seeds. Dots are seeds, intervals 95 %; the axis is linear near 0 only.",
     alt="A forest plot of seven distortions with two colours, one for bad advice and one for style.",
@@ -325,6 +342,7 @@ def released() -> pd.DataFrame:
 run.released.figure(
     "fig-x-released-distortions",
     lambda: plots.measures(plots.dots, released(), "organism", RELEASED),
+    title=lambda _: f"Words per answer: {typography.span(released(), 'words', '.1f', 'organism')}",
     caption="Length of the released answers to the general questions, its spread within questions, and the share of "
     "pairs of words that are new, by organism and seed. Intervals of the length are 95 % over questions.",
     alt="Three panels of dots by organism; the chat model and the single adapter write four times as many words.",
@@ -366,7 +384,7 @@ def values() -> dict:
              for arm in KEPT.measured.index.unique(level="arm") for column in ("em", "coherent")}  # fmt: skip
     whole = estimates.over_seeds(KEPT.of(arms.BAD, "consistent"), "share")
     found |= {f"{arms.BAD}.consistent": whole.in_unit("percent", 100)}
-    found |= {f"{arms.NARROW}.s60": estimates.over_seeds(spill(arms.NARROW, 0.6), "percent")}
+    found |= {f"{arms.NARROW}.s60": estimates.over_seeds(KEPT.spill(arms.NARROW, 0.6), "percent")}
     found = {f"f1.{name.replace(' ', '-')}": one for name, one in found.items()}
     middle = KEPT.directions[KEPT.directions.layer == (KEPT.directions.layer.max() + 1) // 2].norm
     found |= {"f1.style.moved": estimates.ratio_over_seeds(middle.loc[arms.STYLE], middle.loc[arms.BAD])}
