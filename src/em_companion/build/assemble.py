@@ -343,6 +343,7 @@ def write_ledger(
     about = {"profile": profile, "scoreboard": verdicts.scoreboard(ledger), "claims": ledger, "values": told}
     about["packs"] = [_about(pack, book) for pack in others]
     write_json(EXTRA / "claims.json", about)
+    measured = RESULTS.glob("benchmarks*.json")
     fragments = {
         "scoreboard": pages.scoreboard(ledger, about["packs"]),
         "ledger": pages.ledger_table(ledger),
@@ -350,9 +351,7 @@ def write_ledger(
         "tolerances": pages.page("tolerances.md"),
         "companion": pages.companion(),
         "machine": pages.page("machine.md", runs=[page.run for page in book], environment=environment()),
-        "benchmarks": pages.page(
-            "benchmarks.md", kept=[read_sealed(one, REMEASURE) for one in sorted(RESULTS.glob("benchmarks*.json"))]
-        ),
+        "benchmarks": pages.page("benchmarks.md", kept=[read_sealed(one, REMEASURE) for one in sorted(measured)]),
     }
     return {EXTRA / "claims.json", *(_write(GENERATED / f"{name}.md", text) for name, text in fragments.items())}
 
