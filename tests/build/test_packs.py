@@ -117,7 +117,8 @@ def test_a_damaged_or_edited_pack_is_refused(finished, damage):
     DAMAGE[damage](folder)
     if damage == "moved":
         folder = folder.rename(folder.with_name("qwen-14b"))
-    with pytest.raises(CompanionError, match="damaged or was edited"):
+    said = f"is of profile '{PROFILE}': rename" if damage == "moved" else "damaged or was edited: restore its folder"
+    with pytest.raises(CompanionError, match=said):
         packs.read(folder)
 
 

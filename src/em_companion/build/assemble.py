@@ -367,6 +367,7 @@ def write_ledger(
     about = {"profile": profile, "scoreboard": verdicts.scoreboard(ledger), "claims": ledger, "values": told}
     about["packs"] = [_about(pack, book) for pack in others]
     write_json(EXTRA / "claims.json", about)
+    measured = RESULTS.glob("benchmarks*.json")
     fragments = {
         "scoreboard": pages.scoreboard(ledger, about["packs"]),
         "ledger": pages.ledger_table(ledger),
@@ -375,9 +376,7 @@ def write_ledger(
         "pair": pages.page("pair.md", record=next(_answers(book), None)),
         "companion": pages.companion(),
         "machine": pages.page("machine.md", runs=[page.run for page in book], environment=environment()),
-        "benchmarks": pages.page(
-            "benchmarks.md", kept=[read_sealed(one, REMEASURE) for one in sorted(RESULTS.glob("benchmarks*.json"))]
-        ),
+        "benchmarks": pages.page("benchmarks.md", kept=[read_sealed(one, REMEASURE) for one in sorted(measured)]),
     }
     return {EXTRA / "claims.json", *(_write(GENERATED / f"{name}.md", text) for name, text in fragments.items())}
 

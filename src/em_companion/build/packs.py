@@ -20,7 +20,7 @@ from em_companion.book import registry
 from em_companion.book.records import FigureRecord, RunRecord, ValueRecord
 from em_companion.core import paths, profiles, store
 from em_companion.core.errors import CompanionError
-from em_companion.core.files import edited, new_folder, read_sealed, sha256_by_path, sha256_of, write_sealed
+from em_companion.core.files import new_folder, read_sealed, sha256_by_path, sha256_of, write_sealed
 from em_companion.core.paths import relative
 from em_companion.core.provenance import environment, utc_now
 from em_companion.core.schema import validated
@@ -173,6 +173,6 @@ def read(folder: Path) -> Pack:
     """Return the pack in a folder; raise CompanionError unless it is, to the byte, what was written there."""
     way_out = f"restore its folder from git, or make it anew by 'em-companion pack --profile {folder.name}'"
     record = read_sealed(folder / RECORD, way_out)
-    if record.get("profile") != folder.name:
-        raise edited(folder / RECORD, way_out)
+    if (profile := record.get("profile")) != folder.name:
+        raise CompanionError(f"The pack in {relative(folder)} is of profile '{profile}': rename the folder.")
     return validated(Pack, record, relative(folder / RECORD))

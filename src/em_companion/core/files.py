@@ -99,12 +99,7 @@ def read_sealed(path: Path, way_out: str) -> dict[str, Any]:
             return record
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         pass  # no such record
-    raise edited(path, way_out)
-
-
-def edited(path: Path, way_out: str) -> CompanionError:
-    """Return what is said of a file that is not as it was written."""
-    return CompanionError(f"{relative(path)} is damaged or was edited: {way_out}.")
+    raise CompanionError(f"{relative(path)} is damaged or was edited: {way_out}.")
 
 
 @contextmanager

@@ -52,8 +52,7 @@ def adapters(model: PreTrainedModel | PeftModel) -> list[Adapter]:
         if id(module) not in layers or name not in module.lora_A:
             raise CompanionError(f"The adapter on '{path}' is in no decoder layer, so it has no LoRA scalars.")
         a, b = module.lora_A[name].weight.detach()[0], module.lora_B[name].weight.detach()[:, 0]
-        scalar, number = f"{path}.lora_A.{name}", layers[id(module)]
-        found.append(Adapter(path, scalar, a, b, module.scaling[name], number))
+        found.append(Adapter(path, f"{path}.lora_A.{name}", a, b, module.scaling[name], layers[id(module)]))
     if not found:
         raise CompanionError(
             "This model has no rank-1 adapters and so no LoRA scalars; choose an organism of a rank-1 recipe."
@@ -72,12 +71,9 @@ def acting(model: PreTrainedModel | PeftModel) -> Iterator[tuple[str, str, LoraL
         names = [name for name in module.active_adapters if name in module.r]
         problems = {
             "are merged into the weights: unmerge them": module.merged,
-            "are switched off: switch them on": module.disable_adapters
-            or any(not module.scaling[one] for one in names),
+            "are switched off: switch them on": module.disable_adapters or not all(map(module.scaling.get, names)),
             "are several at once: set one active": len(names) > 1,
-            "are of a variant such as DoRA, which has no LoRA scalars": any(
-                name in module.lora_variant for name in names
-            ),
+            "are of a variant such as DoRA, which has no LoRA scalars": not {*names}.isdisjoint(module.lora_variant),
         }
         if problem := next((said for said, there in problems.items() if there), None):
             raise CompanionError(f"The adapters on '{path}' {problem}.")
@@ -112,9 +108,8 @@ def without_direction(b: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
     """
     given = torch.as_tensor(direction, dtype=torch.float64)
     if given.shape != b.shape:
-        raise CompanionError(
-            f"A direction to take out of a B vector must have its width, {len(b)}; got {list(given.shape)}."
-        )
+        shape = list(given.shape)
+        raise CompanionError(f"A direction to take out of a B vector must have its width, {len(b)}; got {shape}.")
     if not given.isfinite().all() or given.norm() == 0:
         raise CompanionError("The direction to take out of a B vector is zero or not finite; choose another one.")
     old, unit = b.detach().to("cpu", torch.float64), given / given.norm()
