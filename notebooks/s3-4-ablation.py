@@ -437,16 +437,16 @@ def largest_random() -> tuple[Estimate, str]:
     return found, f"Largest of {SEVERAL}organisms: {name}, EM rate averaged over {drawn} draws"
 
 
+def unless_broken(name: str, ablation: str) -> dict[str, str]:
+    share = rate(name, ablation, "coherent").value
+    return {"void": f"{share:.0f} % coherent: broken, not healed"} if share < steering.COHERENT_ENOUGH else {}
+
+
 def own_measured() -> dict[str, tuple[Estimate, str]]:
     """The claims, by the organism's own direction or, where it has none, by that of released answers."""
     kind, own = "" if LANGUAGE else "Grown ", there(FIRST, "layer-wise")
     whole, one, v = ("layer-wise", "single", "v") if own else (TOLD, "known single", "released answers' v")
     nine, by = f"{kind}{NAMED} organism", "" if own else f", {v}"
-
-    def unless_broken(name: str, ablation: str) -> dict[str, str]:
-        share = rate(name, ablation, "coherent").value
-        return {"void": f"{share:.0f} % coherent: broken, not healed"} if share < steering.COHERENT_ENOUGH else {}
-
     single = f"{v} of layer {chosen('layer' if own else 'known layer')}, chosen on "
     single += "other answers" if LANGUAGE else "half the answers, tested on the rest"
     coherent = min((rate(name, one, "coherent") for name in PAPERS), key=lambda found: found.value)

@@ -8,7 +8,7 @@ from conftest import ROOT
 
 PAGES = sorted((ROOT / "notebooks").glob("*.py"))
 CELLS = {path.stem: jupytext.read(path).cells for path in PAGES}
-MOST_LINES, MOST_LINES_IN_ALL, MOST_CODE_IN_ALL, LONGEST_FUNCTION = 480, 8650, 5900, 25
+MOST_LINES, MOST_LINES_IN_ALL, MOST_CODE_IN_ALL, LONGEST_FUNCTION = 490, 8750, 6000, 25
 
 
 def code(page: str, tag: str | None = None) -> str:
