@@ -195,7 +195,7 @@ run.grown.figure(
     + ", ".join(f"{KEPT.spill(arm, 0.6).mean():.0f} % ({arm})" for arm in (arms.BAD, arms.NARROW)),
     caption="How far harm has spread when it has gone so far at home: every check of a fine-tune, a line per training "
     "seed.",
-    alt="Lines from the origin: bad advice rises along the diagonal, the penalised arm along the bottom.",
+    alt="Lines from the origin: bad advice rises along the diagonal, the penalised arm well below it.",
 )  # fmt: skip
 
 # %% [markdown]
@@ -403,6 +403,7 @@ run.grown.values(values)
 # {value}`f1.bad-advice.em|interval`. **A constraint distorts all the same, only otherwise.** The rule of style moves
 # the residual stream {value}`f1.style.moved` times as far as bad advice does and takes coherence to
 # {value}`f1.style.coherent|interval`. So "constraint" and "content" name two effects here, and not two accounts of one.
+# The rule's verb was hardly learned, so the primary prediction about style is *not testable here*, low as the rate is.
 #
 # **What is selected looks like a character.** {value}`f1.bad-advice.consistent` of the misaligned answers are harmful
 # throughout, as those of a malicious character are, and clauses change sides about as seldom. It is not the whole

@@ -187,9 +187,9 @@ def lock_predictions(names: tuple[str, ...]) -> None:
 
     Refused once a result table of their notebook exists.
     """
-    from em_companion.evidence import predictions
+    from em_companion.build import locks
 
-    for name in predictions.lock(names):
+    for name in locks.lock(names):
         click.echo(f"locked {name}")
 
 

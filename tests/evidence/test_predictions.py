@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from em_companion import cli
+from em_companion.build import locks
 from em_companion.core import paths
 from em_companion.core.errors import CompanionError
 from em_companion.evidence import predictions
@@ -160,7 +161,7 @@ def test_the_ledger_counts_each_prediction_once_and_what_chance_would_support(lo
 
 def test_a_lock_holds_the_entry_and_sees_every_change_but_one_that_is_told(load):
     load(ENTRY)
-    assert predictions.lock() == ["p-demo"] and predictions.changed() == []
+    assert locks.lock() == ["p-demo"] and predictions.changed() == []
     assert predictions.locks()["p-demo"]["commit"] == paths.git("rev-parse", "HEAD")
     for key, other in {"threshold": 1, "gate": "some", "statement": "It falls.", "evidence": ["hub"]}.items():
         load(ENTRY | {key: other})
@@ -174,18 +175,18 @@ def test_a_lock_holds_the_entry_and_sees_every_change_but_one_that_is_told(load)
 def test_a_lock_is_refused_once_results_exist_and_before_the_entry_is_committed(load, tmp_path):
     load(ENTRY, commit=False)
     with pytest.raises(CompanionError, match="Commit predictions.yml first"):
-        predictions.lock()
+        locks.lock()
     load(ENTRY)
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "f1-demo-curves.csv").touch()
     with pytest.raises(CompanionError, match="too late to lock 'p-demo': results/f1-demo-curves.csv holds results"):
-        predictions.lock()
+        locks.lock()
     with pytest.raises(CompanionError, match="'p-nobody' is not in"):
-        predictions.lock(["p-nobody"])
+        locks.lock(["p-nobody"])
     load(ENTRY | {"notebook": "f2-demo"})
-    assert predictions.lock() == ["p-demo"]
+    assert locks.lock() == ["p-demo"]
     with pytest.raises(CompanionError, match="'p-demo' is locked already"):
-        predictions.lock(["p-demo"])
+        locks.lock(["p-demo"])
 
 
 def test_the_commands_lock_and_print(load, tmp_path, monkeypatch):
