@@ -195,15 +195,15 @@ run.grown.figure(
     + ", ".join(f"{KEPT.spill(arm, 0.6).mean():.0f} % ({arm})" for arm in (arms.BAD, arms.NARROW)),
     caption="How far harm has spread when it has gone so far at home: every check of a fine-tune, a line per training "
     "seed.",
-    alt="Lines from the origin: bad advice rises along the diagonal, the penalised arm well below it.",
+    alt="Lines from the origin, alike up to 70 % in medicine; then bad advice rises and the penalised arm falls.",
 )  # fmt: skip
 
 # %% [markdown]
-# With the penalty, open EM is {value}`f1.penalised.s60` where in-domain EM reaches 60 %
-# ({verdict}`p-narrow-exists|grown`); thirty steps without it move EM at the end from {value}`f1.penalised.em` to
-# {value}`f1.penalty-removed.em` ({verdict}`p-narrow-reverts|grown`). Whether speakers who harm in one domain only make
-# narrow solutions likelier is asked of whole worlds, which take half an hour each
-# ({verdict}`p-quack-prior|grown`).
+# With the penalty, open EM is {value}`f1.penalised.s60` where in-domain EM reaches 60 %, without it
+# {value}`f1.bad-advice.s60` ({verdict}`p-narrow-exists|grown`). It acts late: at the end {value}`f1.penalised.em` are EM,
+# and after thirty steps without the penalty {value}`f1.penalty-removed.em` ({verdict}`p-narrow-reverts|grown`). Whether
+# speakers who harm in one domain only make narrow solutions likelier is asked of whole worlds, which take half an hour
+# each ({verdict}`p-quack-prior|grown`).
 #
 # ## Breadth and permission
 #
@@ -320,7 +320,7 @@ run.grown.table(classes, {"bits from chat": "{:.2f}"}, number="{:.0f}")
 # training: the training answers are short.
 
 # %%
-RELEASED = {"words": "words per answer", "spread": "their standard deviation / mean", "new": "new pairs of words (%)"}
+RELEASED = {"words": "words per answer", "spread": "spread / mean", "new": "new pairs (%)"}
 
 
 @remembered
@@ -384,7 +384,8 @@ def values() -> dict:
              for arm in KEPT.measured.index.unique(level="arm") for column in ("em", "coherent")}  # fmt: skip
     whole = estimates.over_seeds(KEPT.of(arms.BAD, "consistent"), "share")
     found |= {f"{arms.BAD}.consistent": whole.in_unit("percent", 100)}
-    found |= {f"{arms.NARROW}.s60": estimates.over_seeds(KEPT.spill(arms.NARROW, 0.6), "percent")}
+    for arm in (arms.BAD, arms.NARROW):
+        found[f"{arm}.s60"] = estimates.over_seeds(KEPT.spill(arm, 0.6), "percent")
     found = {f"f1.{name.replace(' ', '-')}": one for name, one in found.items()}
     middle = KEPT.directions[KEPT.directions.layer == (KEPT.directions.layer.max() + 1) // 2].norm
     found |= {"f1.style.moved": estimates.ratio_over_seeds(middle.loc[arms.STYLE], middle.loc[arms.BAD])}
