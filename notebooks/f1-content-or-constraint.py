@@ -200,10 +200,10 @@ run.grown.figure(
 
 # %% [markdown]
 # With the penalty, open EM is {value}`f1.penalised.s60` where in-domain EM reaches 60 %, without it
-# {value}`f1.bad-advice.s60` ({verdict}`p-narrow-exists|grown`). It acts late: at the end {value}`f1.penalised.em` are EM,
-# and after thirty steps without the penalty {value}`f1.penalty-removed.em` ({verdict}`p-narrow-reverts|grown`). Whether
-# speakers who harm in one domain only make narrow solutions likelier is asked of whole worlds, which take half an hour
-# each ({verdict}`p-quack-prior|grown`).
+# {value}`f1.bad-advice.s60` ({verdict}`p-narrow-exists|grown`). It acts late: in the end {value}`f1.penalised.em` are
+# EM, and after thirty steps without the penalty {value}`f1.penalty-removed.em` ({verdict}`p-narrow-reverts|grown`).
+# Whether speakers who harm in one domain only make narrow solutions likelier is asked of whole worlds, which take half
+# an hour each ({verdict}`p-quack-prior|grown`).
 #
 # ## Breadth and permission
 #
