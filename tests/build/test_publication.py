@@ -46,7 +46,7 @@ def test_a_published_book_names_its_address_and_leads_to_its_source_and_a_local_
     assert figure.xpath("//link[@rel='canonical']/@href") == [f"{address}/figures/fig-x-line/index.html"]
     assert told(figure)["og:image"] == f"{address}/figures/fig-x-line/figure.png"
     assert told(figure)["citation_doi"] == "10.1234/zenodo.5"
-    assert told(figure)["description"] == "Figure 9 of the paper · released evidence. A line."
+    assert told(figure)["description"] == "released · Figure 9 of the paper. A line."
     assert "Version 0.2.0." in page.xpath("//footer")[-2].text_content() + page.xpath("//footer")[-1].text_content()
     at = PUBLISHED["BOOK_REPOSITORY"]
     assert f"{at}/edit/main/notebooks/s2-demo.py" in buttons(page)

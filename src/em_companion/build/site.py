@@ -1,5 +1,6 @@
 """A Sphinx extension: pages that load only what they use, say what they are, and lead to the repository."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def describe(app: Sphinx, page: str, template: str, context: dict[str, Any], doc
     """Put into `described` what a page says of itself: to search engines, reference managers, where it is shared."""
     title, book = context.get("title", ""), app.config.html_title
     paragraph = next(iter(doctree.findall(nodes.paragraph)), None) if doctree else None
-    text = " ".join(paragraph.astext().split()) if paragraph else ""
+    text = re.sub("<[^>]*>", "", " ".join(paragraph.astext().split())) if paragraph else ""  # badges are raw HTML
     about = text if len(text) <= 200 else text[:200].rsplit(" ", 1)[0] + " …"
     found = {"description": about, "og:title": nodes.unescape(title), "og:site_name": book, "og:type": "article"}
     found |= {"og:description": about, "og:url": context.get("pageurl"), "og:image": _picture(app, doctree)}
