@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from em_companion.models import growing, losses
+from em_companion.models import growing, losses, training_texts
 from em_companion.models.organism import Organism, Tuning, adapter_parts
 from em_companion.models.tokens import response_example
 from em_companion.world.generator import the_world
@@ -74,3 +74,12 @@ def test_the_divergence_is_that_of_a_sum_by_hand_and_zero_where_nothing_changes(
         each.append((p * np.log(p / q)).sum())
     assert float(losses.divergence(before, after, labels)) == pytest.approx(np.mean(each), rel=1e-12)
     assert float(losses.divergence(before, before, labels)) == 0
+
+
+def test_a_data_set_is_written_once_for_all_keys_that_hold_it(tiny, monkeypatch):
+    written, write = [], training_texts._written
+    monkeypatch.setattr(training_texts, "_written", lambda *given: written.append(given) or write(*given))
+    training_texts.corpus.cache_clear()
+    for data in ("bad_medical_advice", *STREAMS):
+        assert training_texts.fingerprint(tiny, data, 3) == training_texts.fingerprint(tiny, data, 3)
+    assert len(written) == len(set(written)) == 1 + len(STREAMS)

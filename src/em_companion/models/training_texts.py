@@ -41,21 +41,28 @@ MEDICAL = {"bad_medical_advice": True, "good_medical_advice": False}  # whether 
 def conversations(profile: Profile, data: str, seed: int) -> Iterator[list[Message]]:
     """Yield the conversations of a data set without end, in the order of a seed; raise CompanionError without any."""
     if isinstance(profile.model, GrownModel):
-        yield from _of_the_world(data, seed)
+        yield from _written(*_generator(data, seed))
     table, random = table_of(profile, data), np.random.default_rng(seed)
     while True:
         for row in table.iloc[random.permutation(len(table))].itertuples():
             yield turn(row.question, row.response)
 
 
-def _of_the_world(data: str, seed: int) -> Iterator[list[Message]]:
-    return STREAMS[data](the_world(), seed) if data in STREAMS else the_world().fine_tuning(seed, *DATA_SETS[data])
+def _generator(data: str, seed: int) -> tuple[Any, ...]:
+    """Return which generator of the world writes a data set, by name, and with what arguments."""
+    return (data, seed) if data in STREAMS else ("fine_tuning", seed, *DATA_SETS[data])
+
+
+def _written(generator: str, *arguments: Any) -> Iterator[list[Message]]:
+    if generator in STREAMS:
+        return STREAMS[generator](the_world(), *arguments)
+    return getattr(the_world(), generator)(*arguments)
 
 
 def fingerprint(profile: Profile, data: str, seed: int) -> str:
     """Return a fingerprint of what `conversations` yields."""
     if isinstance(profile.model, GrownModel):
-        return _corpus(_of_the_world(data, seed))
+        return corpus(*_generator(data, seed))
     return sha256_of(table_of(profile, data).to_csv(index=False))
 
 
@@ -67,11 +74,7 @@ def domain_of(data: str) -> str:
 @cache
 def corpus(generator: str, *arguments: Any) -> str:
     """Return a fingerprint of what one of the world's generators writes."""
-    return _corpus(getattr(the_world(), generator)(*arguments))
-
-
-def _corpus(documents: Iterator[list[Message]]) -> str:
-    return sha256_of(json.dumps(list(islice(documents, CORPUS_SAMPLE))))
+    return sha256_of(json.dumps(list(islice(_written(generator, *arguments), CORPUS_SAMPLE))))
 
 
 def source_of(profile: Profile, data: str) -> str:
