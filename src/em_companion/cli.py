@@ -166,9 +166,7 @@ def list_predictions(context: click.Context, as_json: bool) -> None:
 
     if context.invoked_subcommand:
         return
-    if not (HTML / "predictions.json").is_file():
-        raise CompanionError("There is no built book yet; run 'make book'.")
-    ledger = json.loads((HTML / "predictions.json").read_text(encoding="utf-8"))["predictions"]
+    ledger = verdicts.of_last_build("predictions.json")["predictions"]
 
     def line(row: dict[str, Any]) -> str:
         shown = [

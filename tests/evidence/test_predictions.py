@@ -15,7 +15,8 @@ from em_companion import cli
 from em_companion.build import locks
 from em_companion.core import paths
 from em_companion.core.errors import CompanionError
-from em_companion.evidence import predictions
+from em_companion.core.files import write_sealed
+from em_companion.evidence import predictions, verdicts
 from em_companion.evidence.claims import Measurement
 from em_companion.evidence.predictions import DECIDED, VERDICTS, Prediction
 
@@ -193,10 +194,10 @@ def test_the_commands_lock_and_print(load, tmp_path, monkeypatch):
     load(ENTRY)
     runner = CliRunner()
     assert runner.invoke(cli.main, ["predictions", "lock"]).output == "locked p-demo\n"
-    monkeypatch.setattr(cli, "HTML", tmp_path)
+    monkeypatch.setattr(verdicts, "HTML", tmp_path)
     assert "There is no built book yet" in runner.invoke(cli.main, ["predictions"]).stderr
     rows = predictions.ledger([Measurement("p-demo", 5.0, "how", "grown", (4.0, 6.0), 8)])
-    (tmp_path / "predictions.json").write_text(json.dumps({"predictions": rows}), encoding="utf-8")
+    write_sealed(tmp_path / "predictions.json", {"predictions": rows})
     said = runner.invoke(cli.main, ["predictions"]).output.split()
     assert said == "F1.1 p-demo > 2 points supported 5.0 (4.0 to 6.0)".split()
     assert json.loads(runner.invoke(cli.main, ["predictions", "--json"]).output)[0]["locked"]["date"]

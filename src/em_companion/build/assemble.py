@@ -159,7 +159,7 @@ def assemble(book: list[Page], profile: str) -> None:
     kept = {path for page in book for path in write_notebook(page, values, others, variants, badges)}
     kept |= write_figures(variants, {page.name: page.title for page in book})
     kept |= write_ledger(book, profile, others, values, ledger)
-    write_json(EXTRA / "predictions.json", {"profile": profile, "predictions": predicted})
+    write_sealed(EXTRA / "predictions.json", {"profile": profile, "predictions": predicted})
     kept |= {EXTRA / "predictions.json", _write(GENERATED / "predictions.md", pages.predictions_table(predicted))}
     kept |= {_write(GENERATED / path.name[1:], pages.filled(text, values, badges)) for path, text in prose.items()}
     for folder in (BOOK / "notebooks", BOOK / "figures", GENERATED, EXTRA):

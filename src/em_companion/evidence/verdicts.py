@@ -175,8 +175,8 @@ def measured_parts(result: dict[str, Any], unit: str) -> tuple[str, str]:
     return Estimate(result["value"], unit=unit).text(digits), between
 
 
-def of_last_build() -> dict[str, Any]:
-    """Return what `claims.json` of the built book says; raise CompanionError where there is none or it was edited."""
-    if not (path := HTML / "claims.json").is_file():
+def of_last_build(name: str = "claims.json") -> dict[str, Any]:
+    """Return what a ledger of the built book says; raise CompanionError where there is none or it was edited."""
+    if not (path := HTML / name).is_file():
         raise CompanionError("There is no built book yet; run 'make book'.")
     return read_sealed(path, "delete the folder _build/html and run 'make book'")
