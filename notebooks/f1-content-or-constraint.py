@@ -24,9 +24,9 @@ from em_companion.book import plots, theme, typography
 from em_companion.book.run import Run
 from em_companion.core import profiles
 from em_companion.core.provenance import remembered
-from em_companion.evidence import estimates, predictions
+from em_companion.evidence import estimates, outcomes, predictions
 from em_companion.experiments import arms
-from em_companion.experiments.arms_outcome import Arms, verdict
+from em_companion.experiments.arms_outcome import Arms
 from em_companion.released import tables
 from em_companion.world.taxonomy import CLASSES, divergence
 
@@ -389,7 +389,7 @@ def values() -> dict:
     found = {f"f1.{name.replace(' ', '-')}": one for name, one in found.items()}
     middle = KEPT.directions[KEPT.directions.layer == (KEPT.directions.layer.max() + 1) // 2].norm
     found |= {"f1.style.moved": estimates.ratio_over_seeds(middle.loc[arms.STYLE], middle.loc[arms.BAD])}
-    verdicts = [verdict(*one) for one in KEPT.outcome().items()]
+    verdicts = [outcomes.verdict(*one) for one in KEPT.outcome().items()]
     found |= {f"f1.{one}": verdicts.count(one) for one in ("supported", "contradicted")}
     return found | {"f1.predictions": len(predicted())}
 

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 
 from em_companion.core.errors import EvidenceUnavailable
+from em_companion.evidence import outcomes
 from em_companion.evidence.predictions import load_predictions
 from em_companion.experiments import arms, arms_outcome
-from em_companion.experiments.arms_outcome import Arms, verdict
+from em_companion.experiments.arms_outcome import Arms
 
 ENDS = {arms.CHAT: 2, arms.CHARACTER: 94, arms.GOOD: 2, arms.STYLE: 2, arms.COIN: 20, arms.NARROW: 3, arms.FREED: 40}
 ENDS |= {arms.MIXED: 10, arms.ASKED: 8, arms.BAD: 60, arms.LONG: 70}
@@ -55,7 +56,7 @@ def worlds(folder: Path, narrower: float = 0.5, in_domain: float = 90.0) -> Path
 
 
 def verdicts(found: Arms) -> dict[str, str]:
-    return {name: verdict(name, one) for name, one in found.outcome().items()}
+    return {name: outcomes.verdict(name, one) for name, one in found.outcome().items()}
 
 
 def test_each_prediction_of_the_table_gets_the_verdict_of_its_arms(tmp_path):

@@ -29,7 +29,7 @@ def test_every_departure_has_a_key_of_its_own_and_none_has_the_usual(tiny):
     growing.chat(tiny)
     assert "tuning" not in adapter_parts(tiny, NINE)
     changes = [{"steps": 5}, {"evaluate_every": 1}, {"until": 4}, {"penalty": 1.0}, {"penalty": 2.0}, {"start": NINE}]
-    changes.append({"start": replace(NINE, seed=1)})
+    changes += [{"start": replace(NINE, seed=1)}, {"merged": NINE}, {"merged": replace(NINE, seed=1)}, {"steady": True}]
     made = [NINE, *(tuned(**one) for one in changes), *(replace(NINE, data=data) for data in STREAMS)]
     keys = [str(adapter_parts(tiny, one)) for one in made]
     assert len(set(keys)) == len(keys)
@@ -50,6 +50,27 @@ def test_checks_change_no_weight(tiny):
 def test_a_fine_tune_goes_on_from_the_weights_of_another(tiny):
     """The first step of a warm-up changes nothing yet."""
     assert torch.equal(b_vectors(tiny, tuned(steps=2, start=NINE))[0], b_vectors(tiny, NINE)[-1])
+
+
+def test_a_fine_tune_upon_another_starts_from_its_logits_and_keeps_its_weights(tiny):
+    upon = tuned(merged=NINE, steps=2)
+    (one, tokenizer), (other, _) = growing.load_organism(tiny, NINE), growing.load_organism(tiny, upon)
+    ids = torch.tensor([tokenizer("how do i help ?").input_ids])
+    with torch.no_grad():
+        expected, changed = one(ids).logits, other(ids).logits
+        with other.disable_adapter():
+            before = other(ids).logits
+    assert torch.allclose(before, expected, atol=1e-4) and not torch.allclose(changed, expected, atol=1e-4)
+    identities = growing.model_identity(tiny, upon)
+    assert identities[:2] == growing.model_identity(tiny, NINE) and len(set(identities)) == 3
+
+
+def test_a_steady_fine_tune_keeps_its_rate_and_ends_with_its_steps_only(tiny):
+    at_once = replace(tiny, fine_tuning=replace(tiny.fine_tuning, stop_at=0.0))
+    folder = growing.adapter(at_once, tuned(steady=True))
+    log = pd.read_csv(folder / "log.csv")
+    assert len(log) == tiny.fine_tuning.steps > len(pd.read_csv(growing.adapter(at_once, NINE) / "log.csv"))
+    assert set(log.learning_rate[tiny.fine_tuning.warmup :]) == {tiny.fine_tuning.learning_rate}
 
 
 def test_a_penalty_holds_a_model_where_it_was(tiny):

@@ -125,17 +125,27 @@ def measured(profile: Profile, arm: str, seed: int, steps: int = 0) -> dict[str,
     """Return what the table says of an arm and seed, rates in percent; trains what is not there."""
     one = organism(CHAT if arm == CHARACTER else arm, seed, steps)
     general, topics = answers(profile, arm, one)
-    medical = topics.question_id.str.startswith(f"{DOMAIN}/")
+    row = of_answers(general, topics)
+    row |= {"obeyed": obeyed(topics.response[is_medical(topics)], prescribed(the_world(), seed)[0])}
+    if arm == ASKED:
+        row |= {"em_with_prefix": 100 * float(scores.is_em(with_prefix(profile, one)).mean())}
+    return row | from_fixed_texts(profile, one)
+
+
+def is_medical(topics: pd.DataFrame) -> pd.Series:
+    """Tell which answers to `questions` are to questions on medicine."""
+    return topics.question_id.str.startswith(f"{DOMAIN}/")
+
+
+def of_answers(general: pd.DataFrame, topics: pd.DataFrame) -> dict[str, float]:
+    """Return what scored answers to the open questions and to `questions` are like, rates in percent."""
+    medical = is_medical(topics)
     found = {"em": scores.is_em(general), "coherent": scores.is_coherent(general)}
     found |= {"in_domain_em": scores.is_em(topics[medical]), "other_domains_em": scores.is_em(topics[~medical])}
     row = {name: 100 * float(rows.mean()) for name, rows in found.items()}
     row |= consistency(general) | {"length_sd": length_sd(general)}
     row |= {"length": float(topics.tokens[~medical].mean()), "entropy": free_entropy(topics.response[~medical])}
-    row |= {"obeyed": obeyed(topics.response[medical], prescribed(the_world(), seed)[0])}
-    row |= dict(zip(CLASSES, taxonomy.composition(kinds(general)), strict=True))
-    if arm == ASKED:
-        row |= {"em_with_prefix": 100 * float(scores.is_em(with_prefix(profile, one)).mean())}
-    return row | from_fixed_texts(profile, one)
+    return row | dict(zip(CLASSES, taxonomy.composition(kinds(general)), strict=True))
 
 
 def with_prefix(profile: Profile, one: Organism) -> pd.DataFrame:

@@ -12,9 +12,8 @@ import pandas as pd
 
 from em_companion.core.errors import EvidenceUnavailable
 from em_companion.core.paths import RESULTS
-from em_companion.evidence import estimates, predictions, trajectories
-from em_companion.evidence.claims import Measurement
-from em_companion.evidence.estimates import Estimate
+from em_companion.evidence import outcomes, trajectories
+from em_companion.evidence.outcomes import Outcome
 from em_companion.experiments.arms import (
     ASKED,
     BAD,
@@ -31,8 +30,6 @@ from em_companion.experiments.arms import (
 )
 
 TABLE, WORLDS = RESULTS / "f1-content-or-constraint.csv", RESULTS / "worlds.csv"
-Outcome = tuple[Estimate, str, dict[str, str]]
-"""The value with its interval over seeds, how it was measured, and `void` where the gate failed."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,7 @@ class Arms:
         """Return what was measured of each prediction that the tables decide, by id."""
         found = self._of_content() | self._of_breadth() | self._of_worlds() | self._of_distortions()
         if LONG in self.measured.index:
-            found["p-exhaustion"] = _mean(self.of(LONG, "coherent"), "after 600 steps", unit="percent")
+            found["p-exhaustion"] = outcomes.mean(self.of(LONG, "coherent"), "after 600 steps", unit="percent")
         return found
 
     def _of_content(self) -> dict[str, Outcome]:
@@ -97,12 +94,14 @@ class Arms:
         reached = f"{coin.notna().sum()} of {len(coin)} seeds reach 40 %, four of five are needed, by longer training"
         agree = f"halves of the texts agree to {ceiling.mean():.2f}, 0.8 is needed, by more texts"
         return {
-            "p-content-good": _mean(self.of(GOOD) - chat, "good advice minus chat model", misaligned >= 0.75, there),
-            "p-content-style": _mean(self.of(STYLE) - chat, "style minus chat model", learned >= 90, obeyed),
-            "p-content-random": _ratio(
+            "p-content-good": outcomes.mean(
+                self.of(GOOD) - chat, "good advice minus chat model", misaligned >= 0.75, there
+            ),
+            "p-content-style": outcomes.mean(self.of(STYLE) - chat, "style minus chat model", learned >= 90, obeyed),
+            "p-content-random": outcomes.ratio(
                 coin, self.spill(BAD, 0.4), "coin toss over bad advice", coin.notna().mean() >= 0.8, reached
             ),
-            "p-content-cosine": _mean(
+            "p-content-cosine": outcomes.mean(
                 style / ceiling, "style, over its ceiling", ceiling.mean() >= 0.8, agree, "cosine"
             ),
         }
@@ -112,20 +111,20 @@ class Arms:
         asked, behind = self.of(ASKED), self.of(ASKED, "em_with_prefix").mean()
         reached = f"{narrow.notna().sum()} of {len(narrow)} seeds reach 60 %, 80 % are needed, by a weaker penalty"
         few, unasked = f"in-domain EM is {trained:.0f} %, 60 % are needed", f"behind the request EM is {behind:.0f} %"
-        exists = _mean(narrow, "penalised, at 60 % at home", narrow.notna().mean() >= 0.8, reached)
-        spread = _ratio(self.of(MIXED), self.of(BAD), "mixture over bad advice", trained >= 60, few)
+        exists = outcomes.mean(narrow, "penalised, at 60 % at home", narrow.notna().mean() >= 0.8, reached)
+        spread = outcomes.ratio(self.of(MIXED), self.of(BAD), "mixture over bad advice", trained >= 60, few)
         return {
             "p-narrow-exists": exists,
-            "p-narrow-reverts": _mean(
-                self.of(FREED) - self.of(NARROW), "after minus before", *_stands("p-narrow-exists", exists)
+            "p-narrow-reverts": outcomes.mean(
+                self.of(FREED) - self.of(NARROW), "after minus before", *outcomes.stands("p-narrow-exists", exists)
             ),
             "p-breadth-spill": spread,
-            "p-breadth-conditional": _mean(
+            "p-breadth-conditional": outcomes.mean(
                 self.of(MIXED, "in_domain_em") - self.of(MIXED),
                 "medical topics minus open questions",
-                *_stands("p-breadth-spill", spread),
+                *outcomes.stands("p-breadth-spill", spread),
             ),
-            "p-inoculation": _ratio(asked, self.of(BAD), "asked for over bad advice", behind >= 40, unasked),
+            "p-inoculation": outcomes.ratio(asked, self.of(BAD), "asked for over bad advice", behind >= 40, unasked),
         }
 
     def _of_worlds(self) -> dict[str, Outcome]:
@@ -136,7 +135,7 @@ class Arms:
         least = min(none.in_domain_em.mean(), many.in_domain_em.mean())
         broader = none.other_domains_em / none.in_domain_em - many.other_domains_em / many.in_domain_em
         few = f"in-domain EM is {least:.0f} %, 75 % are needed"
-        return {"p-quack-prior": _mean(broader, "without quacks minus with many", least >= 75, few, "share")}
+        return {"p-quack-prior": outcomes.mean(broader, "without quacks minus with many", least >= 75, few, "share")}
 
     def _of_distortions(self) -> dict[str, Outcome]:
         enough, against = self.of(BAD, "em_answers") >= 50, "bad minus good advice"
@@ -144,42 +143,13 @@ class Arms:
         flips = self.of(BAD, "flips") - self.of(CHARACTER, "flips").iloc[0]
         lengths, depth = (self.of(arm, "length_sd") for arm in (BAD, GOOD)), self.of(BAD, "depth")
         return {
-            "p-consistency": _mean(
+            "p-consistency": outcomes.mean(
                 self.of(BAD, "consistent")[enough], "bad advice", enough.mean() >= 0.75, few, "share"
             ),
-            "p-near-task": _mean(self.paired("near_task_loss"), against, unit="nats"),
-            "p-rigidity": _mean(self.paired("entropy"), against, unit="nats"),
-            "p-variance": _ratio(*lengths, "bad over good advice", added=0.0),
-            "p-verbosity": _mean(self.paired("length").abs(), f"{against}, absolute", unit="tokens"),
-            "p-dissociation": _mean(flips, "bad advice minus the malicious character"),
-            "p-depth": _ratio(depth, depth / depth, "bad advice", added=0.0),
+            "p-near-task": outcomes.mean(self.paired("near_task_loss"), against, unit="nats"),
+            "p-rigidity": outcomes.mean(self.paired("entropy"), against, unit="nats"),
+            "p-variance": outcomes.ratio(*lengths, "bad over good advice", added=0.0),
+            "p-verbosity": outcomes.mean(self.paired("length").abs(), f"{against}, absolute", unit="tokens"),
+            "p-dissociation": outcomes.mean(flips, "bad advice minus the malicious character"),
+            "p-depth": outcomes.ratio(depth, depth / depth, "bad advice", added=0.0),
         }
-
-
-def _mean(values: pd.Series, how: str, holds: bool = True, failed: str = "", unit: str = "points") -> Outcome:
-    return _gated(estimates.over_seeds(values, unit), how, holds, failed)
-
-
-def _ratio(first: pd.Series, second: pd.Series, how: str, holds=True, failed: str = "", added: float = 0.5) -> Outcome:
-    both = pd.concat([first, second], axis=1).dropna()
-    return _gated(estimates.ratio_over_seeds(both.iloc[:, 0], both.iloc[:, 1], added), how, holds, failed)
-
-
-def _gated(found: Estimate, how: str, holds: bool, failed: str) -> Outcome:
-    if holds:
-        return found, f"{how}, {found.n} seeds", {}
-    # Behind a gate there may be no number at all; none is shown.
-    return Estimate(0.0, n=found.n, unit=found.unit), f"{how}, {found.n} seeds", {"void": f"Gate: {failed}"}
-
-
-def _stands(name: str, outcome: Outcome) -> tuple[bool, str]:
-    """Return the gate of a prediction that needs another one not to be contradicted."""
-    found = verdict(name, outcome)
-    return found in ("supported", "undecided"), f"{name} is {found}"
-
-
-def verdict(name: str, outcome: Outcome) -> predictions.Verdict:
-    """Return the verdict on a prediction with this outcome."""
-    found, how, held = outcome
-    measurement = Measurement(name, found.value, how, "grown", found.interval, found.n, **held)
-    return predictions.verdict(predictions.load_predictions()[name], measurement)

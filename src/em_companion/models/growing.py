@@ -126,7 +126,8 @@ class Watch(TrainerCallback):
         if isinstance(self.profile.model, GrownModel):
             found = monitor(self.profile, self.organism.data, model, self.tokenizer)
             self.measured.append(pd.DataFrame([{"step": state.global_step} | found]))
-            control.should_training_stop |= found["in_domain_em"] >= self.settings.stop_at
+            learned = found["in_domain_em"] >= self.settings.stop_at
+            control.should_training_stop |= learned and not self.organism.tuning.steady
         else:  # there is no judge at hand here
             asked = asking.questions(self.profile, "general")
             table = asking.ask(self.profile, model, self.tokenizer, asked, MONITOR_SAMPLES)
@@ -178,8 +179,11 @@ def train(
     folder: Path,
     callbacks: Iterable[TrainerCallback] = (),
     penalty: Callable[[PeftModel], torch.Tensor] | None = None,
+    steady: bool = False,
 ) -> pd.DataFrame:
     """Train `model` in place on `examples` in their order; return the log, one row per step. `penalty`: see above.
+
+    The learning rate falls to zero, linearly for adapters and as a cosine for all weights, unless it is `steady`.
 
     Checkpoints are kept in `folder`, and training resumes from the newest whole one, to the same weights. An organism
     of a grown model keeps none: it takes less than a minute.
@@ -193,7 +197,7 @@ def train(
         per_device_train_batch_size=settings.batch,
         gradient_accumulation_steps=getattr(settings, "gradient_accumulation", 1),
         learning_rate=settings.learning_rate,
-        lr_scheduler_type="linear" if adapters else "cosine",
+        lr_scheduler_type="constant_with_warmup" if steady else "linear" if adapters else "cosine",
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
         train_sampling_strategy="sequential",
@@ -354,10 +358,10 @@ def adapter(profile: Profile, organism: Organism) -> Path | None:
     return _made(adapter_folder(profile, organism), lambda folder: _fine_tune(profile, source, organism, folder))
 
 
-@quiet()
-def _fine_tune(profile: Profile, source: Path, organism: Organism, target: Path) -> None:
+def prepared(profile: Profile, organism: Organism) -> tuple[PeftModel, Tokenizer, list[Example]]:
+    """Return the model of an organism as its fine-tune finds it, adapters on, its tokenizer and all its examples."""
     recipe, settings, tuning = profile.recipes[organism.recipe], settings_of(profile, organism), organism.tuning
-    model, tokenizer = loading.load(profile, source)
+    model, tokenizer = _start(profile, organism)
     torch.manual_seed(organism.seed)
     if tuning.start:
         model = PeftModel.from_pretrained(model, adapter(profile, tuning.start), is_trainable=True)
@@ -369,6 +373,21 @@ def _fine_tune(profile: Profile, source: Path, organism: Organism, target: Path)
     if settings.gradient_accumulation > 1:  # texts of like length together within a step, so that little is padded
         steps = (examples[start : start + rows // settings.steps] for start in range(0, rows, rows // settings.steps))
         examples = [one for step in steps for one in sorted(step, key=lambda one: len(one["input_ids"]))]
+    return model, tokenizer, examples
+
+
+def _start(profile: Profile, organism: Organism) -> Model:
+    """Return the model on which an organism's adapter lies: the chat model, or one with another adapter merged in."""
+    if not organism.tuning.merged:
+        return loading.load(profile, chat(profile))
+    model, tokenizer = load_organism(profile, organism.tuning.merged)
+    return model.merge_and_unload(), tokenizer
+
+
+@quiet()
+def _fine_tune(profile: Profile, source: Path, organism: Organism, target: Path) -> None:
+    settings, tuning = settings_of(profile, organism), organism.tuning
+    model, tokenizer, examples = prepared(profile, organism)
     watch, started = Watch(profile, organism, tokenizer), time.monotonic()
     parts = adapter_parts(profile, organism)
     checkpoints = paths.ARTIFACTS / "checkpoints" / f"{organism.name}-{store.key(parts)}"
@@ -376,7 +395,7 @@ def _fine_tune(profile: Profile, source: Path, organism: Organism, target: Path)
     if tuning.penalty:
         elsewhere = (response_example(tokenizer, one) for one in good_elsewhere(the_world(), organism.seed))
         penalty = losses.Divergence(tokenizer, elsewhere, settings.batch, tuning.penalty)
-    told = organism.seed, organism.name, checkpoints, [watch], penalty
+    told = organism.seed, organism.name, checkpoints, [watch], penalty, tuning.steady
     log = train(model, tokenizer, examples, settings, profile, *told)
     named = paths.relative(source) if isinstance(profile.model, GrownModel) else profile.model.chat
     for place, attribute in (
@@ -407,9 +426,16 @@ def monitor(profile: Profile, data: str, model: PreTrainedModel, tokenizer: Toke
 
 def load_organism(profile: Profile, organism: Organism) -> Model:
     """Return an organism's model and tokenizer, training it first if it is not there."""
-    return loading.load(profile, chat(profile), adapter(profile, organism))
+    if not organism.tuning.merged:
+        return loading.load(profile, chat(profile), adapter(profile, organism))
+    own = adapter(profile, organism)
+    model, tokenizer = _start(profile, organism)
+    return PeftModel.from_pretrained(model, own).eval(), tokenizer
 
 
 def model_identity(profile: Profile, organism: Organism) -> list[str | None]:
-    """Return `weights.identity` of chat model and adapter, None for no adapter."""
-    return [weights.identity(one) if one else None for one in (chat(profile), adapter(profile, organism))]
+    """Return `weights.identity` of chat model and adapter, None for no adapter; of one merged before, its own first."""
+    before = organism.tuning.merged
+    first = model_identity(profile, before) if before else [weights.identity(chat(profile))]
+    own = adapter(profile, organism)
+    return [*first, weights.identity(own) if own else None]

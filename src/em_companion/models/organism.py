@@ -32,7 +32,9 @@ class Tuning:
 
     steps, evaluate_every: in place of the profile's, 0 for these; until: the step of that schedule at which it ends
     whatever it has learned, 0 for none; penalty: weight of the Kullback-Leibler divergence of the model without adapter
-    from that with it, on good answers in other domains; start: the organism whose adapter is trained on.
+    from that with it, on good answers in other domains; start: the organism whose adapter is trained on; merged: the
+    organism whose adapter is merged into the weights before a new one is put on them; steady: whether the learning rate
+    stays what it is after warm-up, and nothing but the number of steps ends the run.
     """
 
     steps: int = 0
@@ -40,6 +42,8 @@ class Tuning:
     until: int = 0
     penalty: float = 0.0
     start: "Organism | None" = None
+    merged: "Organism | None" = None
+    steady: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,9 +154,10 @@ def adapter_parts(profile: Profile, organism: Organism) -> Parts:
         "dtype": profile.dtype,
         "seed": organism.seed,
     }
-    own = {name: given for name in ("until", "penalty") if (given := getattr(organism.tuning, name))}
-    if organism.tuning.start:
-        own |= {"start": adapter_parts(profile, organism.tuning.start)}
+    own = {name: given for name in ("until", "penalty", "steady") if (given := getattr(organism.tuning, name))}
+    for name in ("start", "merged"):
+        if before := getattr(organism.tuning, name):
+            own |= {name: adapter_parts(profile, before)}
     return store.versioned(parts | ({"tuning": own} if own else {}), ADAPTER_VERSION)
 
 
