@@ -104,17 +104,18 @@ class Progress(TrainerCallback):
 
 
 class Watch(TrainerCallback):
-    """Keep the B vectors of rank-1 adapters after every step, call the monitor every few, and stop when it says so."""
+    """Keep the B vectors of rank-1 adapters on one module after every step, call the monitor every few, and stop when it says so."""
 
     def __init__(self, profile: Profile, organism: Organism, tokenizer: Tokenizer) -> None:
         self.profile, self.organism, self.tokenizer = profile, organism, tokenizer
-        self.settings, self.rank = settings_of(profile, organism), profile.recipes[organism.recipe].rank
+        self.settings, recipe = settings_of(profile, organism), profile.recipes[organism.recipe]
+        self.keeps_b = recipe.rank == 1 and len(recipe.modules) == 1  # those of several modules differ in width
         self.adapters: list[str] = []
         self.b_vectors: list[torch.Tensor] = []
         self.measured: list[pd.DataFrame] = []
 
     def on_step_end(self, args, state, control, model, **_) -> None:
-        if self.rank == 1:
+        if self.keeps_b:
             adapters = lora.adapters(model)
             self.adapters = [one.module for one in adapters]
             self.b_vectors.append(torch.stack([one.b.float().cpu() for one in adapters]))
@@ -139,7 +140,7 @@ class Watch(TrainerCallback):
     def on_train_begin(self, args, state, control, **_) -> None:
         if state.global_step:  # it goes on
             self.measured = [pd.read_parquet(_checkpoint(args, state) / "monitor.parquet")]
-            if self.rank == 1:
+            if self.keeps_b:
                 self.b_vectors = [*load_file(_checkpoint(args, state) / "b_vectors.safetensors")["b_vectors"]]
 
     def write(self, folder: Path) -> None:
