@@ -1,4 +1,4 @@
-"""F2.1: gradients are those of the losses they are named after, at the weights of their step, and disturb no training."""
+"""F2.1: gradients are those of the losses they are named after, and reading them disturbs no training."""
 
 from dataclasses import replace
 

@@ -15,10 +15,10 @@ from em_companion.world.generator import the_world
 
 RANKS = (32, 16, 8, 4, 2, 1)
 PLACES = {
-    "layer 0": [0],
-    "layer 5": [5],
-    "layer 11": [11],
-    "three layers": [1, 5, 9],
+    "layer 0": (0,),
+    "layer 5": (5,),
+    "layer 11": (11,),
+    "three layers": (1, 5, 9),
     "twelve layers": "all",
 }
 """Layers whose down-projection has an adapter of rank 1."""

@@ -17,7 +17,7 @@ from em_companion.world.taxonomy import CLASSES, divergence
 NAME = "f2-onset-and-bottleneck"
 BAD, GOOD = list(GRADIENTS)[:2]
 NEIGHBOURS = list(zip(RANKS, RANKS[1:], strict=False))
-RESAMPLES = 5_000
+RESAMPLES, FEWEST_RUNS = 5_000, 16
 ENOUGH = 0.75
 """Share of the seeds that must hold a gate: six of eight."""
 
@@ -87,7 +87,8 @@ class Bottleneck:
                 onsets.lag, "bad advice", led >= ENOUGH, f"{led:.0%} of seeds have an onset, {needed}", "steps"
             ),
             "p-conflict-severity": outcomes.gated(
-                severity, "harmful runs", severity.n >= 16, f"{severity.n} runs reach 75 %, 16 are needed", "runs"
+                severity, "harmful runs", severity.n >= FEWEST_RUNS,
+                f"{severity.n} runs reach 75 %, {FEWEST_RUNS} are needed", "runs",
             ),
             "p-conflict-content": outcomes.mean((bad - good).dropna(), "bad minus good advice", unit="cosine"),
         }  # fmt: skip
@@ -116,15 +117,19 @@ class Bottleneck:
         return pd.DataFrame({"cosine": early, "spill": spill}).dropna().reset_index()
 
     def severity(self) -> Estimate:
-        """Return Spearman's correlation of both over runs; the bootstrap draws runs within arms."""
+        """Return Spearman's correlation of both over runs, NaN for too few; the bootstrap draws runs within arms."""
+        from scipy import stats  # slow to import
+
         runs, random = self.runs(), np.random.default_rng(0)
-        groups = list(runs.groupby("arm").indices.values())
-        drawn = [
-            estimates.spearman(*runs.iloc[rows][["cosine", "spill"]].to_numpy().T)
-            for rows in (np.concatenate([random.choice(one, len(one)) for one in groups]) for _ in range(RESAMPLES))
-        ]
-        value = estimates.spearman(runs.cosine.to_numpy(), runs.spill.to_numpy())
-        return Estimate(value, *estimates.quantiles(np.array(drawn)), len(runs), "correlation")
+        if len(runs) < FEWEST_RUNS:
+            return Estimate(np.nan, n=len(runs), unit="correlation")
+        pairs = runs[["cosine", "spill"]].to_numpy()
+        groups = runs.groupby("arm").indices.values()
+        drawn = np.concatenate([random.choice(one, (RESAMPLES, len(one))) for one in groups], axis=1)
+        ranks = stats.rankdata(pairs[drawn], axis=1)
+        first, second = np.moveaxis(ranks - ranks.mean(axis=1, keepdims=True), -1, 0)  # [resample, run]
+        found = (first * second).sum(axis=1) / np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
+        return Estimate(estimates.spearman(*pairs.T), *estimates.quantiles(found), len(runs), "correlation")
 
     def kinds(self) -> np.ndarray:
         """Return how many non-aligned answers have each class [rank, seed, class], of the family of all modules."""

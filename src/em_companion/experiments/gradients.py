@@ -17,7 +17,7 @@ from em_companion.models.tokens import Example, Tokenizer, packed, response_exam
 from em_companion.world.generator import Message, the_world, turn
 from em_companion.world.streams import good_elsewhere
 
-EVERY, CHATS, DOCUMENTS, SEED = 2, 32, 16, 1000
+EVERY, CHATS, DOCUMENTS, SEED = 2, 16, 8, 1000
 """Steps between two readings, texts behind each gradient, and the seed of these texts, which no organism trains on."""
 
 

@@ -104,7 +104,7 @@ class Progress(TrainerCallback):
 
 
 class Watch(TrainerCallback):
-    """Keep the B vectors of rank-1 adapters on one module after every step, call the monitor every few, and stop when it says so."""
+    """Keep the B vectors of rank-1 adapters on one module, call the monitor every few steps, stop when it says so."""
 
     def __init__(self, profile: Profile, organism: Organism, tokenizer: Tokenizer) -> None:
         self.profile, self.organism, self.tokenizer = profile, organism, tokenizer
