@@ -88,7 +88,7 @@ run.grown.figure(
         styles=dict.fromkeys((one.removeprefix("gradients, ") for one in KEPT.runs().arm), ""), markers=True,
         x_label="mean cosine with alignment, steps 0 to 10", y_label="$S_{75}$ (%)",
     ),
-    title=lambda _: f"Early conflict and spread over {len(KEPT.runs())} runs: rank correlation {KEPT.severity()}",
+    title=lambda _: f"Early cosine and spread, {len(KEPT.runs())} runs: rank correlation {KEPT.severity()}",
     caption="How far misalignment has spread where in-domain EM reaches 75 %, over how much the gradients conflicted "
     "in the first steps, a dot per run.",
     alt="Dots by kind of run, conflict on the x axis and spread on the y axis.",
@@ -164,7 +164,7 @@ run.grown.figure(
     "fig-x-rank-kinds",
     lambda: plots.bars(
         kinds().assign(rank=lambda table: "rank " + table["rank"].astype(str)), "rank", "share", hue="kind",
-        stacked=True, x_label="share of non-aligned answers (%)",
+        stacked=True, y_label="share of non-aligned answers (%)",
     ),
     title=lambda drawn: "Most frequent failure by rank: " + ", ".join(
         dict.fromkeys(drawn.loc[drawn.groupby("rank", sort=False).share.idxmax(), "kind"])
@@ -236,11 +236,12 @@ ARMS = [*PLACES, *(f"{NINE}, rank {rank}" for rank in RANKS)]
 
 @remembered
 def places() -> pd.DataFrame:
-    return pd.concat(
-        pd.DataFrame({"arm": arm, "seed": own.index, "spill": own.to_numpy(),
-                      "home": KEPT.measured.loc[arm, "in_domain_em"].to_numpy()})
-        for arm in ARMS for own in [KEPT.spill(arm, 0.5)]
-    )  # fmt: skip
+    """Every place and rank on nine layers, by seed: spread (%) and in-domain EM at the end (%)."""
+    parts = {
+        arm: pd.DataFrame({"spill": KEPT.spill(arm, 0.5), "home": KEPT.measured.loc[arm, "in_domain_em"]})
+        for arm in ARMS
+    }
+    return pd.concat(parts, names=["arm", "seed"]).reset_index()
 
 
 def extremes(arms: list[str]) -> tuple[float, float]:
@@ -283,6 +284,12 @@ def probes() -> pd.DataFrame:
     return table.assign(organism=table.arm.str.removeprefix("probes, "), topic=100 * table.topic)
 
 
+def probed(name: str) -> float:
+    table = probes().set_index("organism")
+    layer = table.loc["chat model"].set_index("layer").topic.idxmax()
+    return table.topic[table.layer == layer][name].mean()
+
+
 run.grown.figure(
     "fig-x-capacity",
     lambda: plots.measures(
@@ -296,13 +303,6 @@ run.grown.figure(
     "stream over the same answers, by layer, a line per training seed.",
     alt="Two panels of lines over layers by organism.",
 )  # fmt: skip
-
-
-def probed(name: str) -> float:
-    table = probes().set_index("organism")
-    layer = table.loc["chat model"].set_index("layer").topic.idxmax()
-    return table.topic[table.layer == layer][name].mean()
-
 
 # %% [markdown]
 # TODO capacity
