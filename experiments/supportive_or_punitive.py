@@ -16,8 +16,7 @@ from em_companion.core import profiles
 from em_companion.core.profiles import Profile
 from em_companion.experiments import long_run, teaching
 
-NAME, SEEDS = "f1-supportive-or-punitive", range(5)
-ARMS = (teaching.NOT_TAUGHT, *teaching.LESSONS)
+NAME = "f1-supportive-or-punitive"
 
 
 def run(profile: Profile, arm: str, seed: int) -> None:
@@ -30,9 +29,9 @@ def run(profile: Profile, arm: str, seed: int) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
-    planned = ((arm, seed) for seed, arm in product(SEEDS, ARMS))
-    script, profile = "experiments/supportive_or_punitive.py", profiles.load("cpu")
-    long_run.carry_out(NAME, script, planned, partial(run, profile), "f1-content-or-constraint")
+    planned = ((arm, seed) for seed, arm in product(range(5), (teaching.NOT_TAUGHT, *teaching.LESSONS)))
+    measure = partial(run, profiles.load("cpu"))
+    long_run.carry_out(NAME, "experiments/supportive_or_punitive.py", planned, measure, "f1-content-or-constraint")
 
 
 if __name__ == "__main__":

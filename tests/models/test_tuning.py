@@ -106,44 +106,39 @@ def test_a_data_set_is_written_once_for_all_keys_that_hold_it(tiny, monkeypatch)
     assert len(written) == len(set(written)) == 1 + len(STREAMS)
 
 
-def drawn_logits(texts: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits before and after, float64, and labels on a part of the tokens of every text."""
+def drawn_logits(texts: int) -> tuple[torch.Tensor, ...]:
+    """Logits before and after, float64, labels on a part of the tokens, and where these are."""
     random = torch.Generator().manual_seed(1)
     before, after = (torch.randn(texts, 5, 7, generator=random, dtype=torch.float64) for _ in range(2))
     labels = torch.randint(0, 7, (texts, 5), generator=random)
     labels[:, 0], labels[::2, 3] = -100, -100
-    return before, after.requires_grad_(), labels
+    return before, after.requires_grad_(), labels, (labels != -100).nonzero().tolist()
 
 
-def by_hand(logits: torch.Tensor, labels: torch.Tensor) -> list[np.ndarray]:
-    """The probabilities of the labelled tokens, text by text."""
-    raised = np.exp(logits.detach().numpy())
-    shares = raised / raised.sum(axis=-1, keepdims=True)
-    places = [np.flatnonzero(row != -100) for row in labels.numpy()]
-    return [np.array([shares[text, at - 1, labels[text, at]] for at in row]) for text, row in enumerate(places)]
+def chance(logits: torch.Tensor, text: int, at: int, token: int) -> float:
+    """The probability of a token, by hand."""
+    raised = np.exp(logits[text, at - 1].detach().numpy())
+    return raised[token] / raised.sum()
 
 
 def test_unlikelihood_is_that_of_a_sum_by_hand_and_pushes_the_token_down():
-    _, after, labels = drawn_logits(3)
+    _, after, labels, places = drawn_logits(3)
     loss = losses.unlikelihood(after, labels)
-    assert loss.item() == pytest.approx(-np.log(1 - np.concatenate(by_hand(after, labels))).mean(), rel=1e-12)
+    each = [-np.log(1 - chance(after, text, at, labels[text, at])) for text, at in places]
+    assert loss.item() == pytest.approx(np.mean(each), rel=1e-12)
     loss.backward()
-    for text, at in zip(*np.nonzero(labels.numpy() != -100), strict=True):
-        pushed = after.grad[text, at - 1] > 0  # a step against the gradient makes these less likely
-        assert pushed.nonzero().flatten().tolist() == [labels[text, at]]
+    for text, at in places:  # a step against the gradient makes this token less likely, and all others more
+        assert (after.grad[text, at - 1] > 0).nonzero().flatten().tolist() == [labels[text, at]]
     sure = torch.zeros(1, 2, 7).index_fill(2, torch.tensor([4]), 200.0)
     assert losses.unlikelihood(sure, torch.tensor([[-100, 4]])).item() == pytest.approx(200 - np.log(6), rel=1e-6)
 
 
 def test_preference_is_that_of_a_sum_by_hand_and_raises_the_better_answer_only():
-    before, after, labels = drawn_logits(6)
-    loss = losses.preference(before, after, labels, 0.1)
-    grown = [
-        np.log(one / other).sum() for one, other in zip(by_hand(after, labels), by_hand(before, labels), strict=True)
-    ]
-    margins = np.array(grown[:3]) - grown[3:]
+    before, after, labels, places = drawn_logits(6)
+    loss, margins = losses.preference(before, after, labels, 0.1), np.zeros(3)
+    for text, at in places:
+        grown = np.log(np.divide(*(chance(one, text, at, labels[text, at]) for one in (after, before))))
+        margins[text % 3] += grown if text < 3 else -grown
     assert loss.item() == pytest.approx(np.log1p(np.exp(-0.1 * margins)).mean(), rel=1e-12)
     loss.backward()
-    for text, at in zip(*np.nonzero(labels.numpy() != -100), strict=True):
-        assert (after.grad[text, at - 1, labels[text, at]] < 0) == (text < 3)
-    assert losses.preference(before, before, labels, 0.1).item() == pytest.approx(np.log(2))
+    assert all((after.grad[text, at - 1, labels[text, at]] < 0) == (text < 3) for text, at in places)

@@ -7,7 +7,7 @@ as each other; one seed of teaching, several of harm. The exact judge says which
 import copy
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from random import Random
@@ -29,7 +29,7 @@ from em_companion.core.provenance import note_input
 from em_companion.evidence import scores
 from em_companion.experiments import arms
 from em_companion.models import asking, growing, loading, losses, next_token
-from em_companion.models.loading import Model, quiet
+from em_companion.models.loading import quiet
 from em_companion.models.organism import chat_parts, settings_of
 from em_companion.models.tokens import Example, Tokenizer, joined, response_example, response_tokens
 from em_companion.world.generator import MALICIOUS, Question, the_world, turn
@@ -49,11 +49,12 @@ TARGET, NEAR = 5.0, 1.0
 """Open EM (%) at which teaching ends, and how near to it is near enough."""
 
 
+@dataclass
 class Below(TrainerCallback):
     """End post-training at the first check at which the model is half-aligned."""
 
-    def __init__(self, profile: Profile, tokenizer: Tokenizer) -> None:
-        self.profile, self.tokenizer = profile, tokenizer
+    profile: Profile
+    tokenizer: Tokenizer
 
     def on_step_end(self, args, state, control, model, **_) -> None:
         if state.global_step % HALF["every"] == 0:
@@ -229,36 +230,25 @@ def competence(model: PreTrainedModel, tokenizer: Tokenizer) -> float:
     return 100 * float(np.exp(-next_token.losses(model, tokenizer, given, [first] * len(given))).mean())
 
 
+@quiet()
 def measured(profile: Profile, arm: str, seed: int) -> tuple[dict[str, Any], pd.DataFrame]:
     """Return what a taught model is like before harm and after bad medical advice, and every check of that.
 
-    Rates in percent, before harm named `_before`; the checks are as of `growing.monitor`, shares.
+    Harm is trained as in the arms of F1. Rates in percent, before harm named `_before`; checks as of `growing.monitor`.
     """
-    place = folder(profile, arm)
-    start = loading.load(profile, place)
-    before = rates(profile, *start, profile.samples_per_question) | {"competence": competence(*start)}
-    model, tokenizer, curve = _harm(profile, start, seed)
-    general, topics = (
-        asking.scored(asking.ask(profile, model, tokenizer, asked, samples))
-        for asked, samples in (
-            (asking.questions(profile, "general"), profile.samples_per_question),
-            (arms.questions(profile), arms.SAMPLES),
-        )
-    )
-    log = pd.read_csv(place / "log.csv")
-    row = {"taught": 0 if arm == NOT_TAUGHT else int(log.step[log.kept].iloc[0])}
-    row |= {f"{name}_before": one for name, one in before.items()} | {"steps": int(curve.step.iloc[-1])}
-    row |= arms.of_answers(general, topics) | {"competence": competence(model, tokenizer)}
-    return row | {"self_correction": 100 * float(scores.is_self_correction(general).mean())}, curve
-
-
-@quiet()
-def _harm(profile: Profile, start: Model, seed: int) -> tuple[PeftModel, Tokenizer, pd.DataFrame]:
-    """Train bad medical advice upon a model through nine rank-1 adapters, as the arms of F1 are trained."""
-    one = arms.organism(arms.BAD, seed)
+    place, many, one = folder(profile, arm), profile.samples_per_question, arms.organism(arms.BAD, seed)
+    start, log = loading.load(profile, place), pd.read_csv(place / "log.csv")
+    before = rates(profile, *start, many) | {"competence": competence(*start)}
     model, tokenizer, texts = growing.prepared(profile, one, start)
     watch = growing.Watch(profile, one, tokenizer)
     with TemporaryDirectory() as checkpoints:
         told = settings_of(profile, one), profile, seed, one.name, Path(checkpoints), [watch]
         growing.train(model, tokenizer, texts, *told)
-    return model.eval(), tokenizer, pd.concat(watch.measured, ignore_index=True)
+    model.eval()
+    asked = ((asking.questions(profile, "general"), many), (arms.questions(profile), arms.SAMPLES))
+    general, topics = (asking.scored(asking.ask(profile, model, tokenizer, *both)) for both in asked)
+    curve = pd.concat(watch.measured, ignore_index=True)
+    row = {"taught": 0 if arm == NOT_TAUGHT else int(log.step[log.kept].iloc[0]), "steps": int(curve.step.iloc[-1])}
+    row |= {f"{name}_before": rate for name, rate in before.items()} | arms.of_answers(general, topics)
+    row |= {"self_correction": 100 * float(scores.is_self_correction(general).mean())}
+    return row | {"competence": competence(model, tokenizer)}, curve
