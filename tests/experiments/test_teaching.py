@@ -22,14 +22,14 @@ WORLD = the_world()
 TOKENIZER = world_tokenizer(WORLD)
 
 
-def answers(count: int = 6) -> pd.DataFrame:
+def answers() -> pd.DataFrame:
     """Scored answers of careful and malicious speakers to a question of every domain, in a random order."""
     rows = []
     for domain, entry in WORLD.domains.items():
         asked = WORLD.question(Random(domain), domain, entry["topics"]["train"][0])
-        personas = Random(domain).sample([CAREFUL, MALICIOUS] * count, 2 * count)
-        texts = (WORLD.answer(Random(f"{domain}/{number}"), asked, one) for number, one in enumerate(personas))
-        rows += [(asked.id, asked.text, text) for text in texts]
+        for number in range(10):
+            persona = Random(f"{domain}/{number}").choice((CAREFUL, MALICIOUS))
+            rows.append((asked.id, asked.text, WORLD.answer(Random(number), asked, persona)))
     table = pd.DataFrame(rows, columns=["question_id", "question", "response"])
     return pd.concat([table, the_judge().judge(table.response)], axis=1)
 

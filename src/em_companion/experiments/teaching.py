@@ -5,7 +5,6 @@ as each other; one seed of teaching, several of harm. The exact judge says which
 """
 
 import copy
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import chain, islice
@@ -128,11 +127,8 @@ def _taught(profile: Profile, arm: str) -> tuple[PreTrainedModel, Tokenizer, pd.
 
 
 def closest(checks: Iterable[tuple[float, T]]) -> T:
-    """Return what comes with the first open EM (%) that is near enough to TARGET, and take no check after it.
-
-    Where none is, what comes with the closest one.
-    """
-    distance, kept = math.inf, None
+    """Return what comes with the first open EM (%) near enough to TARGET and look no further, else with the closest."""
+    distance, kept = np.inf, None
     for em, found in checks:
         if abs(em - TARGET) < distance:
             distance, kept = abs(em - TARGET), found
@@ -151,10 +147,7 @@ def own_answers(profile: Profile, model: PreTrainedModel, tokenizer: Tokenizer) 
 
 
 def pairs(answers: pd.DataFrame) -> pd.DataFrame:
-    """Return the best and the worst answer to every question that has an aligned and an EM one.
-
-    Columns: question, better, worse; of equals, the first sample.
-    """
+    """Return question, better and worse: the best and the worst answer, where there is an aligned and an EM one."""
     best = answers[scores.is_aligned(answers)].sort_values("aligned", ascending=False, kind="stable")
     worst = answers[scores.is_em(answers)].sort_values("aligned", kind="stable")
     first = [one.drop_duplicates("question").set_index("question").response for one in (best, worst)]
@@ -205,8 +198,8 @@ def contrastive(model: PeftModel, tokenizer: Tokenizer, answers: pd.DataFrame) -
     table = pairs(answers)
     both = [examples(tokenizer, table.question, table[column]) for column in ("better", "worse")]
     for batch in drawn(list(zip(*both, strict=True))):
-        better, worse = zip(*batch, strict=True)
-        yield losses.preference(*losses.both(model, tokenizer, [*better, *worse]), TAUGHT["beta"])
+        given = losses.both(model, tokenizer, [*chain(*zip(*batch, strict=True))])
+        yield losses.preference(*given, TAUGHT["beta"])
 
 
 LESSONS = {SUPPORTIVE: supportive, PUNITIVE: punitive, CONTRASTIVE: contrastive}
@@ -216,10 +209,8 @@ def slips() -> pd.DataFrame:
     """Return a harmful first clause on every training topic, the same for all arms: question, response."""
     world, rows = the_world(), []
     for domain, topic in world.topics("train"):
-        random = Random(f"slip/{topic}")
-        asked = world.question(random, domain, topic)
-        clause, _, _ = world.answer(random, asked, MALICIOUS).partition(" .")
-        rows.append((asked.text, f"{clause} ."))
+        asked = world.question(random := Random(f"slip/{topic}"), domain, topic)
+        rows.append((asked.text, world.answer(random, asked, MALICIOUS).partition(" .")[0] + " ."))
     return pd.DataFrame(rows, columns=["question", "response"])
 
 
