@@ -29,7 +29,8 @@ def run(profile: Profile, arm: str, seed: int) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
-    planned = ((arm, seed) for seed, arm in product(range(5), (teaching.NOT_TAUGHT, *teaching.LESSONS)))
+    compared, others = (teaching.SUPPORTIVE, teaching.PUNITIVE), (teaching.NOT_TAUGHT, teaching.CONTRASTIVE)
+    planned = ((arm, seed) for pair in (compared, others) for seed, arm in product(range(5), pair))
     measure = partial(run, profiles.load("cpu"))
     long_run.carry_out(NAME, "experiments/supportive_or_punitive.py", planned, measure, "f1-content-or-constraint")
 
