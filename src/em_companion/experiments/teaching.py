@@ -41,7 +41,7 @@ VERSION = 1  # of the code that half-aligns and teaches
 HALF = {"below": 20.0, "every": 5, "samples": 25, "steps": 100}
 """Post-training ends at the first check at which open EM (%) is below; checks every few steps, answers per question."""
 RECIPE, SEED = "all-adapter-rank-8", 0
-TAUGHT = {"steps": 100, "every": 2, "batch": 16, "wordings": 4, "answers": 8, "anchor": 1.0, "beta": 0.1}
+TAUGHT = {"steps": 100, "every": 1, "batch": 16, "wordings": 4, "answers": 8, "anchor": 1.0, "beta": 0.1}
 """Most steps, steps between checks, texts (or pairs) of a step; wordings of a training topic and answers to each; the
 weight of the divergence that holds punishment, and the beta of DPO."""
 TARGET, NEAR = 5.0, 0.5
