@@ -242,7 +242,9 @@ run.grown.figure(
 # {value}`f1.punitive.s75` after punishment and {value}`f1.supportive.s75` after support
 # ({verdict}`p-support-spill|grown`). A harmful clause given to a model as its own is followed by a retraction with a
 # probability of {value}`f1.not-taught.competence` untaught and {value}`f1.supportive.competence` after support
-# ({verdict}`p-support-selfcorrection|grown`).
+# ({verdict}`p-support-selfcorrection|grown`). Nobody predicted what happens elsewhere: asked about topics of the nine
+# other domains, {value}`f1.punitive.other_domains_em|interval` of answers are EM after punishment and
+# {value}`f1.supportive.other_domains_em|interval` after support.
 
 # %%
 WAYS = [teaching.NOT_TAUGHT, *teaching.LESSONS]
@@ -419,7 +421,7 @@ def values() -> dict:
         found[f"{arm}.s60"] = estimates.over_seeds(KEPT.spill(arm, 0.6), "percent")
     for arm in KEPT.measured.index.unique(level="arm").intersection(WAYS):
         found |= {f"{arm}.{column}": estimates.over_seeds(KEPT.of(arm, column), "percent")
-                  for column in ("em_before", "competence")}  # fmt: skip
+                  for column in ("em_before", "competence", "other_domains_em")}  # fmt: skip
         found[f"{arm}.s75"] = estimates.over_seeds(KEPT.spill(arm), "percent")
     found = {f"f1.{name.replace(' ', '-')}": one for name, one in found.items()}
     middle = KEPT.directions[KEPT.directions.layer == (KEPT.directions.layer.max() + 1) // 2].norm
