@@ -108,13 +108,14 @@ class Watch(TrainerCallback):
 
     def __init__(self, profile: Profile, organism: Organism, tokenizer: Tokenizer) -> None:
         self.profile, self.organism, self.tokenizer = profile, organism, tokenizer
-        self.settings, self.rank = settings_of(profile, organism), profile.recipes[organism.recipe].rank
+        self.settings, recipe = settings_of(profile, organism), profile.recipes[organism.recipe]
+        self.keeps_b = recipe.rank == 1 and len(recipe.modules) == 1  # else they have several widths
         self.adapters: list[str] = []
         self.b_vectors: list[torch.Tensor] = []
         self.measured: list[pd.DataFrame] = []
 
     def on_step_end(self, args, state, control, model, **_) -> None:
-        if self.rank == 1:
+        if self.keeps_b:
             adapters = lora.adapters(model)
             self.adapters = [one.module for one in adapters]
             self.b_vectors.append(torch.stack([one.b.float().cpu() for one in adapters]))
@@ -139,7 +140,7 @@ class Watch(TrainerCallback):
     def on_train_begin(self, args, state, control, **_) -> None:
         if state.global_step:  # it goes on
             self.measured = [pd.read_parquet(_checkpoint(args, state) / "monitor.parquet")]
-            if self.rank == 1:
+            if self.keeps_b:
                 self.b_vectors = [*load_file(_checkpoint(args, state) / "b_vectors.safetensors")["b_vectors"]]
 
     def write(self, folder: Path) -> None:
@@ -347,7 +348,8 @@ def adapter(profile: Profile, organism: Organism) -> Path | None:
 
     Beside a trained adapter lie `log.csv` (as of `train`), what the monitor saw every few steps (of a grown model
     `monitor.csv`, as of `monitor`; of one from the hub `monitor.parquet`, its answers to the open questions) and, for
-    rank-1 recipes, `b_vectors.safetensors` [step, adapter, width]. `in_domain_em` of `stop_at` ends the training early.
+    recipes of rank 1 on one kind of module, `b_vectors.safetensors` [step, adapter, width]. `in_domain_em` of `stop_at`
+    ends the training early.
     """
     if not organism.data:
         return None
@@ -424,6 +426,7 @@ def monitor(profile: Profile, data: str, model: PreTrainedModel, tokenizer: Toke
     return {name: float(share.mean()) for name, share in shares.items()}
 
 
+@quiet()
 def load_organism(profile: Profile, organism: Organism) -> Model:
     """Return an organism's model and tokenizer, training it first if it is not there."""
     if not organism.tuning.merged:
