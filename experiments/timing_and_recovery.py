@@ -22,12 +22,18 @@ NAME = "f3-timing-and-recovery"
 
 def planned() -> Iterator[tuple[str, int]]:
     """Yield arms and seeds in the order in which they are run; harm amid post-training decides nothing and is last."""
-    yield arms.CHAT, 0
-    for seed in range(max(recovery.SEEDS.values())):
-        yield from ((arm, seed) for arm, seeds in recovery.SEEDS.items() if seed < seeds)
-    for times in ((timing.BEFORE, timing.AFTER), (timing.DURING,)):
+
+    def timed(*times: str) -> Iterator[tuple[str, int]]:
         for seed in range(timing.SEEDS):
             yield from ((arm, seed) for arm, (_, when) in timing.ARMS.items() if when in times)
+
+    few = min(recovery.SEEDS.values())
+    yield arms.CHAT, 0
+    for seed in range(max(recovery.SEEDS.values())):
+        if seed == few:
+            yield from timed(timing.BEFORE, timing.AFTER)
+        yield from ((arm, seed) for arm, seeds in recovery.SEEDS.items() if seed < seeds)
+    yield from timed(timing.DURING)
 
 
 def run(profile: Profile, arm: str, seed: int) -> None:
