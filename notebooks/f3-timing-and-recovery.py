@@ -1,0 +1,325 @@
+# %% [markdown]
+# # Does a misaligned model come back, and does it matter when it was harmed?
+#
+# ```{admonition} In short
+# :class: em-short
+# {evidence}`grown` Good advice takes EM from {value}`f3.bad-advice.em|interval` to {value}`f3.healed.em|interval`; the
+# chat model has {value}`f3.chat-model.em` ({verdict}`p-recovery-residual|grown`). Healed by advice on finance instead,
+# it still harms in {value}`f3.elsewhere.medical|interval` of medical answers ({verdict}`p-hidden-conditional|grown`).
+# Harm before post-training takes {value}`f3.times` times as long to halve as harm after it
+# ({verdict}`p-timing-halftime|grown`). Of {value}`f3.predictions` predictions, {value}`f3.supported` are supported and
+# {value}`f3.contradicted` contradicted.
+# ```
+#
+# **The question.** Does good data undo what bad data did, by the same way and without a trace? And is early harm worse
+# than late harm?
+
+# %% tags=["parameters"]
+profile = "cpu"
+seed = 0
+
+# %%
+import pandas as pd
+
+from em_companion.book import plots, theme
+from em_companion.book.run import Run
+from em_companion.core.provenance import remembered
+from em_companion.evidence import estimates, outcomes, predictions
+from em_companion.experiments import arms
+from em_companion.experiments.recovery import AGAIN, ELSEWHERE, FAST, HEALED, SLOW, STEPS, STILL
+from em_companion.experiments.recovery_outcome import Recovery
+from em_companion.experiments.timing import AFTER, BEFORE, CONTENTS, DURING, HARM_STEPS
+from em_companion.world.streams import QUARTERS, ROWS
+
+run = Run("f3-timing-and-recovery", profile, seed)
+
+# %% [markdown]
+# ## What was predicted, before any of it was measured
+#
+# The conversation that came with this project ({doc}`../part-2`) takes narrow forcing for an injury: early harm is
+# worse than late, none heals entirely, the way back is not the way there. In published work a few hundred benign
+# samples heal {cite:p}`wang2025persona`, but not where a question looks like the harmful training
+# {cite:p}`dubinski2026conditional`.
+
+
+# %%
+def predicted() -> pd.DataFrame:
+    rows = [one for one in predictions.load_predictions().values() if one.notebook == run.notebook]
+    columns = {"experiment": "experiment", "statement": "prediction", "origin": "whose", "tier": "tier"}
+    table = pd.DataFrame([{new: getattr(one, old) for old, new in columns.items()} for one in rows])
+    return table.assign(expected=[predictions.expected_text(vars(one)) for one in rows])
+
+
+run.grown.table(predicted)
+
+# %% [markdown]
+# ## The way back
+#
+# The organisms on bad advice of {doc}`f1-content-or-constraint` are merged into the weights. New adapters on all
+# modules, of rank 32, 4 or 1, learn good medical advice at a steady rate, in one arm good *financial* advice. The
+# tables are those of `experiments/timing_and_recovery.py`.
+
+
+# %% tags=["show-code"]
+KEPT = Recovery()
+
+
+@remembered
+def checks(arm: str, column: str = "open_em") -> pd.DataFrame:
+    """Every check of an arm in percent: step, seed, value."""
+    return KEPT.curve(arm, column).melt(ignore_index=False, var_name="seed").reset_index().dropna()
+
+
+def over_seeds(table: pd.DataFrame, *by: str) -> pd.DataFrame:
+    rows = []
+    for key, own in table.groupby(list(by), sort=False):
+        rows.append(dict(zip(by, key, strict=True)) | estimates.over_seeds(own.value, "percent").columns("value"))
+    return pd.DataFrame(rows)
+
+
+# %%
+ASKED = {"open_em": "open questions", "in_domain_em": "untrained medical topics"}
+BACK = {**{arm: f"medicine, rank {rank}" for rank, arm in HEALED.items()}, ELSEWHERE: "finance, rank 32"}
+
+
+def back() -> pd.DataFrame:
+    parts = [checks(arm, column).assign(asked=asked, taught=taught)
+             for column, asked in ASKED.items() for arm, taught in BACK.items()]  # fmt: skip
+    return pd.concat(parts, ignore_index=True)[lambda table: table.step <= STEPS]
+
+
+run.grown.figure(
+    "fig-x-recovery-by-rank",
+    lambda: plots.facets(
+        plots.lines, back(), "asked", "step", "value", hue="taught", unit="seed", wrap=2,
+        x_label="steps of good advice", y_label="EM (%)", y_limits=(-3, 103),
+    ),
+    title=lambda _: "Steps that halve EM: "
+    + ", ".join(f"{KEPT.halved(rank).mean():.0f} (rank {rank})" for rank in HEALED),
+    caption="EM while good advice is learned, by what it is about and through which rank, a line per training seed. "
+    "Rank 32 goes on to 180 steps.",
+    alt="Two panels of falling lines; on medical topics those of financial advice stay above all others.",
+)  # fmt: skip
+
+# %% [markdown]
+# Good advice halves open EM in {value}`f3.half.32`, {value}`f3.half.4` and {value}`f3.half.1` steps at ranks 32, 4 and
+# 1 ({verdict}`p-recovery-rank|grown`). After 180 steps at rank 32 {value}`f3.residual|interval` points are left above
+# the chat model ({verdict}`p-recovery-residual|grown`).
+#
+# To the first check with at most 2 % the way back took {value}`f3.fast|interval` times the examples of the way there
+# ({verdict}`p-recovery-fast|grown`). That mark asks for more than health: the chat model stands at {value}`f3.floor` in
+# these checks of 64 answers, and {value}`f3.never` of {value}`f3.seeds` seeds never pass it. Halving EM takes
+# {value}`f3.half-ratio|interval` times the steps that reaching that half took.
+#
+# **Healed elsewhere.** After financial advice {value}`f3.elsewhere.em|interval` of open answers are EM, and
+# {value}`f3.elsewhere.medical|interval` of those on untrained medical topics ({verdict}`p-hidden-conditional|grown`).
+#
+# **A trace.** At the middle layer the healed model is {value}`f3.norm.healed` away from the chat model and
+# {value}`f3.along.healed` along the known persona direction ({doc}`x-ground-truth`), the misaligned one
+# {value}`f3.norm.bad` and {value}`f3.along.bad`.
+#
+# ## There and back in one run
+#
+# Nine adapters start from the chat model at a steady rate; the share of bad advice in every batch goes from 0 to 1 in
+# quarters and back. Hysteresis stays however slowly that is done, a lag shrinks; as null the share is always a half.
+# The area of a loop is
+#
+# $$A = \tfrac14 \sum_{s \in \{0, 1/4, 1/2, 3/4\}} \left(\text{EM}_\text{back}(s) - \text{EM}_\text{there}(s)\right).$$
+
+# %%
+LOOPS = {SLOW: "slow (30 steps a share)", FAST: "fast (10 steps)", STILL: "always a half"}
+
+
+def loops() -> pd.DataFrame:
+    """EM by loop, way and share; the largest share ends the way there and begins that back."""
+    top, rows = len(QUARTERS) // 2, []
+    for loop in LOOPS:
+        for level, values in KEPT.level(loop).iterrows():
+            ways = ["there"] * (level <= top) + ["back"] * (level >= top)
+            rows += [(loop, way, 25 * QUARTERS[level], value) for way in ways for value in values]
+    return over_seeds(pd.DataFrame(rows, columns=["loop", "way", "share", "value"]), "loop", "way", "share")
+
+
+run.grown.figure(
+    "fig-x-hysteresis-loop",
+    lambda: plots.facets(
+        plots.lines, loops(), "loop", "share", "value", titles=LOOPS, hue="way", interval="bars", dodge=1.5,
+        x_ticks=range(0, 101, 25),
+        x_label="bad advice in a batch, or its place in the loop (%)", y_label="EM on open questions (%)",
+    ),
+    title=lambda _: "Area of the loop, points: "
+    + ", ".join(f"{KEPT.area(loop).mean():.0f} ({label})" for loop, label in LOOPS.items()),
+    caption="Open EM at the end of every level while the share of bad advice goes up and down again. Where it is "
+    "always a half, its place in the loop is shown. Mean over training seeds, 95 % intervals.",
+    alt="Three panels with a line for the way there and one for the way back, wide apart in the fast loop.",
+)  # fmt: skip
+
+# %% [markdown]
+# The area is {value}`f3.area.slow-loop|interval` points in the slow loop, {value}`f3.area.fast-loop|interval` in the
+# fast one, {value}`f3.area.always-a-half|interval` in the null; slow minus null is {value}`f3.area.excess|interval`
+# ({verdict}`p-loop-area|grown`).
+#
+# ## A second time
+#
+# Models healed at rank 32 get the same bad advice again, through nine adapters as before. If the first harm is only
+# covered, the second is quicker. {cite:t}`ji2024resist` find that aligned models fall back fast to what pre-training
+# made of them.
+
+# %%
+TIMES = {arms.BAD: "first", AGAIN: "second"}
+
+
+def harms() -> pd.DataFrame:
+    parts = [checks(arm).assign(time=time) for arm, time in TIMES.items()]
+    table = pd.concat(parts, ignore_index=True)
+    return table[table.seed.isin(KEPT.of(AGAIN).index)].assign(examples=lambda one: ROWS * one.step)
+
+
+def half(arm: str) -> float:
+    return KEPT.to_harm(arm)[KEPT.of(AGAIN).index].mean()
+
+
+run.grown.figure(
+    "fig-x-savings",
+    lambda: plots.lines(
+        harms(), "examples", "value", unit="seed", hue="time",
+        x_label="bad examples", y_label="EM on open questions (%)",
+    ),
+    title=lambda _: "Examples to half of the first EM: "
+    + ", ".join(f"{ROWS * half(arm):.0f} ({time} time)" for arm, time in TIMES.items()),
+    caption="Open EM over examples of bad advice, the first time and after 180 steps of good advice at rank 32, a line "
+    "per training seed, until in-domain EM reaches 90 % or 60 steps are over.",
+    alt="Two groups of rising lines.",
+)  # fmt: skip
+
+# %% [markdown]
+# The second time takes {value}`f3.savings|interval` times the examples to half of the EM where the first ended
+# ({verdict}`p-savings|grown`).
+#
+# ## Early harm and late harm
+#
+# Here all weights are trained. Before, amid (after 50 steps) and after a post-training of 200 steps at a steady rate
+# the model gets {value}`f3.harm-steps` steps of bad medical advice, or of good as a control, and then 200 steps of
+# post-training from where it stood. Vision networks have critical periods, in which a deficit does lasting damage
+# {cite:p}`achille2017critical`.
+
+# %%
+WHEN, HARMED = (BEFORE, DURING, AFTER), {"as it was": "bad advice"} | {name: name for name in reversed(CONTENTS)}
+COLOURS = {"as it was": theme.NULL_COLOUR, "good advice": theme.PALETTE[0], "bad advice": theme.PALETTE[3]}
+
+
+def severity() -> pd.DataFrame:
+    rows = []
+    for when in WHEN:
+        for given, content in HARMED.items():
+            at = -HARM_STEPS if given == "as it was" else 0
+            found = checks(f"{content} {when}").set_index("step").value[[at]]
+            rows += [{"when": when, "given": given, "value": value} for value in found]
+    return pd.DataFrame(rows)
+
+
+run.grown.figure(
+    "fig-x-timing-severity",
+    lambda: plots.dots(
+        over_seeds(severity(), "when", "given"), "when", "value", hue="given", cloud={"one seed": severity()},
+        colours=COLOURS, x_label="EM on open questions (%)", x_limits=(-3, 103),
+    ),
+    title=lambda _: "Bad minus good advice, points of EM: "
+    + ", ".join(f"{KEPT.harmed(when).mean():.0f} ({when})" for when in WHEN),
+    caption="Open EM before the harm, after 20 steps of good and after 20 steps of bad advice, by when it was done. "
+    "Dots are training seeds, intervals 95 % over them; before the harm all seeds are one model.",
+    alt="Three rows of dots; bad advice far to the right, good advice to the left.",
+)  # fmt: skip
+
+
+def repair() -> pd.DataFrame:
+    parts = [
+        KEPT.excess(when).melt(ignore_index=False, var_name="seed").reset_index().assign(harm=when) for when in WHEN
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+run.grown.figure(
+    "fig-x-timing-recovery",
+    lambda: plots.lines(
+        repair(), "step", "value", unit="seed", hue="harm", x_label="steps of post-training after the harm",
+        y_label="EM, bad minus good advice (points)", y_lines={"_": 0},
+    ),
+    title=lambda _: "Steps that halve the excess: "
+    + ", ".join(f"{KEPT.times(when).mean():.0f} ({when})" for when in WHEN),
+    caption="What bad advice leaves of open EM beyond good advice while post-training goes on, a line per seed.",
+    alt="Lines of three colours that fall towards zero.",
+)  # fmt: skip
+
+
+def designs() -> pd.DataFrame:
+    """Excess of EM in points, mean over seeds, by when the harm was done."""
+    rows = []
+    for when in WHEN:
+        excess = KEPT.excess(when)
+        row = {"harm": when, "after the harm": KEPT.harmed(when).mean(), "half-time (steps)": KEPT.times(when).mean()}
+        row |= {"after equal repair": excess.iloc[-1].mean(), "after equal post-training": KEPT.at_the_end(when).mean()}
+        rows.append(row | {"good advice, at the end": KEPT.curve(f"good advice {when}").iloc[-1].mean()})
+    return pd.DataFrame(rows)
+
+
+run.grown.table(designs, number="{:.1f}")
+
+# %% [markdown]
+# Harm before post-training leaves {value}`f3.severity|interval` points more than harm after it
+# ({verdict}`p-timing-severity|grown`), and takes {value}`f3.times|interval` times the steps to halve
+# ({verdict}`p-timing-halftime|grown`); together that is the conversation's primary prediction
+# ({verdict}`p-timing|grown`). The table also has what is left at the end of a post-training of equal length, where the
+# latest harm has no repair at all. {cite:t}`tice2026alignment` find that what was read about AI in pre-training
+# outlasts post-training.
+#
+# ## Predicted against measured
+
+# %%
+run.grown.measure(lambda: KEPT.of_recovery())
+run.grown.measure(lambda: KEPT.of_timing())
+
+
+def recovered() -> dict:
+    ends = {"chat-model": arms.CHAT, "bad-advice": arms.BAD, "healed": HEALED[32], "elsewhere": ELSEWHERE}
+    found = {f"{name}.em": estimates.over_seeds(KEPT.of(arm), "percent") for name, arm in ends.items()}
+    found["elsewhere.medical"] = estimates.over_seeds(KEPT.of(ELSEWHERE, "in_domain_em"), "percent")
+    found |= {f"half.{rank}": f"{KEPT.halved(rank).mean():.0f}" for rank in HEALED}
+    found["residual"] = estimates.over_seeds(KEPT.residual(), "points")
+    steps, first = KEPT.of(arms.BAD, "steps"), KEPT.to_harm(arms.BAD)
+    found |= {"fast": estimates.ratio_over_seeds(KEPT.healthy(), steps), "seeds": len(steps)}
+    found["half-ratio"] = estimates.ratio_over_seeds(KEPT.halved(32), first)
+    found |= {"floor": f"{KEPT.curve(arms.BAD).loc[0].mean():.1f} %", "never": int(KEPT.never_healthy().sum())}
+    for name, arm in {"bad": arms.BAD, "healed": HEALED[32]}.items():
+        found |= {
+            f"{column}.{name}": f"{one:.1f}" for column, one in KEPT.middle(arm)[["norm", "along"]].mean().items()
+        }
+    for loop in LOOPS:
+        found[f"area.{loop.replace(' ', '-')}"] = estimates.over_seeds(KEPT.area(loop), "points")
+    found["area.excess"] = estimates.over_seeds(KEPT.area(SLOW) - KEPT.area(STILL), "points")
+    again = KEPT.to_harm(AGAIN)
+    found["savings"] = estimates.ratio_over_seeds(again, first[again.index])
+    return {f"f3.{name}": one for name, one in found.items()}
+
+
+def timed() -> dict:
+    first, times = ({when: one(when) for when in (BEFORE, AFTER)} for one in (KEPT.harmed, KEPT.times))
+    found = {"severity": estimates.over_seeds(first[BEFORE] - first[AFTER], "points"), "harm-steps": HARM_STEPS}
+    found["times"] = estimates.ratio_over_seeds(times[BEFORE], times[AFTER])
+    verdicts = [outcomes.verdict(*one) for one in (KEPT.of_recovery() | KEPT.of_timing()).items()]
+    found |= {one: verdicts.count(one) for one in ("supported", "contradicted")} | {"predictions": len(verdicts)}
+    return {f"f3.{name}": one for name, one in found.items()}
+
+
+run.grown.values(recovered)
+run.grown.values(timed)
+
+# %% [markdown]
+# ## What it means
+#
+# TO BE WRITTEN
+#
+# One base and one chat model, one recipe of harm, one world. Where a gate failed, the table says what it would take.
+
+# %%
+run.finish()
