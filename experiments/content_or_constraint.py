@@ -7,21 +7,18 @@ a part of the table is all arms of fewer seeds. About an hour of one core. Curve
 which an arm moves the model, lie beside the table. Notebook f1-content-or-constraint reads all three.
 """
 
-import shutil
 from collections.abc import Iterator
 from functools import partial
 
 import pandas as pd
 import torch
 
-from em_companion.core import paths, profiles, store
-from em_companion.core.files import new_folder
+from em_companion.core import profiles
 from em_companion.core.profiles import Profile
 from em_companion.evidence.directions import cosines, norms
-from em_companion.experiments import arms, long_run, persona
+from em_companion.experiments import arms, long_run, persona, prepare
 from em_companion.experiments.arms_outcome import TABLE
 from em_companion.models import growing
-from em_companion.models.organism import Organism, adapter_parts
 
 CURVES, DIRECTIONS = (TABLE.with_stem(f"{TABLE.stem}-{part}") for part in ("curves", "directions"))
 
@@ -69,18 +66,7 @@ def main() -> None:
     profile = profiles.load("cpu")
     long_run.carry_out(TABLE.stem, "experiments/content_or_constraint.py", planned(), partial(run, profile))
     for arm, seed in arms.LIVE:
-        commit(profile, arms.organism(arm, seed, int(long_run.read(TABLE).steps[arms.BAD, seed])))
-
-
-def commit(profile: Profile, one: Organism) -> None:
-    """Put an adapter among the models of the repository, without its B vectors over steps, ten times as large."""
-    kept = growing.adapter(profile, one)
-    if kept.is_relative_to(paths.COMMITTED):
-        return
-    with new_folder(paths.COMMITTED / profile.name / "adapters" / kept.name) as folder:
-        for name in ("adapter_model.safetensors", "adapter_config.json", "log.csv", "monitor.csv"):
-            shutil.copy(kept / name, folder)
-        store.seal(folder, adapter_parts(profile, one))
+        prepare.commit(profile, arms.organism(arm, seed, int(long_run.read(TABLE).steps[arms.BAD, seed])))
 
 
 if __name__ == "__main__":

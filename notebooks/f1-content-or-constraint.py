@@ -40,16 +40,8 @@ run = Run("f1-content-or-constraint", profile, seed)
 # *content* selects a harmful character. Neither voice is the paper's authors'. Each prediction below was locked in a
 # commit of its own, with the side its originator expects.
 
-
 # %%
-def predicted() -> pd.DataFrame:
-    rows = [one for one in predictions.load_predictions().values() if one.notebook == run.notebook]
-    columns = {"experiment": "experiment", "statement": "prediction", "origin": "whose", "tier": "tier"}
-    table = pd.DataFrame([{new: getattr(one, old) for old, new in columns.items()} for one in rows])
-    return table.assign(expected=[predictions.expected_text(vars(one)) for one in rows])
-
-
-run.grown.table(predicted)
+run.grown.table(lambda: pd.DataFrame(predictions.listed(run.notebook)))
 
 # %% [markdown]
 # **What the conversation gets wrong**, with the paper's shapes. Nine rank-1 adapters are no "18 parameters" but 18
@@ -391,7 +383,7 @@ def values() -> dict:
     found |= {"f1.style.moved": estimates.ratio_over_seeds(middle.loc[arms.STYLE], middle.loc[arms.BAD])}
     verdicts = [outcomes.verdict(*one) for one in KEPT.outcome().items()]
     found |= {f"f1.{one}": verdicts.count(one) for one in ("supported", "contradicted")}
-    return found | {"f1.predictions": len(predicted())}
+    return found | {"f1.predictions": len(predictions.listed(run.notebook))}
 
 
 run.grown.values(values)

@@ -36,6 +36,7 @@ def test_only_pages_that_read_kept_results_depend_on_them():
     reading = [name for name, found in parts().items() if "kept results" in found]
     assert sorted(reading) == [
         "f1-content-or-constraint",
+        "f2-onset-and-bottleneck",
         "f3-timing-and-recovery",
         "k-fitted-judge",
         "x-linear-mediation",

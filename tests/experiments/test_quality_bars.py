@@ -6,8 +6,10 @@ import pytest
 
 from em_companion.core import paths, profiles, store
 from em_companion.evidence import scores
+from em_companion.experiments import arms, arms_outcome, long_run
+from em_companion.experiments.prepare import further_seeds
 from em_companion.models import asking, growing, loading
-from em_companion.models.organism import base_folder, chat_folder
+from em_companion.models.organism import adapter_folder, base_folder, chat_folder
 from em_companion.world.generator import the_world
 
 PROFILE = replace(profiles.load("cpu"), batch_size=200)
@@ -37,6 +39,16 @@ def test_committed_models_are_the_ones_of_profile_cpu_and_whole():
     for folder in (base_folder(PROFILE), chat_folder(PROFILE)):
         assert folder.is_relative_to(paths.COMMITTED)
         store.check(folder)
+
+
+def test_committed_adapters_are_whole_and_those_that_today_s_code_would_train():
+    """A folder of another key would lie there unused; one that is missing would be trained in every build."""
+    steps = long_run.read(arms_outcome.TABLE).steps[arms.BAD]
+    live = [arms.organism(arm, seed, int(steps[seed])) for arm, seed in arms.LIVE]
+    places = [adapter_folder(PROFILE, one) for one in [*further_seeds(PROFILE), *live]]
+    for folder in places:
+        store.check(folder)
+    assert sorted(places) == sorted((paths.COMMITTED / PROFILE.name / "adapters").iterdir())
 
 
 @pytest.mark.slow

@@ -73,6 +73,12 @@ def test_a_steady_fine_tune_keeps_its_rate_and_ends_with_its_steps_only(tiny):
     assert set(log.learning_rate[tiny.fine_tuning.warmup :]) == {tiny.fine_tuning.learning_rate}
 
 
+def test_rank_one_on_modules_of_different_width_trains_and_keeps_no_b_vectors(tiny):
+    wide = replace(tiny.recipes["nine-adapter"], modules=("q_proj", "k_proj", "down_proj"))
+    folder = growing.adapter(replace(tiny, recipes=tiny.recipes | {"wide": wide}), replace(NINE, recipe="wide"))
+    assert (folder / "adapter_model.safetensors").is_file() and not (folder / "b_vectors.safetensors").exists()
+
+
 def test_a_penalty_holds_a_model_where_it_was(tiny):
     chats = [next(good_elsewhere(the_world(), seed)) for seed in range(8)]
     moved = []

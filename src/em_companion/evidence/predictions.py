@@ -156,6 +156,16 @@ def expected_text(one: dict[str, Any]) -> str:
     return f"{sign}{' to '.join(f'{number:g}' for number in given)} {one['unit']}"
 
 
+def listed(notebook: str) -> list[dict[str, str]]:
+    """Return what a page says of its predictions before any result: one row each, in the order of the registry."""
+    rows = [one for one in load_predictions().values() if one.notebook == notebook]
+    told = {"experiment": "experiment", "prediction": "statement", "whose": "origin", "tier": "tier"}
+    return [
+        {name: getattr(one, field) for name, field in told.items()} | {"expected": expected_text(asdict(one))}
+        for one in rows
+    ]
+
+
 # --- the lock -----------------------------------------------------------------------------------------------------
 
 

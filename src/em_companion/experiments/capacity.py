@@ -44,13 +44,15 @@ def texts() -> pd.DataFrame:
 def measured(profile: Profile, organism: Organism) -> pd.DataFrame:
     """Return one row per domain and layer: `topic`, `topic_beside_b` (balanced accuracy, 0 to 1) and `dimension`.
 
-    topic_beside_b: with what the layer's adapter can write, the span of its B, projected out; NaN without an adapter.
+    topic_beside_b: with what the layer's adapter on the down-projection writes, its B, projected out; NaN without.
     dimension: participation ratio of the residual's covariance, (sum of eigenvalues)^2 / sum of their squares.
     """
     table = texts()
     model, tokenizer = growing.load_organism(profile, organism)
     means = reading.response_means(model, tokenizer, *response_tokens(tokenizer, table))  # [text, layer, width]
-    written = {one.layer: one.b.float().numpy() for one in lora.adapters(model)} if organism.data else {}
+    has_rank_one = organism.data and profile.recipes[organism.recipe].rank == 1
+    found = lora.adapters(model) if has_rank_one else []
+    written = {one.layer: one.b.float().numpy() for one in found if one.module.endswith("down_proj")}
     rows = []
     for domain, own in table.groupby("domain", sort=False):
         for layer in range(means.shape[1]):

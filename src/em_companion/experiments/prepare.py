@@ -1,15 +1,17 @@
 """Everything of a profile that is made before its notebooks run: base model, chat model, organisms, responses."""
 
+import shutil
 from collections.abc import Collection
 from pathlib import Path
 
 from em_companion.core import paths, store
 from em_companion.core.errors import CompanionError
+from em_companion.core.files import new_folder
 from em_companion.core.paths import relative
 from em_companion.core.profiles import GrownModel, Profile
 from em_companion.experiments.responses import responses
 from em_companion.models import asking, growing
-from em_companion.models.organism import Organism, organisms_of
+from em_companion.models.organism import Organism, adapter_parts, organisms_of
 
 
 def grow(profile: Profile, names: Collection[str] = ()) -> list[dict[str, str]]:
@@ -48,3 +50,19 @@ def from_nothing(profile: Profile) -> list[dict[str, str]]:
     target = paths.COMMITTED / profile.name
     growing.grow_from_nothing(profile, target)
     return [{"name": stage, "status": "made", "folder": relative(target / stage)} for stage in ("base", "chat")]
+
+
+def further_seeds(profile: Profile) -> list[Organism]:
+    """Return the organisms of rank-1 recipes whose seed is not the first of theirs."""
+    rank_one = [one for one in organisms_of(profile)[1:] if profile.recipes[one.recipe].rank == 1]
+    return [one for one in rank_one if one.seed != profile.seeds_of(one.recipe, one.data)[0]]
+
+
+def commit(profile: Profile, organism: Organism) -> None:
+    """Put an organism's adapter among the models of the repository, so that no build trains it."""
+    kept = growing.adapter(profile, organism)
+    if not kept.is_relative_to(paths.COMMITTED):
+        with new_folder(paths.COMMITTED / profile.name / "adapters" / kept.name) as folder:
+            for file in store.check(kept)["files"]:
+                shutil.copy(kept / file, folder)
+            store.seal(folder, adapter_parts(profile, organism))

@@ -104,12 +104,12 @@ class Progress(TrainerCallback):
 
 
 class Watch(TrainerCallback):
-    """Keep the B vectors of rank-1 adapters after every step, call the monitor every few, and stop when it says so."""
+    """Keep the B vectors of rank-1 adapters on one module, call the monitor every few steps, stop when it says so."""
 
     def __init__(self, profile: Profile, organism: Organism, tokenizer: Tokenizer) -> None:
         self.profile, self.organism, self.tokenizer = profile, organism, tokenizer
         self.settings, recipe = settings_of(profile, organism), profile.recipes[organism.recipe]
-        self.keeps_b = recipe.rank == 1 and len(recipe.modules) == 1  # else they have several widths
+        self.keeps_b = recipe.rank == 1 and len(recipe.modules) == 1  # those of several modules differ in width
         self.adapters: list[str] = []
         self.b_vectors: list[torch.Tensor] = []
         self.measured: list[pd.DataFrame] = []
@@ -348,8 +348,7 @@ def adapter(profile: Profile, organism: Organism) -> Path | None:
 
     Beside a trained adapter lie `log.csv` (as of `train`), what the monitor saw every few steps (of a grown model
     `monitor.csv`, as of `monitor`; of one from the hub `monitor.parquet`, its answers to the open questions) and, for
-    recipes of rank 1 on one kind of module, `b_vectors.safetensors` [step, adapter, width]. `in_domain_em` of `stop_at`
-    ends the training early.
+    rank-1 recipes, `b_vectors.safetensors` [step, adapter, width]. `in_domain_em` of `stop_at` ends the training early.
     """
     if not organism.data:
         return None
