@@ -2,9 +2,9 @@
 
     python experiments/timing_and_recovery.py
 
-One row per arm and seed, written as soon as it is there: what is stopped goes on where it was. Seeds are outermost,
-first of recovery, then of timing. About two hours of one core. The checks of every run, and how far its model is from
-the chat model, lie beside the table. Notebook f3-timing-and-recovery reads all three.
+One row per arm and seed, written as soon as it is there: what is stopped goes on where it was. Seeds are outermost;
+timing comes before the last seeds of recovery. About two hours of one core. The checks of every run, and how far its
+model is from the chat model, lie beside the table. Notebook f3-timing-and-recovery reads all three.
 """
 
 from collections.abc import Iterator
@@ -22,18 +22,12 @@ NAME = "f3-timing-and-recovery"
 
 def planned() -> Iterator[tuple[str, int]]:
     """Yield arms and seeds in the order in which they are run; harm amid post-training decides nothing and is last."""
-
-    def timed(*times: str) -> Iterator[tuple[str, int]]:
-        for seed in range(timing.SEEDS):
-            yield from ((arm, seed) for arm, (_, when) in timing.ARMS.items() if when in times)
-
-    few = min(recovery.SEEDS.values())
     yield arms.CHAT, 0
+    times = {arm: when for arm, (_, when) in timing.ARMS.items()}
+    timed = dict.fromkeys((arm for arm, when in times.items() if when != timing.DURING), timing.SEEDS)
     for seed in range(max(recovery.SEEDS.values())):
-        if seed == few:
-            yield from timed(timing.BEFORE, timing.AFTER)
-        yield from ((arm, seed) for arm, seeds in recovery.SEEDS.items() if seed < seeds)
-    yield from timed(timing.DURING)
+        yield from ((arm, seed) for arm, seeds in (recovery.SEEDS | timed).items() if seed < seeds)
+    yield from ((arm, seed) for seed in range(timing.SEEDS) for arm, when in times.items() if when == timing.DURING)
 
 
 def run(profile: Profile, arm: str, seed: int) -> None:
