@@ -20,7 +20,7 @@ from em_companion.world.streams import QUARTERS
 
 TABLE = "f3-timing-and-recovery"
 HEALTHY = 2.0
-"""Open EM (%) up to which a model counts as healed: that of the chat model."""
+"""Open EM (%) at the end up to which a model counts as healed: that of the chat model."""
 
 
 def crossings(curve: pd.DataFrame, levels: pd.Series) -> pd.Series:
@@ -77,14 +77,11 @@ class Recovery:
         """Return open EM after all good advice at rank 32 minus that of the chat model, points, by seed."""
         return self.of(HEALED[32]) - self.of(arms.CHAT).iloc[0]
 
-    def never_healthy(self) -> pd.Series:
-        """Tell of every seed whether no check at rank 32 finds open EM as low as that of a healed model."""
-        return (self.curve(HEALED[32]) > HEALTHY).all()
-
     def healthy(self) -> pd.Series:
-        """Return the first check that does, by seed; the last one where none does."""
+        """Return the first check at rank 32 with open EM up to the chat model's, by seed; the last one if none has."""
         curve = self.curve(HEALED[32])
-        return (curve <= HEALTHY).idxmax().where(~self.never_healthy(), curve.index[-1])
+        healthy = curve <= self.curve(arms.BAD).loc[0]
+        return healthy.idxmax().where(healthy.any(), curve.index[-1])
 
     def middle(self, arm: str) -> pd.DataFrame:
         """Return the distances of an arm at the middle layer, by seed."""
