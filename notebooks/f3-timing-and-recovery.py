@@ -119,31 +119,31 @@ run.grown.figure(
 # $$A = \tfrac14 \sum_{s \in \{0, 1/4, 1/2, 3/4\}} \left(\text{EM}_\text{back}(s) - \text{EM}_\text{there}(s)\right).$$
 
 # %%
-LOOPS = {SLOW: "slow (30 steps a share)", FAST: "fast (10 steps)", STILL: "always a half"}
+LOOPS = {SLOW: "slow", FAST: "fast", STILL: "always a half"}
 
 
 def loops() -> pd.DataFrame:
-    """EM by loop, way and share; the largest share ends the way there and begins that back."""
+    """EM by loop, way, share and seed; the largest share ends the way there and begins that back."""
     top, rows = len(QUARTERS) // 2, []
     for loop in LOOPS:
         for level, values in KEPT.level(loop).iterrows():
             ways = ["there"] * (level <= top) + ["back"] * (level >= top)
-            rows += [(loop, way, 25 * QUARTERS[level], value) for way in ways for value in values]
-    return over_seeds(pd.DataFrame(rows, columns=["loop", "way", "share", "value"]), "loop", "way", "share")
+            rows += [(loop, way, 25 * QUARTERS[level], *one) for way in ways for one in values.items()]
+    return pd.DataFrame(rows, columns=["loop", "way", "share", "seed", "value"])
 
 
 run.grown.figure(
     "fig-x-hysteresis-loop",
     lambda: plots.facets(
-        plots.lines, loops(), "loop", "share", "value", titles=LOOPS, hue="way", interval="bars", dodge=1.5,
-        x_ticks=range(0, 101, 25),
-        x_label="bad advice in a batch, or its place in the loop (%)", y_label="EM on open questions (%)",
+        plots.lines, loops(), "loop", "share", "value", titles=LOOPS, hue="way", unit="seed", markers=True,
+        x_ticks=range(0, 101, 25), x_label="bad advice in a batch, or its place in the loop (%)",
+        y_label="EM on open questions (%)",
     ),
     title=lambda _: "Area of the loop, points: "
     + ", ".join(f"{KEPT.area(loop).mean():.0f} ({label})" for loop, label in LOOPS.items()),
-    caption="Open EM at the end of every level while the share of bad advice goes up and down again. Where it is "
-    "always a half, its place in the loop is shown. Mean over training seeds, 95 % intervals.",
-    alt="Three panels with a line for the way there and one for the way back, wide apart in the fast loop.",
+    caption="Open EM at the end of every level while the share of bad advice goes up and down again, 30 steps each "
+    "(slow) or 10 (fast). Where it is always a half, its place in the loop is shown. A line per training seed.",
+    alt="Three panels of lines in two colours, one for the way there and one for the way back.",
 )  # fmt: skip
 
 # %% [markdown]
@@ -260,10 +260,9 @@ run.grown.table(designs, number="{:.1f}")
 # %% [markdown]
 # Harm before post-training leaves {value}`f3.severity|interval` points more than harm after it
 # ({verdict}`p-timing-severity|grown`), and takes {value}`f3.times|interval` times the steps to halve
-# ({verdict}`p-timing-halftime|grown`); together that is the conversation's primary prediction
-# ({verdict}`p-timing|grown`). The table also has what is left at the end of a post-training of equal length, where the
-# latest harm has no repair at all. {cite:t}`tice2026alignment` find that what was read about AI in pre-training
-# outlasts post-training.
+# ({verdict}`p-timing-halftime|grown`); both make the conversation's primary prediction ({verdict}`p-timing|grown`). The
+# table also has what is left at the end of an equally long post-training, where the latest harm has no repair.
+# {cite:t}`tice2026alignment` find that what was read about AI in pre-training outlasts post-training.
 #
 # ## Predicted against measured
 
@@ -272,15 +271,18 @@ run.grown.measure(lambda: KEPT.of_recovery())
 run.grown.measure(lambda: KEPT.of_timing())
 
 
+def ratio(first: pd.Series, second: pd.Series) -> estimates.Estimate:
+    return outcomes.ratio(first, second, "", added=0.0)[0]
+
+
 def recovered() -> dict:
     ends = {"chat-model": arms.CHAT, "bad-advice": arms.BAD, "healed": HEALED[32], "elsewhere": ELSEWHERE}
     found = {f"{name}.em": estimates.over_seeds(KEPT.of(arm), "percent") for name, arm in ends.items()}
     found["elsewhere.medical"] = estimates.over_seeds(KEPT.of(ELSEWHERE, "in_domain_em"), "percent")
     found |= {f"half.{rank}": f"{KEPT.halved(rank).mean():.0f}" for rank in HEALED}
     found["residual"] = estimates.over_seeds(KEPT.residual(), "points")
-    steps, first = KEPT.of(arms.BAD, "steps"), KEPT.to_harm(arms.BAD)
-    found["fast"] = estimates.ratio_over_seeds(KEPT.healthy(), steps)
-    found |= {"half-ratio": estimates.ratio_over_seeds(KEPT.halved(32), first)}
+    found["fast"] = ratio(KEPT.healthy(), KEPT.of(arms.BAD, "steps"))
+    found["half-ratio"] = ratio(KEPT.halved(32), KEPT.to_harm(arms.BAD))
     found |= {"floor": f"{KEPT.curve(arms.BAD).loc[0].mean():.1f} %"}
     for name, arm in {"bad": arms.BAD, "healed": HEALED[32]}.items():
         found |= {
@@ -289,15 +291,14 @@ def recovered() -> dict:
     for loop in LOOPS:
         found[f"area.{loop.replace(' ', '-')}"] = estimates.over_seeds(KEPT.area(loop), "points")
     found["area.excess"] = estimates.over_seeds(KEPT.area(SLOW) - KEPT.area(STILL), "points")
-    again = KEPT.to_harm(AGAIN)
-    found["savings"] = estimates.ratio_over_seeds(again, first[again.index])
+    found["savings"] = ratio(KEPT.to_harm(AGAIN), KEPT.to_harm(arms.BAD))
     return {f"f3.{name}": one for name, one in found.items()}
 
 
 def timed() -> dict:
     first, times = ({when: one(when) for when in (BEFORE, AFTER)} for one in (KEPT.harmed, KEPT.times))
     found = {"severity": estimates.over_seeds(first[BEFORE] - first[AFTER], "points"), "harm-steps": HARM_STEPS}
-    found["times"] = estimates.ratio_over_seeds(times[BEFORE], times[AFTER])
+    found["times"] = ratio(times[BEFORE], times[AFTER])
     verdicts = [outcomes.verdict(*one) for one in (KEPT.of_recovery() | KEPT.of_timing()).items()]
     found |= {one: verdicts.count(one) for one in ("supported", "contradicted")} | {"predictions": len(verdicts)}
     return {f"f3.{name}": one for name, one in found.items()}
@@ -309,7 +310,11 @@ run.grown.values(timed)
 # %% [markdown]
 # ## What it means
 #
-# TO BE WRITTEN
+# **Good advice heals in the open.** At rank 32 {value}`f3.healed.em` of open answers are EM in the end, of the chat
+# model's {value}`f3.chat-model.em`: the injury that does not heal is not seen there
+# ({verdict}`p-recovery-residual|grown`). **It heals no deeper than it is asked to.** Who heals by another domain and
+# tests with open questions does not see the {value}`f3.elsewhere.medical` that are left in medicine
+# ({verdict}`p-hidden-conditional|grown`).
 #
 # One base and one chat model, one recipe of harm, one world. Where a gate failed, the table says what it would take.
 

@@ -80,7 +80,7 @@ class Recovery:
     def healthy(self) -> pd.Series:
         """Return the first check at rank 32 with open EM up to the chat model's, by seed; the last one if none has."""
         curve = self.curve(HEALED[32])
-        healthy = curve <= self.curve(arms.BAD).loc[0]
+        healthy = curve <= self.curve(arms.BAD).loc[0].iloc[0]  # one model for all seeds
         return healthy.idxmax().where(healthy.any(), curve.index[-1])
 
     def middle(self, arm: str) -> pd.DataFrame:
