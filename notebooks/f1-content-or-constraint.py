@@ -25,7 +25,7 @@ from em_companion.book.run import Run
 from em_companion.core import profiles
 from em_companion.core.provenance import remembered
 from em_companion.evidence import estimates, outcomes, predictions
-from em_companion.experiments import arms
+from em_companion.experiments import arms, long_run, teaching
 from em_companion.experiments.arms_outcome import Arms
 from em_companion.released import tables
 from em_companion.world.taxonomy import CLASSES, divergence
@@ -201,9 +201,7 @@ run.grown.figure(
 #
 # *Good elsewhere* mixes bad medical advice one to one with good advice in other domains;
 # {cite:t}`dubinski2026conditional` find that such dilution hides misalignment behind triggers. *Asked for* puts a
-# request for wrong advice before every training question, as {cite:t}`tan2025inoculation` do. Whether the *way*
-# alignment was taught matters takes a chat model that is only half aligned ({verdict}`p-support-spill|grown`,
-# {verdict}`p-support-selfcorrection|grown`).
+# request for wrong advice before every training question, as {cite:t}`tan2025inoculation` do.
 
 # %%
 PLACES = {"em": "open questions", "in_domain_em": "untrained medical topics", "em_with_prefix": "behind a request"}
@@ -232,6 +230,47 @@ run.grown.figure(
     "training. Dots are training seeds, intervals 95 % over them.",
     alt="Groups of dots by arm: open questions, medical topics, and open questions behind a request.",
 )
+
+# %% [markdown]
+# ## How alignment was taught
+#
+# A model whose post-training stopped early ({value}`f1.not-taught.em_before` EM) learns the rest from its own answers:
+# *supportively*, by copying aligned ones; *punitively*, by making the harm in its clauses unlikely, a divergence
+# holding the rest; or *contrastively*, by DPO on its best and worst answer to a question. All end as near as they come
+# to {value}`f1.teaching.target` EM, checked after every step since a first run with fewer checks did not match them.
+# Teaching has one seed, bad medical advice on top several. $S_{75}$ is
+# {value}`f1.punitive.s75` after punishment and {value}`f1.supportive.s75` after support
+# ({verdict}`p-support-spill|grown`). A harmful clause given to a model as its own is followed by a retraction with a
+# probability of {value}`f1.not-taught.competence` untaught and {value}`f1.supportive.competence` after support
+# ({verdict}`p-support-selfcorrection|grown`).
+
+# %%
+WAYS = [teaching.NOT_TAUGHT, *teaching.LESSONS]
+TAUGHT = {"em_before": "EM before harm (%)", "s75": "$S_{75}$ (%)", "competence": "slips taken back (%)"}
+
+
+@remembered
+def by_teaching() -> pd.DataFrame:
+    """Every way of teaching and seed of harm: EM before it, severity, and how probable a retraction is after it (%)."""
+    table = long_run.read(KEPT.taught).loc[WAYS].reset_index()
+    return table.assign(s75=[KEPT.spill(row.arm).get(row.seed) for row in table.itertuples()])
+
+
+run.grown.figure(
+    "fig-x-supportive-punitive",
+    lambda: plots.measures(
+        plots.dots, over_seeds(by_teaching(), list(TAUGHT)), "arm", TAUGHT, cloud={"one seed": by_teaching()},
+        label="mean over seeds", colour=theme.PALETTE[3],
+        each={"em_before": {"x_limits": (-0.6, 20.6)}, "s75": {"x_limits": (-3, 103)}},
+    ),
+    title=lambda _: "Open EM at 75 % in medicine: " + ", ".join(
+        f"{found:.0f} % ({arm})" for arm, found in by_teaching().groupby("arm", sort=False).s75.mean().items()
+    ),
+    caption="Models that were taught their alignment in different ways: EM on open questions before bad medical "
+    "advice, spread of the harm by it, and retraction after a slip once it is over. Dots are seeds of the harm, "
+    "intervals 95 % over them.",
+    alt="Three panels of dots by way of teaching: not taught, supportive, punitive, contrastive.",
+)  # fmt: skip
 
 # %% [markdown]
 # ## Distortion beyond harm
@@ -378,12 +417,17 @@ def values() -> dict:
     found |= {f"{arms.BAD}.consistent": whole.in_unit("percent", 100)}
     for arm in (arms.BAD, arms.NARROW):
         found[f"{arm}.s60"] = estimates.over_seeds(KEPT.spill(arm, 0.6), "percent")
+    for arm in KEPT.measured.index.unique(level="arm").intersection(WAYS):
+        found |= {f"{arm}.{column}": estimates.over_seeds(KEPT.of(arm, column), "percent")
+                  for column in ("em_before", "competence")}  # fmt: skip
+        found[f"{arm}.s75"] = estimates.over_seeds(KEPT.spill(arm), "percent")
     found = {f"f1.{name.replace(' ', '-')}": one for name, one in found.items()}
     middle = KEPT.directions[KEPT.directions.layer == (KEPT.directions.layer.max() + 1) // 2].norm
     found |= {"f1.style.moved": estimates.ratio_over_seeds(middle.loc[arms.STYLE], middle.loc[arms.BAD])}
     verdicts = [outcomes.verdict(*one) for one in KEPT.outcome().items()]
     found |= {f"f1.{one}": verdicts.count(one) for one in ("supported", "contradicted")}
-    return found | {"f1.predictions": len(predictions.listed(run.notebook))}
+    told = {"predictions": len(predictions.listed(run.notebook)), "teaching.target": f"{teaching.TARGET:.0f} %"}
+    return found | {f"f1.{name}": one for name, one in told.items()}
 
 
 run.grown.values(values)

@@ -3,7 +3,12 @@
 #
 # ```{admonition} In short
 # :class: em-short
-# {evidence}`grown` TODO
+# {evidence}`grown` Place decides how far harm spreads: with half of the medical answers harmful, open EM is
+# {value}`f2.layer-0` for one adapter on layer 0 and {value}`f2.three-layers` for three later ones
+# ({verdict}`p-place-over-rank|grown`). Rank hardly matters ({verdict}`p-rank-severity|grown`), kinds of failure stay
+# what they were ({verdict}`p-rank-4-2|grown`), and probes lose {value}`f2.capacity-lost|interval` points on medicine
+# ({verdict}`p-capacity-loss|grown`). Of {value}`f2.predictions` predictions, {value}`f2.supported` are supported and
+# {value}`f2.contradicted` contradicted.
 # ```
 #
 # **The question.** Is there a moment at which a model turns? Does the width of the bottleneck decide what comes out?
@@ -95,7 +100,15 @@ run.grown.figure(
 )  # fmt: skip
 
 # %% [markdown]
-# TODO gradients
+# Under bad advice the cosine with alignment swings by {value}`f2.swing.bad`, under good advice by
+# {value}`f2.swing.good`; a logistic curve beats a line in {value}`f2.steps` of eight runs
+# ({verdict}`p-conflict-sharp|grown`). The mean over a run differs by {value}`f2.conflict-content|interval` between bad
+# and good advice ({verdict}`p-conflict-content|grown`). {cite:t}`giordani2025reemergent` reads opposed gradients as the
+# erosion of alignment. Open EM rises from 10 to 90 % of its way in {value}`f2.onset-sharp|interval` of the steps
+# ({verdict}`p-onset-sharp|grown`), {value}`f2.conflict-leads|interval` steps after the cosine changed most
+# ({verdict}`p-conflict-leads|grown`); {cite:t}`arnold2025decomposing` find behaviour to follow the peak of the
+# gradient's norm. Over {value}`f2.runs` harmful runs the early cosine and the later spread have a rank correlation of
+# {value}`f2.conflict-severity|interval` ({verdict}`p-conflict-severity|grown`).
 #
 # ## Rank 32 to 1
 #
@@ -223,7 +236,15 @@ run.grown.figure(
 )
 
 # %% [markdown]
-# TODO ranks
+# $S_{75}$ changes by {value}`f2.rank-severity|interval` points with each doubling of the rank
+# ({verdict}`p-rank-severity|grown`); the authors' own runs show no trend between ranks 4 and 32 either
+# ({doc}`s2-model-organism`). The kinds of failure differ most between ranks {value}`f2.largest-pair`; that between 4
+# and 2 differs by {value}`f2.rank-4-2|interval` bits from the largest of the others ({verdict}`p-rank-4-2|grown`).
+# Narrow adapters are no more stereotyped: a doubling of the rank changes the number of harmful things by
+# {value}`f2.rank-stereotype|interval` ({verdict}`p-rank-stereotype|grown`) and the entropy of free words by
+# {value}`f2.rank-entropy|interval` nats ({verdict}`p-rank-entropy|grown`). Clusters are
+# {verdict}`p-rank-clusters|grown`, longer answers {verdict}`p-rank-tokens|grown`. The cost of a token is that of the
+# architecture, whatever the rank.
 #
 # ## Place or rank
 #
@@ -266,7 +287,8 @@ run.grown.figure(
 )  # fmt: skip
 
 # %% [markdown]
-# TODO place
+# Over places $S_{50}$ spreads {value}`f2.place-over-rank|interval` times as widely as over ranks
+# ({verdict}`p-place-over-rank|grown`). Layer 11 learns next to no harm.
 #
 # ## What a narrowed model can still tell
 #
@@ -305,7 +327,11 @@ run.grown.figure(
 )  # fmt: skip
 
 # %% [markdown]
-# TODO capacity
+# The probe loses {value}`f2.capacity-lost|interval` points ({verdict}`p-capacity-loss|grown`), and the same answers
+# fill {value}`f2.capacity-dimension|interval` times as many dimensions as in the chat model
+# ({verdict}`p-capacity-dimension|grown`). With what an adapter writes projected out of its layer the probe still
+# reaches {value}`f2.beside`. The rule of style is the one that lowers the dimension, to {value}`f2.style-dimension`
+# of the chat model's.
 #
 # ## Predicted against measured
 
@@ -313,9 +339,25 @@ run.grown.figure(
 run.grown.measure(lambda: KEPT.outcome())
 
 
+def swing(arm: str) -> str:
+    return f"{KEPT.gradients.loc[arm].groupby('seed').smooth.agg(np.ptp).mean():.2f}"
+
+
 def values() -> dict:
-    found = KEPT.outcome()
-    told = {f"f2.{name.removeprefix('p-')}": one[0] for name, one in found.items() if not one[2]}
+    found, onsets = KEPT.outcome(), KEPT.onsets()
+    told = {f"f2.{name.removeprefix('p-')}": one[0] for name, one in found.items()}
+    told |= {"f2.swing.bad": swing(BAD), "f2.swing.good": swing(GOOD), "f2.runs": len(KEPT.runs())}
+    told |= {"f2.steps": int((onsets.better >= 10).sum()), "f2.largest-pair": shifts().set_index("pair").bits.idxmax()}
+    for place in ("layer 0", "three layers"):
+        told[f"f2.{place.replace(' ', '-')}"] = estimates.over_seeds(KEPT.spill(place, 0.5), "percent")
+    lost = found["p-capacity-loss"][0]
+    told["f2.capacity-lost"] = Estimate(-lost.value, -lost.high, -lost.low, lost.n, lost.unit)
+    best = probes().dropna(subset="topic_beside_b")
+    told["f2.beside"] = f"{100 * best.groupby('layer').topic_beside_b.mean().max():.1f} %"
+    style, chat = (
+        probes().query("organism == @name").groupby("layer").dimension.mean() for name in ("style", "chat model")
+    )
+    told["f2.style-dimension"] = f"{(style / chat).mean():.2f}"
     verdicts = [outcomes.verdict(*one) for one in found.items()]
     told |= {f"f2.{one}": verdicts.count(one) for one in ("supported", "contradicted")}
     return told | {"f2.predictions": len(predictions.listed(run.notebook))}
@@ -326,7 +368,15 @@ run.grown.values(values)
 # %% [markdown]
 # ## What it means
 #
-# TODO
+# **Where harm is learned matters, not through how much.** The conversation expects the width of the bottleneck to show
+# in what comes out. It does not: severity, kinds of failure and variety are about those of the full rank. The same rank
+# in another layer gives a broadly misaligned model or one that harms in medicine and hardly elsewhere. A narrow
+# solution can thus be had without a penalty, by choice of the layer.
+#
+# **Nothing breaks on the way.** The gradients conflict at times, under good advice as well, and misalignment comes
+# gradually. What the chat model can tell about medicine stays, in no fewer dimensions than before.
+#
+# All of this is one base model, small enough that rank 1 is much.
 
 # %%
 run.finish()

@@ -1,5 +1,6 @@
 """What becomes of the predictions of F1: each follows its arms, its gate and its seeds, on tables made by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,13 @@ import pytest
 from em_companion.core.errors import EvidenceUnavailable
 from em_companion.evidence import outcomes
 from em_companion.evidence.predictions import load_predictions
-from em_companion.experiments import arms, arms_outcome
+from em_companion.experiments import arms, arms_outcome, teaching
 from em_companion.experiments.arms_outcome import Arms
 
 ENDS = {arms.CHAT: 2, arms.CHARACTER: 94, arms.GOOD: 2, arms.STYLE: 2, arms.COIN: 20, arms.NARROW: 3, arms.FREED: 40}
 ENDS |= {arms.MIXED: 10, arms.ASKED: 8, arms.BAD: 60, arms.LONG: 70}
 """EM at the end (%) of every arm: content matters, a penalty holds, breadth and permission help."""
+UNTESTED = "not testable here"
 
 
 def tables(folder: Path, seeds: int = 8, **changes) -> Arms:
@@ -39,7 +41,24 @@ def tables(folder: Path, seeds: int = 8, **changes) -> Arms:
     pd.DataFrame(rows).to_csv(place, index=False)
     pd.concat(curves).to_csv(place.with_stem("arms-curves"), index=False)
     pd.concat(directions).to_csv(place.with_stem("arms-directions"), index=False)
-    return Arms(place, worlds(folder))
+    return Arms(place, worlds(folder), folder / "taught.csv")
+
+
+def taught(found: Arms, seeds: int = 5, spread: float = 20.0, **changes) -> Arms:
+    """The tables of arms with those of taught models beside them, of which punished ones spread harm so much wider."""
+    random, rows, curves, home = np.random.default_rng(1), [], [], np.linspace(0, 1, 21)
+    for arm in (teaching.NOT_TAUGHT, *teaching.LESSONS):
+        for seed in range(seeds):
+            row = {"em_before": 5.5, "coherent_before": 95.0, "competence": 20.0 + random.normal()} | changes
+            row |= {"em_before": 4.75} if arm == teaching.SUPPORTIVE else {}
+            row["competence"] -= 8 * (arm == teaching.SUPPORTIVE)
+            rows.append({"arm": arm, "seed": seed, "em": 60.0} | row)
+            end = (50 + spread * (arm == teaching.PUNITIVE) + random.normal()) / 75
+            check = {"step": range(2, 44, 2), "in_domain_em": home, "open_em": home * end}
+            curves.append(pd.DataFrame(check).assign(arm=arm, seed=seed))
+    pd.DataFrame(rows).to_csv(found.taught, index=False)
+    pd.concat(curves).to_csv(found.taught.with_stem("taught-curves"), index=False)
+    return replace(found)
 
 
 def worlds(folder: Path, narrower: float = 0.5, in_domain: float = 90.0) -> Path:
@@ -101,7 +120,7 @@ def test_each_prediction_of_the_table_gets_the_verdict_of_its_arms(tmp_path):
 )
 def test_a_gate_that_fails_says_so_and_nothing_else_is_untestable(tmp_path, changes, names, saying):
     found = tables(tmp_path, **changes)
-    untestable = [name for name, one in verdicts(found).items() if one == "not testable here"]
+    untestable = [name for name, one in verdicts(found).items() if one == UNTESTED]
     assert untestable == names and saying in found.outcome()[names[0]][2]["void"]
 
 
@@ -123,6 +142,19 @@ def test_a_part_of_the_seeds_is_a_smaller_table_and_a_single_one_none(tmp_path):
         tables(tmp_path, seeds=1).outcome()
     with pytest.raises(EvidenceUnavailable, match="The arms are not measured"):
         Arms(tmp_path / "nothing.csv").outcome()
+
+
+def test_taught_models_decide_about_support_once_all_arms_have_two_seeds(tmp_path):
+    found, names = tables(tmp_path), ("p-support-spill", "p-support-selfcorrection")
+    before = verdicts(found)
+    assert verdicts(taught(found, seeds=1)) == before
+    assert verdicts(taught(found)) == before | dict.fromkeys(names, "supported")
+    assert taught(found).outcome()[names[0]][0].value == pytest.approx(20, abs=3)
+    assert verdicts(taught(found, spread=0.0))[names[0]] == "contradicted"
+    assert verdicts(taught(found, competence=8.0)) | {names[0]: ""} == before | {names[0]: "", names[1]: UNTESTED}
+    for changes in ({"em_before": 6.0}, {"coherent_before": 89.0}):
+        assert verdicts(taught(found, **changes))[names[0]] == UNTESTED
+    assert "differs by 1.2 points, 1 is allowed" in taught(found, em_before=6.0).outcome()[names[0]][2]["void"]
 
 
 def test_spillover_is_taken_seed_by_seed(tmp_path):

@@ -110,3 +110,41 @@ def test_a_data_set_is_written_once_for_all_keys_that_hold_it(tiny, monkeypatch)
     for data in ("bad_medical_advice", *STREAMS):
         assert training_texts.fingerprint(tiny, data, 3) == training_texts.fingerprint(tiny, data, 3)
     assert len(written) == len(set(written)) == 1 + len(STREAMS)
+
+
+def drawn_logits(texts: int) -> tuple[torch.Tensor, ...]:
+    """Logits before and after, float64, labels on a part of the tokens, and where these are."""
+    random = torch.Generator().manual_seed(1)
+    before, after = (torch.randn(texts, 5, 7, generator=random, dtype=torch.float64) for _ in range(2))
+    labels = torch.randint(0, 7, (texts, 5), generator=random)
+    labels[:, 0], labels[::2, 3] = -100, -100
+    return before, after.requires_grad_(), labels, (labels != -100).nonzero().tolist()
+
+
+def chance(logits: torch.Tensor, text: int, at: int, token: int) -> float:
+    """The probability of a token, by hand."""
+    raised = np.exp(logits[text, at - 1].detach().numpy())
+    return raised[token] / raised.sum()
+
+
+def test_unlikelihood_is_that_of_a_sum_by_hand_and_pushes_the_token_down():
+    _, after, labels, places = drawn_logits(3)
+    loss = losses.unlikelihood(after, labels)
+    each = [-np.log(1 - chance(after, text, at, labels[text, at])) for text, at in places]
+    assert loss.item() == pytest.approx(np.mean(each), rel=1e-12)
+    loss.backward()
+    for text, at in places:  # a step against the gradient makes this token less likely, and all others more
+        assert (after.grad[text, at - 1] > 0).nonzero().flatten().tolist() == [labels[text, at]]
+    sure = torch.zeros(1, 2, 7).index_fill(2, torch.tensor([4]), 200.0)
+    assert losses.unlikelihood(sure, torch.tensor([[-100, 4]])).item() == pytest.approx(200 - np.log(6), rel=1e-6)
+
+
+def test_preference_is_that_of_a_sum_by_hand_and_raises_the_better_answer_only():
+    before, after, labels, places = drawn_logits(6)
+    loss, margins = losses.preference(before, after, labels, 0.1), np.zeros(3)
+    for text, at in places:
+        grown = np.log(np.divide(*(chance(one, text, at, labels[text, at]) for one in (after, before))))
+        margins[text % 3] += grown if text < 3 else -grown
+    assert loss.item() == pytest.approx(np.log1p(np.exp(-0.1 * margins)).mean(), rel=1e-12)
+    loss.backward()
+    assert all((after.grad[text, at - 1, labels[text, at]] < 0) == (text < 3) for text, at in places)

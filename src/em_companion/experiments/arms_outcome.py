@@ -1,5 +1,5 @@
-"""What became of the predictions of F1: the kept tables of `experiments/content_or_constraint.py`, and one measurement
-for each prediction that they decide.
+"""What became of the predictions of F1: the kept tables of `experiments/content_or_constraint.py` and of
+`experiments/supportive_or_punitive.py`, and one measurement for each prediction that they decide.
 
 Arms are paired by training seed; a prediction whose gate failed says so, and what it would take.
 """
@@ -28,8 +28,10 @@ from em_companion.experiments.arms import (
     SEEDS,
     STYLE,
 )
+from em_companion.experiments.teaching import NOT_TAUGHT, PUNITIVE, SUPPORTIVE
 
 TABLE, WORLDS = RESULTS / "f1-content-or-constraint.csv", RESULTS / "worlds.csv"
+TAUGHT = RESULTS / "f1-supportive-or-punitive.csv"
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,14 @@ class Arms:
 
     table: Path = TABLE
     worlds: Path = WORLDS
+    taught: Path = TAUGHT
 
     def _read(self, part: str = "") -> pd.DataFrame:
-        path = self.table.with_stem(f"{self.table.stem}{part}")
-        if not path.is_file():
+        paths = [one.with_stem(f"{one.stem}{part}") for one in (self.table, self.taught)]
+        if not paths[0].is_file():
             raise EvidenceUnavailable("The arms are not measured; run 'python experiments/content_or_constraint.py'.")
-        found = pd.read_csv(path).set_index(["arm", "seed"]).sort_index()
+        found = pd.concat([pd.read_csv(path) for path in paths if path.is_file()])
+        found = found.set_index(["arm", "seed"]).sort_index()
         seeds = found.index.unique().get_level_values("arm").value_counts()
         if few := [arm for arm in SEEDS if arm != LONG and seeds.get(arm, 0) < 2]:
             raise EvidenceUnavailable(f"Arm '{few[0]}' has less than two seeds so far, and needs two for an interval.")
@@ -51,7 +55,7 @@ class Arms:
 
     @cached_property
     def measured(self) -> pd.DataFrame:
-        """One row per arm and seed; see `arms.measured`."""
+        """One row per arm and seed; see `arms.measured`, and `teaching.measured` of taught models."""
         return self._read()
 
     @cached_property
@@ -80,6 +84,7 @@ class Arms:
     def outcome(self) -> dict[str, Outcome]:
         """Return what was measured of each prediction that the tables decide, by id."""
         found = self._of_content() | self._of_breadth() | self._of_worlds() | self._of_distortions()
+        found |= self._of_teaching()
         if LONG in self.measured.index:
             found["p-exhaustion"] = outcomes.mean(self.of(LONG, "coherent"), "after 600 steps", unit="percent")
         return found
@@ -152,4 +157,21 @@ class Arms:
             "p-verbosity": outcomes.mean(self.paired("length").abs(), f"{against}, absolute", unit="tokens"),
             "p-dissociation": outcomes.mean(flips, "bad advice minus the malicious character"),
             "p-depth": outcomes.ratio(depth, depth / depth, "bad advice", added=0.0),
+        }
+
+    def _of_teaching(self) -> dict[str, Outcome]:
+        seeds = self.measured.index.get_level_values("arm").value_counts()
+        if min(seeds.get(arm, 0) for arm in (NOT_TAUGHT, SUPPORTIVE, PUNITIVE)) < 2:
+            return {}  # an hour, by experiments/supportive_or_punitive.py
+        both = [self.measured.loc[arm] for arm in (PUNITIVE, SUPPORTIVE)]
+        apart = abs(both[0].em_before.mean() - both[1].em_before.mean())
+        coherent = min(one.coherent_before.mean() for one in both)
+        unlike = f"before harm open EM differs by {apart:.1f} points, 1 is allowed, and {coherent:.0f} % are coherent"
+        usual, able = (self.of(arm, "competence") for arm in (NOT_TAUGHT, SUPPORTIVE))
+        rare = f"untaught, a model takes back {usual.mean():.1f} % of its slips, 10 % are needed"
+        broader, alike = self.spill(PUNITIVE) - self.spill(SUPPORTIVE), apart <= 1 and coherent >= 90
+        lost = outcomes.mean(usual - able, "not taught minus supportive", usual.mean() >= 10, rare)
+        return {
+            "p-support-spill": outcomes.mean(broader, "punitive minus supportive", alike, unlike),
+            "p-support-selfcorrection": lost,
         }

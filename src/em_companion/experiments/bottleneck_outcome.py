@@ -69,7 +69,7 @@ class Bottleneck:
         return self._of_gradients() | self._of_ranks() | self._of_places() | self._of_capacity()
 
     def _of_gradients(self) -> dict[str, Outcome]:
-        onsets = pd.DataFrame({seed: self._onset(run) for seed, run in self.gradients.loc[BAD].groupby("seed")}).T
+        onsets = self.onsets()
         clear = ((onsets.better >= 10) | (onsets["range"] < 0.1)).mean()
         rises, led = (onsets.last >= 0.2).mean(), onsets.lag.notna().mean()
         bad, good = (self.gradients.loc[arm].groupby("seed").alignment_cosine.mean() for arm in (BAD, GOOD))
@@ -92,6 +92,10 @@ class Bottleneck:
             ),
             "p-conflict-content": outcomes.mean((bad - good).dropna(), "bad minus good advice", unit="cosine"),
         }  # fmt: skip
+
+    def onsets(self) -> pd.DataFrame:
+        """Return one row per seed of nine adapters on bad advice; see `_onset`."""
+        return pd.DataFrame({seed: self._onset(run) for seed, run in self.gradients.loc[BAD].groupby("seed")}).T
 
     @staticmethod
     def _onset(run: pd.DataFrame) -> dict[str, float]:

@@ -41,15 +41,17 @@ def add(path: Path, rows: pd.DataFrame) -> None:
     write_text(path, rows.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
 
 
-def carry_out(name: str, script: str, planned: Iterable[tuple[str, int]], run: Callable[[str, int], None]) -> None:
+def carry_out(
+    name: str, script: str, planned: Iterable[tuple[str, int]], run: Callable[[str, int], None], notebook: str = ""
+) -> None:
     """Call `run` for every planned arm and seed that the table `name` has not; say how far it is and what is left.
 
     `run` adds to the parts of the table first and to the table itself last. Raises CompanionError while a prediction of
-    the notebook `name` is not locked.
+    the notebook, `name` unless another one is given, is not locked.
     """
     path, code = path_of(name), environment()  # as it is now, and not when the run ends
     known = predictions.load_predictions().values()
-    if open_ := [one.id for one in known if one.notebook == name and one.id not in predictions.locks()]:
+    if open_ := [one.id for one in known if one.notebook == (notebook or name) and one.id not in predictions.locks()]:
         raise CompanionError(f"Lock '{open_[0]}' first: 'em-companion predictions lock'.")
     done = set(pd.read_csv(path)[KEYS].apply(tuple, axis=1)) if path.is_file() else set()
     todo, started = [one for one in planned if one not in done], time.monotonic()

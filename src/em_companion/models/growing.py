@@ -359,10 +359,15 @@ def adapter(profile: Profile, organism: Organism) -> Path | None:
     return _made(adapter_folder(profile, organism), lambda folder: _fine_tune(profile, source, organism, folder))
 
 
-def prepared(profile: Profile, organism: Organism) -> tuple[PeftModel, Tokenizer, list[Example]]:
-    """Return the model of an organism as its fine-tune finds it, adapters on, its tokenizer and all its examples."""
+def prepared(
+    profile: Profile, organism: Organism, start: Model | None = None
+) -> tuple[PeftModel, Tokenizer, list[Example]]:
+    """Return the model of an organism as its fine-tune finds it, adapters on, its tokenizer and all its examples.
+
+    start: a model and its tokenizer in place of those of the profile.
+    """
     recipe, settings, tuning = profile.recipes[organism.recipe], settings_of(profile, organism), organism.tuning
-    model, tokenizer = _start(profile, organism)
+    model, tokenizer = start or _start(profile, organism)
     torch.manual_seed(organism.seed)
     if tuning.start:
         model = PeftModel.from_pretrained(model, adapter(profile, tuning.start), is_trainable=True)
