@@ -196,13 +196,19 @@ run.grown.figure(
 # {cite:p}`achille2017critical`.
 
 # %%
-WHEN, HARMED = (BEFORE, DURING, AFTER), {"as it was": "bad advice"} | {name: name for name in reversed(CONTENTS)}
+HARMED = {"as it was": "bad advice"} | {name: name for name in reversed(CONTENTS)}
 COLOURS = {"as it was": theme.NULL_COLOUR, "good advice": theme.PALETTE[0], "bad advice": theme.PALETTE[3]}
+
+
+def times() -> list[str]:
+    """Harm amid post-training decides no prediction and is measured last, if at all."""
+    amid = KEPT.measured.index.get_level_values("arm").isin([f"{content} {DURING}" for content in CONTENTS]).sum()
+    return [BEFORE, DURING, AFTER] if amid >= 4 else [BEFORE, AFTER]
 
 
 def severity() -> pd.DataFrame:
     rows = []
-    for when in WHEN:
+    for when in times():
         for given, content in HARMED.items():
             at = -HARM_STEPS if given == "as it was" else 0
             found = checks(f"{content} {when}").set_index("step").value[[at]]
@@ -217,7 +223,7 @@ run.grown.figure(
         colours=COLOURS, x_label="EM on open questions (%)", x_limits=(-3, 103),
     ),
     title=lambda _: "Bad minus good advice, points of EM: "
-    + ", ".join(f"{KEPT.harmed(when).mean():.0f} ({when})" for when in WHEN),
+    + ", ".join(f"{KEPT.harmed(when).mean():.0f} ({when})" for when in times()),
     caption="Open EM before the harm, after 20 steps of good and after 20 steps of bad advice, by when it was done. "
     "Dots are training seeds, intervals 95 % over them; before the harm all seeds are one model.",
     alt="Three rows of dots; bad advice far to the right, good advice to the left.",
@@ -226,7 +232,7 @@ run.grown.figure(
 
 def repair() -> pd.DataFrame:
     parts = [
-        KEPT.excess(when).melt(ignore_index=False, var_name="seed").reset_index().assign(harm=when) for when in WHEN
+        KEPT.excess(when).melt(ignore_index=False, var_name="seed").reset_index().assign(harm=when) for when in times()
     ]
     return pd.concat(parts, ignore_index=True)
 
@@ -238,7 +244,7 @@ run.grown.figure(
         y_label="EM, bad minus good advice (points)", y_lines={"_": 0},
     ),
     title=lambda _: "Steps that halve the excess: "
-    + ", ".join(f"{KEPT.times(when).mean():.0f} ({when})" for when in WHEN),
+    + ", ".join(f"{KEPT.times(when).mean():.0f} ({when})" for when in times()),
     caption="What bad advice leaves of open EM beyond good advice while post-training goes on, a line per seed.",
     alt="Lines of three colours that fall towards zero.",
 )  # fmt: skip
@@ -247,7 +253,7 @@ run.grown.figure(
 def designs() -> pd.DataFrame:
     """Excess of EM in points, mean over seeds, by when the harm was done."""
     rows = []
-    for when in WHEN:
+    for when in times():
         excess = KEPT.excess(when)
         row = {"harm": when, "after the harm": KEPT.harmed(when).mean(), "half-time (steps)": KEPT.times(when).mean()}
         row |= {"after equal repair": excess.iloc[-1].mean(), "after equal post-training": KEPT.at_the_end(when).mean()}
@@ -260,8 +266,9 @@ run.grown.table(designs, number="{:.1f}")
 # %% [markdown]
 # Harm before post-training leaves {value}`f3.severity|interval` points more than harm after it
 # ({verdict}`p-timing-severity|grown`), and takes {value}`f3.times|interval` times the steps to halve
-# ({verdict}`p-timing-halftime|grown`); both make the conversation's primary prediction ({verdict}`p-timing|grown`). The
-# table also has what is left at the end of an equally long post-training, where the latest harm has no repair.
+# ({verdict}`p-timing-halftime|grown`); both make the conversation's primary prediction ({verdict}`p-timing|grown`). But
+# {value}`f3.base` of the base model's open answers are EM before any harm: it has no careful assistant yet that could
+# resist. In an equally long post-training the latest harm has no repair at all, as the table shows.
 # {cite:t}`tice2026alignment` find that what was read about AI in pre-training outlasts post-training.
 #
 # ## Predicted against measured
@@ -296,9 +303,10 @@ def recovered() -> dict:
 
 
 def timed() -> dict:
-    first, times = ({when: one(when) for when in (BEFORE, AFTER)} for one in (KEPT.harmed, KEPT.times))
+    first, halving = ({when: one(when) for when in (BEFORE, AFTER)} for one in (KEPT.harmed, KEPT.times))
     found = {"severity": estimates.over_seeds(first[BEFORE] - first[AFTER], "points"), "harm-steps": HARM_STEPS}
-    found["times"] = ratio(times[BEFORE], times[AFTER])
+    found["base"] = f"{KEPT.curve(f'bad advice {BEFORE}').loc[-HARM_STEPS].mean():.0f} %"
+    found["times"] = ratio(halving[BEFORE], halving[AFTER])
     verdicts = [outcomes.verdict(*one) for one in (KEPT.of_recovery() | KEPT.of_timing()).items()]
     found |= {one: verdicts.count(one) for one in ("supported", "contradicted")} | {"predictions": len(verdicts)}
     return {f"f3.{name}": one for name, one in found.items()}
