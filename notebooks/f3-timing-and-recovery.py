@@ -231,10 +231,8 @@ run.grown.figure(
 
 
 def repair() -> pd.DataFrame:
-    parts = [
-        KEPT.excess(when).melt(ignore_index=False, var_name="seed").reset_index().assign(harm=when) for when in times()
-    ]
-    return pd.concat(parts, ignore_index=True)
+    parts = {when: KEPT.excess(when).loc[:STEPS].melt(ignore_index=False, var_name="seed") for when in times()}
+    return pd.concat(parts, names=["harm"]).reset_index()
 
 
 run.grown.figure(
@@ -245,8 +243,9 @@ run.grown.figure(
     ),
     title=lambda _: "Steps that halve the excess: "
     + ", ".join(f"{KEPT.times(when).mean():.0f} ({when})" for when in times()),
-    caption="What bad advice leaves of open EM beyond good advice while post-training goes on, a line per seed.",
-    alt="Lines of three colours that fall towards zero.",
+    caption="What bad advice leaves of open EM beyond good advice in the first 60 of 200 steps of post-training that "
+    "follow it, a line per training seed; the table has the end.",
+    alt="Lines of one colour for each time of harm that fall towards zero.",
 )  # fmt: skip
 
 
