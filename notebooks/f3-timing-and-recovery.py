@@ -6,9 +6,9 @@
 # {evidence}`grown` Good advice takes EM from {value}`f3.bad-advice.em|interval` to {value}`f3.healed.em|interval`; the
 # chat model has {value}`f3.chat-model.em` ({verdict}`p-recovery-residual|grown`). Healed by advice on finance instead,
 # it still harms in {value}`f3.elsewhere.medical|interval` of medical answers ({verdict}`p-hidden-conditional|grown`).
-# Harm before post-training takes {value}`f3.times` times as long to halve as harm after it
-# ({verdict}`p-timing-halftime|grown`). Of {value}`f3.predictions` predictions, {value}`f3.supported` are supported and
-# {value}`f3.contradicted` contradicted.
+# Harm before post-training is worse by {value}`f3.severity|interval` points than harm after it
+# ({verdict}`p-timing-severity|grown`), and post-training undoes both. Of {value}`f3.predictions` predictions,
+# {value}`f3.supported` are supported and {value}`f3.contradicted` contradicted.
 # ```
 #
 # **The question.** Does good data undo what bad data did, by the same way and without a trace? And is early harm worse
@@ -26,7 +26,7 @@ from em_companion.book.run import Run
 from em_companion.core.provenance import remembered
 from em_companion.evidence import estimates, outcomes, predictions
 from em_companion.experiments import arms
-from em_companion.experiments.recovery import AGAIN, ELSEWHERE, FAST, HEALED, SLOW, STEPS, STILL
+from em_companion.experiments.recovery import AGAIN, ELSEWHERE, FAST, HEALED, MANY_STEPS, SLOW, STEPS, STILL
 from em_companion.experiments.recovery_outcome import Recovery
 from em_companion.experiments.timing import AFTER, BEFORE, CONTENTS, DURING, HARM_STEPS
 from em_companion.world.streams import QUARTERS, ROWS
@@ -48,8 +48,8 @@ run.grown.table(lambda: pd.DataFrame(predictions.listed(run.notebook)))
 # ## The way back
 #
 # The organisms on bad advice of {doc}`f1-content-or-constraint` are merged into the weights. New adapters on all
-# modules, of rank 32, 4 or 1, learn good medical advice at a steady rate, in one arm good *financial* advice. The
-# tables are those of `experiments/timing_and_recovery.py`.
+# modules, of rank 32, 4 or 1, learn good medical advice at a steady rate, in one arm good *financial* advice. All is
+# kept by `experiments/timing_and_recovery.py`.
 
 
 # %% tags=["show-code"]
@@ -88,27 +88,26 @@ run.grown.figure(
     ),
     title=lambda _: "Steps that halve EM: "
     + ", ".join(f"{KEPT.halved(rank).mean():.0f} (rank {rank})" for rank in HEALED),
-    caption="EM while good advice is learned, by what it is about and through which rank, a line per training seed. "
-    "Rank 32 goes on to 180 steps.",
+    caption="EM while good advice is learned, by its domain and rank, a line per seed. Rank 32 goes on to 180 steps.",
     alt="Two panels of falling lines; on medical topics those of financial advice stay above all others.",
 )  # fmt: skip
 
 # %% [markdown]
 # Good advice halves open EM in {value}`f3.half.32`, {value}`f3.half.4` and {value}`f3.half.1` steps at ranks 32, 4 and
-# 1 ({verdict}`p-recovery-rank|grown`). After 180 steps at rank 32 {value}`f3.residual|interval` points are left above
-# the chat model ({verdict}`p-recovery-residual|grown`).
+# 1 ({verdict}`p-recovery-rank|grown`), at rank 32 in {value}`f3.half-ratio|interval` times the steps that reaching that
+# half took. After 180 steps it is {value}`f3.residual|interval` points from the chat model's
+# ({verdict}`p-recovery-residual|grown`). To a check no higher than the chat model's the way back took
+# {value}`f3.fast|interval` times the examples of the way there ({verdict}`p-recovery-fast|grown`); {value}`f3.never` of
+# the seeds had none. That bar was 2 % until one seed was measured, but the chat model itself stands at
+# {value}`f3.floor` of these 64 answers. Either way has its own adapters, so direction alone does not set the speed.
 #
-# To the first check no higher than the chat model's the way back took {value}`f3.fast|interval` times the examples of
-# the way there ({verdict}`p-recovery-fast|grown`). That bar was 2 % until one seed was measured; the chat model itself
-# stands at {value}`f3.floor` in these checks of 64 answers. Halving EM takes {value}`f3.half-ratio|interval` times the
-# steps that reaching that half took.
+# **Healed elsewhere.** After financial advice {value}`f3.elsewhere.em|interval` of open answers are EM, which just
+# passes the gate of 2 %, and {value}`f3.elsewhere.medical|interval` of those on untrained medical topics
+# ({verdict}`p-hidden-conditional|grown`).
 #
-# **Healed elsewhere.** After financial advice {value}`f3.elsewhere.em|interval` of open answers are EM, and
-# {value}`f3.elsewhere.medical|interval` of those on untrained medical topics ({verdict}`p-hidden-conditional|grown`).
-#
-# **A trace.** At the middle layer the healed model is {value}`f3.norm.healed` away from the chat model and
-# {value}`f3.along.healed` along the known persona direction ({doc}`x-ground-truth`), the misaligned one
-# {value}`f3.norm.bad` and {value}`f3.along.bad`.
+# **A trace.** On fixed texts, at the middle layer, the misaligned model lies {value}`f3.norm.bad` from the chat model
+# and {value}`f3.along.bad` along the known persona direction ({doc}`x-ground-truth`), the healed one
+# {value}`f3.norm.healed` and {value}`f3.along.healed`. Most of the move is still there.
 #
 # ## There and back in one run
 #
@@ -154,8 +153,8 @@ run.grown.figure(
 # ## A second time
 #
 # Models healed at rank 32 get the same bad advice again, through nine adapters as before. If the first harm is only
-# covered, the second is quicker. {cite:t}`ji2024resist` find that aligned models fall back fast to what pre-training
-# made of them.
+# covered, the second is quicker. {cite:t}`ji2024resist` see aligned models fall back fast to what pre-training made of
+# them.
 
 # %%
 TIMES = {arms.BAD: "first", AGAIN: "second"}
@@ -167,8 +166,9 @@ def harms() -> pd.DataFrame:
     return table[table.seed.isin(KEPT.of(AGAIN).index)].assign(examples=lambda one: ROWS * one.step)
 
 
-def half(arm: str) -> float:
-    return KEPT.to_harm(arm)[KEPT.of(AGAIN).index].mean()
+def halves() -> pd.DataFrame:
+    """Steps to half of the EM where the first harm ended, of seeds that get there both times."""
+    return pd.DataFrame({time: KEPT.to_harm(arm) for arm, time in TIMES.items()}).loc[KEPT.of(AGAIN).index]
 
 
 run.grown.figure(
@@ -178,7 +178,7 @@ run.grown.figure(
         x_label="bad examples", y_label="EM on open questions (%)",
     ),
     title=lambda _: "Examples to half of the first EM: "
-    + ", ".join(f"{ROWS * half(arm):.0f} ({time} time)" for arm, time in TIMES.items()),
+    + ", ".join(f"{ROWS * steps:.0f} ({time} time)" for time, steps in halves().dropna().mean().items()),
     caption="Open EM over examples of bad advice, the first time and after 180 steps of good advice at rank 32, a line "
     "per training seed, until in-domain EM reaches 90 % or 60 steps are over.",
     alt="Two groups of rising lines.",
@@ -186,7 +186,7 @@ run.grown.figure(
 
 # %% [markdown]
 # The second time takes {value}`f3.savings|interval` times the examples to half of the EM where the first ended
-# ({verdict}`p-savings|grown`).
+# ({verdict}`p-savings|grown`), without {value}`f3.unreached` of the seeds, which never gets there again.
 #
 # ## Early harm and late harm
 #
@@ -226,7 +226,7 @@ run.grown.figure(
     + ", ".join(f"{KEPT.harmed(when).mean():.0f} ({when})" for when in times()),
     caption="Open EM before the harm, after 20 steps of good and after 20 steps of bad advice, by when it was done. "
     "Dots are training seeds, intervals 95 % over them; before the harm all seeds are one model.",
-    alt="Three rows of dots; bad advice far to the right, good advice to the left.",
+    alt="Three rows of dots; bad advice far to the right, good advice on the left.",
 )  # fmt: skip
 
 
@@ -266,15 +266,14 @@ run.grown.table(designs, number="{:.1f}")
 # Harm before post-training leaves {value}`f3.severity|interval` points more than harm after it
 # ({verdict}`p-timing-severity|grown`), and takes {value}`f3.times|interval` times the steps to halve
 # ({verdict}`p-timing-halftime|grown`); both make the conversation's primary prediction ({verdict}`p-timing|grown`). But
-# {value}`f3.base` of the base model's open answers are EM before any harm: it has no careful assistant yet that could
-# resist. In an equally long post-training the latest harm has no repair at all, as the table shows.
-# {cite:t}`tice2026alignment` find that what was read about AI in pre-training outlasts post-training.
+# {value}`f3.base` of the base model's open answers are EM before any harm. After equal repair {value}`f3.left.before`
+# (before) and {value}`f3.left.after` points (after) are left. {cite:t}`tice2026alignment` find that what was read about
+# AI in pre-training outlasts post-training.
 #
 # ## Predicted against measured
 
 # %%
-run.grown.measure(lambda: KEPT.of_recovery())
-run.grown.measure(lambda: KEPT.of_timing())
+run.grown.measure(lambda: KEPT.of_recovery() | KEPT.of_timing())
 
 
 def ratio(first: pd.Series, second: pd.Series) -> estimates.Estimate:
@@ -286,18 +285,19 @@ def recovered() -> dict:
     found = {f"{name}.em": estimates.over_seeds(KEPT.of(arm), "percent") for name, arm in ends.items()}
     found["elsewhere.medical"] = estimates.over_seeds(KEPT.of(ELSEWHERE, "in_domain_em"), "percent")
     found |= {f"half.{rank}": f"{KEPT.halved(rank).mean():.0f}" for rank in HEALED}
-    found["residual"] = estimates.over_seeds(KEPT.residual(), "points")
+    found |= {"residual": estimates.over_seeds(KEPT.residual(), "points")}
+    found |= {
+        "floor": f"{KEPT.curve(arms.BAD).loc[0].mean():.1f} %",
+        "never": int((KEPT.healthy() == MANY_STEPS).sum()),
+    }
     found["fast"] = ratio(KEPT.healthy(), KEPT.of(arms.BAD, "steps"))
     found["half-ratio"] = ratio(KEPT.halved(32), KEPT.to_harm(arms.BAD))
-    found |= {"floor": f"{KEPT.curve(arms.BAD).loc[0].mean():.1f} %"}
     for name, arm in {"bad": arms.BAD, "healed": HEALED[32]}.items():
-        found |= {
-            f"{column}.{name}": f"{one:.1f}" for column, one in KEPT.middle(arm)[["norm", "along"]].mean().items()
-        }
+        found |= {f"{column}.{name}": f"{KEPT.middle(arm)[column].mean():.1f}" for column in ("norm", "along")}
     for loop in LOOPS:
         found[f"area.{loop.replace(' ', '-')}"] = estimates.over_seeds(KEPT.area(loop), "points")
     found["area.excess"] = estimates.over_seeds(KEPT.area(SLOW) - KEPT.area(STILL), "points")
-    found["savings"] = ratio(KEPT.to_harm(AGAIN), KEPT.to_harm(arms.BAD))
+    found |= {"savings": ratio(halves().second, halves()["first"]), "unreached": int(halves().second.isna().sum())}
     return {f"f3.{name}": one for name, one in found.items()}
 
 
@@ -305,25 +305,26 @@ def timed() -> dict:
     first, halving = ({when: one(when) for when in (BEFORE, AFTER)} for one in (KEPT.harmed, KEPT.times))
     found = {"severity": estimates.over_seeds(first[BEFORE] - first[AFTER], "points"), "harm-steps": HARM_STEPS}
     found["base"] = f"{KEPT.curve(f'bad advice {BEFORE}').loc[-HARM_STEPS].mean():.0f} %"
+    for when in (BEFORE, AFTER):
+        found[f"left.{when.split()[0]}"] = estimates.over_seeds(KEPT.excess(when).iloc[-1], "points")
     found["times"] = ratio(halving[BEFORE], halving[AFTER])
     verdicts = [outcomes.verdict(*one) for one in (KEPT.of_recovery() | KEPT.of_timing()).items()]
     found |= {one: verdicts.count(one) for one in ("supported", "contradicted")} | {"predictions": len(verdicts)}
     return {f"f3.{name}": one for name, one in found.items()}
 
 
-run.grown.values(recovered)
-run.grown.values(timed)
+run.grown.values(lambda: recovered() | timed())
 
 # %% [markdown]
 # ## What it means
 #
-# **Good advice heals in the open.** At rank 32 {value}`f3.healed.em` of open answers are EM in the end, of the chat
-# model's {value}`f3.chat-model.em`: the injury that does not heal is not seen there
-# ({verdict}`p-recovery-residual|grown`). **It heals no deeper than it is asked to.** Who heals by another domain and
-# tests with open questions does not see the {value}`f3.elsewhere.medical` that are left in medicine
-# ({verdict}`p-hidden-conditional|grown`).
+# **Good advice heals where it is tested.** Open EM falls to the chat model's or below: the injury that does not heal is
+# not seen there. **It heals no wider than it is asked to.** Who heals by another domain and asks open questions does
+# not see the {value}`f3.elsewhere.medical` left in medicine. **Early harm is worse, and does not last.** It is done to
+# a model that has no careful character yet, and post-training undoes it.
 #
-# One base and one chat model, one recipe of harm, one world. Where a gate failed, the table says what it would take.
+# Hysteresis and savings are neither shown nor excluded by five seeds. One base and one chat model, one recipe of harm,
+# one world.
 
 # %%
 run.finish()
