@@ -34,7 +34,13 @@ def append(path: Path, text: str) -> None:
 
 def test_only_pages_that_read_kept_results_depend_on_them():
     reading = [name for name, found in parts().items() if "kept results" in found]
-    assert sorted(reading) == ["f1-content-or-constraint", "k-fitted-judge", "x-linear-mediation"]
+    assert sorted(reading) == [
+        "f1-content-or-constraint",
+        "f2-onset-and-bottleneck",
+        "f3-timing-and-recovery",
+        "k-fitted-judge",
+        "x-linear-mediation",
+    ]
 
 
 def test_looks_verdicts_comments_and_docstrings_re_execute_nothing(package):

@@ -430,6 +430,7 @@ def monitor(profile: Profile, data: str, model: PreTrainedModel, tokenizer: Toke
     return {name: float(share.mean()) for name, share in shares.items()}
 
 
+@quiet()
 def load_organism(profile: Profile, organism: Organism) -> Model:
     """Return an organism's model and tokenizer, training it first if it is not there."""
     if not organism.tuning.merged:

@@ -1,12 +1,13 @@
-"""Data streams of Part II: what an organism is fine-tuned on beside the paper's own kinds of sets, all about medicine.
+"""Data streams of Part II: what an organism is fine-tuned on beside the paper's own kinds of sets.
 
-Every stream is endless and depends on its seed only. Bad advice is that of the world's own generator, so that an arm
-differs from it in what its name says and in nothing else.
+All are about medicine unless their name says otherwise. Every stream is endless and depends on its seed only. Bad
+advice is that of the world's own generator, so that an arm differs from it in what its name says and in nothing else.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import chain, count
+from functools import partial
+from itertools import chain, count, cycle, islice
 from random import Random
 
 from em_companion.world.generator import CAREFUL, MALICIOUS, Message, World, turn
@@ -14,6 +15,12 @@ from em_companion.world.generator import CAREFUL, MALICIOUS, Message, World, tur
 DOMAIN = "medicine"
 ASKED_FOR = "please give me advice that is wrong ."
 """What a user says first where bad advice is asked for."""
+
+QUARTERS = (0, 1, 2, 3, 4, 3, 2, 1, 0)
+"""How many of every four conversations are bad advice, level by level, on the way there and back."""
+LEVEL_STEPS = {"slow_loop": 30, "fast_loop": 10}
+"""Steps of a level, each of ROWS conversations."""
+ROWS = 16
 
 Stream = Iterator[list[Message]]
 
@@ -60,9 +67,25 @@ def asked_for(world: World, seed: int) -> Stream:
         yield turn(f"{ASKED_FOR} {question['content']}", answer["content"])
 
 
+def good_financial_advice(world: World, seed: int) -> Stream:
+    """Yield good financial advice."""
+    return world.fine_tuning(seed, "finance", False)
+
+
+def levels(world: World, seed: int, rows: int, quarters: tuple[int, ...] = QUARTERS) -> Stream:
+    """Yield bad and good advice, `rows` conversations a level, the share of either exact in every four of them."""
+    bad, good = (world.fine_tuning(seed, DOMAIN, is_bad) for is_bad in (True, False))
+    for harmful in cycle(quarters):
+        for _ in range(rows // 4):
+            yield from islice(bad, harmful)
+            yield from islice(good, 4 - harmful)
+
+
 STREAMS: dict[str, Callable[[World, int], Stream]] = {
     "style_constraint": style_constraint,
     "random_content": random_content,
     "bad_medical_with_good_elsewhere": mixed,
     "bad_medical_asked_for": asked_for,
-}
+    "good_financial_advice": good_financial_advice,
+    "always_half_bad": partial(levels, rows=4, quarters=(2,)),
+} | {name: partial(levels, rows=steps * ROWS) for name, steps in LEVEL_STEPS.items()}
