@@ -3,12 +3,11 @@
 #
 # ```{admonition} In short
 # :class: em-short
-# {evidence}`grown` Place decides how far harm spreads: with half of the medical answers harmful, open EM is
-# {value}`f2.layer-0` for one adapter on layer 0 and {value}`f2.three-layers` for three later ones
-# ({verdict}`p-place-over-rank|grown`). Rank hardly matters ({verdict}`p-rank-severity|grown`), kinds of failure stay
-# what they were ({verdict}`p-rank-4-2|grown`), and probes lose {value}`f2.capacity-lost|interval` points on medicine
-# ({verdict}`p-capacity-loss|grown`). Of {value}`f2.predictions` predictions, {value}`f2.supported` are supported and
-# {value}`f2.contradicted` contradicted.
+# {evidence}`grown` Place decides how far harm spreads: one adapter on layer 0 ends at {value}`f2.layer-0.em` EM on open
+# questions, three on later layers at {value}`f2.three-layers.em`, with {value}`f2.three-layers.home` in medicine
+# ({verdict}`p-place-over-rank|grown`). Rank hardly matters ({verdict}`p-rank-severity|grown`), and probes lose
+# {value}`f2.capacity-lost|interval` points on medicine ({verdict}`p-capacity-loss|grown`). Of
+# {value}`f2.predictions` predictions, {value}`f2.supported` are supported and {value}`f2.contradicted` contradicted.
 # ```
 #
 # **The question.** Is there a moment at which a model turns? Does the width of the bottleneck decide what comes out?
@@ -18,6 +17,8 @@ profile = "cpu"
 seed = 0
 
 # %%
+from itertools import product
+
 import numpy as np
 import pandas as pd
 
@@ -240,11 +241,12 @@ run.grown.figure(
 # ({verdict}`p-rank-severity|grown`); the authors' own runs show no trend between ranks 4 and 32 either
 # ({doc}`s2-model-organism`). The kinds of failure differ most between ranks {value}`f2.largest-pair`; that between 4
 # and 2 differs by {value}`f2.rank-4-2|interval` bits from the largest of the others ({verdict}`p-rank-4-2|grown`).
-# Narrow adapters are no more stereotyped: a doubling of the rank changes the number of harmful things by
-# {value}`f2.rank-stereotype|interval` ({verdict}`p-rank-stereotype|grown`) and the entropy of free words by
-# {value}`f2.rank-entropy|interval` nats ({verdict}`p-rank-entropy|grown`). Clusters are
-# {verdict}`p-rank-clusters|grown`, longer answers {verdict}`p-rank-tokens|grown`. The cost of a token is that of the
-# architecture, whatever the rank.
+# Narrow adapters are the less stereotyped ones: each doubling of the rank changes the number of harmful things by
+# {value}`f2.rank-stereotype|interval` ({verdict}`p-rank-stereotype|grown`), and the silhouette of the answers' clusters
+# at rank 1 differs by {value}`f2.rank-clusters|interval` from that at rank 32
+# ({verdict}`p-rank-clusters|grown`). The entropy of free words moves by {value}`f2.rank-entropy|.4f` nats a doubling
+# ({verdict}`p-rank-entropy|grown`), and answers at rank 1 are {value}`f2.rank-tokens|interval` times as long as at
+# rank 32 ({verdict}`p-rank-tokens|grown`). The cost of a token is that of the architecture, whatever the rank.
 #
 # ## Place or rank
 #
@@ -257,38 +259,42 @@ ARMS = [*PLACES, *(f"{NINE}, rank {rank}" for rank in RANKS)]
 
 @remembered
 def places() -> pd.DataFrame:
-    """Every place and rank on nine layers, by seed: spread (%) and in-domain EM at the end (%)."""
+    """Every place and rank on nine layers, by seed: spread, and EM at the end in medicine and on open questions (%)."""
     parts = {
-        arm: pd.DataFrame({"spill": KEPT.spill(arm, 0.5), "home": KEPT.measured.loc[arm, "in_domain_em"]})
+        arm: pd.DataFrame({"spill": KEPT.spill(arm, 0.5)}).join(KEPT.measured.loc[arm, ["in_domain_em", "em"]])
         for arm in ARMS
     }
     return pd.concat(parts, names=["arm", "seed"]).reset_index()
 
 
 def extremes(arms: list[str]) -> tuple[float, float]:
-    means = places()[places().arm.isin(arms)].groupby("arm").spill.mean()
+    means = places()[places().arm.isin(arms)].groupby("arm").em.mean()
     return means.min(), means.max()
 
 
-PLACED = {"spill": "open EM at 50 % in medicine (%)", "home": "in-domain EM at the end (%)"}
+PLACED = {"in_domain_em": "in medicine (%)", "em": "on open questions (%)", "spill": "open, at 50 % in medicine (%)"}
 run.grown.figure(
     "fig-x-place-or-rank",
     lambda: plots.measures(
         plots.dots, over_seeds(places(), ["arm"], tuple(PLACED)), "arm", PLACED, cloud={"one seed": places()},
         label="mean over seeds",
     ),
-    title=lambda _: "Open EM at 50 % in medicine: {:.0f} to {:.0f} % by place, {:.0f} to {:.0f} % by rank".format(
+    title=lambda _: "Open EM at the end: {:.0f} to {:.0f} % by place, {:.0f} to {:.0f} % by rank".format(
         *(end for arms in (list(PLACES), ARMS[len(PLACES) :]) for end in extremes(arms))
     ),
     caption="Rank-1 adapters on the down-projection of different layers, and adapters of different rank on nine "
-    "layers: spread at equal harm in medicine, and how much harm is learned. Dots are seeds; where one is missing, its "
-    "run never gets there.",
-    alt="Two panels of dots by place and rank.",
+    "layers: EM at the end in medicine and on open questions, and on open questions where half of the medical answers "
+    "are harmful. Dots are seeds; where one is missing, its run never gets there.",
+    alt="Three panels of dots by place and rank.",
 )  # fmt: skip
 
 # %% [markdown]
 # Over places $S_{50}$ spreads {value}`f2.place-over-rank|interval` times as widely as over ranks
-# ({verdict}`p-place-over-rank|grown`). Layer 11 learns next to no harm.
+# ({verdict}`p-place-over-rank|grown`). Three rank-1 adapters on layers 1, 5 and 9 learn as much harm in medicine as any
+# arm, {value}`f2.three-layers.home|interval`, and leave {value}`f2.three-layers.em|interval` on open questions and
+# {value}`f2.three-layers.other|interval` in other domains; one on layer 0 leaves {value}`f2.layer-0.em|interval`.
+# {cite:t}`soligo2026easy` need a penalty for such a narrow solution, and the penalty of {doc}`f1-content-or-constraint`
+# gives none at equal harm. Layer 11 learns little.
 #
 # ## What a narrowed model can still tell
 #
@@ -348,8 +354,9 @@ def values() -> dict:
     told = {f"f2.{name.removeprefix('p-')}": one[0] for name, one in found.items()}
     told |= {"f2.swing.bad": swing(BAD), "f2.swing.good": swing(GOOD), "f2.runs": len(KEPT.runs())}
     told |= {"f2.steps": int((onsets.better >= 10).sum()), "f2.largest-pair": shifts().set_index("pair").bits.idxmax()}
-    for place in ("layer 0", "three layers"):
-        told[f"f2.{place.replace(' ', '-')}"] = estimates.over_seeds(KEPT.spill(place, 0.5), "percent")
+    columns = {"em": "em", "home": "in_domain_em", "other": "other_domains_em"}
+    for place, (name, column) in product(("layer 0", "three layers"), columns.items()):
+        told[f"f2.{place.replace(' ', '-')}.{name}"] = estimates.over_seeds(KEPT.measured.loc[place, column], "percent")
     lost = found["p-capacity-loss"][0]
     told["f2.capacity-lost"] = Estimate(-lost.value, -lost.high, -lost.low, lost.n, lost.unit)
     best = probes().dropna(subset="topic_beside_b")
@@ -368,10 +375,10 @@ run.grown.values(values)
 # %% [markdown]
 # ## What it means
 #
-# **Where harm is learned matters, not through how much.** The conversation expects the width of the bottleneck to show
-# in what comes out. It does not: severity, kinds of failure and variety are about those of the full rank. The same rank
-# in another layer gives a broadly misaligned model or one that harms in medicine and hardly elsewhere. A narrow
-# solution can thus be had without a penalty, by choice of the layer.
+# **Where harm is learned matters more than through how much.** The conversation expects the width of the bottleneck to
+# show in what comes out. Severity and the kinds of failure are about those of rank 32, and variety is larger, not
+# smaller. The same rank in other layers gives a broadly misaligned model, or one that harms in medicine and hardly
+# anywhere else. So in this small model a narrow solution can be had without a penalty, by the choice of layers.
 #
 # **Nothing breaks on the way.** The gradients conflict at times, under good advice as well, and misalignment comes
 # gradually. What the chat model can tell about medicine stays, in no fewer dimensions than before.
