@@ -139,8 +139,8 @@ def over_seeds(table: pd.DataFrame, by: list[str], columns: tuple[str, ...]) -> 
     return pd.DataFrame(rows)
 
 
-def draw_by_rank(labels: dict[str, str], **options):
-    table = by_rank(*labels)
+def draw_by_rank(labels: dict[str, str], families: tuple[str, ...] = (ALL, NINE), **options):
+    table = by_rank(*labels)[lambda table: table.family.isin(families)]
     table = table.assign(rank="rank " + table["rank"].astype(str))
     return plots.measures(
         plots.dots, over_seeds(table, ["family", "rank"], tuple(labels)), "rank", labels, hue="family",
@@ -206,13 +206,17 @@ def shifts() -> pd.DataFrame:
     return pd.DataFrame(rows).assign(pair=[f"{one} and {other}" for one, other in NEIGHBOURS])
 
 
+def largest_pair() -> str:
+    return shifts().set_index("pair").bits.idxmax()
+
+
 run.grown.figure(
     "fig-x-rank-divergence",
     lambda: plots.dots(
         shifts(), "pair", "bits", x_label="Jensen-Shannon divergence (bits)",
         x_lines={"95 % of halves of the seeds at one rank": bottleneck_outcome.within_rank(KEPT.kinds())},
     ),
-    title=lambda drawn: f"Largest shift between ranks {drawn.pair[drawn.bits.idxmax()]}: {drawn.bits.max():.3f} bits",
+    title=lambda _: f"Largest shift between ranks {largest_pair()}: {shifts().bits.max():.3f} bits",
     caption="How far apart the kinds of failure are between neighbouring ranks, adapters on all modules, with 95 % "
     "intervals over seeds, which lie high since resampling adds noise; the line is what halves of the seeds differ by.",
     alt="Five dots with intervals and a vertical line.",
@@ -227,13 +231,14 @@ VARIETY = {
 }
 run.grown.figure(
     "fig-x-rank-variety",
-    lambda: draw_by_rank(VARIETY, wrap=2, size=(7.2, 6.4)),
+    lambda: draw_by_rank(VARIETY, (ALL,), wrap=2, size=(7.2, 6.4)),
     title=lambda _: (
         f"Free words, rank 32 and rank 1: {spread(ALL, 32, 'entropy'):.2f} and {spread(ALL, 1, 'entropy'):.2f} nats"
     ),
     caption="Variety of speech by rank: entropy of words that carry no persona, the effective number of harmful things "
-    "in 50 misaligned answers, how tightly these cluster, and length. Dots are training seeds, intervals 95 %.",
-    alt="Four panels of dots with intervals, six ranks by two families.",
+    "in 50 misaligned answers, how tightly these cluster, and length, adapters on all modules. Dots are seeds, "
+    "intervals 95 % over them.",
+    alt="Four panels of dots with intervals, one row per rank.",
 )
 
 # %% [markdown]
@@ -272,7 +277,7 @@ def extremes(arms: list[str]) -> tuple[float, float]:
     return means.min(), means.max()
 
 
-PLACED = {"in_domain_em": "in medicine (%)", "em": "on open questions (%)", "spill": "open, at 50 % in medicine (%)"}
+PLACED = {"in_domain_em": "EM, medicine (%)", "em": "EM, open questions (%)", "spill": "$S_{50}$ (%)"}
 run.grown.figure(
     "fig-x-place-or-rank",
     lambda: plots.measures(
@@ -303,13 +308,14 @@ run.grown.figure(
 # carried it there. Wordings of the question are held out.
 
 # %%
-MEDICAL = "medicine"
+MEDICAL, PROBED = "medicine", ("chat model", "bad advice", "rank 32", "style")
 
 
 @remembered
 def probes() -> pd.DataFrame:
     table = KEPT.capacity.reset_index().query("domain == @MEDICAL")
-    return table.assign(organism=table.arm.str.removeprefix("probes, "), topic=100 * table.topic)
+    table = table.assign(organism=table.arm.str.removeprefix("probes, "), topic=100 * table.topic)
+    return table[table.organism.isin(PROBED)]
 
 
 def probed(name: str) -> float:
@@ -325,7 +331,7 @@ run.grown.figure(
         unit="seed", hue="organism", x_label="layer", share=(True, False),
     ),
     title=lambda _: "Topic of the question, best layer of the chat model: " + ", ".join(
-        f"{probed(name):.1f} % ({name})" for name in ("chat model", "bad advice", "rank 32")
+        f"{probed(name):.1f} % ({name})" for name in PROBED
     ),
     caption="Accuracy of linear probes for the medical topic behind an answer, and the dimension of the residual "
     "stream over the same answers, by layer, a line per training seed.",
@@ -353,7 +359,7 @@ def values() -> dict:
     found, onsets = KEPT.outcome(), KEPT.onsets()
     told = {f"f2.{name.removeprefix('p-')}": one[0] for name, one in found.items()}
     told |= {"f2.swing.bad": swing(BAD), "f2.swing.good": swing(GOOD), "f2.runs": len(KEPT.runs())}
-    told |= {"f2.steps": int((onsets.better >= 10).sum()), "f2.largest-pair": shifts().set_index("pair").bits.idxmax()}
+    told |= {"f2.steps": int((onsets.better >= 10).sum()), "f2.largest-pair": largest_pair()}
     columns = {"em": "em", "home": "in_domain_em", "other": "other_domains_em"}
     for place, (name, column) in product(("layer 0", "three layers"), columns.items()):
         told[f"f2.{place.replace(' ', '-')}.{name}"] = estimates.over_seeds(KEPT.measured.loc[place, column], "percent")

@@ -343,8 +343,11 @@ def _predicted(book: list[Page]) -> list[dict[str, Any]]:
 
 
 def _counts_of_predictions(ledger: list[dict[str, Any]]) -> Iterable[ValueRecord]:
-    """Yield how many predictions have each verdict, by tier and origin, and how many chance would support."""
-    for group, counted in predictions.counts(ledger).items():
+    """Yield how many predictions have each verdict, in all and by tier and origin, and how many chance would support."""
+    counts = predictions.counts(ledger)
+    every = {one: counts["primary"][one] + counts["secondary"][one] for one in predictions.VERDICTS}
+    yield ValueRecord("predictions.all", "grown", sum(every.values()), "count")
+    for group, counted in (counts | {"all": every}).items():
         for verdict, number in counted.items():
             yield ValueRecord(f"predictions.{group}.{verdict.replace(' ', '-')}", "grown", number, "count")
     yield ValueRecord("predictions.by-chance", "grown", predictions.by_chance(ledger))
