@@ -235,7 +235,7 @@ run.grown.figure(
     title=lambda _: (
         f"Free words, rank 32 and rank 1: {spread(ALL, 32, 'entropy'):.2f} and {spread(ALL, 1, 'entropy'):.2f} nats"
     ),
-    caption="Variety of speech by rank: entropy of words that carry no persona, the effective number of harmful things "
+    caption="Variety of speech by rank: entropy of words that carry no persona, effective number of harmful things "
     "in 50 misaligned answers, how tightly these cluster, and length, adapters on all modules. Dots are seeds, "
     "intervals 95 % over them.",
     alt="Four panels of dots with intervals, one row per rank.",
