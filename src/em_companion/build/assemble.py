@@ -343,7 +343,7 @@ def _predicted(book: list[Page]) -> list[dict[str, Any]]:
 
 
 def _counts_of_predictions(ledger: list[dict[str, Any]]) -> Iterable[ValueRecord]:
-    """Yield how many predictions have each verdict, by tier, by origin and in all, and how many chance would support."""
+    """Yield how many predictions have each verdict, by tier, by origin and in all, and what chance would support."""
     counts = predictions.counts(ledger)
     every = {one: counts["primary"][one] + counts["secondary"][one] for one in predictions.VERDICTS}
     yield ValueRecord("predictions.all", "grown", sum(every.values()), "count")
