@@ -26,7 +26,7 @@ LOCK = paths.DATA / "predictions-lock.json"
 Verdict = Literal["supported", "contradicted", "undecided", "not testable here", "not run"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 DECIDED: tuple[Verdict, ...] = VERDICTS[:3]
-Origin = Literal["exchange", "simulated-author", "literature", "ours"]
+Origin = Literal["exchange", "simulated-author", "accompanying-text", "literature", "ours"]
 CHANCE = 0.025
 """How often a prediction is supported whose quantity lies exactly at its threshold."""
 
