@@ -70,6 +70,22 @@ def test_numbers_of_other_code_say_so(finished):
     assert pack.source(NOTEBOOK, packs.code_of(changed)).endswith("made by an earlier version")
 
 
+def test_pages_that_did_not_run_again_stay_in_a_pack_with_the_commit_that_made_them(finished, monkeypatch):
+    first = packs.read(packs.write(PROFILE, finished))
+    folder, records, run = finished[0]
+    other = RunRecord("s3-4-ablation", PROFILE, 0, True, 30.0)
+    other.values.extend([ValueRecord("hub.y", "hub", 2.0), ValueRecord("hub.x", "hub", 3.0)])
+    monkeypatch.setattr(packs, "environment", lambda: first.environment | {"commit": "f" * 40})
+    both = packs.read(packs.write(PROFILE, [(folder, other, run)]))
+    assert both.seconds == {NOTEBOOK: 61.0, "s3-4-ablation": 30.0}
+    assert both.commits == first.commits | {"s3-4-ablation": "f" * 40}
+    assert (both.figures, both.measurements) == (first.figures, first.measurements)
+    assert {one.name: one.value for one in both.values} == {"hub.x": 3.0, "hub.y": 2.0}  # said again: the new one
+    assert (both.folder / "figures" / FIGURE / "data.csv").is_file()
+    monkeypatch.setattr(packs.organism, "fingerprint", lambda _: "another model")
+    assert packs.read(packs.write(PROFILE, [(folder, other, run)])).seconds == {"s3-4-ablation": 30.0}
+
+
 @pytest.mark.parametrize("where", ["caption", "value", "csv", "word by word"])
 def test_words_of_a_response_stop_a_pack(finished, where):
     folder, records, _ = finished[0]

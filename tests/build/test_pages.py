@@ -271,10 +271,11 @@ def test_the_page_of_a_figure_that_is_not_there_yet_leads_to_what_is():
 def test_the_ledger_of_predictions_shows_each_with_its_verdict_its_lock_and_what_chance_would_support():
     measured = [Measurement("p-content-style", -1.5, "style", "grown", (-2.5, -0.5), 8)]
     measured.append(Measurement("p-consistency", 0.5, "few", "grown", (0.4, 0.6), 3, void="Gate: 2 of 8 seeds"))
-    ledger = predictions.ledger(measured)
-    page = BeautifulSoup(pages.predictions_table(ledger), "html.parser")
+    by_part = predictions.by_part(predictions.ledger(measured))
+    assert [row["id"] for rows in by_part.values() for row in rows] == list(predictions.load_predictions())
+    page = BeautifulSoup(pages.predictions_table(ledger := by_part["part-2"]), "html.parser")
     rows = {row["id"]: row for row in page.select("#ledger tbody tr")}
-    assert list(rows) == list(predictions.load_predictions())
+    assert list(rows) == [row["id"] for row in ledger]
     assert rows["p-content-style"]["data-verdict-grown"] == "contradicted"
     assert "−1.5 (−2.5 to −0.5)" in " ".join(rows["p-content-style"].get_text(" ").split())
     assert "Gate: 2 of 8 seeds" in rows["p-consistency"].get_text()
@@ -283,6 +284,8 @@ def test_the_ledger_of_predictions_shows_each_with_its_verdict_its_lock_and_what
     assert "chance alone would support 0.0 of them" in page.get_text()
     shown = BeautifulSoup(pages.shown("measurements", [vars(one) for one in measured]), "html.parser")
     assert [link["href"] for link in shown.select("a")] == [f"../part-2.html#{one.claim}" for one in measured]
+    later = pages.shown("measurements", [vars(Measurement("p-axis-pc1", 0.9, "chat", "grown", (0.8, 0.95), 61))])
+    assert "../part-3.html#p-axis-pc1" in later
 
 
 def test_prose_shows_the_verdict_on_a_prediction_as_a_badge():

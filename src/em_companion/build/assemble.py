@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +144,9 @@ def assemble(book: list[Page], profile: str) -> None:
     _pass([f"Value '{name}' is recorded twice." for name, n in Counter(one.name for one in found).items() if n > 1])
     others = [pack for pack in packs.load_all() if pack.profile != profile]
     ledger = _ledger(book, others)
-    predicted = _predicted(book)
-    told = [*_counts(ledger), *_counts_of_predictions(predicted)]
+    predicted = _predicted(book, others)
+    by_part = predictions.by_part(predicted)
+    told = [*_counts(ledger), *chain.from_iterable(_counts_of_predictions(*one) for one in by_part.items())]
     recorded = {profile: [*found, *told]} | {pack.profile: pack.values for pack in others}
     values = values_by_name(recorded, profile)
     prose = {path: path.read_text(encoding="utf-8") for path in sorted(BOOK.glob("_*.md"))}
@@ -160,7 +162,9 @@ def assemble(book: list[Page], profile: str) -> None:
     kept |= write_figures(variants, {page.name: page.title for page in book})
     kept |= write_ledger(book, profile, others, values, ledger)
     write_sealed(EXTRA / "predictions.json", {"profile": profile, "predictions": predicted})
-    kept |= {EXTRA / "predictions.json", _write(GENERATED / "predictions.md", pages.predictions_table(predicted))}
+    kept |= {EXTRA / "predictions.json"}
+    for part, own in by_part.items():
+        kept |= {_write(GENERATED / f"{part}-predictions.md", pages.predictions_table(own))}
     kept |= {_write(GENERATED / path.name[1:], pages.filled(text, values, badges)) for path, text in prose.items()}
     for folder in (BOOK / "notebooks", BOOK / "figures", GENERATED, EXTRA):
         for path in folder.rglob("*"):
@@ -277,8 +281,9 @@ def _of_pack(pack: packs.Pack, record: FigureRecord, page: Page) -> FigureRecord
 
 
 def _measured(pack: packs.Pack, page: Page) -> list[Measurement]:
-    """Return what a pack measured for the claims of a page, each saying which code it is of."""
-    own = [one for one in pack.measurements if claims.load_claims()[one.claim].notebook == page.name]
+    """Return what a pack measured for the claims and predictions of a page, each saying which code it is of."""
+    known = {**claims.load_claims(), **predictions.load_predictions()}
+    own = [one for one in pack.measurements if known[one.claim].notebook == page.name]
     return [replace(one, how=f"{one.how} ({pack.source(page.name, page.code)})") for one in own]
 
 
@@ -309,15 +314,19 @@ def _json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _ledger(book: list[Page], others: list[packs.Pack]) -> list[dict[str, Any]]:
-    """Compute every verdict; see `verdicts.ledger`.
+def _all_measured(book: list[Page], others: list[packs.Pack]) -> list[Measurement]:
+    """Return what was measured of claims and predictions, by this build last.
 
-    Of several models of the hub that measured a claim, this build's own counts, else the one with most layers.
+    Of several models of the hub that measured one, the last counts: this build's own, else the one with most layers.
     """
+    of_packs = [one for pack in reversed(others) for page in book for one in _measured(pack, page)]
+    return of_packs + [one for page in book for one in page.records.measurements]
+
+
+def _ledger(book: list[Page], others: list[packs.Pack]) -> list[dict[str, Any]]:
+    """Compute every verdict; see `verdicts.ledger`."""
     gaps = [page.name for page in book if any(gap.evidence == "released" for gap in page.records.unavailable)]
-    predicted = predictions.load_predictions()
-    measured = [one for pack in reversed(others) for page in book for one in _measured(pack, page)]
-    measured += [one for page in book for one in page.records.measurements if one.claim not in predicted]
+    measured = [one for one in _all_measured(book, others) if one.claim in claims.load_claims()]
     odd = [one for page in book for one in page.records.no_number]
     ledger = verdicts.ledger(measured, gaps, odd)
     _pass(gates.check_claims(ledger, gaps))
@@ -334,23 +343,22 @@ def _counts(ledger: list[dict[str, Any]]) -> Iterable[ValueRecord]:
                 yield ValueRecord(f"scoreboard.{kind}.{evidence}.{name}", evidence, number, "count")
 
 
-def _predicted(book: list[Page]) -> list[dict[str, Any]]:
+def _predicted(book: list[Page], others: list[packs.Pack]) -> list[dict[str, Any]]:
     """Compute every verdict on a prediction; raise CompanionError where a locked one has changed without a word."""
     if moved := predictions.changed():
         raise CompanionError(f"Prediction '{moved[0]}' is locked and has changed; say why in its list 'amended'.")
     known = predictions.load_predictions()
-    return predictions.ledger(one for page in book for one in page.records.measurements if one.claim in known)
+    return predictions.ledger(one for one in _all_measured(book, others) if one.claim in known)
 
 
-def _counts_of_predictions(ledger: list[dict[str, Any]]) -> Iterable[ValueRecord]:
-    """Yield how many predictions have each verdict, by tier, by origin and in all, and what chance would support."""
+def _counts_of_predictions(part: str, ledger: list[dict[str, Any]]) -> Iterable[ValueRecord]:
+    """Yield how many predictions of a part of the book have each verdict, and what chance would support."""
     counts = predictions.counts(ledger)
     every = {one: counts["primary"][one] + counts["secondary"][one] for one in predictions.VERDICTS}
-    yield ValueRecord("predictions.all", "grown", sum(every.values()), "count")
-    for group, counted in (counts | {"all": every}).items():
-        for verdict, number in counted.items():
-            yield ValueRecord(f"predictions.{group}.{verdict.replace(' ', '-')}", "grown", number, "count")
-    yield ValueRecord("predictions.by-chance", "grown", predictions.by_chance(ledger))
+    yield ValueRecord(f"{part}.predictions", "grown", sum(every.values()), "count")
+    for verdict, number in every.items():
+        yield ValueRecord(f"{part}.{verdict.replace(' ', '-')}", "grown", number, "count")
+    yield ValueRecord(f"{part}.by-chance", "grown", predictions.by_chance(ledger))
 
 
 def write_ledger(

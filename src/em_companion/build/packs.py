@@ -9,7 +9,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from em_companion.core.files import new_folder, read_sealed, sha256_by_path, sha
 from em_companion.core.paths import relative
 from em_companion.core.provenance import environment, utc_now
 from em_companion.core.schema import validated
-from em_companion.evidence.claims import Measurement
+from em_companion.evidence.claims import Measurement, load_claims
+from em_companion.evidence.predictions import load_predictions
 from em_companion.models import organism
 
 RECORD = "pack.json"
@@ -36,9 +37,10 @@ OF_CODE = ("its cells", "code of ")  # the parts of a run's key by which its cod
 
 @dataclass(frozen=True)
 class Pack:
-    """What one profile measured: by notebook its seconds and the hash of its code; `files`: sha256 by path.
+    """What one profile measured: by notebook its seconds, commit and the hash of its code; `files`: sha256 by path.
 
-    chat: the model's name; model: what tells its weights from others; judge: as the profile names it.
+    date, environment: of the newest page. chat: the model's name; model: what tells its weights from others; judge: as the
+    profile names it.
     """
 
     profile: str
@@ -49,6 +51,7 @@ class Pack:
     date: str
     environment: dict[str, Any]
     seconds: dict[str, float]
+    commits: dict[str, str]
     code: dict[str, str]
     measurements: list[Measurement]
     values: list[ValueRecord]
@@ -70,7 +73,8 @@ class Pack:
 
     def source(self, notebook: str, code: str) -> str:
         """Return by what version a number of the pack was made, given the hash of the notebook's code as it is now."""
-        return f"commit {self.commit}" + ("" if self.code.get(notebook) == code else ", made by an earlier version")
+        commit = self.commits.get(notebook, self.commit)[:12]
+        return f"commit {commit}" + ("" if self.code.get(notebook) == code else ", made by an earlier version")
 
 
 def code_of(run: dict[str, Any]) -> str:
@@ -81,6 +85,8 @@ def code_of(run: dict[str, Any]) -> str:
 
 def write(profile: str, runs: Iterable[tuple[Path, RunRecord, dict[str, Any]]]) -> Path:
     """Write the pack of a profile from the folder, records and `run.json` of each of its runs; return its folder.
+
+    Pages that an earlier pack of the same model and judge has, and that did not run again, stay as they are.
 
     Raises CompanionError for a grown profile (its numbers are made by every book), a pack that is too large, and text
     of a response in it; an earlier pack then stays as it was.
@@ -93,34 +99,62 @@ def write(profile: str, runs: Iterable[tuple[Path, RunRecord, dict[str, Any]]]) 
     if profiles.is_smoke():
         raise CompanionError("Numbers at smoke scale mean nothing, so there is no pack of them.")
     made_by = environment()  # before there is a new folder, which git would call a change
+    own = Pack(
+        profile=profile,
+        description=chosen.description,
+        chat=chosen.model.chat,
+        model=organism.fingerprint(chosen),
+        judge=chosen.judge,
+        date=utc_now(),
+        environment=made_by,
+        seconds={records.notebook: records.seconds for _, records, _ in runs},
+        commits={records.notebook: made_by["commit"] for _, records, _ in runs},
+        code={records.notebook: code_of(run) for _, records, run in runs},
+        measurements=[one for _, records, _ in runs for one in records.measurements if one.evidence == "hub"],
+        values=[one for _, records, _ in runs for one in records.values if one.evidence == "hub"],
+        figures=[one for _, records, _ in runs for one in records.figures if _travels(one)],
+        files={},
+    )
     with new_folder(target) as new:
-        figures = []
         for folder, records, _ in runs:
             for one in filter(_travels, records.figures):
-                (new / "figures" / one.id).mkdir(parents=True)
-                for name in KEPT_FILES:
-                    source = folder / "figures" / one.id / one.evidence / name
-                    shutil.copyfile(source, new / "figures" / one.id / name)
-                figures.append(one)
-        pack = Pack(
-            profile=profile,
-            description=chosen.description,
-            chat=chosen.model.chat,
-            model=organism.fingerprint(chosen),
-            judge=chosen.judge,
-            date=utc_now(),
-            environment=made_by,
-            seconds={records.notebook: records.seconds for _, records, _ in runs},
-            code={records.notebook: code_of(run) for _, records, run in runs},
-            measurements=[one for _, records, _ in runs for one in records.measurements if one.evidence == "hub"],
-            values=[one for _, records, _ in runs for one in records.values if one.evidence == "hub"],
-            figures=figures,
-            files=sha256_by_path(new, RECORD),
-        )
+                _copy(folder / "figures" / one.id / one.evidence, new / "figures" / one.id)
+        earlier = read(target) if (target / RECORD).is_file() else own
+        if (earlier.model, earlier.judge) == (own.model, own.judge):
+            own = _beside(earlier, own)
+            for one in own.figures:
+                if not (new / "figures" / one.id).exists():
+                    _copy(target / "figures" / one.id, new / "figures" / one.id)
+        pack = replace(own, files=sha256_by_path(new, RECORD))
         write_sealed(new / RECORD, asdict(pack))
         _need_small(new, profile)
         _need_no_responses(new, profile)
     return target
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.mkdir(parents=True)
+    for name in KEPT_FILES:
+        shutil.copyfile(source / name, target / name)
+
+
+def _beside(earlier: Pack, own: Pack) -> Pack:
+    """Return a pack with those pages of an earlier one beside its own that this book still has and that did not run."""
+    registered = registry.load_figures() | load_claims() | load_predictions()
+    homes = {name: one.notebook for name, one in registered.items()}
+    kept = {name for name in earlier.seconds.keys() - own.seconds if (paths.NOTEBOOKS / f"{name}.py").is_file()}
+    named = {value.name for value in own.values}
+
+    def both(field: str) -> dict[str, Any]:
+        return getattr(own, field) | {name: one for name, one in getattr(earlier, field).items() if name in kept}
+
+    return replace(
+        own,
+        **{field: both(field) for field in ("seconds", "commits", "code")},
+        measurements=own.measurements + [one for one in earlier.measurements if homes.get(one.claim) in kept],
+        values=own.values + [one for one in earlier.values if one.name not in named],
+        figures=own.figures + [one for one in earlier.figures if homes.get(one.id) in kept],
+    )
 
 
 def _travels(figure: FigureRecord) -> bool:
@@ -171,7 +205,7 @@ def load_all() -> tuple[Pack, ...]:
 
 def read(folder: Path) -> Pack:
     """Return the pack in a folder; raise CompanionError unless it is, to the byte, what was written there."""
-    way_out = f"restore its folder from git, or make it anew by 'em-companion pack --profile {folder.name}'"
+    way_out = f"restore its folder from git, or remove it and run 'em-companion pack --profile {folder.name}'"
     record = read_sealed(folder / RECORD, way_out)
     if (profile := record.get("profile")) != folder.name:
         raise CompanionError(f"The pack in {relative(folder)} is of profile '{profile}': rename the folder.")

@@ -69,7 +69,8 @@ _environment = Environment(
 _environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
 _environment.filters |= {"typography": typography, "sentence": lambda text: typography(text[:1].upper() + text[1:])}
 _environment.globals |= {"reported_text": claims.reported_text, "measured_parts": verdicts.measured_parts}
-_environment.globals |= {"tolerances": verdicts.TOLERANCES, "expected_text": predictions.expected_text, "kinds": KINDS}
+_environment.globals |= {"tolerances": verdicts.TOLERANCES, "kinds": KINDS}
+_environment.globals |= {"expected_text": predictions.expected_text, "part_of": predictions.part_of}
 
 
 def page(template: str, **given: Any) -> str:

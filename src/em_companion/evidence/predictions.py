@@ -156,6 +156,18 @@ def expected_text(one: dict[str, Any]) -> str:
     return f"{sign}{' to '.join(f'{number:g}' for number in given)} {one['unit']}"
 
 
+def part_of(experiment: str) -> str:
+    """Return the page that opens the part of the book in which an experiment stands, such as "part-2" for F1.1."""
+    return "part-2" if experiment.startswith("F") else "part-3"
+
+
+def by_part(ledger: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Return the entries of a ledger by the part of the book that they belong to."""
+    rows = list(ledger)
+    parts = dict.fromkeys(part_of(row["experiment"]) for row in rows)
+    return {part: [row for row in rows if part_of(row["experiment"]) == part] for part in parts}
+
+
 def listed(notebook: str) -> list[dict[str, str]]:
     """Return what a page says of its predictions before any result: one row each, in the order of the registry."""
     rows = [one for one in load_predictions().values() if one.notebook == notebook]
