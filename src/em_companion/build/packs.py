@@ -39,8 +39,8 @@ OF_CODE = ("its cells", "code of ")  # the parts of a run's key by which its cod
 class Pack:
     """What one profile measured: by notebook its seconds, commit and the hash of its code; `files`: sha256 by path.
 
-    date, environment: of the newest page. chat: the model's name; model: what tells its weights from others; judge: as the
-    profile names it.
+    date, environment: of the newest page. chat: the model's name; model: what tells its weights from others; judge: as
+    the profile names it.
     """
 
     profile: str
