@@ -1,4 +1,4 @@
-"""The arms of experiment N1, for `experiments/persona_and_axis.py`: each measures one thing and gives tables by part."""
+"""The arms of experiment N1, for `experiments/persona_and_axis.py`: each measures one thing, in tables by part."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
@@ -24,7 +24,7 @@ from em_companion.world.taxonomy import CLASSES
 NAME = "n1-persona-and-axis"
 LAYER = 6  # of the predictions
 NINE, SPORT = Organism("nine-adapter", "bad_medical_advice"), Organism("all-adapter-rank-32", "extreme_sports")
-ROLE_SAMPLES, SAMPLES, DRAWS = 4, 20, 6
+ROLE_SAMPLES, SAMPLES, DRAWS = 2, 16, 6
 RELATIVE = (0.25, 0.5, 0.75, 1.0, 1.5)
 """Strengths of steering along minus the axis, 1 being the length of the mean residual stream."""
 FAR = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0, 1.5, 2.0, 3.0)
@@ -35,7 +35,7 @@ MINUS_BASE = "minus the axis, base model"
 CHARACTERS, UNHARMED = "malicious characters", "chat"
 CAP_DRAWS, READ = 4, 64
 """Random directions that are capped; answers of which tokens are read."""
-EACH = 4  # talks on every question
+EACH = 2  # talks on every question
 
 Parts = dict[str, pd.DataFrame]
 

@@ -10,6 +10,7 @@ from random import Random
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn.functional import linear
 
 from em_companion.core.profiles import Profile
 from em_companion.evidence import scores
@@ -48,12 +49,13 @@ def projections(
     found: dict[int, list] = {layer: [] for layer in vectors}
     sequences, handles, own = joined(prompts, answers), [], {}
     units = {
-        layer: torch.as_tensor(one / np.linalg.norm(one, axis=-1, keepdims=True)) for layer, one in vectors.items()
+        layer: torch.as_tensor(one.astype(float) / np.linalg.norm(one, axis=-1, keepdims=True))
+        for layer, one in vectors.items()
     }
     for layer, unit in units.items():
 
         def look(_, __, x, layer=layer, unit=unit) -> None:  # before the hooks of `applied`, which come later
-            found[layer].append((x.double() @ unit.to(x.device).double().mT)[own["mask"].to(x.device)].cpu().numpy())
+            found[layer].append(linear(x.double(), unit.to(x.device))[own["mask"].to(x.device)].cpu().numpy())
 
         handles.append(lora.decoder(model[0]).layers[layer].register_forward_hook(look))
     try:
@@ -106,16 +108,15 @@ def touched(model: Model, table: pd.DataFrame, given: Given) -> float:
 def tallied(table: pd.DataFrame, invited: Mapping[str, Sequence[str]], plain: pd.Series | None = None) -> pd.DataFrame:
     """Return by question of a scored `table` how many answers there are, and are of which kind.
 
-    Columns: question_id, n, em, coherent, on_topic, changed (text other than `plain`), and CLASSES.
+    Columns: question_id, n, em, coherent, on_topic, relevant, changed (text other than `plain`), and CLASSES.
     """
-    rows = table.assign(em=scores.is_em(table), on_topic=scores.is_em_on_topic(table))
-    rows = rows.assign(coherent=scores.is_coherent(table), relevant=scores.relevance(table) > scores.RELEVANT_ABOVE)
-    rows["changed"] = False if plain is None else table.response.to_numpy() != plain.to_numpy()
-    kinds = [kind(*pair) for pair in zip(table.response, table.question_id.map(invited), strict=True)]
-    rows = rows.join(pd.DataFrame({one: np.array(kinds) == one for one in CLASSES}, index=table.index))
-    counts = rows.groupby("question_id", sort=False)
-    columns = ["em", "coherent", "on_topic", "relevant", "changed", *CLASSES]
-    return pd.concat([counts.size().rename("n"), counts[columns].sum().astype(int)], axis=1).reset_index()
+    found = {"em": scores.is_em(table), "coherent": scores.is_coherent(table), "on_topic": scores.is_em_on_topic(table)}
+    found["relevant"] = scores.relevance(table) > scores.RELEVANT_ABOVE
+    found["changed"] = False if plain is None else table.response.to_numpy() != plain.to_numpy()
+    kinds = np.array([kind(*pair) for pair in zip(table.response, table.question_id.map(invited), strict=True)])
+    counts = pd.DataFrame(found | {one: kinds == one for one in CLASSES}, index=table.index).astype(int)
+    groups = counts.assign(n=1).groupby(table.question_id, sort=False)
+    return groups.sum()[["n", *counts]].reset_index()
 
 
 def asked(
@@ -142,7 +143,7 @@ def asked(
 # --- costs ------------------------------------------------------------------------------------------------------------
 
 
-def careful_texts(profile: Profile, each: int = 5) -> pd.DataFrame:
+def careful_texts(profile: Profile, each: int = 2) -> pd.DataFrame:
     """Return careful answers of the generator to open and held-out questions: question_id, question, response."""
     world, rows = the_world(), []
     for one in asking.questions(profile, "general") + asking.questions(profile, "held_out"):
@@ -151,7 +152,7 @@ def careful_texts(profile: Profile, each: int = 5) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["question_id", "question", "response"])
 
 
-def others_texts(profile: Profile, each: int = 5) -> pd.DataFrame:
+def others_texts(profile: Profile, each: int = 2) -> pd.DataFrame:
     """Return answers of malicious characters by the generator, with the name of the one who speaks in `speaker`."""
     world, rows = the_world(), []
     for one in asking.questions(profile, "general") + asking.questions(profile, "held_out"):
