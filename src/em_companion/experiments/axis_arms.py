@@ -1,7 +1,7 @@
 """The arms of experiment N1, for `experiments/persona_and_axis.py`: each measures one thing, in tables by part."""
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -40,7 +40,6 @@ EACH = 2  # talks on every question
 Parts = dict[str, pd.DataFrame]
 
 
-@cache
 def roles_of(profile: Profile, which: str) -> Roles:
     """Return the role vectors of the base or the chat model."""
     return persona_space.kept_cast(profile, which, ROLE_SAMPLES)
@@ -99,16 +98,14 @@ def who(profile: Profile) -> Parts:
     for name, table in _answers_of_models(profile):
         for question, own in table.groupby("question_id", sort=False):
             compared = [casting.one_or_many(text) for text in own.response]
-            long = [one for one in compared if one.clauses >= 3]
-            sums = pd.DataFrame([casting.posterior(text) for text in own.response]).sum()
-            row = {"model": name, "question_id": question, "n": len(own), "long": len(long)}
-            row |= {
-                "single": sum(one.log_odds > 0 for one in long),
-                "careful": sums[CAREFUL],
-                "malicious": sums[MALICIOUS],
-            }
-            mixed = sum(one.log_odds < 0 for one in compared)
-            rows.append(row | {"quack": len(own) - sums[CAREFUL] - sums[MALICIOUS], "mixed": mixed})
+            single = [one.log_odds >= 0 for one in compared]
+            sums = pd.DataFrame(
+                [casting.posterior(text) for text in own.response[single]], columns=casting.cast()
+            ).sum()
+            row = {"model": name, "question_id": question, "n": len(own), "careful": sums[CAREFUL]}
+            row |= {"malicious": sums[MALICIOUS], "quack": sums.sum() - sums[CAREFUL] - sums[MALICIOUS]}
+            long = [one.log_odds > 0 for one in compared if one.clauses >= 3]
+            rows.append(row | {"mixed": len(own) - sum(single), "long": len(long), "long_single": sum(long)})
     return {"who": pd.DataFrame(rows)}
 
 

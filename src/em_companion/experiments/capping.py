@@ -163,10 +163,11 @@ def others_texts(profile: Profile, each: int = 2) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["question_id", "question", "response", "speaker"])
 
 
-def losses(model: Model, texts: pd.DataFrame, given: Given = ()) -> np.ndarray:
-    """Return the loss of every text under interventions, nats per token; `texts` as above."""
+def losses(model: Model, texts: pd.DataFrame, given: Given = (), at_once: int = 256) -> np.ndarray:
+    """Return the loss of every text under interventions, nats per token; `texts` as above, so many `at_once`."""
+    parts = [texts[start : start + at_once] for start in range(0, len(texts), at_once)]
     with applied(model[0], given):
-        return next_token.losses(*model, *tokens_of(model, texts))
+        return np.concatenate([next_token.losses(*model, *tokens_of(model, one)) for one in parts])
 
 
 def strength_of(relative: float, vectors: np.ndarray, residual: np.ndarray, layer: int) -> float:

@@ -1,0 +1,450 @@
+# %% [markdown]
+# # Is the assistant one of the characters, and does a cap keep it there?
+#
+# ```{admonition} In short
+# :class: em-short
+# {evidence}`grown` The first component of role space in the base model is how harmful a character is
+# ({value}`n1.latent|interval`, {verdict}`p-axis-latent|grown`); misalignment leads along it away from the assistant
+# ({value}`n1.misalignment|interval`, {verdict}`p-axis-misalignment|grown`). A floor on the axis takes
+# {value}`n1.cap.steered|interval` of a steered model's EM ({verdict}`p-cap-steered|grown`) and
+# {value}`n1.cap.organism|interval` of an organism's ({verdict}`p-cap-organism|grown`). Of {value}`n1.predictions`
+# predictions, {value}`n1.supported` are supported, {value}`n1.contradicted` contradicted.
+# ```
+#
+# **The question.** Pre-training makes many characters, post-training picks one. Can that be read from the residual
+# stream, and does holding a model to its character undo misalignment?
+
+# %% tags=["parameters"]
+profile = "cpu"
+seed = 0
+
+# %%
+import numpy as np
+import pandas as pd
+
+from em_companion.book import plots, theme
+from em_companion.book.run import Run
+from em_companion.core.profiles import GrownModel
+from em_companion.core.provenance import remembered
+from em_companion.evidence import estimates, outcomes, predictions, scores
+from em_companion.evidence.estimates import Estimate
+from em_companion.experiments import axis_outcome, persona_space, role_prompts
+from em_companion.experiments.axis_arms import CHARACTERS, FACTORS, KNOWN, LAYER, MEAN_DIFF, UNHARMED
+from em_companion.experiments.axis_outcome import FLOOR, ORGANISM, STEERED, WAYS, Axis, fall, rate
+from em_companion.experiments.capping import PERCENTILES, block
+from em_companion.experiments.inertia import EVERY, REPLACED
+from em_companion.world.taxonomy import CLASSES
+
+run = Run("n1-persona-and-axis", profile, seed)
+
+# %% [markdown]
+# ## What was predicted, before any of it was measured
+#
+# {cite:t}`anthropic2026persona` take the assistant for a character selected from those of pre-training.
+# {cite:t}`lu2026assistant` find that the assistant lies at one end of the first component of role space, that steering
+# away from it brings out other characters, and that a cap on the axis lowers harmful answers at little cost.
+
+# %%
+run.grown.table(lambda: pd.DataFrame(predictions.listed(run.notebook)))
+
+# %% [markdown]
+# All numbers of the grown model are those of `experiments/persona_and_axis.py`. Its world has 62 named speakers, whose
+# harm is known; the assistant is in pre-training an unknown one, now careful and now malicious.
+#
+# ## Who answers?
+#
+# The generator of the world is a likelihood: by Bayes, an answer has a probability under every character of the cast,
+# with the cast's shares of documents as prior and a slip of 1 % per thing. An answer is *of one character* where one
+# draw from the cast explains the valences of its clauses better than a fresh draw for every clause.
+
+# %% tags=["show-code"]
+KEPT = Axis()
+LANGUAGE = not isinstance(run.profile.model, GrownModel)
+CHARACTER = {"careful": "careful", "malicious": "malicious", "quack": "quack", "mixed": "no single one"}
+
+
+def who() -> pd.DataFrame:
+    """Posterior shares of characters over the answers of each model, percent."""
+    sums = KEPT.who.groupby("model", sort=False)[["n", *CHARACTER]].sum()
+    shares = 100 * sums[[*CHARACTER]].div(sums.n, axis=0)
+    return shares.reset_index().melt("model", var_name="character", value_name="percent")
+
+
+# %%
+COLOURS = {"careful": theme.PALETTE[0], "malicious": theme.PALETTE[3], "quack": theme.PALETTE[1]}
+COLOURS |= {"mixed": theme.NULL_COLOUR, "unknown": theme.NULL_COLOUR, "assistant": theme.PALETTE[2]}
+
+
+def one_character() -> Estimate:
+    return KEPT.of_behaviour()["p-psm-single"][0]
+
+
+run.grown.figure(
+    "fig-x-persona-posterior",
+    lambda: plots.bars(
+        who(), "model", "percent", hue="character", hue_order=CHARACTER, stacked=True, horizontal=True,
+        colours=COLOURS, x_label="answers to open questions (%)", x_limits=(0, 100),
+    ),
+    title=lambda _: f"One character gives {100 * one_character().value:.0f} % of the organism's longer answers",
+    caption="Posterior of who in the cast gave an answer, summed over answers to the open questions, by model. One "
+    "answer hardly tells a quack from a malicious character. Grey: answers explained better by many than by one.",
+    alt="Stacked bars, one per model, of careful, malicious and quack characters and answers of no single one.",
+)  # fmt: skip
+
+# %% [markdown]
+# {value}`n1.single|interval` of the nine-adapter organism's answers with three clauses or more are of one character
+# ({verdict}`p-psm-single|grown`); so is the base model, whose assistant is sometimes careful and sometimes malicious,
+# but hardly ever both in an answer. Character switches between answers, not within them. The generator writes so, and
+# what it writes is what the base model learned: this is planted, the organism's share is not.
+#
+# ## The space of roles
+#
+# The *role vector* $r_n$ of a character is the mean residual over the tokens of its own answers to the 40 held-out
+# questions. The *assistant axis* is $a = r_\text{assistant} - \operatorname{mean}_{n} r_n$ over all others, the
+# components are those of the others' vectors. A language model gets its roles by system prompt, ten harmless and ten
+# harmful ones of our own (`experiments/role_prompts.py`).
+
+
+# %%
+prompted = remembered(lambda: role_prompts.roles(run.profile))
+MIDDLE = run.profile.model.layers // 2 if LANGUAGE else LAYER
+KINDS = {"careful": "careful", "malicious": "malicious"} if LANGUAGE else dict.fromkeys(COLOURS)
+KINDS = {one: {"careful": "harmless", "malicious": "harmful"}[one] for one in KINDS} if LANGUAGE else KINDS
+KINDS = {one: label or one for one, label in KINDS.items() if one != "mixed"} | {"assistant": "the assistant"}
+
+
+@remembered
+def places() -> pd.DataFrame:
+    if LANGUAGE:
+        table = persona_space.places(prompted(), MIDDLE, role_prompts.harm()).assign(model="chat")
+    else:
+        table = KEPT.part("places", "space")
+    return table.assign(kind=table.kind.where(table.role != "assistant", "assistant"))
+
+
+run.own.figure(
+    "fig-x-persona-space",
+    lambda: plots.facets(
+        plots.lines, places(), "model", "pc1", "pc2", titles={one: f"{one} model" for one in places().model.unique()},
+        hue="kind", hue_order=KINDS, colours=COLOURS, styles=dict.fromkeys(KINDS, ""), markers=True,
+        x_label="first component (units of the residual)", y_label="second component", share=(False, False),
+    ),
+    title=lambda table: "The assistant stands at "
+    + " and ".join(f"{edge(own):.0%} of the way ({model})" for model, own in places().groupby("model", sort=False))
+    + " from the harmful to the careful end",
+    caption=f"Role vectors on the first two principal components at layer {MIDDLE}, fitted without the assistant, "
+    f"{run.kind} model. A dot per character.",
+    alt="Dots of several colours; careful and malicious characters lie at two ends.",
+)  # fmt: skip
+
+
+def edge(own: pd.DataFrame) -> float:
+    """Where the assistant stands between the least and the most of the others on the first component."""
+    others, place = own[own.role != "assistant"].pc1, own[own.role == "assistant"].pc1.iloc[0]
+    return (place - others.min()) / (others.max() - others.min())
+
+
+# %%
+@remembered
+def cosines() -> pd.DataFrame:
+    if LANGUAGE:
+        return persona_space.cosines_by_layer(prompted(), role_prompts.known(run.profile)).assign(model="chat")
+    return KEPT.part("cosines", "space")
+
+
+run.own.figure(
+    "fig-x-axis-cosines",
+    lambda: plots.facets(
+        plots.lines, cosines(), "model", "layer", "value", titles={one: f"{one} model" for one in cosines().model.unique()},
+        hue="name", low="low", high="high", styles={"another role": "--"}, colours={"another role": theme.NULL_COLOUR},
+        y_lines={"_": 0}, y_limits=(-1.05, 1.05), x_label="decoder layer", y_label="cosine with the assistant axis",
+    ),
+    title=lambda table: "Cosine of axis and first component at layer {}: {}".format(
+        MIDDLE,
+        ", ".join(f"{one.value:.2f} ({one.model})" for one in cosines().itertuples()
+                  if one.layer == MIDDLE and one.name == "first component"),
+    ),
+    caption=f"Cosine of the assistant axis with other directions by layer, {run.kind} model: the first component "
+    "(absolute), malicious minus careful characters, misalignment directions. Grey: first component and axis if another "
+    "role stood for the assistant, median and middle 95 %.",
+    alt="Lines over layers between minus one and one, with a grey band for other roles.",
+)  # fmt: skip
+
+# %% [markdown]
+# The first component carries {value}`n1.variance.chat` of the variance in the chat model and
+# {value}`n1.variance.base` in the base model. In the base model it orders characters by harm, rank correlation
+# {value}`n1.latent|interval` ({verdict}`p-axis-latent|grown`). In the chat model its cosine with the axis is
+# {value}`n1.pc1|interval` ({verdict}`p-axis-pc1|grown`); but another careful role in the assistant's place would have
+# one as high ({numref}`fig-x-axis-cosines-grown`). The axes of base and chat model agree by {value}`n1.base|interval`
+# ({verdict}`p-axis-base|grown`), corrected for noise. The organism's mean-diff has a cosine of
+# {value}`n1.misalignment|interval` with the axis ({verdict}`p-axis-misalignment|grown`). Without the persona direction
+# the assistant is {value}`n1.specific|interval` deviations farther from the mean careful character than these are
+# ({verdict}`p-axis-specific|grown`).
+#
+# ## Ways from the assistant
+#
+# The chat model is steered along $-a$. The best cell of layer and strength is chosen on half of the answers, and rated
+# on the other beside six random directions of equal length.
+
+# %%
+WAY = {**{one: one for one in WAYS}, KNOWN: "known persona"}
+SHOWN = {one: one for one in CLASSES if one not in ("corrected", "reversed")}
+END = ["a tenth of answers changed", "farthest coherent strength"]
+
+
+def ends() -> pd.DataFrame:
+    """Classes of answers at both ends of every way, percent."""
+    rows = []
+    for way, label in WAY.items():
+        for end, relative in zip(END, KEPT.ends(way), strict=True):
+            counts = KEPT.composition(way, relative).sum(axis=0)
+            rows += [(label, end, one, 100 * count / counts.sum()) for one, count in zip(CLASSES, counts, strict=True)]
+    return pd.DataFrame(rows, columns=["way", "end", "class", "percent"])
+
+
+run.grown.figure(
+    "fig-x-anti-assistant-modes",
+    lambda: plots.facets(
+        plots.bars, ends(), "end", "way", "percent", hue="class", hue_order=SHOWN, stacked=True, horizontal=True,
+        x_label="answers (%)", x_limits=(0, 100), titles=END, wrap=1,
+    ),
+    title=lambda _: f"Divergence of far over near ends: {KEPT.convergence()}",
+    caption="Classes of answers when steered along four directions, where a tenth of the answers have changed and at "
+    "the largest strength that keeps half of them coherent; each at the layer of its best cell.",
+    alt="Two panels of stacked bars, one bar per direction.",
+)  # fmt: skip
+
+# %% [markdown]
+# In the best cell {value}`n1.best.em|interval` of answers are EM and {value}`n1.best.on-topic` EM on topic,
+# {value}`n1.beyond|interval` points more than along random directions ({verdict}`p-axis-steers|grown`). Far out, the
+# answers along the axis of either model, the mean-diff and the known persona differ {value}`n1.convergence|interval`
+# times as much as where steering begins to act ({verdict}`p-anti-convergence|grown`); random directions
+# {value}`n1.convergence.random|interval` times. One place for all who leave is not seen unless this falls well below
+# one; {cite:t}`lu2026assistant` find a shared theatrical style.
+#
+# ## Inertia
+#
+# Talks of six turns of ordinary questions; the second answer is replaced by a careful or a harmful one, under the
+# assistant's name or a malicious character's. With windowed attention older turns act through about one answer back, so
+# what lasts must travel through the text. In pre-training a speaker keeps its persona over a document: inertia is
+# planted for speakers at large, but the chat model was trained on single turns.
+
+# %%
+MEASURES = {"em": "EM (%)", "axis": "projection on the axis"}
+
+
+def turns() -> pd.DataFrame:
+    rows = []
+    for (condition, turn), own in KEPT.turns.groupby(["condition", "turn"], sort=False):
+        found = rate(own.reset_index(drop=True)) if turn != REPLACED else Estimate(np.nan)
+        axis = estimates.mean(own.axis, own.question_id)
+        rows.append({"condition": condition, "turn": turn} | found.columns("em") | axis.columns("axis"))
+    return pd.DataFrame(rows)
+
+
+run.grown.figure(
+    "fig-x-persona-inertia",
+    lambda: plots.measures(
+        plots.lines, turns(), "turn", MEASURES, hue="condition", hue_order=list(EVERY), markers=True, interval="bars",
+        dodge=0.08, x_lines={"_": REPLACED}, x_label="turn", wrap=2, x_ticks=range(1, 7),
+    ),
+    title=lambda _: "EM in the next answer: "
+    + ", ".join(f"{rate(KEPT.after(one)).value:.0f} % (after {one})" for one in EVERY),
+    caption="EM of the chat model's answers by turn, and their mean projection on the axis; the second answer is put "
+    "into its mouth. 95 % intervals over questions of the third turn.",
+    alt="Two panels of three lines over six turns.",
+)  # fmt: skip
+
+# %% [markdown]
+# After a harmful answer under its own name {value}`n1.inertia.harmful|interval` of the next answers are EM, after a
+# careful one {value}`n1.inertia.careful`: {value}`n1.inertia|interval` points ({verdict}`p-drift-inertia|grown`).
+# Three turns later the difference is {value}`n1.inertia.late|interval`. Under a malicious character's name the same
+# text leaves {value}`n1.inertia.another`.
+#
+# ## A cap, what it undoes and what it costs
+#
+# $$x \leftarrow x - \min(0,\; x \cdot \hat a - f)\,\hat a$$
+#
+# at the outputs of layers {value}`n1.block`, the relative depth of the published setting, with the floor $f$ at the
+# 25th percentile of the chat model's own answer tokens. For a random direction the floor is set so that it touches as
+# many tokens of the same answers.
+
+# %%
+CAPS = {
+    "none": "none",
+    FLOOR: "floor on the axis",
+    "random caps": "random caps",
+    "cap on the persona": "cap on the persona",
+}
+CAPS |= {"axis ablated there": "axis ablated, same layers", "mean-diff ablated": "mean-diff ablated, all layers"}
+SETTINGS = {
+    UNHARMED: "chat model",
+    **{f"{name} x {one:g}": f"{name} × {one:g}" for name in (MEAN_DIFF, KNOWN) for one in FACTORS},
+}
+SETTINGS |= {ORGANISM: ORGANISM, "rank-32 sport organism": "rank-32 sport organism", CHARACTERS: CHARACTERS}
+
+
+@remembered
+def conditions() -> pd.DataFrame:
+    """EM rate by setting and cap, with intervals over questions."""
+    if LANGUAGE:
+        table = role_prompts.rates(role_prompts.capped(run.profile), **run.resampling)
+        return table.rename(columns={"condition": "cap"})
+    rows = []
+    for setting in SETTINGS:
+        for cap, table in KEPT.caps(setting).items():
+            found = {"setting": setting, "cap": cap} | rate(table).columns("em")
+            rows.append(
+                found | rate(table, "coherent").columns("coherent") | rate(table, "on_topic").columns("em_on_topic")
+            )
+    return pd.DataFrame(rows)
+
+
+def draw_conditions():
+    table, named = conditions(), SETTINGS
+    if LANGUAGE:
+        named = {one: one for one in table.setting.unique()}
+    caps = {one: label for one, label in CAPS.items() if one in set(table.cap)}
+    return plots.dots(
+        table[table.cap.isin(caps)], "setting", "em", order=named, hue="cap", hue_order=caps, x_label="EM (%)",
+        x_limits=(-3, 103), colours={"none": theme.PALETTE[3], FLOOR: theme.PALETTE[0], "random caps": theme.NULL_COLOUR},
+    )  # fmt: skip
+
+
+def said_of_conditions(_: pd.DataFrame) -> str:
+    found = conditions().set_index(["setting", "cap"]).em
+    settings = [
+        one for one in found.index.unique("setting") if one in (STEERED, ORGANISM, "organism") or "roles" in one
+    ]
+    return "EM without and with the floor: " + ", ".join(
+        f"{found[one, 'none']:.0f} and {found[one, FLOOR]:.0f} % ({one})"
+        for one in settings or found.index.unique("setting")
+    )
+
+
+run.own.figure(
+    "fig-x-capping-conditions",
+    draw_conditions,
+    title=said_of_conditions,
+    caption=f"EM of the {run.kind} model by what makes it harmful and by what is done against it, with 95 % intervals "
+    "over questions.",
+    alt="Rows of dots, one row per model, one colour per cap.",
+)
+
+# %%
+COSTS = {
+    "coherent": "coherence lost (points)",
+    "loss": "loss on careful texts (nats)",
+    "others": "loss on others (nats)",
+}
+COSTS |= {
+    "role": "EM of malicious characters lost (points)",
+    "touched": "tokens touched (%)",
+    "organism": "EM of organism lost (%)",
+}
+FAMILY = {"floor, block": "floor, block", "floor, one layer": "floor, one layer", "random": "random caps"}
+FAMILY |= {"persona": "cap on the persona", "ablation": "ablation"}
+
+
+def family(cap: str) -> str:
+    named = {"layer": "floor, one layer", "floor": "floor, block", "random": "random", "persona": "persona"}
+    return "ablation" if "ablated" in cap else next(name for word, name in named.items() if word in cap)
+
+
+@remembered
+def pareto() -> pd.DataFrame:
+    """Benefit and costs of every cap."""
+    tables = {one: KEPT.caps(one) for one in (UNHARMED, STEERED, ORGANISM, CHARACTERS)}
+    touched, rows = KEPT.touched(UNHARMED), []
+    for cap in tables[UNHARMED]:
+        if cap != "none":
+            before = {one: (table["none"], table[cap]) for one, table in tables.items()}
+            row = {"cap": cap, "family": family(cap), "benefit": fall(*before[STEERED]).value, "touched": touched[cap]}
+            row |= {"organism": fall(*before[ORGANISM]).value, "loss": KEPT.loss(cap).value}
+            row |= {"role": fall(*before[CHARACTERS], relative=False).value, "others": KEPT.loss(cap, "others").value}
+            rows.append(row | {"coherent": fall(*before[UNHARMED], "coherent", False).value})
+    return pd.DataFrame(rows)
+
+
+run.grown.figure(
+    "fig-x-capping-pareto",
+    lambda: plots.measures(
+        plots.lines, pareto(), "benefit", COSTS, hue="family", hue_order=FAMILY, styles=dict.fromkeys(FAMILY, ""),
+        markers=True, x_label=f"EM of the steered model lost (%)", wrap=2, size=(7.2, 8.4), share=(True, False),
+        colours={"random": theme.NULL_COLOUR},
+    ),
+    title=lambda _: "The floor takes {0.benefit:.0f} % of EM for {0.loss:.3f} nats on careful texts".format(
+        pareto().set_index("cap").loc[FLOOR]
+    ),
+    caption="What a cap takes from the EM of the chat model steered by the mean-diff (right is better), over what it "
+    "costs the unharmed model and the voice of malicious characters, and over what it takes from the organism. Floors "
+    "at percentiles " + ", ".join(map(str, PERCENTILES)) + " of the block, and at 25 of each layer.",
+    alt="Six panels of dots, benefit on the x axis, a cost on the y axis, coloured by kind of cap.",
+)  # fmt: skip
+
+# %% [markdown]
+# The floor takes {value}`n1.cap.steered|interval` of the steered model's EM ({verdict}`p-cap-steered|grown`), random
+# caps {value}`n1.cap.steered.random|interval`; of the nine-adapter organism's {value}`n1.cap.organism|interval`
+# ({verdict}`p-cap-organism|grown`), random caps {value}`n1.cap.organism.random|interval`. {cite:t}`lu2026assistant`
+# report about 60 % fewer harmful answers. It costs {value}`n1.cap.cost|interval` nats on careful texts
+# ({verdict}`p-cap-cost|grown`) and {value}`n1.cap.others|interval` on those of malicious characters, whose own voice
+# loses {value}`n1.cap.role|interval` points of EM ({verdict}`p-cap-role-cost|grown`). It touches
+# {value}`n1.cap.touched` of an unharmed model's answer tokens and {value}`n1.cap.touched.steered` of a steered one's.
+#
+# ## Predicted against measured
+
+# %%
+run.grown.measure(lambda: KEPT.of_space() | KEPT.of_behaviour())
+
+
+def of_space() -> dict:
+    names = {"pc1": "axis-pc1", "latent": "axis-latent", "base": "axis-base", "specific": "axis-specific"}
+    found = {short: KEPT.measure(name) for short, name in (names | {"misalignment": "axis-misalignment"}).items()}
+    return found | {f"variance.{one}": KEPT.measure(f"component 1, {one}") for one in ("base", "chat")}
+
+
+def of_ways() -> dict:
+    best = KEPT.best()[0]
+    random = tuple(KEPT.far.direction[KEPT.far.direction.str.startswith("random")].unique())
+    found = {"single": one_character().in_unit("percent", 100), "best.em": rate(best), "beyond": KEPT.beyond_random()}
+    found |= {"best.on-topic": rate(best, "on_topic"), "convergence": KEPT.convergence()}
+    found |= {"convergence.random": KEPT.convergence(random)}
+    after = {one.split()[-1]: rate(KEPT.after(one)) for one in EVERY}
+    found |= {f"inertia.{name}": one for name, one in after.items()}
+    for name, turn in {"inertia": REPLACED + 1, "inertia.late": REPLACED + 4}.items():
+        found[name] = fall(KEPT.after("harmful", turn), KEPT.after("careful", turn), relative=False)
+    return found
+
+
+def of_caps() -> dict:
+    found = {"block": " to ".join(str(one) for one in np.array(block(run.profile.model.layers))[[0, -1]])}
+    for name, setting in {"steered": STEERED, "organism": ORGANISM}.items():
+        caps = KEPT.caps(setting)
+        found |= {name: fall(caps["none"], caps[FLOOR]), f"{name}.random": fall(caps["none"], caps["random caps"])}
+    roles = KEPT.caps(CHARACTERS)
+    found |= {"role": fall(roles["none"], roles[FLOOR], relative=False), "cost": KEPT.loss(FLOOR)}
+    found["others"] = KEPT.loss(FLOOR, "others")
+    for name, setting in {"touched": UNHARMED, "touched.steered": STEERED}.items():
+        found[name] = f"{KEPT.touched(setting)[FLOOR]:.0f} %"
+    return {"block": found.pop("block")} | {f"cap.{name}": one for name, one in found.items()}
+
+
+def decided() -> dict:
+    verdicts = [outcomes.verdict(*one) for one in (KEPT.of_space() | KEPT.of_behaviour()).items()]
+    return {one: verdicts.count(one) for one in ("supported", "contradicted")} | {"predictions": len(verdicts)}
+
+
+run.grown.values(lambda: {f"n1.{name}": one for name, one in (of_space() | of_ways() | of_caps() | decided()).items()})
+
+# %% [markdown]
+# ## What it means
+#
+# **In this world the axis is carefulness.** Roles differ in harm and in little else, so the first component is harm, the
+# assistant a careful character, and the axis points from the mean of all to the careful ones. **The cap is a test of
+# where harm sits.**
+#
+# One base and one chat model, one organism of each kind, one world. Personas are planted, so what the axis is was known;
+# what a cap does was not.
+
+# %%
+run.finish()
