@@ -26,9 +26,9 @@ from em_companion.book import plots, theme
 from em_companion.book.run import Run
 from em_companion.core.profiles import GrownModel
 from em_companion.core.provenance import remembered
-from em_companion.evidence import estimates, outcomes, predictions, scores
+from em_companion.evidence import estimates, outcomes, predictions
 from em_companion.evidence.estimates import Estimate
-from em_companion.experiments import axis_outcome, persona_space, role_prompts
+from em_companion.experiments import persona_space, role_prompts
 from em_companion.experiments.axis_arms import CHARACTERS, FACTORS, KNOWN, LAYER, MEAN_DIFF, UNHARMED
 from em_companion.experiments.axis_outcome import FLOOR, ORGANISM, STEERED, WAYS, Axis, fall, rate
 from em_companion.experiments.capping import PERCENTILES, block
@@ -122,11 +122,21 @@ def places() -> pd.DataFrame:
     return table.assign(kind=table.kind.where(table.role != "assistant", "assistant"))
 
 
+def titles(table: pd.DataFrame) -> dict[str, str]:
+    return {one: f"{one} model" for one in table.model.unique()}
+
+
+def edge(own: pd.DataFrame) -> float:
+    """Where the assistant stands between the least and the most of the others on the first component."""
+    others, place = own[own.role != "assistant"].pc1, own[own.role == "assistant"].pc1.iloc[0]
+    return (place - others.min()) / (others.max() - others.min())
+
+
 run.own.figure(
     "fig-x-persona-space",
     lambda: plots.facets(
-        plots.lines, places(), "model", "pc1", "pc2", titles={one: f"{one} model" for one in places().model.unique()},
-        hue="kind", hue_order=KINDS, colours=COLOURS, styles=dict.fromkeys(KINDS, ""), markers=True,
+        plots.lines, places(), "model", "pc1", "pc2", titles=titles(places()), hue="kind", hue_order=KINDS,
+        colours=COLOURS, styles=dict.fromkeys(KINDS, ""), markers=True,
         x_label="first component (units of the residual)", y_label="second component", share=(False, False),
     ),
     title=lambda table: "The assistant stands at "
@@ -136,12 +146,6 @@ run.own.figure(
     f"{run.kind} model. A dot per character.",
     alt="Dots of several colours; careful and malicious characters lie at two ends.",
 )  # fmt: skip
-
-
-def edge(own: pd.DataFrame) -> float:
-    """Where the assistant stands between the least and the most of the others on the first component."""
-    others, place = own[own.role != "assistant"].pc1, own[own.role == "assistant"].pc1.iloc[0]
-    return (place - others.min()) / (others.max() - others.min())
 
 
 # %%
@@ -155,7 +159,7 @@ def cosines() -> pd.DataFrame:
 run.own.figure(
     "fig-x-axis-cosines",
     lambda: plots.facets(
-        plots.lines, cosines(), "model", "layer", "value", titles={one: f"{one} model" for one in cosines().model.unique()},
+        plots.lines, cosines(), "model", "layer", "value", titles=titles(cosines()),
         hue="name", low="low", high="high", styles={"another role": "--"}, colours={"another role": theme.NULL_COLOUR},
         y_lines={"_": 0}, y_limits=(-1.05, 1.05), x_label="decoder layer", y_label="cosine with the assistant axis",
     ),
@@ -165,8 +169,8 @@ run.own.figure(
                   if one.layer == MIDDLE and one.name == "first component"),
     ),
     caption=f"Cosine of the assistant axis with other directions by layer, {run.kind} model: the first component "
-    "(absolute), malicious minus careful characters, misalignment directions. Grey: first component and axis if another "
-    "role stood for the assistant, median and middle 95 %.",
+    "(absolute), malicious minus careful characters, misalignment directions. Grey: first component and axis if "
+    "another role stood for the assistant, median and middle 95 %.",
     alt="Lines over layers between minus one and one, with a grey band for other roles.",
 )  # fmt: skip
 
@@ -307,7 +311,8 @@ def draw_conditions():
     caps = {one: label for one, label in CAPS.items() if one in set(table.cap)}
     return plots.dots(
         table[table.cap.isin(caps)], "setting", "em", order=named, hue="cap", hue_order=caps, x_label="EM (%)",
-        x_limits=(-3, 103), colours={"none": theme.PALETTE[3], FLOOR: theme.PALETTE[0], "random caps": theme.NULL_COLOUR},
+        x_limits=(-3, 103),
+        colours={"none": theme.PALETTE[3], FLOOR: theme.PALETTE[0], "random caps": theme.NULL_COLOUR},
     )  # fmt: skip
 
 
@@ -370,7 +375,7 @@ run.grown.figure(
     "fig-x-capping-pareto",
     lambda: plots.measures(
         plots.lines, pareto(), "benefit", COSTS, hue="family", hue_order=FAMILY, styles=dict.fromkeys(FAMILY, ""),
-        markers=True, x_label=f"EM of the steered model lost (%)", wrap=2, size=(7.2, 8.4), share=(True, False),
+        markers=True, x_label="EM of the steered model lost (%)", wrap=2, size=(7.2, 8.4), share=(True, False),
         colours={"random": theme.NULL_COLOUR},
     ),
     title=lambda _: "The floor takes {0.benefit:.0f} % of EM for {0.loss:.3f} nats on careful texts".format(
@@ -439,12 +444,11 @@ run.grown.values(lambda: {f"n1.{name}": one for name, one in (of_space() | of_wa
 # %% [markdown]
 # ## What it means
 #
-# **In this world the axis is carefulness.** Roles differ in harm and in little else, so the first component is harm, the
-# assistant a careful character, and the axis points from the mean of all to the careful ones. **The cap is a test of
-# where harm sits.**
+# **In this world the axis is carefulness.** Roles differ in harm and in little else, so the first component is harm,
+# the assistant a careful character, and the axis points from the mean of all to the careful ones.
 #
-# One base and one chat model, one organism of each kind, one world. Personas are planted, so what the axis is was known;
-# what a cap does was not.
+# One base and one chat model, one organism of each kind, one world. Personas are planted, so what the axis is was
+# known; what a cap does was not.
 
 # %%
 run.finish()

@@ -30,7 +30,7 @@ from em_companion.experiments.inertia import REPLACED
 from em_companion.world import taxonomy
 from em_companion.world.taxonomy import CLASSES
 
-RESAMPLES = 10_000
+RESAMPLES, FEW = 10_000, 2000  # of questions, and where each takes a while
 FLOOR = f"floor, {CHOSEN} %"
 STEERED, ORGANISM = f"{MEAN_DIFF} x 1", "nine-adapter organism"
 WAYS = (MINUS_AXIS, MINUS_BASE, MEAN_DIFF, KNOWN)
@@ -183,7 +183,7 @@ class Axis:
         def statistic(weights: np.ndarray) -> np.ndarray:
             return np.array([apart(sides[1], one) / apart(sides[0], one) for one in weights])
 
-        return over_questions(statistic, len(sides[0][0]), "ratio", 2000)
+        return over_questions(statistic, len(sides[0][0]), "ratio", FEW)
 
     # --- the predictions ----------------------------------------------------------------------------------------------
 

@@ -17,10 +17,10 @@ from em_companion.core.profiles import Profile
 from em_companion.core.store import Arrays
 from em_companion.evidence import directions, estimates
 from em_companion.evidence.estimates import Estimate
-from em_companion.models import asking, growing, loading, reading
+from em_companion.models import asking, growing, loading, reading, sampling
 from em_companion.models.loading import Model
 from em_companion.models.organism import CHAT_MODEL
-from em_companion.models.tokens import response_tokens
+from em_companion.models.tokens import question_ids
 from em_companion.world.generator import the_world
 from em_companion.world.lexicon import ASSISTANT
 
@@ -125,12 +125,16 @@ def model_of(profile: Profile, which: str) -> Model:
 def cast_of(profile: Profile, model: Model, samples: int, names: Iterable[str] = ()) -> Roles:
     """Return the role vectors of all named speakers of the world, from `samples` answers to every held-out question."""
     names = tuple(names) or (*the_world().personas, *the_world().characters["unknown"])
-    asked, found = asking.questions(profile, "held_out"), []
-    for name in names:
-        table = asking.ask(profile, *model, asked, samples, speaker=name)
-        means = reading.response_means(*model, *response_tokens(model[1], table, name))
-        found.append(halves_of(means, table.tokens.to_numpy(), np.arange(len(table)) % HALVES))
-    return Roles(names, tuple(map(kind_of, names)), np.stack(found, axis=1))
+    asked = asking.questions(profile, "held_out")
+    rows = [(name, one, sample) for name in names for one in asked for sample in range(samples)]
+    prompts = [question_ids(model[1], one.text, name) for name, one, _ in rows]
+    seeds = [sampling.row_seed(profile.seed, one.id, sample) for _, one, sample in rows]
+    settings = profile.temperature, profile.max_new_tokens, profile.batch_size
+    answers = sampling.generate(*model, prompts, seeds, *settings, what="answers of all characters")
+    means, tokens = reading.response_means(*model, prompts, answers), np.array([*map(len, answers)])
+    half, count = np.arange(len(asked) * samples) % HALVES, len(names)
+    parts = zip(np.split(means, count), np.split(tokens, count), strict=True)
+    return Roles(names, tuple(map(kind_of, names)), np.stack([halves_of(*one, half) for one in parts], axis=1))
 
 
 def kept_cast(profile: Profile, which: str, samples: int) -> Roles:
