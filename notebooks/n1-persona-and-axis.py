@@ -75,17 +75,13 @@ COLOURS = {"careful": theme.PALETTE[0], "malicious": theme.PALETTE[3], "quack": 
 COLOURS |= {"mixed": theme.NULL_COLOUR, "unknown": theme.NULL_COLOUR, "assistant": theme.PALETTE[2]}
 
 
-def one_character() -> Estimate:
-    return KEPT.of_behaviour()["p-psm-single"][0]
-
-
 run.grown.figure(
     "fig-x-persona-posterior",
     lambda: plots.bars(
         who(), "model", "percent", hue="character", hue_order=CHARACTER, stacked=True, horizontal=True,
         colours=COLOURS, x_label="answers to open questions (%)", x_limits=(0, 100),
     ),
-    title=lambda _: f"One character gives {100 * one_character().value:.0f} % of the organism's longer answers",
+    title=lambda _: f"One character gives {100 * KEPT.single()[0].value:.0f} % of the organism's longer answers",
     caption="Posterior of who in the cast gave an answer, summed over answers to the open questions, by model. One "
     "answer hardly tells a quack from a malicious character. Grey: answers explained better by many than by one.",
     alt="Stacked bars, one per model, of careful, malicious and quack characters and answers of no single one.",
@@ -411,7 +407,7 @@ def of_space() -> dict:
 def of_ways() -> dict:
     best = KEPT.best()[0]
     random = tuple(KEPT.far.direction[KEPT.far.direction.str.startswith("random")].unique())
-    found = {"single": one_character().in_unit("percent", 100), "best.em": rate(best), "beyond": KEPT.beyond_random()}
+    found = {"single": KEPT.single()[0].in_unit("percent", 100), "best.em": rate(best), "beyond": KEPT.beyond_random()}
     found |= {"best.on-topic": rate(best, "on_topic"), "convergence": KEPT.convergence()}
     found |= {"convergence.random": KEPT.convergence(random)}
     after = {one.split()[-1]: rate(KEPT.after(one)) for one in EVERY}

@@ -83,7 +83,7 @@ class Axis:
     def measure(self, name: str) -> Estimate:
         """Return one measure of the space of roles."""
         row = self.measures.loc[name]
-        return Estimate(row.value, row.low, row.high, int(row.n), row.unit)
+        return Estimate(float(row.value), float(row.low), float(row.high), int(row.n), row.unit)
 
     @cached_property
     def who(self) -> pd.DataFrame:
@@ -133,6 +133,13 @@ class Axis:
         means = table.assign(condition=named).groupby(["condition", "question_id"]).loss.mean().unstack(0)
         found = means[condition] - means["none"]
         return estimates.mean(found, found.index, RESAMPLES).in_unit("nats")
+
+    def single(self) -> tuple[Estimate, int]:
+        """Return the share of the organism's answers of three clauses or more that are of one character, and how many
+        such answers there are."""
+        nine = self.who[self.who.model == ORGANISM].reset_index(drop=True)
+        one, long = nine.long_single.to_numpy(), nine.long.to_numpy()
+        return over_questions(lambda weights: (weights @ one) / (weights @ long), len(nine), "share"), int(long.sum())
 
     # --- ways from the assistant --------------------------------------------------------------------------------------
 
@@ -211,11 +218,7 @@ class Axis:
 
     def of_behaviour(self) -> dict[str, Outcome]:
         """Return what was measured of the other predictions, by id."""
-        nine = self.who[self.who.model == ORGANISM].reset_index(drop=True)
-        long, of = int(nine.long.sum()), "questions"
-        single = over_questions(
-            lambda w: (w @ nine.long_single.to_numpy()) / (w @ nine.long.to_numpy()), len(nine), "share"
-        )
+        (single, long), of = self.single(), "questions"
         lacking = [one for one in WAYS if not self.has_far_end(one)]
         none = f"no coherent far end along {', '.join(lacking)}"
         found = {
