@@ -26,13 +26,13 @@ from em_companion.book import plots, theme
 from em_companion.book.run import Run
 from em_companion.core.profiles import GrownModel
 from em_companion.core.provenance import remembered
-from em_companion.evidence import estimates, outcomes, predictions
-from em_companion.evidence.estimates import Estimate
+from em_companion.evidence import outcomes, predictions
 from em_companion.experiments import persona_space, role_prompts
 from em_companion.experiments.axis_arms import CHARACTERS, FACTORS, KNOWN, LAYER, MEAN_DIFF, UNHARMED
 from em_companion.experiments.axis_outcome import FLOOR, ORGANISM, STEERED, WAYS, Axis, fall, rate
 from em_companion.experiments.capping import PERCENTILES, block
-from em_companion.experiments.inertia import EVERY, REPLACED
+from em_companion.experiments.inertia import CONDITIONS, EVERY, REPLACED
+from em_companion.experiments.persona_space import BASE, CHAT
 from em_companion.world.taxonomy import CLASSES
 
 run = Run("n1-persona-and-axis", profile, seed)
@@ -156,7 +156,7 @@ run.own.figure(
     "fig-x-axis-cosines",
     lambda: plots.facets(
         plots.lines, cosines(), "model", "layer", "value", titles=titles(cosines()),
-        hue="name", low="low", high="high", styles={"another role": "--"}, colours={"another role": theme.NULL_COLOUR},
+        hue="name", low="low", high="high", styles={"another role": "--", "persona direction": ":"}, colours={"another role": theme.NULL_COLOUR},
         y_lines={"_": 0}, y_limits=(-1.05, 1.05), x_label="decoder layer", y_label="cosine with the assistant axis",
     ),
     title=lambda table: "Cosine of axis and first component at layer {}: {}".format(
@@ -206,7 +206,7 @@ run.grown.figure(
     "fig-x-anti-assistant-modes",
     lambda: plots.facets(
         plots.bars, ends(), "end", "way", "percent", hue="class", hue_order=SHOWN, stacked=True, horizontal=True,
-        x_label="answers (%)", x_limits=(0, 100), titles=END, wrap=1,
+        x_label="answers (%)", x_limits=(0, 100), titles=END, wrap=1, size=(7.2, 5.6),
     ),
     title=lambda _: f"Divergence of far over near ends: {KEPT.convergence()}",
     caption="Classes of answers when steered along four directions, where a tenth of the answers have changed and at "
@@ -229,37 +229,38 @@ run.grown.figure(
 # what lasts must travel through the text. In pre-training a speaker keeps its persona over a document: inertia is
 # planted for speakers at large, but the chat model was trained on single turns.
 
+
 # %%
-MEASURES = {"em": "EM (%)", "axis": "projection on the axis"}
-
-
 def turns() -> pd.DataFrame:
     rows = []
-    for (condition, turn), own in KEPT.turns.groupby(["condition", "turn"], sort=False):
-        found = rate(own.reset_index(drop=True)) if turn != REPLACED else Estimate(np.nan)
-        axis = estimates.mean(own.axis, own.question_id)
-        rows.append({"condition": condition, "turn": turn} | found.columns("em") | axis.columns("axis"))
+    for which in (BASE, CHAT):
+        for (condition, turn), own in KEPT.turns(which).groupby(["condition", "turn"], sort=False):
+            if turn != REPLACED:
+                row = {"model": which, "condition": condition, "turn": turn}
+                rows.append(row | rate(own.reset_index(drop=True)).columns("em"))
     return pd.DataFrame(rows)
 
 
 run.grown.figure(
     "fig-x-persona-inertia",
-    lambda: plots.measures(
-        plots.lines, turns(), "turn", MEASURES, hue="condition", hue_order=list(EVERY), markers=True, interval="bars",
-        dodge=0.08, x_lines={"_": REPLACED}, x_label="turn", wrap=2, x_ticks=range(1, 7),
+    lambda: plots.facets(
+        plots.lines, turns(), "model", "turn", "em", titles=titles(turns()), hue="condition", hue_order=list(EVERY),
+        markers=True, interval="bars", dodge=0.1, x_lines={"answer put into the mouth": REPLACED}, x_label="turn",
+        y_label="EM (%)", x_ticks=range(1, 7), y_limits=(-3, 103),
     ),
     title=lambda _: "EM in the next answer: "
     + ", ".join(f"{rate(KEPT.after(one)).value:.0f} % (after {one})" for one in EVERY),
-    caption="EM of the chat model's answers by turn, and their mean projection on the axis; the second answer is put "
-    "into its mouth. 95 % intervals over questions of the third turn.",
-    alt="Two panels of three lines over six turns.",
+    caption="EM of the assistant's answers by turn, base and chat model; the second answer is put into its mouth. "
+    "95 % intervals over the questions of the third turn.",
+    alt="Two panels of lines over six turns, with a dotted line at the second.",
 )  # fmt: skip
 
 # %% [markdown]
-# After a harmful answer under its own name {value}`n1.inertia.harmful|interval` of the next answers are EM, after a
-# careful one {value}`n1.inertia.careful`: {value}`n1.inertia|interval` points ({verdict}`p-drift-inertia|grown`).
-# Three turns later the difference is {value}`n1.inertia.late|interval`. Under a malicious character's name the same
-# text leaves {value}`n1.inertia.another`.
+# After a harmful answer under its own name {value}`n1.inertia.harmful` of the chat model's next answers are EM, after a
+# careful one {value}`n1.inertia.careful`, after a malicious character's {value}`n1.inertia.another`: a difference of
+# {value}`n1.inertia` points ({verdict}`p-drift-inertia|grown`; where no answer differs, no interval can be had and the
+# rule says undecided). The base model shows that the instrument sees inertia: {value}`n1.inertia.base.harmful|interval`
+# and {value}`n1.inertia.base.careful|interval`. Post-training has cut the assistant loose from what it said before.
 #
 # ## A cap, what it undoes and what it costs
 #
@@ -412,8 +413,8 @@ def of_ways() -> dict:
     found |= {"convergence.random": KEPT.convergence(random)}
     after = {one.split()[-1]: rate(KEPT.after(one)) for one in EVERY}
     found |= {f"inertia.{name}": one for name, one in after.items()}
-    for name, turn in {"inertia": REPLACED + 1, "inertia.late": REPLACED + 4}.items():
-        found[name] = fall(KEPT.after("harmful", turn), KEPT.after("careful", turn), relative=False)
+    found |= {f"inertia.base.{one}": rate(KEPT.after(one, which=BASE)) for one in CONDITIONS}
+    found["inertia"] = fall(KEPT.after("harmful"), KEPT.after("careful"), relative=False)
     return found
 
 

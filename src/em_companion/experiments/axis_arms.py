@@ -1,6 +1,6 @@
 """The arms of experiment N1, for `experiments/persona_and_axis.py`: each measures one thing, in tables by part."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 import numpy as np
@@ -209,13 +209,13 @@ def far_ends(profile: Profile, steered: pd.DataFrame) -> Parts:
 # --- talks and caps ---------------------------------------------------------------------------------------------------
 
 
-def talks(profile: Profile) -> Parts:
-    """Hold talks in which an answer is put into the chat model's mouth; see `inertia`."""
-    chat, rows = persona_space.model_of(profile, CHAT), []
+def talks(profile: Profile, which: str = CHAT, conditions: Iterable[str] = inertia.EVERY) -> Parts:
+    """Hold talks in which an answer is put into a model's mouth; see `inertia`. The axis is the chat model's."""
+    model, rows = persona_space.model_of(profile, which), []
     found = {"axis": -axes(profile)[MINUS_AXIS][LAYER], "persona": axes(profile)[KNOWN][LAYER]}
     units = {name: one / np.linalg.norm(one) for name, one in found.items()}
-    for condition in inertia.EVERY:
-        rows.append(inertia.tallied(profile, chat, condition, EACH, units, LAYER).assign(condition=condition))
+    for condition in conditions:
+        rows.append(inertia.tallied(profile, model, condition, EACH, units, LAYER).assign(condition=condition))
     return {"turns": pd.concat(rows)}
 
 
@@ -312,6 +312,7 @@ def lost(profile: Profile, model: Model, conditions: Mapping[str, Given]) -> pd.
     return pd.concat(rows)
 
 
+TALKS = {CHAT: "talks", BASE: "talks, base model"}
 STEERING, FAR_ENDS, CAPPED = "steering", "far ends", "capping, "
 _SETTINGS = (UNHARMED, *(f"{name} x {factor:g}" for name in (MEAN_DIFF, KNOWN) for factor in FACTORS),
              "nine-adapter organism", "rank-32 sport organism", CHARACTERS)  # fmt: skip
@@ -320,8 +321,9 @@ ARMS: dict[str, Callable[[Profile], Parts]] = {
     "who": who,
     STEERING: minus_axis,
     FAR_ENDS: lambda profile: far_ends(profile, long_run.read(long_run.path_of(NAME, "steering"))),
-    "talks": talks,
+    TALKS[CHAT]: talks,
 } | {f"{CAPPED}{name}": partial(capped, setting=name) for name in _SETTINGS}
+ARMS[TALKS[BASE]] = partial(talks, which=BASE, conditions=inertia.CONDITIONS)
 
 
 def measured(profile: Profile, arm: str) -> Parts:

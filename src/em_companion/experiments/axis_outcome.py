@@ -11,6 +11,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from em_companion.core.errors import EvidenceUnavailable
 from em_companion.evidence import estimates, outcomes
 from em_companion.evidence.estimates import Estimate
 from em_companion.evidence.outcomes import Outcome
@@ -23,10 +24,12 @@ from em_companion.experiments.axis_arms import (
     MINUS_AXIS,
     MINUS_BASE,
     NAME,
+    TALKS,
     UNHARMED,
 )
 from em_companion.experiments.capping import CHOSEN
 from em_companion.experiments.inertia import REPLACED
+from em_companion.experiments.persona_space import CHAT
 from em_companion.world import taxonomy
 from em_companion.world.taxonomy import CLASSES
 
@@ -73,6 +76,8 @@ class Axis:
     def part(self, part: str, arm: str) -> pd.DataFrame:
         """Return a part of the table, of one arm; raise EvidenceUnavailable where it is not measured."""
         table = long_run.read(long_run.path_of(NAME, part))
+        if arm not in table.index.unique("arm"):
+            raise EvidenceUnavailable(f"Arm '{arm}' of '{NAME}' is not measured yet; run its script.")
         return table.loc[[arm]].reset_index(drop=True)
 
     @cached_property
@@ -100,10 +105,9 @@ class Axis:
         """Classes of answers by direction, relative strength and question."""
         return self.part("far", "far ends")
 
-    @cached_property
-    def turns(self) -> pd.DataFrame:
-        """Answers by condition, turn and question of talks."""
-        return self.part("turns", "talks")
+    def turns(self, which: str = CHAT) -> pd.DataFrame:
+        """Return the answers of the chat or the base model by condition, turn and question of talks."""
+        return self.part("turns", TALKS[which])
 
     @cached_property
     def losses(self) -> pd.DataFrame:
@@ -194,9 +198,9 @@ class Axis:
 
     # --- the predictions ----------------------------------------------------------------------------------------------
 
-    def after(self, condition: str, turn: int = REPLACED + 1) -> pd.DataFrame:
-        """Return the counts of a turn of the talks under a condition, by question."""
-        table = self.turns
+    def after(self, condition: str, turn: int = REPLACED + 1, which: str = CHAT) -> pd.DataFrame:
+        """Return the counts of a turn of a model's talks under a condition, by question."""
+        table = self.turns(which)
         return table[(table.condition == condition) & (table.turn == turn)].reset_index(drop=True)
 
     def of_space(self) -> dict[str, Outcome]:
