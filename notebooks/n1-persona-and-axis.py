@@ -104,9 +104,9 @@ run.grown.figure(
 # %%
 prompted = remembered(lambda: role_prompts.roles(run.profile))
 MIDDLE = run.profile.model.layers // 2 if LANGUAGE else LAYER
-KINDS = {"careful": "careful", "malicious": "malicious"} if LANGUAGE else dict.fromkeys(COLOURS)
-KINDS = {one: {"careful": "harmless", "malicious": "harmful"}[one] for one in KINDS} if LANGUAGE else KINDS
-KINDS = {one: label or one for one, label in KINDS.items() if one != "mixed"} | {"assistant": "the assistant"}
+HARM = ("harmless", "harmful") if LANGUAGE else ("careful", "malicious")
+NAMES = dict(zip(("careful", "malicious"), HARM, strict=True)) | {"quack": "quack", "unknown": "unknown"}
+NAMES |= {"assistant": "the assistant"}
 
 
 @remembered
@@ -131,8 +131,9 @@ def edge(own: pd.DataFrame) -> float:
 run.own.figure(
     "fig-x-persona-space",
     lambda: plots.facets(
-        plots.lines, places(), "model", "pc1", "pc2", titles=titles(places()), hue="kind", hue_order=KINDS,
-        colours=COLOURS, styles=dict.fromkeys(KINDS, ""), markers=True,
+        plots.lines, places(), "model", "pc1", "pc2", titles=titles(places()), hue="kind", markers=True,
+        hue_order={one: label for one, label in NAMES.items() if one in set(places().kind)}, colours=COLOURS,
+        styles=dict.fromkeys(NAMES, ""),
         x_label="first component (units of the residual)", y_label="second component", share=(False, False),
     ),
     title=lambda table: "The assistant stands at "
@@ -156,7 +157,8 @@ run.own.figure(
     "fig-x-axis-cosines",
     lambda: plots.facets(
         plots.lines, cosines(), "model", "layer", "value", titles=titles(cosines()),
-        hue="name", low="low", high="high", styles={"another role": "--", "persona direction": ":"}, colours={"another role": theme.NULL_COLOUR},
+        hue="name", low="low", high="high", styles={"another role": "--", "persona direction": ":"},
+        colours={"another role": theme.NULL_COLOUR},
         y_lines={"_": 0}, y_limits=(-1.05, 1.05), x_label="decoder layer", y_label="cosine with the assistant axis",
     ),
     title=lambda table: "Cosine of axis and first component at layer {}: {}".format(

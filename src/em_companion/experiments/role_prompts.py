@@ -54,7 +54,7 @@ ROLES = {
 }
 """System prompts of roles by kind and name."""
 
-TEXTS, FACTORS = 64, (1.0,)  # ordinary answers whose loss is read
+TEXTS = 64  # ordinary answers whose loss is read
 
 
 def prompts(tokenizer, system: str, questions: Sequence[str]) -> list[list[int]]:
@@ -110,27 +110,18 @@ def known(profile: Profile) -> dict[str, np.ndarray]:
     }
 
 
-def floors(profile: Profile) -> Given:
-    """Return the floor at the published percentile and depth, of the chat model's own answers to the open questions."""
-    axis, model = roles(profile).axis(), growing.load_organism(profile, CHAT_MODEL)
-    layers = capping.block(len(axis))
-    texts = response_tokens(model[1], responses.responses(profile, CHAT_MODEL))
-    own = capping.projections(model, *texts, {layer: axis[layer] for layer in layers})
-    return tuple(capping.floors(axis, own, layers, capping.CHOSEN))
-
-
-def random_floors(profile: Profile) -> Given:
-    """Return floors along random directions at the same percentile and layers."""
-    axis, model = roles(profile).axis(), growing.load_organism(profile, CHAT_MODEL)
-    drawn, layers = directions.random_like(axis, 1, profile.seed)[0], capping.block(len(axis))
-    texts = response_tokens(model[1], responses.responses(profile, CHAT_MODEL))
-    own = capping.projections(model, *texts, {layer: drawn[layer] for layer in layers})
-    return tuple(capping.floors(drawn, own, layers, capping.CHOSEN))
-
-
 def caps(profile: Profile) -> dict[str, Given]:
-    """Return what is done to a model, by name."""
-    return {"none": (), f"floor, {capping.CHOSEN} %": floors(profile), "random caps": random_floors(profile)}
+    """Return what is done to a model, by name: floors on the axis and on random directions, at the published percentile
+    and depth, of the chat model's own answers to the open questions."""
+    axis, model = roles(profile).axis(), growing.load_organism(profile, CHAT_MODEL)
+    both = np.stack([axis, directions.random_like(axis, 1, profile.seed)[0]])
+    texts, layers = response_tokens(model[1], responses.responses(profile, CHAT_MODEL)), capping.block(len(axis))
+    own = capping.projections(model, *texts, {layer: both[:, layer] for layer in layers})
+    made = [
+        tuple(capping.floors(vectors, {layer: own[layer][:, one] for layer in layers}, layers, capping.CHOSEN))
+        for one, vectors in enumerate(both)
+    ]
+    return {"none": ()} | dict(zip((f"floor, {capping.CHOSEN} %", "random caps"), made, strict=True))
 
 
 def capped(profile: Profile) -> pd.DataFrame:
@@ -142,9 +133,9 @@ def capped(profile: Profile) -> pd.DataFrame:
     settings = {"chat": (CHAT_MODEL, ()), f"{name} x 1": (CHAT_MODEL, (steer,))}
     if has(profile, organism := medical(profile)):
         settings["organism"] = (organism, ())
-    found = []
+    found, every = [], caps(profile)
     for setting, (one, given) in settings.items():
-        conditions = {cap: (*given, *then) for cap, then in caps(profile).items()}
+        conditions = {cap: (*given, *then) for cap, then in every.items()}
         table = responses.under(profile, one, conditions, samples=2 * profile.sweep_samples, what=f"caps, {setting}")
         found.append(table.assign(setting=setting))
     return pd.concat([*found, in_roles(profile)], ignore_index=True)
