@@ -26,8 +26,8 @@ from em_companion.book import plots, theme
 from em_companion.book.run import Run
 from em_companion.core.profiles import GrownModel
 from em_companion.core.provenance import remembered
-from em_companion.evidence import outcomes, predictions
-from em_companion.experiments import persona_space, role_prompts
+from em_companion.evidence import outcomes, predictions, scores
+from em_companion.experiments import axis_arms, persona_space, role_prompts
 from em_companion.experiments.axis_arms import CHARACTERS, FACTORS, KNOWN, LAYER, MEAN_DIFF, UNHARMED
 from em_companion.experiments.axis_outcome import FLOOR, ORGANISM, STEERED, WAYS, Axis, fall, rate
 from em_companion.experiments.capping import PERCENTILES, block
@@ -175,12 +175,15 @@ run.own.figure(
 # %% [markdown]
 # The first component carries {value}`n1.variance.chat` of the variance in the chat model and
 # {value}`n1.variance.base` in the base model. In the base model it orders characters by harm, rank correlation
-# {value}`n1.latent|interval` ({verdict}`p-axis-latent|grown`). In the chat model its cosine with the axis is
-# {value}`n1.pc1|interval` ({verdict}`p-axis-pc1|grown`); but another careful role in the assistant's place would have
-# one as high ({numref}`fig-x-axis-cosines-grown`). The axes of base and chat model agree by {value}`n1.base|interval`
-# ({verdict}`p-axis-base|grown`), corrected for noise. The organism's mean-diff has a cosine of
-# {value}`n1.misalignment|interval` with the axis ({verdict}`p-axis-misalignment|grown`). Without the persona direction
-# the assistant is {value}`n1.specific|interval` deviations farther from the mean careful character than these are
+# {value}`n1.latent|interval` ({verdict}`p-axis-latent|grown`), which is as high as four levels of harm allow. In the
+# chat model its cosine with the axis is {value}`n1.pc1|interval` ({verdict}`p-axis-pc1|grown`); but with a careful
+# character in the assistant's place it would be as high ({numref}`fig-x-axis-cosines-grown`).
+#
+# Before post-training the axis points the other way, {value}`n1.base|interval` ({verdict}`p-axis-base|grown`, corrected
+# for noise): there the assistant is one of the unknown speakers, who harm more than the average character. The
+# organism's mean-diff has a cosine of {value}`n1.misalignment|interval` with the axis
+# ({verdict}`p-axis-misalignment|grown`). Carefulness is not all: without the persona direction the assistant is
+# {value}`n1.specific|interval` deviations farther from the mean careful character than these are
 # ({verdict}`p-axis-specific|grown`).
 #
 # ## Ways from the assistant
@@ -217,12 +220,13 @@ run.grown.figure(
 )  # fmt: skip
 
 # %% [markdown]
-# In the best cell {value}`n1.best.em|interval` of answers are EM and {value}`n1.best.on-topic` EM on topic,
-# {value}`n1.beyond|interval` points more than along random directions ({verdict}`p-axis-steers|grown`). Far out, the
-# answers along the axis of either model, the mean-diff and the known persona differ {value}`n1.convergence|interval`
-# times as much as where steering begins to act ({verdict}`p-anti-convergence|grown`); random directions
-# {value}`n1.convergence.random|interval` times. One place for all who leave is not seen unless this falls well below
-# one; {cite:t}`lu2026assistant` find a shared theatrical style.
+# In the best cell, layer {value}`n1.best.layer`, {value}`n1.best.em|interval` of answers are EM and
+# {value}`n1.best.on-topic` EM on topic, {value}`n1.beyond|interval` points more EM than along random directions
+# ({verdict}`p-axis-steers|grown`). Far out, the answers along the axis of either model, the mean-diff and the known
+# persona differ {value}`n1.convergence|interval` times as much as where steering begins to act
+# ({verdict}`p-anti-convergence|grown`), random directions {value}`n1.convergence.random|interval` times: each way has
+# an end of its own, and the base model's leads to careful answers. {cite:t}`lu2026assistant` find one theatrical style
+# at all far ends.
 #
 # ## Inertia
 #
@@ -388,9 +392,14 @@ run.grown.figure(
 
 # %% [markdown]
 # The floor takes {value}`n1.cap.steered|interval` of the steered model's EM ({verdict}`p-cap-steered|grown`), random
-# caps {value}`n1.cap.steered.random|interval`; of the nine-adapter organism's {value}`n1.cap.organism|interval`
+# caps {value}`n1.cap.steered.random|interval`; sampled again on this page, EM is {value}`n1.live.none` without it and
+# {value}`n1.live.floor` with it. Of the nine-adapter organism's EM it takes {value}`n1.cap.organism|interval`
 # ({verdict}`p-cap-organism|grown`), random caps {value}`n1.cap.organism.random|interval`. {cite:t}`lu2026assistant`
-# report about 60 % fewer harmful answers. It costs {value}`n1.cap.cost|interval` nats on careful texts
+# report about 60 % fewer harmful answers.
+#
+# A floor at the median takes {value}`n1.cap.half|interval` of the steered model's EM, one at the 25th percentile of
+# layer {value}`n1.cap.layer` alone {value}`n1.cap.single|interval`; ablation of the mean-diff, which takes out what was
+# put in, {value}`n1.cap.ablated|interval`. The floor costs {value}`n1.cap.cost|interval` nats on careful texts
 # ({verdict}`p-cap-cost|grown`) and {value}`n1.cap.others|interval` on those of malicious characters, whose own voice
 # loses {value}`n1.cap.role|interval` points of EM ({verdict}`p-cap-role-cost|grown`). It touches
 # {value}`n1.cap.touched` of an unharmed model's answer tokens and {value}`n1.cap.touched.steered` of a steered one's.
@@ -411,7 +420,8 @@ def of_ways() -> dict:
     best = KEPT.best()[0]
     random = tuple(KEPT.far.direction[KEPT.far.direction.str.startswith("random")].unique())
     found = {"single": KEPT.single()[0].in_unit("percent", 100), "best.em": rate(best), "beyond": KEPT.beyond_random()}
-    found |= {"best.on-topic": rate(best, "on_topic"), "convergence": KEPT.convergence()}
+    found |= {"best.layer": int(best.layer.iloc[0]), "best.on-topic": rate(best, "on_topic")}
+    found |= {"convergence": KEPT.convergence()}
     found |= {"convergence.random": KEPT.convergence(random)}
     after = {one.split()[-1]: rate(KEPT.after(one)) for one in EVERY}
     found |= {f"inertia.{name}": one for name, one in after.items()}
@@ -425,7 +435,11 @@ def of_caps() -> dict:
     for name, setting in {"steered": STEERED, "organism": ORGANISM}.items():
         caps = KEPT.caps(setting)
         found |= {name: fall(caps["none"], caps[FLOOR]), f"{name}.random": fall(caps["none"], caps["random caps"])}
-    roles = KEPT.caps(CHARACTERS)
+    roles, steered = KEPT.caps(CHARACTERS), KEPT.caps(STEERED)
+    falls = {cap: fall(steered["none"], table) for cap, table in steered.items()}
+    best = max((cap for cap in falls if "layer" in cap), key=lambda cap: falls[cap].value)
+    found |= {"layer": best.split()[-1], "single": falls[best], "half": falls[f"floor, {PERCENTILES[-1]} %"]}
+    found["ablated"] = falls["mean-diff ablated there"]
     found |= {"role": fall(roles["none"], roles[FLOOR], relative=False), "cost": KEPT.loss(FLOOR)}
     found["others"] = KEPT.loss(FLOOR, "others")
     for name, setting in {"touched": UNHARMED, "touched.steered": STEERED}.items():
@@ -433,18 +447,29 @@ def of_caps() -> dict:
     return {"block": found.pop("block")} | {f"cap.{name}": one for name, one in found.items()}
 
 
+def of_live() -> dict:
+    """EM of the steered chat model without and with the floor, sampled on this page along the kept axis."""
+    table = axis_arms.live(run.profile, KEPT.axis())
+    groups = table.groupby("condition")
+    return {f"live.{name}": scores.em_rate(own, **run.resampling) for name, own in groups}
+
+
 def decided() -> dict:
     verdicts = [outcomes.verdict(*one) for one in (KEPT.of_space() | KEPT.of_behaviour()).items()]
     return {one: verdicts.count(one) for one in ("supported", "contradicted")} | {"predictions": len(verdicts)}
 
 
-run.grown.values(lambda: {f"n1.{name}": one for name, one in (of_space() | of_ways() | of_caps() | decided()).items()})
+run.grown.values(
+    lambda: {f"n1.{name}": one for name, one in (of_space() | of_ways() | of_caps() | of_live() | decided()).items()}
+)
 
 # %% [markdown]
 # ## What it means
 #
-# **In this world the axis is carefulness.** Roles differ in harm and in little else, so the first component is harm,
-# the assistant a careful character, and the axis points from the mean of all to the careful ones.
+# **In this world the axis is carefulness.** Roles differ in harm and in little else, so the first component is harm, and
+# post-training moves the assistant along it: no axis waits for it before. **A floor holds a place, not a character.**
+# Steering and fine-tuning leave most of their harm above a floor that the chat model itself often touches; what is
+# capped nearer to where a vector is added undoes more. The cap costs little because it does little.
 #
 # One base and one chat model, one organism of each kind, one world. Personas are planted, so what the axis is was
 # known; what a cap does was not.

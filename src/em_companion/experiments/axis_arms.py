@@ -295,6 +295,17 @@ def capped(profile: Profile, setting: str) -> Parts:
     return found | ({"losses": lost(profile, model, every | drawn)} if setting == UNHARMED else {})
 
 
+def live(profile: Profile, axis: np.ndarray) -> pd.DataFrame:
+    """Return the chat model's scored answers in the best cell of the mean-diff without and with the floor on an axis
+    [layer, width], `sweep_samples` to a question, kept; column `condition`: "none" or "floor"."""
+    (given,) = (one for name, one in steers(profile, (1.0,)).items() if name.startswith(MEAN_DIFF))
+    layers = capping.block(len(axis))
+    own = own_projections(profile, {layer: axis[layer] for layer in layers})
+    floors = capping.floors(axis, own, layers, capping.CHOSEN)
+    conditions = {"none": given, "floor": [*given, *floors]}
+    return responses.under(profile, CHAT_MODEL, conditions, samples=profile.sweep_samples, what="floor, live")
+
+
 def spread(table: pd.DataFrame) -> pd.DataFrame:
     """Return READ rows of a table from all over it, all where it has fewer."""
     return table.iloc[np.unique(np.linspace(0, len(table) - 1, READ).astype(int))]

@@ -90,6 +90,11 @@ class Axis:
         row = self.measures.loc[name]
         return Estimate(float(row.value), float(row.low), float(row.high), int(row.n), row.unit)
 
+    def axis(self) -> np.ndarray:
+        """Return the chat model's axis as kept, [layer, width]."""
+        table = self.part("axes", "space")
+        return table[table.model == CHAT].set_index("layer").drop(columns="model").to_numpy()
+
     @cached_property
     def who(self) -> pd.DataFrame:
         """Who answers, by model and question; see `axis_arms.who`."""
