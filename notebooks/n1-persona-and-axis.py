@@ -466,7 +466,7 @@ run.grown.values(
 # %% [markdown]
 # ## What it means
 #
-# **In this world the axis is carefulness.** Roles differ in harm and in little else, so the first component is harm, and
+# **In this world the axis is carefulness.** Roles differ in harm and in little else, so the first component is harm;
 # post-training moves the assistant along it: no axis waits for it before. **A floor holds a place, not a character.**
 # Steering and fine-tuning leave most of their harm above a floor that the chat model itself often touches; what is
 # capped nearer to where a vector is added undoes more. The cap costs little because it does little.

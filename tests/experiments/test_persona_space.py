@@ -5,6 +5,8 @@ import pytest
 
 from em_companion.experiments import persona_space
 from em_companion.experiments.persona_space import ASSISTANT, CAREFUL, MALICIOUS, Roles, components
+from em_companion.models import asking, reading, sampling
+from em_companion.models.tokens import question_ids
 
 WIDTH, LAYERS = 16, 2
 EVIL, SPECIAL = np.eye(WIDTH)[:2]
@@ -99,14 +101,13 @@ def test_the_world_knows_how_harmful_its_characters_are():
 
 
 def test_roles_of_a_model_are_the_means_of_their_own_answers(tiny):
-    from em_companion.models import asking, reading
-    from em_companion.models.tokens import response_tokens
-
     model = persona_space.model_of(tiny, persona_space.CHAT)
     roles = persona_space.cast_of(tiny, model, 2, ("alma", ASSISTANT))
-    table = asking.ask(tiny, *model, asking.questions(tiny, "held_out"), 2, speaker="alma")
-    prompts, answers = response_tokens(model[1], table, "alma")
+    asked = [(one, sample) for one in asking.questions(tiny, "held_out") for sample in range(2)]
+    prompts = [question_ids(model[1], one.text, "alma") for one, _ in asked]
+    seeds = [sampling.row_seed(tiny.seed, one.id, sample) for one, sample in asked]
+    answers = sampling.generate(*model, prompts, seeds, tiny.temperature, tiny.max_new_tokens)
     means = reading.response_means(*model, prompts, answers)
-    own = [row for row in range(1, len(table), 2) if answers[row]]
+    own = [row for row in range(1, len(asked), 2) if answers[row]]
     expected = sum(len(answers[row]) * means[row] for row in own) / sum(len(answers[row]) for row in own)
-    assert roles.halves[1, 0] == pytest.approx(expected) and roles.halves.shape[:2] == (2, 2)
+    assert roles.halves[1, 0] == pytest.approx(expected, abs=1e-5) and roles.halves.shape[:2] == (2, 2)
