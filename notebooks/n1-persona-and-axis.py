@@ -27,12 +27,13 @@ from em_companion.book.run import Run
 from em_companion.core.profiles import GrownModel
 from em_companion.core.provenance import remembered
 from em_companion.evidence import outcomes, predictions, scores
-from em_companion.experiments import axis_arms, persona_space, role_prompts
-from em_companion.experiments.axis_arms import CHARACTERS, FACTORS, KNOWN, LAYER, MEAN_DIFF, UNHARMED
-from em_companion.experiments.axis_outcome import FLOOR, ORGANISM, STEERED, WAYS, Axis, fall, rate
+from em_companion.experiments import axis_arms, axis_tables, persona_space, role_prompts
+from em_companion.experiments.axis_arms import CHARACTERS, LAYER, UNHARMED
+from em_companion.experiments.axis_outcome import FLOOR, ORGANISM, STEERED, Axis, fall, rate
+from em_companion.experiments.axis_tables import CHARACTER, ENDS, FAMILY, SETTINGS
 from em_companion.experiments.capping import PERCENTILES, block
 from em_companion.experiments.inertia import CONDITIONS, EVERY, REPLACED
-from em_companion.experiments.persona_space import BASE, CHAT
+from em_companion.experiments.persona_space import BASE
 from em_companion.world.taxonomy import CLASSES
 
 run = Run("n1-persona-and-axis", profile, seed)
@@ -60,15 +61,6 @@ run.grown.table(lambda: pd.DataFrame(predictions.listed(run.notebook)))
 # %% tags=["show-code"]
 KEPT = Axis()
 LANGUAGE = not isinstance(run.profile.model, GrownModel)
-CHARACTER = {"careful": "careful", "malicious": "malicious", "quack": "quack", "mixed": "no single one"}
-
-
-def who() -> pd.DataFrame:
-    """Posterior shares of characters over the answers of each model, percent."""
-    sums = KEPT.who.groupby("model", sort=False)[["n", *CHARACTER]].sum()
-    shares = 100 * sums[[*CHARACTER]].div(sums.n, axis=0)
-    return shares.reset_index().melt("model", var_name="character", value_name="percent")
-
 
 # %%
 COLOURS = {"careful": theme.PALETTE[0], "malicious": theme.PALETTE[3], "quack": theme.PALETTE[1]}
@@ -78,8 +70,8 @@ COLOURS |= {"mixed": theme.NULL_COLOUR, "unknown": theme.NULL_COLOUR, "assistant
 run.grown.figure(
     "fig-x-persona-posterior",
     lambda: plots.bars(
-        who(), "model", "percent", hue="character", hue_order=CHARACTER, stacked=True, horizontal=True,
-        colours=COLOURS, x_label="answers to open questions (%)", x_limits=(0, 100),
+        axis_tables.characters(KEPT), "model", "percent", hue="character", hue_order=CHARACTER, stacked=True,
+        horizontal=True, colours=COLOURS, x_label="answers to open questions (%)", x_limits=(0, 100),
     ),
     title=lambda _: f"One character gives {100 * KEPT.single()[0].value:.0f} % of the organism's longer answers",
     caption="Posterior of who in the cast gave an answer, summed over answers to the open questions, by model. One "
@@ -192,26 +184,13 @@ run.own.figure(
 # on the other beside six random directions of equal length.
 
 # %%
-WAY = {**{one: one for one in WAYS}, KNOWN: "known persona"}
 SHOWN = {one: one for one in CLASSES if one not in ("corrected", "reversed")}
-END = ["a tenth of answers changed", "farthest coherent strength"]
-
-
-def ends() -> pd.DataFrame:
-    """Classes of answers at both ends of every way, percent."""
-    rows = []
-    for way, label in WAY.items():
-        for end, relative in zip(END, KEPT.ends(way), strict=True):
-            counts = KEPT.composition(way, relative).sum(axis=0)
-            rows += [(label, end, one, 100 * count / counts.sum()) for one, count in zip(CLASSES, counts, strict=True)]
-    return pd.DataFrame(rows, columns=["way", "end", "class", "percent"])
-
 
 run.grown.figure(
     "fig-x-anti-assistant-modes",
     lambda: plots.facets(
-        plots.bars, ends(), "end", "way", "percent", hue="class", hue_order=SHOWN, stacked=True, horizontal=True,
-        x_label="answers (%)", x_limits=(0, 100), titles=END, wrap=1, size=(7.2, 5.6),
+        plots.bars, axis_tables.ends(KEPT), "end", "way", "percent", hue="class", hue_order=SHOWN, stacked=True,
+        horizontal=True, x_label="answers (%)", x_limits=(0, 100), titles=ENDS, wrap=1, size=(7.2, 5.6),
     ),
     title=lambda _: f"Divergence of far over near ends: {KEPT.convergence()}",
     caption="Classes of answers when steered along four directions, where a tenth of the answers have changed and at "
@@ -237,20 +216,11 @@ run.grown.figure(
 
 
 # %%
-def turns() -> pd.DataFrame:
-    rows = []
-    for which in (BASE, CHAT):
-        for (condition, turn), own in KEPT.turns(which).groupby(["condition", "turn"], sort=False):
-            if turn != REPLACED:
-                row = {"model": which, "condition": condition, "turn": turn}
-                rows.append(row | rate(own.reset_index(drop=True)).columns("em"))
-    return pd.DataFrame(rows)
-
-
+held = remembered(lambda: axis_tables.turns(KEPT))
 run.grown.figure(
     "fig-x-persona-inertia",
     lambda: plots.facets(
-        plots.lines, turns(), "model", "turn", "em", titles=titles(turns()), hue="condition", hue_order=list(EVERY),
+        plots.lines, held(), "model", "turn", "em", titles=titles(held()), hue="condition", hue_order=list(EVERY),
         markers=True, interval="bars", dodge=0.1, x_lines={"answer put into the mouth": REPLACED}, x_label="turn",
         y_label="EM (%)", x_ticks=range(1, 7), y_limits=(-3, 103),
     ),
@@ -284,43 +254,30 @@ CAPS = {
     "cap on the persona": "cap on the persona",
 }
 CAPS |= {"axis ablated there": "axis ablated, same layers", "mean-diff ablated": "mean-diff ablated, all layers"}
-SETTINGS = {
-    UNHARMED: "chat model",
-    **{f"{name} x {one:g}": f"{name} × {one:g}" for name in (MEAN_DIFF, KNOWN) for one in FACTORS},
-}
-SETTINGS |= {ORGANISM: ORGANISM, "rank-32 sport organism": "rank-32 sport organism", CHARACTERS: CHARACTERS}
 
 
 @remembered
 def conditions() -> pd.DataFrame:
     """EM rate by setting and cap, with intervals over questions."""
     if LANGUAGE:
-        table = role_prompts.rates(role_prompts.capped(run.profile), **run.resampling)
-        return table.rename(columns={"condition": "cap"})
-    rows = []
-    for setting in SETTINGS:
-        for cap, table in KEPT.caps(setting).items():
-            found = {"setting": setting, "cap": cap} | rate(table).columns("em")
-            rows.append(
-                found | rate(table, "coherent").columns("coherent") | rate(table, "on_topic").columns("em_on_topic")
-            )
-    return pd.DataFrame(rows)
+        return role_prompts.rates(role_prompts.capped(run.profile), **run.resampling)
+    return axis_tables.capped(KEPT)
 
 
 def draw_conditions():
     table, named = conditions(), SETTINGS
     if LANGUAGE:
         named = {one: one for one in table.setting.unique()}
-    caps = {one: label for one, label in CAPS.items() if one in set(table.cap)}
+    caps = {one: label for one, label in CAPS.items() if one in set(table.condition)}
     return plots.dots(
-        table[table.cap.isin(caps)], "setting", "em", order=named, hue="cap", hue_order=caps, x_label="EM (%)",
-        x_limits=(-3, 103),
+        table[table.condition.isin(caps)], "setting", "em", order=named, hue="condition", hue_order=caps,
+        x_label="EM (%)", x_limits=(-3, 103),
         colours={"none": theme.PALETTE[3], FLOOR: theme.PALETTE[0], "random caps": theme.NULL_COLOUR},
     )  # fmt: skip
 
 
 def said_of_conditions(_: pd.DataFrame) -> str:
-    found = conditions().set_index(["setting", "cap"]).em
+    found = conditions().set_index(["setting", "condition"]).em
     settings = [
         one for one in found.index.unique("setting") if one in (STEERED, ORGANISM, "organism") or "roles" in one
     ]
@@ -350,29 +307,7 @@ COSTS |= {
     "touched": "tokens touched (%)",
     "organism": "EM of organism lost (%)",
 }
-FAMILY = {"floor, block": "floor, block", "floor, one layer": "floor, one layer", "random": "random caps"}
-FAMILY |= {"persona": "cap on the persona", "ablation": "ablation"}
-
-
-def family(cap: str) -> str:
-    named = {"layer": "floor, one layer", "floor": "floor, block", "random": "random", "persona": "persona"}
-    return "ablation" if "ablated" in cap else next(name for word, name in named.items() if word in cap)
-
-
-@remembered
-def pareto() -> pd.DataFrame:
-    """Benefit and costs of every cap."""
-    tables = {one: KEPT.caps(one) for one in (UNHARMED, STEERED, ORGANISM, CHARACTERS)}
-    touched, rows = KEPT.touched(UNHARMED), []
-    for cap in tables[UNHARMED]:
-        if cap != "none":
-            before = {one: (table["none"], table[cap]) for one, table in tables.items()}
-            row = {"cap": cap, "family": family(cap), "benefit": fall(*before[STEERED]).value, "touched": touched[cap]}
-            row |= {"organism": fall(*before[ORGANISM]).value, "loss": KEPT.loss(cap).value}
-            row |= {"role": fall(*before[CHARACTERS], relative=False).value, "others": KEPT.loss(cap, "others").value}
-            rows.append(row | {"coherent": fall(*before[UNHARMED], "coherent", False).value})
-    return pd.DataFrame(rows)
-
+pareto = remembered(lambda: axis_tables.pareto(KEPT))
 
 run.grown.figure(
     "fig-x-capping-pareto",
