@@ -197,7 +197,8 @@ class Axis:
             return float(np.mean([taxonomy.divergence(*pair) for pair in pairs]))
 
         def statistic(weights: np.ndarray) -> np.ndarray:
-            return np.array([apart(sides[1], one) / apart(sides[0], one) for one in weights])
+            near, far = (np.array([apart(side, one) for one in weights]) for side in sides)
+            return far / np.where(near > 1e-9, near, np.nan)  # where steering begins, all answers may be alike
 
         return over_questions(statistic, len(sides[0][0]), "ratio", FEW)
 
