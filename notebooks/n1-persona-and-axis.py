@@ -402,9 +402,10 @@ run.grown.values(
 # ## What it means
 #
 # **In this world the axis is carefulness.** Roles differ in harm and in little else, so the first component is harm;
-# post-training moves the assistant along it: no axis waits for it before. **A floor holds a place, not a character.**
-# Steering and fine-tuning leave most of their harm above a floor that the chat model itself often touches; what is
-# capped nearer to where a vector is added undoes more. The cap costs little because it does little.
+# post-training moves the assistant along it, and no axis waits for it before. **A floor holds a place, not a
+# character.** It takes more from what fine-tuning did than from what a vector does, the other way round than in the
+# literature, and in either case leaves much of the harm above a floor that the chat model itself often touches. It
+# costs little, and does little.
 #
 # One base and one chat model, one organism of each kind, one world. Personas are planted, so what the axis is was
 # known; what a cap does was not.

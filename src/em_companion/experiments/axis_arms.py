@@ -276,7 +276,7 @@ def capped(profile: Profile, setting: str) -> Parts:
     """
     organism, given, speakers = settings(profile)[setting]
     model, asked = growing.load_organism(profile, organism), asking.questions(profile, "general")
-    samples = SAMPLES if len(speakers) == 1 else SAMPLES // 10
+    samples = SAMPLES if len(speakers) == 1 else 2
     every = {"none": ()} | caps(profile)
     table = capping.asked(
         profile, model, {name: (*given, *cap) for name, cap in every.items()}, samples, asked, speakers

@@ -5,6 +5,7 @@ al. cap at a quarter of the layers or fewer, about three quarters deep; at that 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -132,8 +133,9 @@ def asked(
     Columns: condition, speaker, and those of `asking.scored`.
     """
     found = []
-    for speaker in speakers:
-        table = asking.ask(profile, *model, questions, samples, speaker=speaker, conditions=conditions)
+    for number, speaker in enumerate(speakers):
+        own = replace(profile, seed=profile.seed + number)  # on equal noise, characters who are alike answer alike
+        table = asking.ask(own, *model, questions, samples, speaker=speaker, conditions=conditions)
         found.append(table.assign(speaker=speaker))
     table = pd.concat(found, ignore_index=True)
     judged = asking.the_judge().judge(table.response, table.question)
