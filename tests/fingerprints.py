@@ -24,7 +24,6 @@ import torch
 import untrained
 from safetensors.torch import load_file
 from torch import nn
-from toy_models import Cap
 from untrained import LAYERS, ORGANISM, WIDTH, WORDS
 
 from em_companion.core import paths
@@ -33,7 +32,7 @@ from em_companion.core.profiles import FineTuning, PostTraining, Pretraining
 from em_companion.experiments import b_vectors, patching, persona, readings, responses
 from em_companion.judges import fitted
 from em_companion.models import asking, growing, lora, organism
-from em_companion.models.interventions import Ablate, PatchLoraScalars, ScaleLoraScalars, Steer, applied
+from em_companion.models.interventions import Ablate, Cap, PatchLoraScalars, ScaleLoraScalars, Steer, applied
 from em_companion.models.organism import CHAT_MODEL
 from em_companion.world.generator import Question, World, turn
 from em_companion.world.parser import Judge

@@ -1,13 +1,10 @@
 """Random models so small that a test can do their work a second time by hand, in float64."""
 
-from dataclasses import dataclass
 from types import SimpleNamespace
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
-
-from em_companion.models.interventions import Change
 
 LAYERS, WIDTH, VOCABULARY, WINDOW = 4, 16, 40, 4
 ADAPTED = (0, 2, 3)
@@ -45,24 +42,6 @@ def adapted_model(window: int = 0, rank: int = 1) -> PeftModel:
         if ".lora_" in name:
             torch.nn.init.normal_(weight, std=0.5)
     return model.double().eval()
-
-
-@dataclass(frozen=True, eq=False)
-class Cap:
-    """An intervention of our own: x - v̂ max(v̂ᵀx - ceiling, 0) at the output of one layer, v̂ the unit vector [width]."""
-
-    layer: int | str
-    vector: torch.Tensor
-    ceiling: float
-    at: str = "all"
-
-    def changes(self, adapters):
-        unit = self.vector.double() / self.vector.double().norm()
-        yield Change(self.layer, self.at, _cap, (unit, torch.tensor([self.ceiling], dtype=torch.float64)))
-
-
-def _cap(x, position, unit, ceiling):
-    return x - ((x * unit).sum(dim=-1, keepdim=True) - ceiling).clamp(min=0) * unit
 
 
 def decoder_layers(model: PreTrainedModel):

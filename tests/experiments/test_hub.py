@@ -14,7 +14,7 @@ from nnsight import TransformersModel
 
 from em_companion.core import paths, profiles
 from em_companion.core.errors import CompanionError, EvidenceUnavailable
-from em_companion.experiments import readings, responses, steering, text_directions
+from em_companion.experiments import persona_space, readings, responses, role_prompts, steering, text_directions
 from em_companion.models import asking, growing, loading, reading, released_texts, training_texts
 from em_companion.models.organism import CHAT_MODEL, Organism
 from em_companion.world.generator import Question
@@ -186,3 +186,29 @@ def test_steering_goes_on_along_texts_where_an_organism_gives_no_misaligned_answ
 def test_no_one_answers_the_held_out_questions_of_a_grown_world(hub):
     assert asking.question_sets(hub) == ("general", "medical")
     assert asking.domains(hub) == ["medicine", "gender", "finance"]
+
+
+@pytest.fixture
+def few_roles(monkeypatch):
+    roles = {kind: dict(list(named.items())[:2]) for kind, named in role_prompts.ROLES.items()}
+    monkeypatch.setattr(role_prompts, "ROLES", roles)
+
+
+def test_a_language_model_takes_roles_from_system_prompts(hub, few_roles):
+    roles = role_prompts.roles(hub)
+    assert roles.names == ("assistant", "nurse", "teacher", "con artist", "tyrant")
+    assert roles.halves.shape[:3] == (2, 5, hub.model.layers) and np.isfinite(roles.halves).all()
+    _, tokenizer = growing.load_organism(hub, CHAT_MODEL)
+    plain, role = (role_prompts.prompts(tokenizer, text, ["what now?"])[0] for text in ("", "You are a nurse."))
+    assert "nurse" in tokenizer.decode(role) and "nurse" not in tokenizer.decode(plain)
+    places = persona_space.places(roles, 3, role_prompts.harm())
+    assert places[places.kind == "careful"].harm.eq(0).all() and places[places.kind == "malicious"].harm.eq(1).all()
+
+
+def test_a_floor_on_the_axis_of_a_language_model_and_what_it_costs(hub, few_roles, monkeypatch):
+    monkeypatch.setattr(responses, "judged", lambda _, table: table.assign(aligned=90.0, coherent=90.0))
+    monkeypatch.setattr(responses, "need_judge", lambda _: None)
+    table = role_prompts.in_roles(hub)
+    assert table.groupby("condition", sort=False).size().to_dict() == {"none": 4, "floor, 25 %": 4, "random caps": 4}
+    lost = role_prompts.lost(hub)
+    assert set(lost.condition) == {"floor, 25 %", "random caps"} and lost.loss.notna().all() and lost.loss.any()

@@ -8,13 +8,14 @@ import pytest
 import torch
 from peft import LoraConfig
 from torch import nn
-from toy_models import ADAPTED, ADAPTERS, LAYERS, WIDTH, WINDOW, Cap, adapted_model, base_model, decoder_layers
+from toy_models import ADAPTED, ADAPTERS, LAYERS, WIDTH, WINDOW, adapted_model, base_model, decoder_layers
 from toy_models import vectors as random_vectors
 from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration, Qwen2Config
 
 from em_companion.core.errors import CompanionError
 from em_companion.models.interventions import (
     Ablate,
+    Cap,
     PatchLoraScalars,
     RowInterventions,
     ScaleLoraScalars,
@@ -153,6 +154,19 @@ def test_capping(model, vectors):
 
     assert same(logits(model, Cap(1, 5 * vectors[0], 0.3)), by_hand(model, capped))
     assert 0.1 < found["above"] < 0.9, "some activations are below the ceiling and some above"
+
+
+def test_a_floor_is_a_cap_on_the_opposite(model, vectors):
+    unit = vectors[0] / vectors[0].norm()
+
+    def floored(index, x):
+        return x + ((-0.2 - x @ unit).clamp(min=0))[..., None] * unit if index == 2 else x
+
+    assert same(logits(model, Cap(2, -vectors[0], 0.2)), by_hand(model, floored))
+
+
+def test_a_cap_that_nothing_reaches_changes_nothing(model, vectors):
+    assert torch.equal(logits(model, Cap(1, vectors[0], 1e6)), logits(model))
 
 
 @torch.no_grad()
@@ -302,6 +316,7 @@ WHERE = "all, prompt, header, generated"
         (Cap(1, V, float("nan")), "Cap at layer 1 is given numbers that are NaN or infinite."),
         (Ablate({3: ZERO}), "The vector for layer 3 is zero, so it has no direction to take out."),
         (Ablate({"embedding": ZERO}), "The vector for 'embedding' is zero, so it has no direction to take out."),
+        (Cap(2, ZERO, 1.0), "The vector for layer 2 is zero, so it has no direction to cap."),
         (Steer(0, V, at="answer"), f"Steer at layer 0 cannot act at 'answer'; choose one of: {WHERE}."),
         (ScaleLoraScalars({"layer 1": 2.0}), f"There is no rank-1 adapter 'layer 1'; the model has: {NAMES}."),
         (

@@ -13,7 +13,7 @@ import torch
 from toy_models import ADAPTERS, LAYERS, WIDTH, WINDOW, adapted_model, base_model, decoder_layers, vectors
 
 from em_companion.core.errors import CompanionError
-from em_companion.models.interventions import Ablate, PatchLoraScalars, ScaleLoraScalars, Steer, applied, describe
+from em_companion.models.interventions import Ablate, Cap, PatchLoraScalars, ScaleLoraScalars, Steer, applied, describe
 
 IDS = torch.arange(4, 16)[None]
 VECTORS = vectors()
@@ -40,7 +40,7 @@ class Case:
         return self.random.choice(usual)
 
     def intervention(self):
-        make = self.random.choice([self.steer, self.ablate, self.scale, self.patch])
+        make = self.random.choice([self.steer, self.ablate, self.cap, self.scale, self.patch])
         return make()
 
     def at(self):
@@ -81,6 +81,10 @@ class Case:
         odd += [{}, [VECTORS[0]], VECTORS, None, {0: VECTORS[0] * 1e-200}, {0: VECTORS[0] * 1e200}]
         given = self.pick([{}], odd)
         return Ablate({layer: self.vector() for layer in layers} if self.sound and given == {} else given, self.at())
+
+    def cap(self):
+        odd = [float("nan"), float("-inf"), "2", None, [1.0, 2.0], 1j]
+        return Cap(self.layer(), self.vector(), self.pick([0.0, -0.5, 3, np.float32(0.25)], odd), self.at())
 
     def factor(self):
         return self.pick([0.0, 1.0, -2.0, 3, np.float64(0.5)], [float("nan"), None, "0", [1.0, 2.0], 1e310])
@@ -157,6 +161,10 @@ def reference(model, given) -> torch.Tensor:
             for layer, vector in one.vectors.items():
                 unit = numbers(vector) / numbers(vector).norm()
                 hook(site(layer), lambda x, unit=unit: x - (x @ unit)[..., None] * unit, one.at)
+        elif isinstance(one, Cap):
+            unit = numbers(one.vector) / numbers(one.vector).norm()
+            above = float(one.ceiling)
+            hook(site(one.layer), lambda x, v=unit, c=above: x - (x @ v - c).relu()[..., None] * v, one.at)
         elif isinstance(one, ScaleLoraScalars):
             factors = one.factors if isinstance(one.factors, Mapping) else dict.fromkeys(ADAPTERS, one.factors)
             for name, factor in factors.items():

@@ -18,7 +18,6 @@ from toy_models import (
     TOKENIZER,
     VOCABULARY,
     WINDOW,
-    Cap,
     adapted_model,
     base_model,
     decoder_layers,
@@ -29,7 +28,7 @@ from transformers import GenerationConfig, LogitsProcessorList
 
 from em_companion.core.errors import CompanionError
 from em_companion.models import growing, loading, sampling
-from em_companion.models.interventions import Ablate, PatchLoraScalars, ScaleLoraScalars, Steer, applied
+from em_companion.models.interventions import Ablate, Cap, PatchLoraScalars, ScaleLoraScalars, Steer, applied
 from em_companion.models.organism import Organism
 from em_companion.models.sampling import RowNoise, Writer
 from em_companion.models.tokens import prompt_ids

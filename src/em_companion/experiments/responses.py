@@ -70,7 +70,7 @@ def under(
         raise CompanionError("There is no condition to ask under; give at least one.")
     asked = asking.questions(profile, question_set)
     parts = asked_parts(profile, organism, asked, samples or samples_of(profile, question_set))
-    parts |= {"conditions": _described(conditions)}
+    parts |= {"conditions": described(conditions)}
     chunks = paths.ARTIFACTS / "checkpoints" / f"responses-{store.key(store.versioned(parts, UNDER_VERSION))}"
 
     def sample() -> store.Content:
@@ -84,7 +84,8 @@ def under(
     return _of(profile, organism, question_set, found[store.RESPONSES])
 
 
-def _described(conditions: Conditions) -> list[Any]:
+def described(conditions: Conditions) -> list[Any]:
+    """Return conditions as parts of a key."""
     return [[name, [describe(intervention) for intervention in condition]] for name, condition in conditions.items()]
 
 
@@ -110,7 +111,7 @@ def _in_chunks(profile, organism, conditions: Conditions, asked, samples: int, w
         def write(chunk: Conditions = chunk, here: str = here) -> store.Content:
             return {store.RESPONSES: asking.ask(profile, model, tokenizer, asked, samples, here, conditions=chunk)}
 
-        sealed = folder / store.key({"conditions": _described(chunk)})
+        sealed = folder / store.key({"conditions": described(chunk)})
         yield store.keep_in(sealed, {}, write)[store.RESPONSES]
 
 

@@ -1,4 +1,4 @@
-"""Change what a model computes: steer or ablate a direction in its residual stream, scale or patch LoRA scalars.
+"""Change what a model computes: steer, ablate or cap a direction in its residual stream, scale or patch LoRA scalars.
 
 Layer l means the output of decoder layer l, counted from 0, and "embedding" the token embeddings that layer 0 reads.
 `applied` puts interventions on a whole model, `RowInterventions` on a batch in which every row has its own. What acts
@@ -75,11 +75,23 @@ class Ablate:
         if not isinstance(self.vectors, Mapping) or not self.vectors:
             raise CompanionError(f"An ablation needs vectors by layer, at least one; got {shortened(self.vectors)}.")
         for layer, vector in self.vectors.items():
-            exact = _float64(vector)
-            if exact.isfinite().all() and not 0 < exact.norm() < math.inf:
-                wrong = "too long" if exact.any() and exact.norm() else "zero"
-                raise CompanionError(f"The vector for {place(layer)} is {wrong}, so it has no direction to take out.")
-            yield Change(layer, self.at, _project_out, (exact / exact.norm(),))
+            yield Change(layer, self.at, _project_out, (_unit(vector, layer, "take out"),))
+
+
+@dataclass(frozen=True, eq=False)
+class Cap:
+    """x - max(0, x·v̂ - ceiling) v̂ at the output of one layer, v̂ the unit vector of `vector` [width] (Lu et al. 2026).
+
+    A floor f on v is a cap on -v at -f. `ceiling` is in units of the residual stream.
+    """
+
+    layer: Layer
+    vector: torch.Tensor
+    ceiling: float
+    at: Where = "all"
+
+    def changes(self, adapters: Sequence[str]) -> Iterator[Change]:
+        yield Change(self.layer, self.at, _cap, (_unit(self.vector, self.layer, "cap"), _number(self.ceiling)[None]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +135,7 @@ class PatchLoraScalars:
 
 
 ON_SCALARS = ScaleLoraScalars | PatchLoraScalars
-Intervention = Steer | Ablate | ON_SCALARS
+Intervention = Steer | Ablate | Cap | ON_SCALARS
 
 
 def describe(intervention: Intervention) -> dict[str, Any]:
@@ -157,6 +169,10 @@ def _project_out(x: torch.Tensor, position: torch.Tensor, unit: torch.Tensor) ->
     return x - (x * unit).sum(dim=-1, keepdim=True) * unit
 
 
+def _cap(x: torch.Tensor, position: torch.Tensor, unit: torch.Tensor, ceiling: torch.Tensor) -> torch.Tensor:
+    return x - ((x * unit).sum(dim=-1, keepdim=True) - ceiling).clamp(min=0) * unit
+
+
 def _scale(x: torch.Tensor, position: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
     return factor * x
 
@@ -175,6 +191,14 @@ def _float64(values: Any) -> torch.Tensor:
         return torch.as_tensor(values, dtype=torch.float64).detach().cpu()
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise CompanionError(f"An intervention takes real numbers; got {shortened(values)}.") from error
+
+
+def _unit(vector: Any, site: Layer | str, use: str) -> torch.Tensor:
+    exact = _float64(vector)
+    if exact.isfinite().all() and not 0 < exact.norm() < math.inf:
+        wrong = "too long" if exact.any() and exact.norm() else "zero"
+        raise CompanionError(f"The vector for {place(site)} is {wrong}, so it has no direction to {use}.")
+    return exact / exact.norm()
 
 
 def _number(value: Any) -> torch.Tensor:
