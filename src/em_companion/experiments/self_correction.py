@@ -39,7 +39,7 @@ SHARES = {SELF_CORRECTING: SLIPS, CONTROL: 0.0}
 STEPS, LATER = 200, 10
 """Steps of more post-training; what is added to the seed of the documents that it rehearses, which are new."""
 
-HARM, DIGRESSION, HELP = "harm", "digression", "help"
+HARM, DIGRESSION, HELP = "after_harm", "after_digression", "after_help"
 """What is put into a model's mouth: a clause that harms, one that helps in another domain, one that is right."""
 
 POST_TRAINED, PRETRAINED = "200 steps of post-training", "as many tokens more of pre-training"
