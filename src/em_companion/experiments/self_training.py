@@ -69,7 +69,8 @@ def rounds(
 ) -> Iterator[dict[str, float]]:
     """Yield a row per round, of the model before it learns; the last one has learned and chooses no more.
 
-    Columns: round; see `checked`, with `slips` also competence by kind (%); selection, transmission and change (see `price`) of the harm of answers, percent.
+    Columns: round; see `checked`, with `slips` also competence by kind (%); selection, transmission and change (see
+    `price`) of the harm of answers, percent.
     """
     asked, pool = questions(seed), pd.DataFrame()
 
