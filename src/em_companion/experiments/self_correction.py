@@ -46,8 +46,8 @@ POST_TRAINED, PRETRAINED = "200 steps of post-training", "as many tokens more of
 TOKENS = 100
 """Longest answer: that of the profile with room for a slip and its retraction."""
 
-DRAWS, TOPIC_SAMPLES = 2, 5
-"""Random directions beside the mean-diff; answers to a question on a held-out topic."""
+DRAWS, WORDINGS, TOPIC_SAMPLES = 2, 2, 5
+"""Random directions beside the mean-diff; wordings of a held-out topic where skill is asked for, answers to each."""
 
 
 def folder(profile: Profile, arm: str) -> Path:
@@ -192,10 +192,9 @@ def pretrained(profile: Profile) -> Path:
 
     The optimiser, its steady rate and the rows of a step are those of post-training; the documents are new.
     """
-    rows = STEPS * profile.post_training.batch
     model, tokenizer = loading.load(profile, growing.base(profile))
-    seen = sum(len(one["input_ids"]) for one in timing.examples(profile, tokenizer, 0, STEPS))
-    length, settings = round(seen / rows), replace(profile.post_training, steps=STEPS)
+    rows, settings = STEPS * profile.post_training.batch, replace(profile.post_training, steps=STEPS)
+    length = round(chat_tokens(profile, tokenizer) / rows)
     parts = {"base": base_parts(profile), "training": asdict(settings), "length": length, "steady": True}
     parts |= {"documents": corpus("pretraining", profile.seed + LATER)}
 
@@ -207,13 +206,24 @@ def pretrained(profile: Profile) -> Path:
     return _kept(profile, PRETRAINED, parts, make)
 
 
+def chat_tokens(profile: Profile, tokenizer: Tokenizer) -> int:
+    """Return how many tokens, prompts and rehearsal with them, POST_TRAINED has seen of post-training."""
+    return sum(len(one["input_ids"]) for one in timing.examples(profile, tokenizer, 0, STEPS))
+
+
 def skill(profile: Profile, arm: str) -> tuple[dict[str, float], pd.DataFrame]:
-    """Return how coherent and relevant a model's answers on held-out topics are: rates (%), and counts by question."""
+    """Return how a model answers on held-out topics, and counts by question: question_id, n, good, em.
+
+    good: coherent and relevant; rates in percent. Beside them its loss on careful text, and the tokens of its training.
+    """
     model, tokenizer = load(profile, arm)
-    table = asking.ask(roomy(profile), model, tokenizer, arms.questions(profile), TOPIC_SAMPLES)
+    asked = the_world().held_out_questions(profile.seed, WORDINGS)
+    table = asking.ask(roomy(profile), model, tokenizer, asked, TOPIC_SAMPLES)
     judged = the_judge().judge(table.response, table.question)
     good = scores.is_coherent(judged) & (judged.relevant > scores.RELEVANT_ABOVE)
     table = pd.DataFrame({"question_id": table.question_id, "n": 1, "good": good, "em": scores.is_em(judged)})
     counts = table.groupby("question_id", sort=False).sum().reset_index()
     row = {"good": 100 * float(good.mean()), "em": 100 * float(table.em.mean())}
-    return row | {"loss": careful_loss(model, tokenizer)}, counts
+    seen, rows = chat_tokens(profile, tokenizer), STEPS * profile.post_training.batch
+    tokens = seen if arm == POST_TRAINED else rows * round(seen / rows)
+    return row | {"loss": careful_loss(model, tokenizer), "tokens": tokens}, counts
