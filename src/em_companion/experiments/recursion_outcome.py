@@ -29,6 +29,7 @@ from em_companion.experiments.self_training import (
     OWN,
     ROUNDS,
 )
+from em_companion.experiments.steering import MEAN_DIFF
 
 NAME = "n2-recursion-and-self-correction"
 HARMED, STEERED = "{}, bad advice", "{}, steered"
@@ -97,7 +98,8 @@ class Recursion:
     def resistance(self) -> tuple[float, dict[str, pd.Series]]:
         """Return the smallest strength of the mean-diff at which the control voices harm in ENOUGH_HARM % of its
         answers, NaN for none, and there the share (%) by question that harm is voiced and taken back in, by model."""
-        counts = {arm: self.steering(arm).query("direction == @MEAN_DIFF") for arm in (CONTROL, SELF_CORRECTING)}
+        tables = {arm: self.steering(arm) for arm in (CONTROL, SELF_CORRECTING)}
+        counts = {arm: one[one.direction == MEAN_DIFF] for arm, one in tables.items()}
         total = counts[CONTROL].groupby("strength")[["harm", "n"]].sum()
         enough = total.index[100 * total.harm / total.n >= ENOUGH_HARM]
         at = float(enough.min()) if len(enough) else np.nan
