@@ -281,7 +281,7 @@ def healed(falls: np.ndarray, seed: int) -> Estimate:
 
 
 def together(found: Mapping[str, Sequence[Measured]], seed: int) -> pd.DataFrame:
-    """Return the measures of all behaviours by name: value, low, high, null (NaN where there is none).
+    """Return the measures of all behaviours: measure, value with its interval, null (NaN where there is none).
 
     Effects and falls are means over organisms.
     """

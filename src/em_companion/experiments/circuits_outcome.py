@@ -47,7 +47,7 @@ class Circuits:
         """Return a measure of all behaviours together (see `circuits.together`) and what chance stays short of."""
         table = long_run.read(long_run.path_of(NAME, "measures")).set_index("measure")
         row, texts = table.loc[name], int(self.measured.loc[TOGETHER, "texts"].iloc[0])
-        return Estimate(row.value, row.low, row.high, texts, unit), float(row.null)
+        return Estimate(row.value, row.value_low, row.value_high, texts, unit), float(row.null)
 
     def outcome(self) -> dict[str, Outcome]:
         """Return what was measured of each prediction, by id."""
