@@ -5,11 +5,12 @@ from functools import cached_property
 
 import pandas as pd
 
-from em_companion.evidence import outcomes
+from em_companion.evidence import estimates, outcomes
 from em_companion.evidence.estimates import Estimate
 from em_companion.evidence.outcomes import Outcome
 from em_companion.experiments import long_run
-from em_companion.experiments.circuits import HARM, RETRACTION
+from em_companion.experiments.circuits import HARM, KEEP, OPENING, RETRACTION, SEEDS, TOP
+from em_companion.models.components import MLP
 
 NOTEBOOK = "n2-recursion-and-self-correction"
 NAME = f"{NOTEBOOK}-circuits"
@@ -37,17 +38,56 @@ class Circuits:
         """One row per organism and number of nodes: `share` (%) of the difference that these keep."""
         return long_run.read(long_run.path_of(NAME, "kept"))
 
-    def by_node(self, name: str, column: str = "effect") -> pd.DataFrame:
-        """Return layer, part and `value` of every node, mean over seeds, in percent of the two models' difference."""
-        table, difference = self.nodes.loc[name], self.measured.loc[name].difference
-        values = table.assign(value=100 * table[column] / difference.reindex(table.index))
-        return values.groupby(["layer", "part"], sort=False).value.mean().reset_index()
+    @cached_property
+    def effects(self) -> pd.DataFrame:
+        """One row per behaviour and node, mean over seeds: `value` (%) of the two runs' difference, and its `size`."""
+        whole = self.measured.difference.reindex(self.nodes.index)
+        table = self.nodes.assign(value=100 * self.nodes.effect / whole).reset_index()
+        table = table.groupby(["arm", "layer", "part"], sort=False).value.mean().reset_index()
+        return table.rename(columns={"arm": "behaviour"}).assign(size=lambda one: one.value.abs())
+
+    def largest(self, name: str) -> pd.Series:
+        """Return the effects (%) on a behaviour, by layer and part, largest first."""
+        own = self.effects[self.effects.behaviour == name].set_index(["layer", "part"])
+        return own.value.sort_values(ascending=False, kind="stable")
+
+    def against_harm(self) -> pd.DataFrame:
+        """Return the effects on the other behaviours (`value`) beside those on harm: behaviour, layer, part, kind."""
+        harm = self.largest(HARM).rename(HARM)
+        table = self.effects[self.effects.behaviour != HARM].join(harm, on=["layer", "part"])
+        return table.assign(kind=table.part.str.split().str[0])
 
     def measure(self, name: str, unit: str = "") -> tuple[Estimate, float]:
         """Return a measure of all behaviours together (see `circuits.together`) and what chance stays short of."""
         table = long_run.read(long_run.path_of(NAME, "measures")).set_index("measure")
         row, texts = table.loc[name], int(self.measured.loc[TOGETHER, "texts"].iloc[0])
         return Estimate(row.value, row.value_low, row.value_high, texts, unit), float(row.null)
+
+    def overlap(self, *pair: str, name: str = "correlation") -> tuple[Estimate, float]:
+        """Return how two behaviours' effects agree, and what chance stays short of."""
+        order = [one for one in SEEDS if one in pair]
+        return self.measure(" ".join([name, *order]), name)
+
+    def values(self) -> dict[str, object]:
+        """Return what the page says of circuits, by name."""
+        organisms, retraction = self.measured.loc[HARM], self.measured.loc[RETRACTION].iloc[0]
+        direct = self.nodes.loc[HARM].groupby("seed")[["direct", "by_adapter"]].sum()
+        found = {"adapters": estimates.over_seeds(100 * direct.by_adapter / direct.direct, "percent")}
+        found |= {name: f"{retraction[name]:.1f}" for name in ("recipient", "difference")}
+        found["harm"] = estimates.over_seeds(organisms.difference, "nats")
+        for name in ("top", "drawn"):
+            found[name] = estimates.over_seeds(100 * organisms[name] / organisms.difference, "percent")
+        five = self.largest(RETRACTION).index[:TOP]
+        found |= {"five": _listed(five), "path": _listed(self.largest(HARM).index[:3])}
+        found["single"] = f"{self.largest(HARM)[five].max():.0f} %"
+        found["sum"] = f"{self.largest(RETRACTION).sum():.0f} %"
+        for name in ("correlation", "jaccard"):
+            for pair in ((RETRACTION, HARM), (OPENING, HARM), (OPENING, RETRACTION)):
+                one, null = self.overlap(*pair, name=name)
+                found |= {f"{name}.{'-'.join(pair)}": one, f"{name}.{'-'.join(pair)}.null": f"{null:.2f}"}
+        found["healed"], found["fewest"] = self.measure("healed", "percent")[0], self.measure("fewest", "nodes")[0]
+        counts = self.kept[self.kept.share >= 100 * KEEP].groupby("seed").nodes.min()
+        return found | {"fewest.least": int(counts.min()), "fewest.most": int(counts.max())}
 
     def outcome(self) -> dict[str, Outcome]:
         """Return what was measured of each prediction, by id."""
@@ -56,7 +96,7 @@ class Circuits:
         failed = (
             f"retraction is at {row.recipient:.1f} nats, {row.difference:.1f} above the control; {LEAST:g} is needed"
         )
-        correlation, null = self.measure(f"correlation {RETRACTION} {HARM}", "correlation")
+        correlation, null = self.overlap(RETRACTION, HARM)
         healed, fewest = self.measure("healed", "percent")[0], self.measure("fewest", "nodes")[0]
         found, how, held = outcomes.gated(correlation, "61 nodes, five organisms", holds, failed, "texts")
         return {
@@ -64,3 +104,11 @@ class Circuits:
             "p-circuit-causal": outcomes.gated(healed, "five nodes minus random ones", holds, failed, "texts"),
             "p-circuit-small": outcomes.gated(fewest, "mean over five organisms", of="texts"),
         }
+
+
+def _listed(nodes: pd.MultiIndex) -> str:
+    """Return nodes as prose names them, in the order of layers."""
+    named = [
+        f"the MLP of layer {layer}" if part == MLP else f"{part} of layer {layer}" for layer, part in sorted(nodes)
+    ]
+    return ", ".join(named[:-1]) + f" and {named[-1]}"
