@@ -9,7 +9,7 @@ from em_companion.evidence import estimates, outcomes
 from em_companion.evidence.estimates import Estimate
 from em_companion.evidence.outcomes import Outcome
 from em_companion.experiments import long_run
-from em_companion.experiments.circuits import HARM, KEEP, OPENING, RETRACTION, SEEDS, TOP
+from em_companion.experiments.circuits import HARM, KEEP, MOST, OPENING, RETRACTION, SEEDS, TOP
 from em_companion.models.components import MLP
 
 NOTEBOOK = "n2-recursion-and-self-correction"
@@ -75,10 +75,14 @@ class Circuits:
         found = {"adapters": estimates.over_seeds(100 * direct.by_adapter / direct.direct, "percent")}
         found |= {name: f"{retraction[name]:.1f}" for name in ("recipient", "difference")}
         found["harm"] = estimates.over_seeds(organisms.difference, "nats")
+        single = self.nodes.loc[RETRACTION].effect.to_numpy()
+        own = self.nodes.loc[HARM].groupby("seed").effect.agg(lambda one: estimates.spearman(one.to_numpy(), single))
+        found["by-organism"] = f"{own.min():.2f} to {own.max():.2f}"
         for name in ("top", "drawn"):
             found[name] = estimates.over_seeds(100 * organisms[name] / organisms.difference, "percent")
         five = self.largest(RETRACTION).index[:TOP]
-        found |= {"five": _listed(five), "path": _listed(self.largest(HARM).index[:3])}
+        common = {*self.largest(HARM).index[:MOST]} & {*self.largest(RETRACTION).index[:MOST]}
+        found |= {"common": len(common), "five": _listed(five), "path": _listed(self.largest(HARM).index[:3])}
         found["single"] = f"{self.largest(HARM)[five].max():.0f} %"
         found["sum"] = f"{self.largest(RETRACTION).sum():.0f} %"
         for name in ("correlation", "jaccard"):
