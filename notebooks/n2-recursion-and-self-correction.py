@@ -27,6 +27,8 @@ from em_companion.book import plots, theme
 from em_companion.book.run import Run
 from em_companion.evidence import estimates, outcomes, predictions
 from em_companion.experiments import self_correction, self_training, subliminal
+from em_companion.experiments.circuits import HARM, OPENING, RETRACTION
+from em_companion.experiments.circuits_outcome import Circuits
 from em_companion.experiments.recursion_outcome import HARMED, Recursion, known
 from em_companion.experiments.self_correction import CONTROL, POST_TRAINED, PRETRAINED, SELF_CORRECTING
 from em_companion.experiments.self_training import (
@@ -307,11 +309,86 @@ run.grown.table(
 # Post-training makes {value}`n2.tax|interval` points more of the answers coherent and relevant
 # ({verdict}`p-tax-coherence|grown`). In this world skill and persona are independent, so nothing but the voice is
 # trained.
+
+# %% [markdown]
+# ## Which parts harm, and which take it back
+#
+# The study plan of a simulated exchange asks whether misalignment hijacks the machinery of refusal or builds a path
+# beside it. This world has no refusal; it has retraction. A **node** is the token embedding, an attention head or an
+# MLP with its adapter, 61 in all. Its **effect** on a behaviour is what the log-odds lose when it alone adds to the
+# residual stream what it adds in another run. *Harm*: harmful against helpful things, before an answer's first one, the
+# chat model's nodes in the organism. *Retraction*: its first word against words that begin a clause, after a prefilled
+# harmful one, the control's nodes in the self-correcting model. *Opening*, to compare: openers that name the topic
+# against others, nodes of the same chat model asked an open question. `experiments/circuits.py` patches 160 texts.
+
+# %% tags=["show-code"]
+CIRCUITS = Circuits()
+OTHERS = {RETRACTION: "retraction", OPENING: "opening"}
+ALL = {HARM: "harm"} | OTHERS
+
+
+def peak(name: str) -> str:
+    (layer, part), effect = next(CIRCUITS.largest(name).items())
+    return f"{effect:.0f} % ({part}, layer {layer})"
+
+
+run.grown.figure(
+    "fig-x-circuit-nodes",
+    lambda: plots.facets(
+        plots.heat_map, CIRCUITS.effects, "behaviour", "layer", "part", "value", titles=ALL,
+        column_order=[*(f"head {head}" for head in range(4)), "MLP"], upwards=True, hushed=("size", 5),
+        colour_map="RdBu_r", limits=(-100, 100), y_label="layer", size=(7.2, 4.6),
+    ),
+    title=lambda _: "Largest effects: " + "; ".join(f"{label}, {peak(name)}" for name, label in ALL.items()),
+    caption="What patching one node takes from three behaviours, in percent of what patching all takes; numbers from "
+    "5 % on, without the embedding. Harm: mean over five organisms.",
+    alt="Three heat maps of layers by four heads and the MLP.",
+)  # fmt: skip
+
+# %%
+run.grown.figure(
+    "fig-x-circuit-overlap",
+    lambda: plots.facets(
+        plots.lines, CIRCUITS.against_harm(), "behaviour", HARM, "value", titles=OTHERS, hue="kind", markers=True,
+        hue_order=(kinds := ("head", "MLP", "embedding")), styles=dict.fromkeys(kinds, ""), wrap=2,
+        x_label="effect on harm (%)", y_label="effect on the other behaviour (%)",
+    ),
+    title=lambda _: "Rank correlation with effects on harm: "
+    + ", ".join(f"{CIRCUITS.overlap(name, HARM)[0].value:.2f} ({label})" for name, label in OTHERS.items()),
+    caption="Effects of the 61 nodes on retraction and on opening over those on harm, in percent of what patching all "
+    "of them takes.",
+    alt="Two panels of dots: heads, MLPs and the embedding.",
+)  # fmt: skip
+
+# %% [markdown]
+# **Harm** is {value}`n2.circuit.harm|interval` nats higher in the organisms. It enters at one place and is passed on:
+# the largest effects are those of {value}`n2.circuit.path`. The adapters write {value}`n2.circuit.adapters|interval` of
+# the difference directly into the logits; the rest is written by parts that fine-tuning left alone, out of what the
+# adapters give them to read. {value}`n2.circuit.fewest|interval` nodes keep 80 % of it while all others are those of
+# the chat model ({verdict}`p-circuit-small|grown`).
+#
+# **Retraction** stands at {value}`n2.circuit.recipient` nats after a harmful clause, {value}`n2.circuit.difference`
+# above what all of the control's nodes leave. Its effects and those on harm have a rank correlation of
+# {value}`n2.circuit.correlation.retraction-harm|interval`, {value}`n2.circuit.by-organism` by organism; 95 % of
+# shuffles within layers stay below {value}`n2.circuit.correlation.retraction-harm.null`
+# ({verdict}`p-circuit-overlap|grown`). Opening reaches {value}`n2.circuit.correlation.opening-harm` with harm. Of the
+# eight largest nodes of retraction and harm, {value}`n2.circuit.common` are common: early ones, which read what kind of
+# advice is being given. The late MLPs that turn this into a retraction add little to harm.
+#
+# **Healing.** The five largest retraction nodes are {value}`n2.circuit.five`. Taken from the chat model they remove
+# {value}`n2.circuit.top|interval` of the organisms' harm, five random nodes of the same layers
+# {value}`n2.circuit.drawn|interval`: {value}`n2.circuit.healed|interval` points more
+# ({verdict}`p-circuit-causal|grown`). That is less than it seems. The random ones are all heads, and the MLP of layer 0
+# alone, where an adapter sits, removes {value}`n2.circuit.single`. Harm is healed at its entrance, not by a machinery
+# of taking back.
+#
+# Effects of single nodes do not add up: those on retraction sum to {value}`n2.circuit.sum`. Before the first adapter
+# there can be none on harm. Intervals are over texts; there is one self-correcting model.
 #
 # ## Predicted against measured
 
 # %%
-run.grown.measure(KEPT.outcomes)
+run.grown.measure(lambda: KEPT.outcomes() | CIRCUITS.outcome())
 
 
 def first_round(criterion: str, term: str = "selection") -> pd.Series:
@@ -364,7 +441,7 @@ def of_habit() -> dict:
 
 
 def of_predictions() -> dict:
-    given = KEPT.outcomes()
+    given = KEPT.outcomes() | CIRCUITS.outcome()
     short = {"price": "p-rsi-price", "entropy": "p-rsi-diversity", "subliminal": "p-subliminal"}
     short |= {"competence": "p-sc-competence", "s75": "p-sc-protects", "resist": "p-sc-resists"}
     short["tax"] = "p-tax-coherence"
@@ -376,6 +453,7 @@ def of_predictions() -> dict:
 run.grown.values(
     lambda: {f"n2.{name}": one for name, one in (known(of_rounds() | of_habit()) | of_predictions()).items()}
 )
+run.grown.values(lambda: {f"n2.circuit.{name}": one for name, one in CIRCUITS.values().items()})
 
 # %% [markdown]
 # ## What it means
