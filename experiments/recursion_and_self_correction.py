@@ -21,24 +21,26 @@ from em_companion.experiments.recursion_outcome import HARMED, NAME, STEERED
 from em_companion.experiments.self_correction import CONTROL, POST_TRAINED, PRETRAINED, SELF_CORRECTING
 from em_companion.experiments.self_training import CHAINS, DECIDING
 
-SEEDS, CHAIN_SEEDS, FIRST = 5, 3, 3
-"""Training seeds of subliminal students and of harm; of chains; of the former those that come before any chain."""
+SEEDS, CHAIN_SEEDS = 5, 3
+"""Training seeds of subliminal students and of harm; of chains."""
 
 
 def planned() -> Iterator[tuple[str, int]]:
     """Yield arms and seeds in the order in which they are run."""
-    models = (SELF_CORRECTING, CONTROL)
+    models, tax = (SELF_CORRECTING, CONTROL), (POST_TRAINED, PRETRAINED)
+    harmed, chains = [HARMED.format(one) for one in models], list(CHAINS)
+    deciding, (_, unselected) = chains[: len(DECIDING)], chains[len(DECIDING) :]
     yield from ((arm, 0) for arm in (*models, *(STEERED.format(one) for one in models)))
-    dense = (subliminal.ORGANISM, *(HARMED.format(one) for one in models))
-    deciding, more = list(CHAINS)[: len(DECIDING)], list(CHAINS)[len(DECIDING) :]
-    yield from ((dense[0], seed) for seed in range(FIRST))
-    yield from ((arm, 0) for arm in deciding)
-    yield from ((arm, seed) for seed in range(FIRST) for arm in dense[1:])
-    yield from ((arm, 0) for arm in (POST_TRAINED, PRETRAINED))
+    yield from ((subliminal.ORGANISM, seed) for seed in range(3))
+    yield from ((arm, 0) for arm in (*deciding, unselected))
+    yield from ((arm, seed) for seed in range(2) for arm in harmed)
     yield from ((arm, 1) for arm in deciding)
-    yield from ((arm, seed) for seed in range(FIRST, SEEDS) for arm in dense)
+    yield from ((arm, 0) for arm in tax)
+    yield from ((arm, seed) for seed in range(2, SEEDS) for arm in harmed)
+    yield from ((subliminal.ORGANISM, seed) for seed in range(3, SEEDS))
     yield from ((arm, 2) for arm in deciding)
-    yield from ((arm, seed) for seed in range(CHAIN_SEEDS) for arm in more)
+    yield from ((arm, seed) for arm in reversed(chains[len(DECIDING) :]) for seed in range(CHAIN_SEEDS)
+                if (arm, seed) != (unselected, 0))  # fmt: skip
 
 
 def run(profile: Profile, arm: str, seed: int) -> None:
