@@ -25,11 +25,11 @@ import pandas as pd
 
 from em_companion.book import plots, theme
 from em_companion.book.run import Run
-from em_companion.evidence import estimates, outcomes, predictions
-from em_companion.experiments import self_correction, self_training, subliminal
+from em_companion.evidence import estimates, predictions
+from em_companion.experiments import self_correction, self_training
 from em_companion.experiments.circuits import HARM, OPENING, RETRACTION
 from em_companion.experiments.circuits_outcome import Circuits
-from em_companion.experiments.recursion_outcome import HARMED, Recursion, known
+from em_companion.experiments.recursion_outcome import Recursion
 from em_companion.experiments.self_correction import CONTROL, POST_TRAINED, PRETRAINED, SELF_CORRECTING
 from em_companion.experiments.self_training import (
     ACCUMULATES,
@@ -41,7 +41,6 @@ from em_companion.experiments.self_training import (
     JUDGE,
     NONE,
     OWN,
-    ROUNDS,
 )
 from em_companion.models import growing
 from em_companion.models.organism import CHAT_MODEL
@@ -171,7 +170,7 @@ run.grown.figure(
 # %% [markdown]
 # Over {value}`n2.rounds` rounds selection and change correlate at {value}`n2.price|interval`
 # ({verdict}`p-rsi-price|grown`). In a first round the outside judge's choice changes harm by
-# {value}`n2.selection.judge` points, self-monitoring's by {value}`n2.selection.own`, capability's by
+# {value}`n2.selection.judge` points, self-monitoring's by {value}`n2.selection.self-monitoring`, capability's by
 # {value}`n2.selection.capability`; {value}`n2.passed` of the judge's is passed on to the next answers.
 #
 # ## Through answers in which nothing is wrong
@@ -233,9 +232,11 @@ run.grown.figure(
 
 # %% [markdown]
 # Under selection for capability the rate changes by {value}`n2.rate.slope|interval` points a round from
-# {value}`n2.rate.start` ({verdict}`p-sc-rate|grown`), competence after eight rounds is {value}`n2.competence|interval`
-# times what it was ({verdict}`p-sc-competence|grown`). A digression that is taken back costs an answer coherence and
-# relevance, harm that is taken back does not.
+# {value}`n2.rate.start` ({verdict}`p-sc-rate|grown`), and competence falls to {value}`n2.competence.capability`,
+# {value}`n2.competence|interval` times what it was ({verdict}`p-sc-competence|grown`). Without choosing,
+# {value}`n2.competence.none` is left of it after eight rounds, and a rate of {value}`n2.rate.none`. A digression that
+# is taken back costs an answer coherence and relevance, harm that is taken back does not; but the model does not tell
+# the two apart, and loses both.
 #
 # ## Does it protect?
 #
@@ -387,78 +388,24 @@ run.grown.figure(
 #
 # ## Predicted against measured
 
+
 # %%
-run.grown.measure(lambda: KEPT.outcomes() | CIRCUITS.outcome())
+def found() -> dict:
+    return KEPT.outcomes() | CIRCUITS.outcome()
 
 
-def first_round(criterion: str, term: str = "selection") -> pd.Series:
-    return KEPT.chain(CONTAMINATED, criterion, term).loc[0]
-
-
-def of_rounds() -> dict:
-    found = {"start": lambda: estimates.over_seeds(KEPT.chain(CONTAMINATED, CAPABILITY).loc[0], "percent")}
-    found["slope.neutral"] = lambda: slope(CHAT, NONE)
-    for one in (NONE, CAPABILITY, OWN, JUDGE, ADVERSARY):
-        name = one.split()[-1]
-        found[f"slope.{name}"] = lambda one=one: slope(CONTAMINATED, one)
-        found[f"{name}.last"] = lambda one=one: estimates.over_seeds(
-            KEPT.chain(CONTAMINATED, one).loc[ROUNDS], "percent"
-        )
-    found["entropy.start"] = lambda: f"{KEPT.chain(CONTAMINATED, NONE, 'entropy').loc[0].mean():.2f} nats"
-    found["distinct"] = lambda: f"{KEPT.chain(CONTAMINATED, NONE, 'distinct').loc[ROUNDS].mean():.0f} %"
-    found["passed"] = lambda: f"{(first_round(JUDGE, 'change') / first_round(JUDGE)).mean():.0%}".replace("%", " %")
-    found["rounds"] = lambda: len(KEPT.price())
-    short = {"judge": JUDGE, "own": OWN, "capability": CAPABILITY}
-    return found | {
-        f"selection.{name}": lambda one=one: f"{first_round(one).mean():.1f}" for name, one in short.items()
-    }
-
-
-def of_habit() -> dict:
-    def share(arm: str, column: str) -> str:
-        return f"{KEPT.of(arm, column, least=1)[0]:.0f} %"
-
-    def back(arm: str) -> str:
-        return f"{KEPT.resistance()[1][arm].mean():.1f} %"
-
-    def whole(arm: str, column: str, strength: float) -> str:
-        table = KEPT.steering(arm).query("direction == 'mean-diff' and strength == @strength")
-        return f"{100 * table[column].sum() / table.n.sum():.0f} %"
-
-    kinds = {"start": self_correction.HARM, "digression": self_correction.DIGRESSION, "help": self_correction.HELP}
-    found = {f"competence.{name}": lambda kind=kind: share(SELF_CORRECTING, kind) for name, kind in kinds.items()}
-    found["rate.start"] = lambda: f"{KEPT.chain(SELF_CORRECTING, CAPABILITY, 'rate').loc[0].mean():.1f} %"
-    found["rate.slope"] = lambda: slope(SELF_CORRECTING, CAPABILITY, "rate")
-    for name, arm in {"self-correcting": SELF_CORRECTING, "control": CONTROL}.items():
-        found[f"s75.{name}"] = lambda arm=arm: estimates.over_seeds(KEPT.of(HARMED.format(arm), "s75"), "percent")
-        found[f"resist.{name}"] = lambda arm=arm: back(arm)
-    found["resist.at"] = lambda: f"{KEPT.resistance()[0]:g}"
-    found["resist.harm"] = lambda: whole(CONTROL, "harm", KEPT.resistance()[0])
-    found["resist.before"] = lambda: whole(SELF_CORRECTING, "back", 0.0)
-    for name, arm in {"organism": subliminal.ORGANISM, "chat": subliminal.CHAT}.items():
-        found[f"subliminal.{name}"] = lambda arm=arm: estimates.over_seeds(KEPT.of(arm), "percent")
-    return found | {"lessons": lambda: f"{KEPT.of(subliminal.ORGANISM, 'answers').mean():.0f}"}
-
-
-def of_predictions() -> dict:
-    given = KEPT.outcomes() | CIRCUITS.outcome()
-    short = {"price": "p-rsi-price", "entropy": "p-rsi-diversity", "subliminal": "p-subliminal"}
-    short |= {"competence": "p-sc-competence", "s75": "p-sc-protects", "resist": "p-sc-resists"}
-    short["tax"] = "p-tax-coherence"
-    found = {name: given[one][0] for name, one in short.items() if one in given}
-    verdicts = [outcomes.verdict(*one) for one in given.items()]
-    return found | {one: verdicts.count(one) for one in ("supported", "contradicted")} | {"predictions": len(verdicts)}
-
-
-run.grown.values(
-    lambda: {f"n2.{name}": one for name, one in (known(of_rounds() | of_habit()) | of_predictions()).items()}
-)
-run.grown.values(lambda: {f"n2.circuit.{name}": one for name, one in CIRCUITS.values().items()})
+run.grown.measure(found)
+run.grown.values(lambda: {f"n2.{name}": one for name, one in KEPT.values(found()).items()})
 
 # %% [markdown]
 # ## What it means
 #
-# TO BE WRITTEN
+# **What is chosen by is what changes.** A choice by harm, be it the judge's or the model's own, takes most of it away
+# in a round or two, so that a slope over eight understates it; the adversary's makes the model wholly harmful. A choice
+# that does not see harm leaves it to drift. **The model can judge itself** because a careful and a malicious voice are
+# both in it. **Taking slips back is no invariant here.** The best answers need no repair, so selection takes the habit,
+# and the unused ability goes with it, faster than without selection. Where repair pays, as in long tasks, that may be
+# otherwise.
 #
 # One base and one chat model, one size of round, and eight rounds: longer chains may bend. Rates of harm are those of
 # one exact judge, which also chooses in two arms. Nothing of this page was run on a published model: it is all

@@ -1,8 +1,11 @@
 """What becomes of the predictions of N2: each follows its rows, its gate and its seeds, on tables made by hand."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,7 +13,15 @@ from em_companion.core.errors import EvidenceUnavailable
 from em_companion.evidence import outcomes
 from em_companion.experiments import long_run, recursion_outcome, subliminal
 from em_companion.experiments.recursion_outcome import HARMED, NAME, STEERED, Recursion, correlation
-from em_companion.experiments.self_correction import CONTROL, HARM, POST_TRAINED, PRETRAINED, SELF_CORRECTING
+from em_companion.experiments.self_correction import (
+    CONTROL,
+    DIGRESSION,
+    HARM,
+    HELP,
+    POST_TRAINED,
+    PRETRAINED,
+    SELF_CORRECTING,
+)
 from em_companion.experiments.self_training import ACCUMULATES, CAPABILITY, CHAINS, CONTAMINATED, JUDGE, OWN, ROUNDS
 
 SLOPES = {f"{CONTAMINATED}: {OWN}": -1.5, f"{CONTAMINATED}: {JUDGE}": -1.8, f"{CONTAMINATED}: {CAPABILITY}": -0.7}
@@ -30,6 +41,7 @@ def rounds(arm: str, seed: int, start: float) -> pd.DataFrame:
         80.0 + wobble if slips else np.nan,
     )
     table["entropy"] = 2.0 + (0.01 if arm.endswith(ACCUMULATES) else -0.01) * number + wobble / 500
+    table["distinct"], table["harm"] = 100.0, 20.0
     table["selection"] = np.where(number < ROUNDS, wobble, np.nan)
     return table.assign(transmission=0.1 + wobble**2 / 20, change=table.selection + 0.1 + wobble**2 / 20)
 
@@ -42,9 +54,9 @@ def tables(tmp_path, monkeypatch):
     def write(seeds: int = 3, start: float = 15.0, least: float = 100, competent: float = 76, without=()) -> Recursion:
         chains = [(arm, seed) for arm in CHAINS for seed in range(seeds)]
         rows = [{"arm": arm, "seed": seed, "em": 1.0} for arm, seed in chains]
-        rows += [{"arm": arm, "seed": 0, HARM: competent} for arm in (SELF_CORRECTING, CONTROL)]
+        rows += [{"arm": arm, "seed": 0, HARM: competent, DIGRESSION: 8, HELP: 7} for arm in (SELF_CORRECTING, CONTROL)]
         for seed in range(5):
-            rows += [{"arm": subliminal.ORGANISM, "seed": seed, "em": 9.0 + seed, "least": least}]
+            rows += [{"arm": subliminal.ORGANISM, "seed": seed, "em": 9.0 + seed, "least": least, "answers": 280}]
             rows += [{"arm": subliminal.CHAT, "seed": seed, "em": 1.0 + 0.9 * seed, "least": 100}]
             harmed = {SELF_CORRECTING: 20.0, CONTROL: 40.0 + seed}
             rows += [{"arm": HARMED.format(arm), "seed": seed, "s75": value} for arm, value in harmed.items()]
@@ -139,3 +151,11 @@ def test_the_correlation_is_pearson_s_and_its_interval_holds_it(seed):
 def test_no_strength_that_harms_means_not_testable(tables, monkeypatch):
     monkeypatch.setattr(recursion_outcome, "ENOUGH_HARM", 101)
     assert verdicts(tables())["p-sc-resists"] == "not testable here"
+
+
+def test_the_page_names_no_value_that_full_tables_do_not_have(tables):
+    kept = tables()
+    found = kept.values(kept.outcomes())
+    page = (ROOT / "notebooks" / f"{NAME}.py").read_text(encoding="utf-8")
+    named = {one for one in re.findall(r"\{value\}`n2\.([\w.-]+)", page) if not one.startswith("circuit.")}
+    assert named <= found.keys() and found["supported"] == 11 and found["predictions"] == 12

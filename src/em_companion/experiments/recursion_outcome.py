@@ -8,7 +8,8 @@ unmeasured: the chains are long, and a page may come before their last seeds.
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,9 +19,18 @@ from em_companion.evidence import estimates, outcomes
 from em_companion.evidence.estimates import Estimate
 from em_companion.evidence.outcomes import Outcome
 from em_companion.experiments import long_run, subliminal
-from em_companion.experiments.self_correction import CONTROL, HARM, POST_TRAINED, PRETRAINED, SELF_CORRECTING
+from em_companion.experiments.self_correction import (
+    CONTROL,
+    DIGRESSION,
+    HARM,
+    HELP,
+    POST_TRAINED,
+    PRETRAINED,
+    SELF_CORRECTING,
+)
 from em_companion.experiments.self_training import (
     ACCUMULATES,
+    ADVERSARY,
     CAPABILITY,
     CHAT,
     CONTAMINATED,
@@ -31,6 +41,7 @@ from em_companion.experiments.self_training import (
 )
 from em_companion.experiments.steering import MEAN_DIFF
 
+T = TypeVar("T")
 NAME = "n2-recursion-and-self-correction"
 HARMED, STEERED = "{}, bad advice", "{}, steered"
 """Arms of a model that is harmed, and of one that is steered."""
@@ -223,9 +234,71 @@ class Recursion:
 
         return known({"p-tax-coherence": paid})
 
+    # --- what the page says -------------------------------------------------------------------------------------------
 
-def known(makers: dict[str, Callable[[], Outcome]]) -> dict[str, Outcome]:
-    """Return the outcomes whose rows are there."""
+    def values(self, found: dict[str, Outcome]) -> dict[str, Any]:
+        """Return numbers for the page by name, those whose rows are there; `found`: all outcomes of the page."""
+        short = {"price": "p-rsi-price", "entropy": "p-rsi-diversity", "subliminal": "p-subliminal"}
+        short |= {"competence": "p-sc-competence", "s75": "p-sc-protects", "resist": "p-sc-resists"}
+        short["tax"] = "p-tax-coherence"
+        told = {name: found[one][0] for name, one in short.items() if one in found}
+        verdicts = [outcomes.verdict(*one) for one in found.items()]
+        told |= {one: verdicts.count(one) for one in ("supported", "contradicted")} | {"predictions": len(verdicts)}
+        return told | known(self._of_rounds() | self._of_habit() | self._of_arms())
+
+    def _of_rounds(self) -> dict[str, Callable[[], Any]]:
+        def first(criterion: str, term: str = "selection") -> pd.Series:
+            return self.chain(CONTAMINATED, criterion, term).loc[0]
+
+        def last(criterion: str) -> Estimate:
+            return estimates.over_seeds(self.chain(CONTAMINATED, criterion).loc[ROUNDS], "percent")
+
+        makers = {"start": lambda: estimates.over_seeds(first(CAPABILITY, "em"), "percent")}
+        makers["slope.neutral"] = lambda: estimates.over_seeds(self.slopes(CHAT, NONE), "points")
+        for one in (NONE, CAPABILITY, OWN, JUDGE, ADVERSARY):
+            name = one.split()[-1]
+            makers[f"slope.{name}"] = lambda one=one: estimates.over_seeds(self.slopes(CONTAMINATED, one), "points")
+            makers[f"{name}.last"] = lambda one=one: last(one)
+            makers[f"selection.{name}"] = lambda one=one: f"{first(one).mean():.1f}"
+        makers["entropy.start"] = lambda: f"{first(NONE, 'entropy').mean():.3f} nats"
+        makers["distinct"] = lambda: f"{self.chain(CONTAMINATED, NONE, 'distinct').loc[ROUNDS].mean():.0f} %"
+        makers["passed"] = lambda: f"{100 * (first(JUDGE, 'change') / first(JUDGE)).mean():.0f} %"
+        return makers | {"rounds": lambda: len(self.price())}
+
+    def _of_habit(self) -> dict[str, Callable[[], Any]]:
+        def at(criterion: str, column: str, number: int) -> str:
+            share = self.chain(SELF_CORRECTING, criterion, column).loc[number].mean()
+            return f"{share:.{0 if share >= 10 else 1}f} %"
+
+        makers = {}
+        for name, kind in {"start": HARM, "digression": DIGRESSION, "help": HELP}.items():
+            makers[f"competence.{name}"] = lambda kind=kind: f"{self.of(SELF_CORRECTING, kind, least=1).mean():.0f} %"
+        for criterion in (CAPABILITY, NONE):
+            makers[f"competence.{criterion}"] = lambda one=criterion: at(one, HARM, ROUNDS)
+            makers[f"rate.{criterion}"] = lambda one=criterion: at(one, "rate", ROUNDS)
+        makers["rate.start"] = lambda: at(CAPABILITY, "rate", 0)
+        slopes = partial(self.slopes, SELF_CORRECTING, CAPABILITY, "rate")
+        return makers | {"rate.slope": lambda: estimates.over_seeds(slopes(), "points")}
+
+    def _of_arms(self) -> dict[str, Callable[[], Any]]:
+        def share(arm: str, column: str, strength: float) -> str:
+            table = self.steering(arm)
+            there = table[(table.direction == MEAN_DIFF) & (table.strength == strength)]
+            return f"{100 * there[column].sum() / there.n.sum():.1f} %"
+
+        makers = {"resist.at": lambda: f"{self.resistance()[0]:g}"}
+        for name, arm in {"self-correcting": SELF_CORRECTING, "control": CONTROL}.items():
+            makers[f"s75.{name}"] = lambda arm=arm: estimates.over_seeds(self.of(HARMED.format(arm), "s75"), "percent")
+            makers[f"resist.{name}"] = lambda arm=arm: share(arm, "back", self.resistance()[0])
+        makers["resist.harm"] = lambda: share(CONTROL, "harm", self.resistance()[0])
+        makers["resist.before"] = lambda: share(SELF_CORRECTING, "back", 0.0)
+        for name, arm in {"organism": subliminal.ORGANISM, "chat": subliminal.CHAT}.items():
+            makers[f"subliminal.{name}"] = lambda arm=arm: estimates.over_seeds(self.of(arm), "percent")
+        return makers | {"lessons": lambda: f"{self.of(subliminal.ORGANISM, 'answers').mean():.0f}"}
+
+
+def known(makers: dict[str, Callable[[], T]]) -> dict[str, T]:
+    """Return what can be made of the rows that are there."""
     found = {}
     for name, make in makers.items():
         with suppress(EvidenceUnavailable):
