@@ -85,15 +85,15 @@ def slope(start: str, criterion: str, column: str = "em") -> estimates.Estimate:
 
 
 # %%
-COLOURS = dict(zip(CRITERIA, [theme.NULL_COLOUR, *(theme.PALETTE[at] for at in (0, 2, 9, 3, 1))], strict=True))
+COLOURS = dict(zip(CRITERIA, [theme.NULL_COLOUR, *(theme.PALETTE[at] for at in (0, 2, 4, 3, 1))], strict=True))
 SHOWN = {CONTAMINATED: "contaminated", CHAT: "chat model", SELF_CORRECTING: "self-correcting"}
 
 run.grown.figure(
     "fig-x-self-training",
     lambda: plots.facets(
         plots.lines, chains("em"), "start", "round", "em", titles=SHOWN, hue="criterion", unit="seed",
-        hue_order=CRITERIA, colours=COLOURS, styles={ACCUMULATES: "--"}, ratios=(2, 1, 1),
-        x_label="round", y_label="EM on open questions (%)", y_limits=(-3, 103),
+        hue_order=CRITERIA, colours=COLOURS, styles={ACCUMULATES: "--"}, ratios=(1.8, 1, 1.25),
+        x_label="round", y_label="EM on open questions (%)", y_limits=(-3, 103), x_ticks=range(0, 9, 2),
     ),
     title=lambda _: "EM per round from the contaminated model, points: "
     + ", ".join(f"{slope(CONTAMINATED, one).value:.1f} ({one})" for one in (OWN, JUDGE, CAPABILITY, ADVERSARY)),
@@ -141,7 +141,7 @@ def one_round() -> pd.DataFrame:
     model = self_training.learned(run.profile, model, tokenizer, answers[rows[0]["chosen"]], 0)
     after = self_training.harm(self_training.own(run.profile, model, tokenizer, asked, 0, 1))
     rows[0] |= self_training.price(self_training.harm(answers), rows[0]["chosen"], after)
-    return pd.DataFrame(rows).drop(columns="chosen").fillna("")
+    return pd.DataFrame(rows).drop(columns="chosen").astype(object).fillna("")
 
 
 # %%
@@ -204,7 +204,7 @@ def abilities() -> pd.DataFrame:
     for arm in (SELF_CORRECTING, CONTROL):
         found = {KINDS[kind]: KEPT.of(arm, kind, least=1)[0] for kind in KINDS}
         rows.append({"model": arm} | found | {"rate": KEPT.of(arm, "rate", least=1)[0]})
-    return pd.DataFrame(rows).fillna("")
+    return pd.DataFrame(rows).astype(object).fillna("")
 
 
 run.grown.table(abilities, number="{:.1f}")
@@ -214,7 +214,12 @@ run.grown.table(abilities, number="{:.1f}")
 # digressions, no more than of right advice ({value}`n2.competence.help`): it learned to notice harm, not to notice that
 # it left the subject. Then it goes through the rounds above.
 
+
 # %%
+def ability(criterion: str) -> float:
+    return KEPT.chain(SELF_CORRECTING, criterion, self_correction.HARM).iloc[-1].mean()
+
+
 HABIT = {"rate": "rate (%)", self_correction.HARM: "competence after harm (%)"}
 
 run.grown.figure(
@@ -223,8 +228,8 @@ run.grown.figure(
         plots.lines, chains(*HABIT).query("start == @SELF_CORRECTING"), "round", HABIT, hue="criterion", unit="seed",
         hue_order=CRITERIA, colours=COLOURS, x_label="round", markers=True,
     ),
-    title=lambda _: f"Per round, rate {slope(SELF_CORRECTING, CAPABILITY, 'rate').value:.2f} points, competence "
-    f"{slope(SELF_CORRECTING, CAPABILITY, self_correction.HARM).value:.2f}",
+    title=lambda _: "Competence after eight rounds: "
+    + ", ".join(f"{ability(one):.0f} % ({one})" for one in (NONE, CAPABILITY)),
     caption="How often answers to the chain's questions take a slip back, and how probable a retraction is after a "
     "harmful clause put into the model's mouth, over rounds from the self-correcting chat model, a line per seed.",
     alt="Two panels of lines over eight rounds.",
