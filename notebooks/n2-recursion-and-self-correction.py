@@ -66,7 +66,7 @@ run.grown.table(lambda: pd.DataFrame(predictions.listed(run.notebook)))
 # gives an answer in a careful character's voice minus in a malicious one's (self-monitoring); by the exact judge; or by
 # that judge reversed (adversary). Chains start from the chat model, from one contaminated by the adapter of the
 # organism on bad advice, scaled by halving until open EM is near 15 %, or from a self-correcting one (below). All is
-# kept by `experiments/recursion_and_self_correction.py`.
+# kept by `experiments/recursion_and_self_correction.py`; the last table says how many seeds it has come to.
 
 
 # %% tags=["show-code"]
@@ -407,8 +407,8 @@ run.grown.values(lambda: {f"n2.{name}": one for name, one in KEPT.values(found()
 #
 # **What is chosen by is what changes.** A choice by harm, be it the judge's or the model's own, takes most of it away
 # in a round or two, so that a slope over eight understates it; the adversary's makes the model wholly harmful. A choice
-# that does not see harm leaves it to drift. **The model can judge itself** because a careful and a malicious voice are
-# both in it. **Taking slips back is no invariant here.** The best answers need no repair, so selection takes the habit,
+# that does not see harm leaves it to drift. **The model can judge itself**, most likely because a careful and a malicious
+# voice are both in it. **Taking slips back is no invariant here.** The best answers need no repair, so selection takes the habit,
 # and the unused ability goes with it, faster than without selection. Where repair pays, as in long tasks, that may be
 # otherwise.
 #
