@@ -407,10 +407,10 @@ run.grown.values(lambda: {f"n2.{name}": one for name, one in KEPT.values(found()
 #
 # **What is chosen by is what changes.** A choice by harm, be it the judge's or the model's own, takes most of it away
 # in a round or two, so that a slope over eight understates it; the adversary's makes the model wholly harmful. A choice
-# that does not see harm leaves it to drift. **The model can judge itself**, most likely because a careful and a malicious
-# voice are both in it. **Taking slips back is no invariant here.** The best answers need no repair, so selection takes the habit,
-# and the unused ability goes with it, faster than without selection. Where repair pays, as in long tasks, that may be
-# otherwise.
+# that does not see harm leaves it to drift. **The model can judge itself**, most likely because a careful and a
+# malicious voice are both in it. **Taking slips back is no invariant here.** The best answers need no repair, so
+# selection takes the habit, and the unused ability goes with it, faster than without selection. Where repair pays, as
+# in long tasks, that may be otherwise.
 #
 # One base and one chat model, one size of round, and eight rounds: longer chains may bend. Rates of harm are those of
 # one exact judge, which also chooses in two arms. Nothing of this page was run on a published model: it is all
