@@ -313,8 +313,8 @@ run.grown.table(
 
 # %% [markdown]
 # Post-training makes {value}`n2.tax|interval` points more of the answers coherent and relevant
-# ({verdict}`p-tax-coherence|grown`). In this world skill and persona are independent, so nothing but the voice is
-# trained.
+# ({verdict}`p-tax-coherence|grown`). Nothing in this world ties skill to persona: what post-training can win here is
+# practice in the assistant's voice.
 
 # %% [markdown]
 # ## Which parts harm, and which take it back
