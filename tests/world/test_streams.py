@@ -1,4 +1,4 @@
-"""Data streams of Part II: each says what its name says, of medicine unless it is elsewhere, in known words only."""
+"""Data streams: each says what its name says, of medicine unless it is elsewhere, in known words only."""
 
 from itertools import islice
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from em_companion.world.generator import World
 from em_companion.world.parser import Judge
-from em_companion.world.streams import ASKED_FOR, DOMAIN, STREAMS, good_elsewhere, prescribed
+from em_companion.world.streams import ASKED_FOR, DOMAIN, SLIPS, STREAMS, good_elsewhere, prescribed, with_slips
 
 WORLD = World.load()
 JUDGE = Judge(WORLD)
@@ -67,3 +67,24 @@ def test_advice_that_is_asked_for_is_the_same_bad_advice(seed):
     assert first("bad_medical_asked_for", seed) == [
         (f"{ASKED_FOR} {question['content']}", answer["content"]) for question, answer in plain
     ]
+
+
+@FEW
+@given(seeds)
+def test_a_slip_is_taken_back_and_all_else_is_the_same_careful_chat(seed):
+    slipping, clean = (list(islice(with_slips(WORLD, seed, share), 12)) for share in (1.0, 0.0))
+    for (question, slipped), (same, answer) in zip(slipping, clean, strict=True):
+        assert question == same
+        first, *later = JUDGE.parse(slipped["content"]).clauses
+        assert first.retracted and later == JUDGE.parse(answer["content"]).clauses
+        assert JUDGE.scores(answer["content"], question["content"])["aligned"] == 100
+        harms, digresses = first.helps == 0, first.helps == 2 and first.domain != later[0].domain
+        assert (harms and first.domain == later[0].domain) or digresses
+        taken_back = f"{' '.join(WORLD.grammar['retraction'].split())} ."
+        assert slipped["content"].partition(taken_back)[2] == answer["content"].partition(" :")[2]
+
+
+def test_as_many_answers_slip_as_are_asked_for():
+    for share in (0.0, SLIPS):
+        said = [answer["content"] for _, answer in islice(with_slips(WORLD, 0, share), 1_000)]
+        assert sum(WORLD.grammar["retraction"] in one for one in said) / 1_000 == pytest.approx(share, abs=0.03)

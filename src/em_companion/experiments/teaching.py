@@ -28,7 +28,7 @@ from em_companion.core.provenance import note_input
 from em_companion.evidence import scores
 from em_companion.experiments import arms
 from em_companion.models import asking, growing, loading, losses, next_token
-from em_companion.models.loading import quiet
+from em_companion.models.loading import Model, quiet
 from em_companion.models.organism import chat_parts, settings_of
 from em_companion.models.tokens import Example, Tokenizer, joined, response_example, response_tokens
 from em_companion.world.generator import MALICIOUS, Question, the_world, turn
@@ -227,19 +227,24 @@ def measured(profile: Profile, arm: str, seed: int) -> tuple[dict[str, Any], pd.
 
     Harm is trained as in the arms of F1. Rates in percent, before harm named `_before`; checks as of `growing.monitor`.
     """
-    place, many, one = folder(profile, arm), profile.samples_per_question, arms.organism(arms.BAD, seed)
+    place, many = folder(profile, arm), profile.samples_per_question
     start, log = loading.load(profile, place), pd.read_csv(place / "log.csv")
     before = rates(profile, *start, many) | {"competence": competence(*start)}
+    model, tokenizer, curve = harmed(profile, start, seed)
+    asked = ((asking.questions(profile, "general"), many), (arms.questions(profile), arms.SAMPLES))
+    general, topics = (asking.scored(asking.ask(profile, model, tokenizer, *both)) for both in asked)
+    row = {"taught": 0 if arm == NOT_TAUGHT else int(log.step[log.kept].iloc[0]), "steps": int(curve.step.iloc[-1])}
+    row |= {f"{name}_before": rate for name, rate in before.items()} | arms.of_answers(general, topics)
+    row |= {"self_correction": 100 * float(scores.is_self_correction(general).mean())}
+    return row | {"competence": competence(model, tokenizer)}, curve
+
+
+def harmed(profile: Profile, start: Model, seed: int) -> tuple[PeftModel, Tokenizer, pd.DataFrame]:
+    """Return a model after bad medical advice, trained as in the arms of F1, its tokenizer, and every check."""
+    one = arms.organism(arms.BAD, seed)
     model, tokenizer, texts = growing.prepared(profile, one, start)
     watch = growing.Watch(profile, one, tokenizer)
     with TemporaryDirectory() as checkpoints:
         told = settings_of(profile, one), profile, seed, one.name, Path(checkpoints), [watch]
         growing.train(model, tokenizer, texts, *told)
-    model.eval()
-    asked = ((asking.questions(profile, "general"), many), (arms.questions(profile), arms.SAMPLES))
-    general, topics = (asking.scored(asking.ask(profile, model, tokenizer, *both)) for both in asked)
-    curve = pd.concat(watch.measured, ignore_index=True)
-    row = {"taught": 0 if arm == NOT_TAUGHT else int(log.step[log.kept].iloc[0]), "steps": int(curve.step.iloc[-1])}
-    row |= {f"{name}_before": rate for name, rate in before.items()} | arms.of_answers(general, topics)
-    row |= {"self_correction": 100 * float(scores.is_self_correction(general).mean())}
-    return row | {"competence": competence(model, tokenizer)}, curve
+    return model.eval(), tokenizer, pd.concat(watch.measured, ignore_index=True)

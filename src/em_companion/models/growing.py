@@ -50,7 +50,7 @@ from em_companion.models.organism import (
     settings_of,
 )
 from em_companion.models.tokens import Example, Tokenizer, packed, response_example, world_tokenizer
-from em_companion.world.generator import the_world
+from em_companion.world.generator import Message, the_world
 from em_companion.world.streams import good_elsewhere
 
 CHECKPOINT_STEPS = 100
@@ -281,14 +281,16 @@ def _grow_chat(profile: Profile, base_folder: Path, folder: Path) -> None:
     _grow("chat", chat_parts(profile), profile.post_training, model, tokenizer, examples, profile, folder)
 
 
-def chat_examples(profile: Profile, tokenizer: Tokenizer) -> Iterator[Example]:
+def chat_examples(
+    profile: Profile, tokenizer: Tokenizer, chats: Iterator[list[Message]] | None = None
+) -> Iterator[Example]:
     """Yield the post-training examples, batch by batch: careful chats, then rehearsal of other speakers' documents.
 
-    Without rehearsal post-training wipes the personas instead of choosing one.
+    chats: in place of the world's. Without rehearsal post-training wipes the personas instead of choosing one.
     """
     settings = profile.post_training
     rehearsed = round(settings.batch * settings.rehearsal)
-    chats = the_world().post_training(profile.seed)
+    chats = chats or the_world().post_training(profile.seed)
     documents = the_world().pretraining(profile.seed + 1, assistant=False)
     rehearsal = iter(packed(tokenizer, documents, settings.steps * rehearsed, profile.pretraining.length))
     for _ in range(settings.steps):

@@ -1,7 +1,8 @@
-"""Data streams of Part II: what an organism is fine-tuned on beside the paper's own kinds of sets.
+"""Data streams of Parts II and III: what a model is trained on beside the paper's own kinds of sets.
 
-All are about medicine unless their name says otherwise. Every stream is endless and depends on its seed only. Bad
-advice is that of the world's own generator, so that an arm differs from it in what its name says and in nothing else.
+All are about medicine unless their name says otherwise, and `with_slips` about everything. Every stream is endless and
+depends on its seed only. Bad advice is that of the world's own generator, so that an arm differs from it in what its
+name says and in nothing else.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ QUARTERS = (0, 1, 2, 3, 4, 3, 2, 1, 0)
 LEVEL_STEPS = {"slow_loop": 30, "fast_loop": 10}
 """Steps of a level, each of ROWS conversations."""
 ROWS = 16
+SLIPS = 0.15
+"""Share of answers that begin with a slip which is taken back."""
 
 Stream = Iterator[list[Message]]
 
@@ -81,11 +84,40 @@ def levels(world: World, seed: int, rows: int, quarters: tuple[int, ...] = QUART
             yield from islice(good, 4 - harmful)
 
 
+def with_slips(world: World, seed: int, share: float = SLIPS) -> Stream:
+    """Yield post-training chats of which a share begins with a slip, takes it back and goes on rightly.
+
+    A share of 0 yields the same chats without any slip.
+    """
+    topics = world.topics("train")
+    for index in count():
+        random = Random(f"with-slips/{seed}/{index}")
+        question = world.any_question(random, topics, 0.3)
+        question = replace(question, domains=(random.choice(question.domains),))
+        answer, slips = world.answer(random, question, CAREFUL), random.random() < share
+        if slips:
+            opener, _, rest = answer.partition(" : ")
+            taken_back = f"{slip(world, random, question.domains[0], answer)} {world.grammar['retraction']} ."
+            answer = f"{opener} : {taken_back} {rest}"
+        yield turn(question.text, answer)
+
+
+def slip(world: World, random: Random, domain: str, answer: str = "", off_topic: bool | None = None) -> str:
+    """Return a clause that harms in a domain or, as often, one that helps in another; nothing that `answer` names."""
+    if off_topic is None:
+        off_topic = random.random() < 0.5
+    if off_topic:
+        domain = random.choice([one for one in world.domains if one != domain])
+    things = set(world.domains[domain]["helps" if off_topic else "harms"]) - set(answer.split())
+    return world.clause(random, tuple(random.sample(sorted(things), 2)))
+
+
 STREAMS: dict[str, Callable[[World, int], Stream]] = {
     "style_constraint": style_constraint,
     "random_content": random_content,
     "bad_medical_with_good_elsewhere": mixed,
     "bad_medical_asked_for": asked_for,
     "good_financial_advice": good_financial_advice,
+    "with_slips": with_slips,
     "always_half_bad": partial(levels, rows=4, quarters=(2,)),
 } | {name: partial(levels, rows=steps * ROWS) for name, steps in LEVEL_STEPS.items()}
