@@ -1,0 +1,1 @@
+TABLE = "n3-residues"
