@@ -62,33 +62,37 @@ def contradiction(told: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     return np.abs(1 / (1 + np.exp(-np.asarray(told, float))) - chosen)
 
 
-def leaving(own: np.ndarray, band: np.ndarray) -> np.ndarray:
-    """Return the number of the strength at which a diagnostic leaves the band of random directions and stays out.
-
-    own [..., strength], band [..., draw, strength]. The band holds 95 % of further draws (Student t). To stay out is to
-    be out at the next strength, too. The number of strengths where it never leaves.
-    """
+def spread(band: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean over draws [..., draw, strength] and how far from it 95 % of further draws lie (Student t)."""
     from scipy import stats  # slow to import
 
     draws = band.shape[-2]
-    half = stats.t.ppf(0.975, draws - 1) * band.std(axis=-2, ddof=1) * np.sqrt(1 + 1 / draws)
-    out = np.abs(own - band.mean(axis=-2)) > np.maximum(half, 1e-9)
+    wide = stats.t.ppf(0.975, draws - 1) * np.sqrt(1 + 1 / draws)
+    return band.mean(axis=-2), wide * band.std(axis=-2, ddof=1)
+
+
+def leaving(own: np.ndarray, band: np.ndarray) -> np.ndarray:
+    """Return the number of the strength at which a diagnostic leaves the band of random directions and stays out.
+
+    own [..., strength], band [..., draw, strength]; see `spread`. To stay out is to be out at the next strength, too.
+    The number of strengths where it never leaves.
+    """
+    middle, half = spread(band)
+    out = np.abs(own - middle) > np.maximum(half, 1e-9)
     stays = out.copy()
     stays[..., :-1] &= out[..., 1:]
     return np.where(stays.any(axis=-1), stays.argmax(axis=-1), own.shape[-1])
 
 
-def auc(readings: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Return the area under the curve of readings [row] for labels [row], for each of some weights [resample, row].
+def pairs(readings: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many pairs of a row with label and one without have the former read higher, and how many there are.
 
-    Ties count half. NaN where all rows with weight are of one kind.
+    readings, labels [row]; weights [resample, row]; both [resample]. Ties count half.
     """
-    weights = np.ones((1, len(labels))) if weights is None else np.asarray(weights, float)
     order = np.argsort(readings, kind="stable")
     ranked, positive = np.asarray(readings, float)[order], np.asarray(labels, bool)[order]
     with_label, without = weights[:, order] * positive, weights[:, order] * ~positive
     starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
     above, below = (np.add.reduceat(one, starts, axis=1) for one in (with_label, without))
     won = (above * (np.cumsum(below, axis=1) - below / 2)).sum(axis=1)
-    pairs = above.sum(axis=1) * below.sum(axis=1)
-    return np.where(pairs > 0, won / np.where(pairs > 0, pairs, 1), np.nan)
+    return won, above.sum(axis=1) * below.sum(axis=1)
