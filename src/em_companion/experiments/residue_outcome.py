@@ -68,14 +68,16 @@ class Residues:
         """The questions, in a fixed order."""
         return np.sort(self.questions.loc[UNSTEERED].question.unique())
 
+    @cached_property
+    def cells(self) -> dict[tuple[str, int], pd.DataFrame]:
+        """What was measured in every cell, by question in the order of `names`."""
+        groups = self.questions.groupby(level=["arm", "seed"])
+        return {key: rows.set_index("question").reindex(self.names) for key, rows in groups}
+
     def draws(self, direction: str) -> list[int]:
         """Return the draws of a direction of which every strength is there."""
         known = set(self.measured.index)
         return [draw for draw in range(6) if all((arm(direction, one), draw) in known for one in STRENGTHS[1:])]
-
-    def cells(self, direction: str, draw: int = 0) -> list[tuple[str, int]]:
-        """Return the keys of a direction's cells by rising strength, from none on."""
-        return [(arm(direction, one), draw if one else 0) for one in STRENGTHS]
 
     def diagnostics(self, direction: str, draw: int = 0, weights: np.ndarray | None = None) -> Sums:
         """Return every diagnostic, and rates of answers (%), [resample, strength] by name.
@@ -84,8 +86,8 @@ class Residues:
         cell and not resampled.
         """
         weights = np.ones((1, len(self.names))) if weights is None else weights
-        keys = self.cells(direction, draw)
-        cells = [self.questions.loc[[key]].set_index("question").loc[self.names] for key in keys]
+        keys = [(arm(direction, one), draw if one else 0) for one in STRENGTHS]
+        cells = [self.cells[key] for key in keys]
 
         def total(name: str) -> np.ndarray:
             return weights @ np.stack([cell[name].fillna(0) for cell in cells], axis=1)
@@ -108,9 +110,9 @@ class Residues:
         rates = {name: mean[name] for name in ("em", "coherent", "corrected")}
         return {name: found[name] for name in DIAGNOSTICS} | rates
 
-    def resampled(self, resamples: int = RESAMPLES) -> np.ndarray:
+    def resampled(self) -> np.ndarray:
         """Return weights of questions, [resample, question]."""
-        return estimates.resampled(np.random.default_rng(0), len(self.names), resamples).astype(float)
+        return estimates.resampled(np.random.default_rng(0), len(self.names), RESAMPLES).astype(float)
 
     # --- collapse and order ---------------------------------------------------------------------------------------
 
@@ -210,10 +212,8 @@ class Residues:
     def orphans(self) -> Estimate:
         """Return the orphaned neurons (points) at collapse, persona minus random directions."""
         factor = STRENGTHS[self.at_collapse]
-        rows = self.questions.sort_index()
-        own = rows.loc[(arm(PERSONA, factor), 0)].set_index("question").orphans
-        random = rows.loc[arm(RANDOM, factor)].groupby("question").orphans.mean()
-        difference = (own - random).loc[self.names]
+        random = [self.cells[arm(RANDOM, factor), draw].orphans for draw in self.draws(RANDOM)]
+        difference = self.cells[arm(PERSONA, factor), 0].orphans - np.mean(random, axis=0)
         return estimates.mean(difference, self.names, RESAMPLES).in_unit("points")
 
     def shoulder(self, weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
@@ -271,10 +271,10 @@ class Warnings:
     def rows(self) -> pd.DataFrame:
         return self.table.dropna(subset=[*BASELINES, *READINGS]).reset_index()
 
-    def weights(self, rows: pd.DataFrame, resamples: int = RESAMPLES) -> np.ndarray:
-        """Return resampled questions as weights of rows, [resample, row]."""
+    def weights(self, rows: pd.DataFrame, share: int = 1) -> np.ndarray:
+        """Return resampled questions as weights of rows, [resample, row]; fewer of them by a `share`."""
         names, index = np.unique(rows.question, return_inverse=True)
-        return estimates.resampled(np.random.default_rng(0), len(names), resamples)[:, index].astype(float)
+        return estimates.resampled(np.random.default_rng(0), len(names), RESAMPLES // share)[:, index].astype(float)
 
     def area(self, name: str, label: str, rows: pd.DataFrame, weights=None, within: bool = False) -> np.ndarray:
         """Return the area under the curve of a reading for a label, by resample; `within`: of pairs in one cell."""
@@ -288,7 +288,7 @@ class Warnings:
     def estimate(self, name: str, label: str, within: bool = False) -> Estimate:
         """Return the area of a reading over all answers, turned so that it is at least a half."""
         value = float(self.area(name, label, self.rows, within=within)[0])
-        drawn = self.area(name, label, self.rows, self.weights(self.rows, RESAMPLES // 4), within)
+        drawn = self.area(name, label, self.rows, self.weights(self.rows, 4), within)
         low, high = estimates.quantiles(drawn)
         if value < 0.5:
             value, low, high = 1 - value, 1 - high, 1 - low
