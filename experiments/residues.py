@@ -16,21 +16,10 @@ import torch
 
 from em_companion.core import profiles
 from em_companion.core.profiles import Profile
-from em_companion.experiments import long_run, residue_dictionary, residue_probe
-from em_companion.experiments.residue_outcome import TABLE
-from em_companion.experiments.residues import (
-    CENTRAL,
-    DRAWS,
-    FACTORS,
-    MEAN_DIFF,
-    ORDERS,
-    PERSONA,
-    RANDOM,
-    UNSTEERED,
-    Bench,
-    arm,
-    questions,
-)
+from em_companion.experiments import long_run, residue_dictionary, residue_probe, residue_reconstruction
+from em_companion.experiments.residue_outcome import MEAN_DIFF, PERSONA, RANDOM, TABLE, UNSTEERED, arm
+from em_companion.experiments.residue_texts import questions
+from em_companion.experiments.residues import CENTRAL, DRAWS, FACTORS, ORDERS, Bench
 
 RECONSTRUCTIONS = ("dictionary", "principal components", "known features")
 PROMPTS, BASE, GAUSSIAN = ("spliced", "doubled", "unnamed"), "base", "gaussian"
@@ -59,7 +48,7 @@ def of_dictionary(profile: Profile, name: str) -> dict[str, pd.DataFrame]:
     if name == RECONSTRUCTIONS[1]:
         basis = one.basis
     elif name == RECONSTRUCTIONS[2]:
-        basis = residue_dictionary.known_features(found)
+        basis = residue_reconstruction.known_features(found)
     else:
         given = residue_dictionary.gaussian_like(found.stream) if name == GAUSSIAN else found.stream
         basis = residue_dictionary.learned(given)
@@ -69,7 +58,7 @@ def of_dictionary(profile: Profile, name: str) -> dict[str, pd.DataFrame]:
     if name in (RECONSTRUCTIONS[0], GAUSSIAN):
         parts["atoms"] = residue_dictionary.ghosts(one.model, one.tokenizer, found, basis, CENTRAL).round(6)
     table, *texts = one.fixed
-    kl, _ = residue_dictionary.potency(one.model, one.tokenizer, *texts, basis.rebuilt, CENTRAL)
+    kl, _ = residue_reconstruction.potency(one.model, one.tokenizer, *texts, basis.rebuilt, CENTRAL)
     by = kl.assign(question=table.question_id).groupby("question", sort=False).mean().reset_index()
     return parts | {"unsteered": by}
 

@@ -26,17 +26,8 @@ from em_companion.book.run import Run
 from em_companion.core.provenance import remembered
 from em_companion.evidence import outcomes, predictions, residues
 from em_companion.experiments import residue_hub
-from em_companion.experiments.residue_outcome import (
-    BASELINES,
-    DIAGNOSTICS,
-    MEAN_DIFF,
-    PERSONA,
-    READINGS,
-    STRENGTHS,
-    Residues,
-    Warnings,
-    arm,
-)
+from em_companion.experiments.residue_outcome import DIAGNOSTICS, MEAN_DIFF, PERSONA, STRENGTHS, Residues, arm
+from em_companion.experiments.residue_warning import BASELINES, READINGS, Warnings
 
 run = Run("n3-residues", profile, seed)
 
@@ -216,8 +207,8 @@ run.grown.figure(
     ),
     title=lambda _: f"Best baseline: {best_of(BASELINES)}; best residue: {best_of(READINGS)}",
     caption="Area under the curve with which readings on the first ten words tell how an answer ends, turned so that "
-    "it is a half or more, over answers at all strengths and over pairs from one cell. The two upper rows are baselines. "
-    "95 % intervals over questions.",
+    "it is a half or more, over answers at all strengths and over pairs from one cell. The upper two rows are "
+    "baselines. 95 % intervals over questions.",
     alt="Two panels with a row for each reading and two dots in each, from one half to one.",
 )  # fmt: skip
 

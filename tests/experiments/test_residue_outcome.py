@@ -7,19 +7,18 @@ import pytest
 from em_companion.core.errors import EvidenceUnavailable
 from em_companion.evidence import outcomes
 from em_companion.evidence.predictions import load_predictions
-from em_companion.experiments import long_run, residue_outcome
+from em_companion.experiments import long_run, residue_outcome, residue_warning
 from em_companion.experiments.residue_outcome import (
-    BASELINES,
     MEAN_DIFF,
     PERSONA,
     RANDOM,
-    READINGS,
     STRENGTHS,
     TABLE,
     UNSTEERED,
     Residues,
     arm,
 )
+from em_companion.experiments.residue_warning import BASELINES, READINGS, Warnings
 
 QUESTIONS = [f"q{number:02}" for number in range(20)]
 END, LEAVES = 2.0, 1.0
@@ -49,7 +48,8 @@ def warning(informed: str, random) -> pd.DataFrame:
 def tables(tmp_path, monkeypatch):
     """A function that writes the tables of all cells as above, and reads them."""
     monkeypatch.setattr(long_run, "RESULTS", tmp_path)
-    monkeypatch.setattr(residue_outcome, "RESAMPLES", 200)
+    for module in (residue_outcome, residue_warning):
+        monkeypatch.setattr(module, "RESAMPLES", 200)
 
     def write(informed: str = "v2", corrected=4.0, end=END, explained=0.9, against=4.0, draws: int = 4) -> Residues:
         random, parts = np.random.default_rng(0), {"": [], "questions": [], "warning": [], "memory": []}
@@ -114,8 +114,6 @@ def test_each_prediction_gets_the_verdict_and_the_value_of_its_cells(tables):
 
 
 def _areas(found: Residues):
-    from em_companion.experiments.residue_outcome import Warnings
-
     return Warnings(found.part("warning")).chosen()[1]
 
 
@@ -147,8 +145,6 @@ def test_a_band_needs_two_random_directions(tables):
 def test_areas_within_a_cell_know_nothing_of_strength(tables):
     """A reading that is the strength and nothing else tells answers of a cell apart by chance, and those of all cells
     as well as collapse does."""
-    from em_companion.experiments.residue_outcome import Warnings
-
     table = tables().part("warning").reset_index()
     table["v1"] = table.groupby("arm").ngroup().astype(float)
     table["coherent"] = ((np.arange(len(table)) % 10 > 1) ^ (table.v1 > table.v1.median())).astype(int)

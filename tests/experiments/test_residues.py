@@ -11,8 +11,16 @@ from sklearn.metrics import mutual_info_score
 from transformers import Qwen2ForCausalLM
 
 from em_companion.core.profiles import GrownModel
-from em_companion.experiments import residue_dictionary, residue_hub, residue_probe, residues
-from em_companion.experiments.residue_dictionary import Basis, Corpus
+from em_companion.experiments import (
+    residue_dictionary,
+    residue_hub,
+    residue_orphans,
+    residue_probe,
+    residue_reconstruction,
+    residue_texts,
+)
+from em_companion.experiments.residue_dictionary import Corpus
+from em_companion.experiments.residue_reconstruction import Basis
 from em_companion.models import components, growing
 from em_companion.models.tokens import response_tokens, world_tokenizer
 from em_companion.world.generator import World, the_world
@@ -37,13 +45,13 @@ def tiny():
 
 def test_texts_of_a_pair_differ_in_their_topic_alone_and_are_about_two_domains():
     asked = the_world().held_out_questions(0, 1)
-    other = residues.elsewhere(asked)
+    other = residue_texts.elsewhere(asked)
     assert all(one.domains != two.domains for one, two in zip(asked, other, strict=True))
-    for (first, second), one, two in zip(residues.memory_texts(asked), asked, other, strict=True):
+    for (first, second), one, two in zip(residue_texts.memory_texts(asked), asked, other, strict=True):
         assert first.replace(f"the {one.topic} :", f"the {two.topic} :") == second and first != second
-        words = first.split()[-residues.DISTANCES - 1 :]
-        assert len(words) == residues.DISTANCES + 1 and set(words) <= set(the_world().grammar["adjectives"])
-    table = residues.fixed_texts(asked)
+        words = first.split()[-residue_texts.DISTANCES - 1 :]
+        assert len(words) == residue_texts.DISTANCES + 1 and set(words) <= set(the_world().grammar["adjectives"])
+    table = residue_texts.fixed_texts(asked)
     assert len(table) == 80 and table.harmful.sum() == 40 and table.response.nunique() == 80
 
 
@@ -55,13 +63,13 @@ def test_neurons_driven_by_what_is_added_alone_are_orphans_and_others_are_not():
     with torch.no_grad():
         nodes = components.outputs(model, ids).flatten(1, 2)
     added = 50 * toy_models.vectors()[0].expand(1, nodes.shape[1], -1)
-    alone = residues.orphaned(model, torch.cat([added, 0 * nodes]), 1, True, top=0.1)
+    alone = residue_orphans.orphaned(model, torch.cat([added, 0 * nodes]), 1, True, top=0.1)
     assert len(alone.orphan) and alone.orphan.all()
-    drowned = residues.orphaned(model, torch.cat([1e-6 * added, nodes]), 1, True, top=0.1)
+    drowned = residue_orphans.orphaned(model, torch.cat([1e-6 * added, nodes]), 1, True, top=0.1)
     assert len(drowned.orphan) and not drowned.orphan.any()
     # Without an addition an orphan owes nothing much to anybody: two sources cannot both give less than a tenth.
     two = torch.cat([nodes[:2], 0 * nodes[2:]])
-    assert not residues.orphaned(model, two, 1, False, top=0.1).orphan.any()
+    assert not residue_orphans.orphaned(model, two, 1, False, top=0.1).orphan.any()
 
 
 def test_the_most_active_neurons_are_those_of_the_forward_pass():
@@ -72,7 +80,7 @@ def test_the_most_active_neurons_are_those_of_the_forward_pass():
         nodes = components.outputs(model, ids).flatten(1, 2)
     [hook.remove() for hook in hooks]
     active = torch.stack(seen).numpy()
-    found = residues.orphaned(model, nodes, 1, False, top=0.1)
+    found = residue_orphans.orphaned(model, nodes, 1, False, top=0.1)
     expected = (active > np.quantile(active, 0.9)).sum(axis=(0, 2))
     assert np.bincount(found.row, minlength=9).tolist() == expected.tolist()
 
@@ -139,30 +147,30 @@ def test_a_dictionary_rebuilds_sparse_sums_and_gaussian_rows_have_their_covarian
 def test_components_hold_what_they_say_and_rebuild_what_lies_in_them():
     basis = np.linalg.qr(RANDOM.standard_normal((20, 3)))[0].T
     stream = 5 + RANDOM.standard_normal((500, 3)) @ basis
-    found = residue_dictionary.components_of(stream, 1 - 1e-9)
+    found = residue_reconstruction.components_of(stream, 1 - 1e-9)
     assert len(found.rows) == 3 and found.rebuilt(stream) == pytest.approx(stream)
     assert found.error(stream) == pytest.approx(0, abs=1e-9)
     wide = RANDOM.standard_normal((4000, 20)) * np.r_[10, np.ones(19)]
-    assert len(residue_dictionary.components_of(wide, 0.8).rows) == 1
+    assert len(residue_reconstruction.components_of(wide, 0.8).rows) == 1
 
 
 def test_structureless_error_is_as_potent_as_random_moves_and_a_planted_one_is_more(tiny):
-    table = residues.fixed_texts(the_world().held_out_questions(0, 1)).iloc[:24]
+    table = residue_texts.fixed_texts(the_world().held_out_questions(0, 1)).iloc[:24]
     texts, random = response_tokens(tiny[1], table), np.random.default_rng(0)
 
     def noisy(stream):
         return stream + 0.1 * random.standard_normal(stream.shape)
 
-    found, stream = residue_dictionary.potency(*tiny, *texts, noisy, 1)
+    found, stream = residue_reconstruction.potency(*tiny, *texts, noisy, 1)
     assert found.kl.sum() / found.kl_random.sum() == pytest.approx(1, abs=0.1)
     assert [len(one) for one in stream] == [len(one) for one in texts[1]]
-    exact, _ = residue_dictionary.potency(*tiny, *texts, lambda stream: stream + 0.0, 1)
+    exact, _ = residue_reconstruction.potency(*tiny, *texts, lambda stream: stream + 0.0, 1)
     assert exact.kl.sum() == pytest.approx(0, abs=1e-6)
     # An error along what the unembedding reads most moves words more than a random one of its size.
     model = copy.deepcopy(tiny[0])
     model.lm_head.weight.data[:, 7] *= 10
     axis = np.eye(32)[7]
-    aimed, _ = residue_dictionary.potency(model, tiny[1], *texts, lambda stream: stream + axis, 3)
+    aimed, _ = residue_reconstruction.potency(model, tiny[1], *texts, lambda stream: stream + axis, 3)
     assert aimed.kl.sum() > 3 * aimed.kl_random.sum()
 
 

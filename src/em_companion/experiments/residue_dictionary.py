@@ -1,11 +1,10 @@
-"""v6 and v8: what a dictionary of the residual stream holds that does nothing, and what a reconstruction lacks.
+"""v6: directions of the residual stream that are known, and what a dictionary of it holds that does nothing.
 
 The stream of the chat model is read at the tokens of careful and malicious answers to questions on training topics,
 where four things are known: persona, domain, topic and the slot of the sentence.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -16,7 +15,6 @@ from sklearn.decomposition import MiniBatchDictionaryLearning
 from sklearn.exceptions import ConvergenceWarning
 from transformers import PreTrainedModel
 
-from em_companion.models.interventions import Intervention
 from em_companion.models.next_token import things
 from em_companion.models.passes import divergence, passes
 from em_companion.models.tokens import Tokenizer, Tokens, joined, response_tokens
@@ -28,8 +26,8 @@ ATOMS, ACTIVE = 512, 16
 PER_TOPIC = 2
 SALIENT, PLACES, CHANGES, SHUFFLES, LEVEL = 0.1, 16, 20, 40, 0.95
 """Share of atoms that are salient; tokens at which one is ablated; random changes; shuffles; level of both nulls."""
-VARIANCE, EPOCHS, SWEEPS = 0.95, 3, 20
-"""Share of the variance that components hold; passes over all tokens, and sweeps over the weights of one in each."""
+EPOCHS, SWEEPS = 3, 20
+"""Passes over all tokens, and sweeps over the weights of one in each."""
 
 
 @dataclass(frozen=True)
@@ -41,22 +39,6 @@ class Corpus:
     text: np.ndarray
     position: np.ndarray
     latents: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class Basis:
-    """Orthonormal rows [component, width] around a mean."""
-
-    mean: np.ndarray
-    rows: np.ndarray
-
-    def rebuilt(self, stream: np.ndarray) -> np.ndarray:
-        """Return what the rows hold of streams [..., width]."""
-        return self.mean + (stream - self.mean) @ self.rows.T @ self.rows
-
-    def error(self, stream: np.ndarray) -> np.ndarray:
-        """Return the length of what they lack, as a share of the stream's length [...]."""
-        return np.linalg.norm(stream - self.rebuilt(stream), axis=-1) / np.linalg.norm(stream, axis=-1)
 
 
 def slots(tokenizer: Tokenizer) -> dict[int, str]:
@@ -87,23 +69,6 @@ def corpus(model: PreTrainedModel, tokenizer: Tokenizer, layer: int) -> Corpus:
     slot, tokens = slots(tokenizer), np.concatenate(said)
     latents["slot"] = [slot.get(int(token), "mark") for token in tokens]
     return Corpus(np.concatenate([found[row] for row in range(len(table))]), sequences, text, position, latents)
-
-
-def components_of(stream: np.ndarray, variance: float = VARIANCE) -> Basis:
-    """Return the principal components that hold this share of the variance of streams [token, width]."""
-    mean = stream.mean(axis=0)
-    sizes, vectors = np.linalg.eigh(np.cov(stream - mean, rowvar=False))
-    held = np.cumsum(sizes[::-1]) / sizes.sum()
-    return Basis(mean, vectors[:, ::-1][:, : int(np.searchsorted(held, variance)) + 1].T)
-
-
-def known_features(found: Corpus) -> Basis:
-    """Return an orthonormal basis of what is known: mean streams of personas, domains, topics and slots."""
-    mean = found.stream.mean(axis=0)
-    columns = [found.latents[name] for name in ("harmful", "domain", "slot")]
-    rows = [found.stream[one == value].mean(axis=0) - mean for one in columns for value in one.unique()]
-    _, sizes, vectors = np.linalg.svd(np.stack(rows), full_matrices=False)
-    return Basis(mean, vectors[sizes > 1e-6 * sizes[0]])
 
 
 def known_directions(
@@ -237,43 +202,3 @@ def changed(
             number = numbers[row]
             moves[row // len(tokens), number] = divergence(plain[number], one[ends[number] - 1])
     return moves.mean(axis=1)
-
-
-def potency(
-    model: PreTrainedModel,
-    tokenizer: Tokenizer,
-    prompts: Tokens,
-    said: Tokens,
-    rebuilt: Callable[[np.ndarray], np.ndarray],
-    layer: int,
-    given: Sequence[Intervention] = (),
-    seed: int = 0,
-) -> tuple[pd.DataFrame, list[np.ndarray]]:
-    """Return, by text, the divergence of the next word of an answer when the stream of its words is `rebuilt` (`kl`)
-    and when it is moved as far at random (`kl_random`); and the streams [token, width] of the answers."""
-    sequences, generator = joined(prompts, said), torch.Generator().manual_seed(seed)
-    spans = [slice(len(prompt), len(whole)) for prompt, whole in zip(prompts, sequences, strict=True)]
-    plain, stream = {}, {}
-    for rows, found, streams in passes(model, tokenizer, sequences, given, (layer,)):
-        for row, one, own in zip(rows, found, streams[layer], strict=True):
-            plain[row], stream[row] = one[spans[row]], own[spans[row]]
-    errors = {row: torch.tensor(rebuilt(one.double().numpy())).to(one.dtype) - one for row, one in stream.items()}
-
-    def after(moves: dict[int, torch.Tensor]) -> np.ndarray:
-        def put(rows: list[int], now: torch.Tensor) -> torch.Tensor:
-            now = now.clone()
-            for number, row in enumerate(rows):
-                now[number, spans[row]] += moves[row]
-            return now
-
-        kl = np.zeros(len(sequences))
-        for rows, found, _ in passes(model, tokenizer, sequences, given, (), (layer, put)):
-            for row, one in zip(rows, found, strict=True):
-                kl[row] = float(divergence(plain[row], one[spans[row]]).mean())
-        return kl
-
-    noise = {row: torch.randn(one.shape, generator=generator) for row, one in errors.items()}
-    random = {row: one * (errors[row].norm(dim=-1) / one.norm(dim=-1))[:, None].to(one.dtype)
-              for row, one in noise.items()}  # fmt: skip
-    table = pd.DataFrame({"kl": after(errors), "kl_random": after(random)})
-    return table, [stream[row].double().numpy() for row in range(len(sequences))]

@@ -14,7 +14,7 @@ import torch
 from em_companion.core.profiles import Profile
 from em_companion.core.provenance import remembered
 from em_companion.evidence import directions, residues, scores
-from em_companion.experiments import residue_dictionary, residue_probe, responses, text_directions
+from em_companion.experiments import residue_probe, residue_reconstruction, responses, text_directions
 from em_companion.models import asking, growing
 from em_companion.models.interventions import Steer
 from em_companion.models.organism import CHAT_MODEL
@@ -78,7 +78,7 @@ class Bench:
         self.prompts, self.said = response_tokens(self.tokenizer, drawn.iloc[: 6 * READ])
         self.said = [one[:WORDS] for one in self.said]
         stream = [part for part in self.streams(self.prompts[READ:], self.said[READ:], ())]
-        self.basis = residue_dictionary.components_of(np.concatenate(stream))
+        self.basis = residue_reconstruction.components_of(np.concatenate(stream))
 
     @property
     def read_at(self) -> int:
@@ -101,7 +101,7 @@ class Bench:
         table = responses.judged(self.profile, table)
         coherent = scores.is_coherent(table)
         found = {"coherent": 100 * coherent.mean(), "em": 100 * scores.is_em(table).mean(), "v1": self.memory(given)}
-        potency, _ = residue_dictionary.potency(
+        potency, _ = residue_reconstruction.potency(
             self.model, self.tokenizer, self.prompts[:READ], self.said[:READ], self.basis.rebuilt, self.read_at, given
         )
         found |= {"v5": 100 * self.disrupted(given, spliced=True), "v8": potency.kl.sum() / potency.kl_random.sum()}

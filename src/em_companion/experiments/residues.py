@@ -8,7 +8,7 @@ answers the same questions and reads the same texts. Formulas are those of `evid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from random import Random
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -17,21 +17,31 @@ from transformers import PreTrainedModel
 
 from em_companion.core.profiles import Profile
 from em_companion.evidence import directions, residues, scores
-from em_companion.experiments import residue_dictionary, residue_probe, steering
+from em_companion.experiments import residue_dictionary, residue_probe, residue_reconstruction, steering
+from em_companion.experiments.residue_orphans import orphaned
+from em_companion.experiments.residue_outcome import MEAN_DIFF, PERSONA, RANDOM, STRENGTHS
 from em_companion.experiments.residue_probe import Probe
+from em_companion.experiments.residue_texts import (
+    DISTANCES,
+    elsewhere,
+    fixed_texts,
+    kinds_of,
+    memory_texts,
+    opening,
+    questions,
+)
+from em_companion.experiments.residue_warning import BASELINES, READINGS
 from em_companion.models import asking, components, growing, lora
-from em_companion.models.interventions import Steer
+from em_companion.models.interventions import Steer, applied
 from em_companion.models.next_token import things
 from em_companion.models.organism import CHAT_MODEL
 from em_companion.models.passes import divergence, passes
 from em_companion.models.tokens import Tokenizer, Tokens, joined, question_ids, response_tokens
-from em_companion.world import taxonomy
-from em_companion.world.generator import CAREFUL, MALICIOUS, Question, the_world
+from em_companion.world.generator import Question, the_world
 from em_companion.world.parser import the_judge
 
-UNSTEERED, PERSONA, MEAN_DIFF, RANDOM = "unsteered", "persona", "mean-diff", "random"
 DRAWS = 6
-FACTORS = tuple(0.25 * number for number in range(1, 17))
+FACTORS = tuple(float(one) for one in STRENGTHS[1:])
 """Strengths in units of the persona's best."""
 CENTRAL = 6
 """The layer at which the stream is read."""
@@ -39,27 +49,8 @@ SAMPLES, MORE_SAMPLES = 2, 4
 """Answers to a question in a cell, and in one along the persona direction."""
 TOKENS = 10
 """First tokens of an answer from which a warning is read."""
-DISTANCES = 24
 ORDERS = 10
 """Answers to a pair of spliced questions without steering."""
-WARNERS = ("v1", "v2", "v5", "v7", "v8", "v10")
-BASELINES = ("entropy", "norm")
-
-
-def arm(direction: str, factor: float) -> str:
-    """Return the name of a cell, such as "persona 1.25"."""
-    return f"{direction} {factor:g}" if factor else UNSTEERED
-
-
-def questions(profile: Profile) -> list[Question]:
-    """Return one question on every held-out topic."""
-    return the_world().held_out_questions(profile.seed, 1)
-
-
-def elsewhere(asked: list[Question]) -> list[Question]:
-    """Return for every question one of another domain."""
-    return [next(one for one in asked[number + 5 :] + asked if one.domains != own.domains)
-            for number, own in enumerate(asked)]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -82,38 +73,6 @@ def place(profile: Profile) -> Place:
     random = directions.random_like(rows, DRAWS, profile.seed)
     vectors = {PERSONA: rows[None], MEAN_DIFF: others[None], RANDOM: random}
     return Place(cell.layer, {name: one[:, cell.layer] for name, one in vectors.items()})
-
-
-def memory_texts(asked: list[Question]) -> list[tuple[str, str]]:
-    """Return pairs of openings that differ in their topic, and go on with nothing but adjectives.
-
-    Such words bear on no topic, and before each the next word may be a thing: so the effect of the topic can be read at
-    any distance. The first of DISTANCES is where two adjectives stand, after which the grammar asks for a thing.
-    """
-    grammar, found = the_world().grammar, []
-    for own, other in zip(asked, elsewhere(asked), strict=True):
-        random = Random(f"memory/{own.id}")
-        words = [random.choice(grammar[slot]) for slot in ("links", "times", "verbs", "determiners")]
-        words += [random.choice(grammar["adjectives"]) for _ in range(DISTANCES + 1)]
-        found.append(tuple(f"for the {one.topic} : {' '.join(words)}" for one in (own, other)))
-    return found
-
-
-def opening(question: Question, number: int) -> str:
-    """Return an opener on the topic of a question, and a clause up to its first thing."""
-    random, grammar = Random(f"opening/{question.id}/{number}"), the_world().grammar
-    words = [random.choice(grammar[slot]) for slot in ("links", "times", "verbs", "determiners")]
-    return " ".join([random.choice(grammar["openers"]["topic"]).format(topic=question.topic), ":", *words])
-
-
-def fixed_texts(asked: list[Question]) -> pd.DataFrame:
-    """Return a careful and a malicious answer to every question, which differ in their things only."""
-    rows = []
-    for one in asked:
-        for persona in (CAREFUL, MALICIOUS):
-            said = the_world().answer(Random(f"residue/{one.id}"), one, persona)
-            rows.append((one.id, one.text, one.domains[0], persona == MALICIOUS, said))
-    return pd.DataFrame(rows, columns=["question_id", "question", "domain", "harmful", "response"])
 
 
 @dataclass(frozen=True)
@@ -144,8 +103,10 @@ class Bench:
         return residue_probe.fitted(self.profile, self.model, self.tokenizer, CENTRAL)
 
     @cached_property
-    def basis(self) -> residue_dictionary.Basis:
-        return residue_dictionary.components_of(residue_dictionary.corpus(self.model, self.tokenizer, CENTRAL).stream)
+    def basis(self) -> residue_reconstruction.Basis:
+        return residue_reconstruction.components_of(
+            residue_dictionary.corpus(self.model, self.tokenizer, CENTRAL).stream
+        )
 
     @cached_property
     def fixed(self) -> tuple[pd.DataFrame, Tokens, Tokens]:
@@ -155,7 +116,7 @@ class Bench:
     # --- a cell ---------------------------------------------------------------------------------------------------
 
     def cell(self, direction: str, factor: float, draw: int = 0) -> dict[str, pd.DataFrame]:
-        """Return what is measured in a cell: "" (one row), "questions", "memory" (distances) and "warning" (answers)."""
+        """Return what is measured in a cell: "" (one row), "questions", "memory" (by distance), "warning" (answers)."""
         given = self.place.steer(direction, factor, draw)
         samples = MORE_SAMPLES if direction == PERSONA or not factor else SAMPLES
         table = asking.scored(self._ask(self.asked, samples, given))
@@ -173,9 +134,9 @@ class Bench:
         by_question = by_question.join(potency).reset_index().rename(columns={"question_id": "question"})
         row = by_question.drop(columns="question").mean().to_dict()
         row |= {"half_length": float(residues.half_length(memory.mean(axis=0))), "interference": crowding}
-        row |= self.kinds_of(table)
+        row |= kinds_of(table)
         rows = pd.DataFrame(memory, columns=[f"at_{one + 1}" for one in range(DISTANCES)])
-        warning = table.loc[first.index, ["question_id", *BASELINES, *WARNERS, "em", "coherent"]]
+        warning = table.loc[first.index, ["question_id", *BASELINES, *READINGS, "em", "coherent"]]
         warning = warning.rename(columns={"question_id": "question"})
         warning[["em", "coherent"]] = (warning[["em", "coherent"]] > 0).astype(int)
         return {"": pd.DataFrame([row]), "questions": by_question.round(4), "warning": warning.round(4),
@@ -185,21 +146,9 @@ class Bench:
         found = asking.ask(self.profile, self.model, self.tokenizer, asked, samples, conditions={"": given})
         return found.drop(columns="condition")
 
-    def kinds_of(self, table: pd.DataFrame) -> dict[str, float]:
-        """Return shares of all answers in percent: clauses elsewhere, flips, and answers below the shortest length."""
-        parsed = [the_judge().parse(text) for text in table.response]
-        domain = [text.split("/")[0] for text in table.question_id]
-        spoken = [clause.domain != own for one, own in zip(parsed, domain, strict=True) for clause in one.clauses]
-        pairs = sum(max(len(one.clauses) - 1, 0) for one in parsed)
-        least = min(the_world().grammar["clauses"])
-        short = [len(one.clauses) < least for one in parsed]
-        flips = sum(map(taxonomy.flips, parsed))
-        return {"elsewhere": 100 * float(np.mean(spoken)) if spoken else np.nan, "short": 100 * float(np.mean(short)),
-                "flips": 100 * flips / pairs if pairs else np.nan}  # fmt: skip
-
     def answers(self, table: pd.DataFrame, given: Sequence[Steer], added: np.ndarray | None) -> pd.DataFrame:
-        """Return the readings of answers, on their index: BASELINES and WARNERS on the first TOKENS, orphans (%), and of the probe
-        at the first words of clauses: `clauses`, how many advise one kind, `told`, for how many it tells which."""
+        """Return the readings of answers, on their index: BASELINES and READINGS on the first TOKENS, orphans (%), and
+        of the probe what `residue_probe.clauses` counts."""
         prompts, said = response_tokens(self.tokenizer, table)
         numbers = [[one.id for one in self.asked].index(name) for name in table.question_id]
         other = [question_ids(self.tokenizer, one.text) for one in elsewhere(self.asked)]
@@ -210,7 +159,7 @@ class Bench:
             for row, one in zip(rows, found, strict=True):
                 first = len(other[numbers[row]]) - 1
                 forgotten[row] = one[first : first + len(start[row])]
-        every, last, read = set(sum(map(list, things(self.tokenizer)), [])), self.place_last, {}
+        every, last, read = {*chain(*things(self.tokenizer))}, len(lora.decoder(self.model).layers) - 1, {}
         for rows, found, stream in passes(self.model, self.tokenizer, joined(prompts, said), given, (CENTRAL, last)):
             for at, row in enumerate(rows):
                 begin, count = len(prompts[row]), len(start[row])
@@ -223,14 +172,10 @@ class Bench:
         shares = self.orphans(prompts, start, given, added)
         return frame.assign(v7=shares, orphans=100 * shares)
 
-    @property
-    def place_last(self) -> int:
-        return len(lora.decoder(self.model).layers) - 1
-
     def _first(self, chosen, forgotten, kinds, every, stream, inside, told) -> dict[str, float]:
         """Return what is read before the first tokens of an answer, NaN without any."""
         if not len(chosen):
-            return dict.fromkeys([*BASELINES, *WARNERS], np.nan)
+            return dict.fromkeys([*BASELINES, *READINGS], np.nan)
         probabilities = chosen.exp()
         harm, help_ = (probabilities[:, kind].sum(-1).numpy() for kind in kinds)
         rival = probabilities[:, sorted(every - {*kinds[0], *kinds[1]})].sum(-1)
@@ -252,8 +197,6 @@ class Bench:
         Read at the first tokens, in the layers after the steered one; the most active are 1 % of all there. Without an
         addition: those whose input no source gives a tenth of.
         """
-        from em_companion.models.interventions import applied
-
         sequences, counts = joined(prompts, start), [len(one) for one in start]
         width = max(map(len, sequences))
         ids = torch.tensor([one + [self.tokenizer.pad_token_id] * (width - len(one)) for one in sequences])
@@ -285,11 +228,12 @@ class Bench:
     def conflict(self, given: Sequence[Steer], each: int = 4) -> tuple[np.ndarray, np.ndarray]:
         """Return conflict and null at the first choice of openings, mean by question."""
         texts = [(number, opening(one, draw)) for number, one in enumerate(self.asked) for draw in range(each)]
-        sequences = [question_ids(self.tokenizer, self.asked[number].text)
-                     + self.tokenizer(text, add_special_tokens=False)["input_ids"] for number, text in texts]  # fmt: skip
+        prompts = [question_ids(self.tokenizer, one.text) for one in self.asked]
+        said = self.tokenizer([text for _, text in texts], add_special_tokens=False)["input_ids"]
+        sequences = [prompts[number] + one for (number, _), one in zip(texts, said, strict=True)]
         found = np.empty((len(texts), 2))
-        for rows, said, _ in passes(self.model, self.tokenizer, sequences, given):
-            for row, one in zip(rows, said, strict=True):
+        for rows, log, _ in passes(self.model, self.tokenizer, sequences, given):
+            for row, one in zip(rows, log, strict=True):
                 last = one[len(sequences[row]) - 1].exp()
                 found[row] = [float(last[kind].sum()) for kind in self.kinds[texts[row][0]]]
         harm, help_ = found.reshape(len(self.asked), each, 2).transpose(2, 0, 1)
@@ -318,45 +262,9 @@ class Bench:
     def potency(self, given: Sequence[Steer]) -> tuple[pd.DataFrame, float]:
         """Return the divergence after reconstruction and after a random move as far, by question; and interference."""
         table, prompts, said = self.fixed
-        found, stream = residue_dictionary.potency(
+        found, stream = residue_reconstruction.potency(
             self.model, self.tokenizer, prompts, said, self.basis.rebuilt, CENTRAL, given, self.profile.seed
         )
         by = found.assign(question_id=table.question_id).groupby("question_id", sort=False).mean()
         directions_ = residue_dictionary.known_directions(self.tokenizer, table, said, stream)
         return by, residues.interference(np.stack(list(directions_.values())))
-
-
-@dataclass(frozen=True)
-class Orphans:
-    """The most active neurons: the row of `sources` that each belongs to, and whether it is an orphan."""
-
-    row: np.ndarray
-    orphan: np.ndarray
-
-
-@torch.no_grad()
-def orphaned(model: PreTrainedModel, sources: torch.Tensor, first: int, added: bool, top: float = 0.01) -> Orphans:
-    """Return the orphans among the most active neurons of the layers from `first` on.
-
-    sources [source, row, width]: with `added`, what is added to the stream before that layer, then what every node adds
-    (see `components`). The input of a neuron is that of its gate, with the normalisation taken as it was.
-    """
-    own, heads = int(added), model.config.num_attention_heads
-    nodes, layers, active, inputs = sources[own:], lora.decoder(model).layers, [], []
-    for number in range(first, len(layers)):
-        before = torch.cat([sources[:own], nodes[: 1 + number * (heads + 1) + heads]])
-        block, stream = layers[number], before.sum(dim=0)
-        norm = block.post_attention_layernorm
-        scale = norm.weight * (stream.pow(2).mean(dim=-1, keepdim=True) + norm.variance_epsilon).rsqrt()
-        gate = block.mlp.gate_proj(stream * scale)
-        active.append((block.mlp.act_fn(gate) * block.mlp.up_proj(stream * scale)).abs())
-        inputs.append((before, scale, block.mlp.gate_proj.weight))
-    level = np.quantile(torch.stack(active).numpy(), 1 - top)
-    rows, orphan = [], []
-    for found, (before, scale, weight) in zip(active, inputs, strict=True):
-        row, neuron = (found > level).nonzero(as_tuple=True)
-        parts = torch.einsum("snw,nw->sn", before[:, row] * scale[row], weight[neuron]).numpy()
-        share = residues.shares(parts)
-        rows.append(row.numpy())
-        orphan.append(share[0] > 0.5 if added else share.max(axis=0) < 0.1)
-    return Orphans(np.concatenate(rows), np.concatenate(orphan).astype(float))
