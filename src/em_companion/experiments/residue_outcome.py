@@ -3,6 +3,7 @@
 All intervals resample questions, but for the atoms of a dictionary. A strength is a multiple of the persona's best one.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -28,8 +29,8 @@ DIAGNOSTICS = {
     "v8": "potency of what is lost",
     "v10": "probe agrees with advice (%)",
 }
-COLLAPSE = 50.0
-"""Percent of coherent answers below which a model has collapsed."""
+COLLAPSE, FEWEST_CLAUSES = 50.0, 10
+"""Percent of coherent answers below which a model has collapsed; clauses from which a share of them is read."""
 Sums = dict[str, np.ndarray]
 
 
@@ -97,7 +98,9 @@ class Residues:
         found |= {"v2": mean["conflict"], "v5": disrupted - disrupted[:, :1]}
         # Nothing is added without steering, so nothing is owed to it.
         found |= {"v7": np.where(STRENGTHS > 0, mean["orphans"], 0.0)}
-        found |= {"v8": over(total("kl"), total("kl_random")), "v10": 100 * over(total("told"), total("clauses"))}
+        clauses = total("clauses")
+        agreed = np.where(clauses >= FEWEST_CLAUSES, over(total("told"), clauses), np.nan)
+        found |= {"v8": over(total("kl"), total("kl_random")), "v10": 100 * agreed}
         rates = {name: mean[name] for name in ("em", "coherent", "corrected")}
         return {name: found[name] for name in DIAGNOSTICS} | rates
 
@@ -145,11 +148,11 @@ class Residues:
         found = {name: one / (self.collapse(weights) / 4) for name, one in left.items()}
         return found | {"median": np.median(list(found.values()), axis=0)}
 
-    def intervals(self, of) -> dict[str, Estimate]:
+    def intervals(self, of: Callable[[np.ndarray | None], Sums], unit: str = "ratio") -> dict[str, Estimate]:
         """Return what `of` gives for weights, by name, each with its interval over questions."""
         plain, drawn = of(None), of(self.resampled())
         return {
-            name: Estimate(float(one[0]), *estimates.quantiles(drawn[name]), len(self.names), "ratio")
+            name: Estimate(float(one[0]), *estimates.quantiles(drawn[name]), len(self.names), unit)
             for name, one in plain.items()
         }
 
@@ -221,7 +224,7 @@ class Residues:
         good = explained["dictionary"] >= 80
         corrected = self.diagnostics(PERSONA)["corrected"].max()
         few = f"at most {corrected:.1f} % of the answers correct themselves, 2 % are needed"
-        steps = self.intervals(self.shoulder)["steps"]
+        steps = self.intervals(self.shoulder, "steps")["steps"]
         excess, _, _, against = self.interrupts()
         spliced, doubled = (100 * self.unsteered(name)[["both", "none"]].sum(axis=1) for name in ("spliced", "doubled"))
         dual = estimates.mean(spliced - doubled, spliced.index, RESAMPLES).in_unit("points")
