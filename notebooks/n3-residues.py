@@ -3,8 +3,8 @@
 #
 # ```{admonition} In short
 # :class: em-short
-# {evidence}`grown` Read on the first ten words, the best of six residues tells answers that end incoherent no better than
-# entropy or the length of the stream: in area under the curve the difference is {value}`n3.warns|interval`
+# {evidence}`grown` Read on the first ten words, the best of six residues tells answers that end incoherent no better
+# than entropy or the length of the stream: in area under the curve the difference is {value}`n3.warns|interval`
 # ({verdict}`p-residue-warns|grown`). Along the persona direction the model collapses at {value}`n3.collapse` times the
 # best strength; the median residue leaves the band of random directions at {value}`n3.order.median|interval` of that
 # ({verdict}`p-residue-order|grown`). Of {value}`n3.predictions` predictions {value}`n3.supported` is supported and
@@ -276,14 +276,14 @@ run.grown.table(again)
 # %%
 def draw_hub():
     return plots.facets(
-        plots.lines, residue_hub.panels(run.profile), "panel", "strength", "value", hue="direction", wrap=2,
+        plots.lines, residue_hub.panels(run.profile.name), "panel", "strength", "value", hue="direction", wrap=2,
         titles=residue_hub.DIAGNOSTICS, colours={residue_hub.RANDOM: theme.NULL_COLOUR}, share=(True, False),
         x_label="what is added, in lengths of the mean stream", size=(7.2, 7),
     )  # fmt: skip
 
 
 def at_most() -> str:
-    table = residue_hub.measured(run.profile).query("direction == @residue_hub.TEXTS").set_index("strength")
+    table = residue_hub.measured(run.profile.name).query("direction == @residue_hub.TEXTS").set_index("strength")
     return f"{table.coherent[0.0]:.0f} % without steering, {table.coherent.iloc[-1]:.0f} % at twice the stream's length"
 
 
@@ -296,7 +296,7 @@ if run.own.name == "hub":
         "mean and both.",
         alt="Five small panels of curves over strength with a grey band.",
     )
-    run.own.values(lambda: {"grown.residues.doubled": f"{residue_hub.doubled(run.profile):.0f} %"})
+    run.own.values(lambda: {"grown.residues.doubled": f"{residue_hub.doubled(run.profile.name):.0f} %"})
 
 # %% [markdown]
 # ## Predicted against measured

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from em_companion.core import profiles
 from em_companion.core.profiles import Profile
 from em_companion.core.provenance import remembered
 from em_companion.evidence import directions, residues, scores
@@ -145,29 +146,36 @@ class Bench:
 
 
 @remembered
-def measured(profile: Profile) -> pd.DataFrame:
-    """Return every cell: direction, draw, strength and what `Bench.cell` gives."""
-    bench, rows = Bench(profile), []
-    for direction, draw in bench.vectors:
-        for strength in RELATIVE:
-            row = {"direction": direction, "draw": draw, "strength": strength}
-            rows.append(row | (bench.cell(direction, draw, strength) if strength or draw == 0 else {}))
+def bench(name: str) -> Bench:
+    """Return the bench of a profile."""
+    return Bench(profiles.load(name))
+
+
+@remembered
+def measured(name: str) -> pd.DataFrame:
+    """Return every cell of a profile: direction, draw, strength and what `Bench.cell` gives."""
+    rows = [
+        {"direction": direction, "draw": draw, "strength": strength} | bench(name).cell(direction, draw, strength)
+        for direction, draw in bench(name).vectors
+        for strength in RELATIVE
+        if strength or (direction, draw) == (TEXTS, 0)
+    ]
     return pd.DataFrame(rows)
 
 
 @remembered
-def doubled(profile: Profile) -> float:
+def doubled(name: str) -> float:
     """Return the share of answers (%) to one question asked twice that take up none of it, without steering."""
-    return 100 * Bench(profile).disrupted([], spliced=False)
+    return 100 * bench(name).disrupted([], spliced=False)
 
 
-def panels(profile: Profile) -> pd.DataFrame:
+def panels(name: str) -> pd.DataFrame:
     """Return `measured` with one row per direction, strength and diagnostic, random directions as a mean with ends."""
-    rows, names = [], {"panel": list(DIAGNOSTICS)}
-    table = measured(profile).dropna(subset=["v1"])
-    for (direction, strength), group in table.groupby(["direction", "strength"], sort=False):
-        for name in names["panel"]:
-            row = {"direction": direction, "strength": strength, "panel": name, "value": group[name].mean()}
-            ends = {"value_low": group[name].min(), "value_high": group[name].max()} if direction == RANDOM else {}
+    rows, table = [], measured(name)
+    start = table[table.strength == 0].assign(direction=RANDOM)
+    for (direction, strength), group in pd.concat([table, start]).groupby(["direction", "strength"], sort=False):
+        for panel in DIAGNOSTICS:
+            row = {"direction": direction, "strength": strength, "panel": panel, "value": group[panel].mean()}
+            ends = {"value_low": group[panel].min(), "value_high": group[panel].max()} if direction == RANDOM else {}
             rows.append(row | ends)
     return pd.DataFrame(rows)
