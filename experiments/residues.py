@@ -78,10 +78,10 @@ def measured(profile: Profile, name: str, draw: int) -> dict[str, pd.DataFrame]:
     if name == UNSTEERED:
         return one.cell(PERSONA, 0)
     parts = one.cell(direction, float(factor), draw)
-    if direction == RANDOM:  # enough are kept of one draw
-        parts.pop("memory")
-        parts = parts if draw == 0 else {key: part for key, part in parts.items() if key != "warning"}
-    return parts
+    left_out = {"memory"} if direction != PERSONA else set()
+    if direction == RANDOM and draw:  # one draw is enough to learn what warns
+        left_out |= {"warning"}
+    return {key: part for key, part in parts.items() if key not in left_out}
 
 
 def run(profile: Profile, name: str, seed: int) -> None:

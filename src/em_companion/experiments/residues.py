@@ -139,7 +139,7 @@ class Bench:
         warning = table.loc[first.index, ["question_id", *BASELINES, *READINGS, "em", "coherent"]]
         warning = warning.rename(columns={"question_id": "question"})
         warning[["em", "coherent"]] = (warning[["em", "coherent"]] > 0).astype(int)
-        return {"": pd.DataFrame([row]), "questions": by_question.round(4), "warning": warning.round(4),
+        return {"": pd.DataFrame([row]), "questions": by_question.drop(columns="null").round(4), "warning": warning.round(4),
                 "memory": rows.assign(question=by_question.question).round(4)}  # fmt: skip
 
     def _ask(self, asked: list[Question], samples: int, given: Sequence[Steer]) -> pd.DataFrame:
