@@ -139,8 +139,9 @@ class Bench:
         warning = table.loc[first.index, ["question_id", *BASELINES, *READINGS, "em", "coherent"]]
         warning = warning.rename(columns={"question_id": "question"})
         warning[["em", "coherent"]] = (warning[["em", "coherent"]] > 0).astype(int)
-        return {"": pd.DataFrame([row]), "questions": by_question.drop(columns="null").round(4), "warning": warning.round(4),
-                "memory": rows.assign(question=by_question.question).round(4)}  # fmt: skip
+        parts = {"questions": by_question.drop(columns="null"), "warning": warning}
+        parts |= {"memory": rows.assign(question=by_question.question)}
+        return {"": pd.DataFrame([row])} | {name: part.round(4) for name, part in parts.items()}
 
     def _ask(self, asked: list[Question], samples: int, given: Sequence[Steer]) -> pd.DataFrame:
         found = asking.ask(self.profile, self.model, self.tokenizer, asked, samples, conditions={"": given})
