@@ -42,7 +42,7 @@ def components_of(stream: np.ndarray, variance: float = VARIANCE) -> Basis:
 
 
 def known_features(found: Corpus) -> Basis:
-    """Return an orthonormal basis of what is known: mean streams of personas, domains, topics and slots."""
+    """Return an orthonormal basis of what is known: mean streams of personas, domains and slots."""
     mean = found.stream.mean(axis=0)
     columns = [found.latents[name] for name in ("harmful", "domain", "slot")]
     rows = [found.stream[one == value].mean(axis=0) - mean for one in columns for value in one.unique()]
@@ -68,7 +68,7 @@ def potency(
     for rows, found, streams in passes(model, tokenizer, sequences, given, (layer,)):
         for row, one, own in zip(rows, found, streams[layer], strict=True):
             plain[row], stream[row] = one[spans[row]], own[spans[row]]
-    errors = {row: torch.tensor(rebuilt(one.double().numpy())).to(one.dtype) - one for row, one in stream.items()}
+    errors = {row: torch.tensor(rebuilt(one.double().cpu().numpy())).to(one) - one for row, one in stream.items()}
 
     def after(moves: dict[int, torch.Tensor]) -> np.ndarray:
         def put(rows: list[int], now: torch.Tensor) -> torch.Tensor:
@@ -83,8 +83,8 @@ def potency(
                 kl[row] = float(divergence(plain[row], one[spans[row]]).mean())
         return kl
 
-    noise = {row: torch.randn(one.shape, generator=generator) for row, one in errors.items()}
-    random = {row: one * (errors[row].norm(dim=-1) / one.norm(dim=-1))[:, None].to(one.dtype)
+    noise = {row: torch.randn(one.shape, generator=generator).to(one) for row, one in errors.items()}
+    random = {row: one * (errors[row].norm(dim=-1) / one.norm(dim=-1))[:, None]
               for row, one in noise.items()}  # fmt: skip
     table = pd.DataFrame({"kl": after(errors), "kl_random": after(random)})
-    return table, [stream[row].double().numpy() for row in range(len(sequences))]
+    return table, [stream[row].double().cpu().numpy() for row in range(len(sequences))]
