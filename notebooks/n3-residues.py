@@ -156,7 +156,8 @@ run.grown.figure(
     title=lambda _: f"{sum(orders()[name].value < 1 for name in DIAGNOSTICS)} of {len(DIAGNOSTICS)} residues leave the "
     f"random band before collapse, the median at {orders()['median'].value:.2f} of its strength",
     caption="Strength along the persona at which each residue leaves the band of random directions, over the strength "
-    "of collapse. 95 % intervals over questions; v1 and v6 are of a whole cell, so only collapse varies.",
+    "of collapse. 95 % intervals over questions; v1 and v6 are of a whole cell, so only collapse varies. "
+    "One that never leaves is drawn a step beyond the last.",
     alt="A row for each residue with a dot and its interval; dotted lines at three quarters and at one.",
 )  # fmt: skip
 
