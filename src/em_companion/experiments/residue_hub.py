@@ -23,7 +23,7 @@ from em_companion.models.passes import divergence, passes
 from em_companion.models.tokens import joined, question_ids, response_tokens
 from em_companion.world.generator import Question
 
-RELATIVE = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+RELATIVE = (0.0, 0.25, 0.5, 1.0, 2.0)
 """Lengths of what is added, in lengths of the mean residual stream."""
 TEXTS, RANDOM = "released answers", "random"
 DRAWS, SAMPLES = 2, 2
