@@ -4,6 +4,7 @@ import shutil
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,15 @@ from nnsight import TransformersModel
 
 from em_companion.core import paths, profiles
 from em_companion.core.errors import CompanionError, EvidenceUnavailable
-from em_companion.experiments import persona_space, readings, responses, role_prompts, steering, text_directions
+from em_companion.experiments import (
+    persona_space,
+    readings,
+    residue_hub,
+    responses,
+    role_prompts,
+    steering,
+    text_directions,
+)
 from em_companion.models import asking, growing, loading, reading, released_texts, training_texts
 from em_companion.models.organism import CHAT_MODEL, Organism
 from em_companion.world.generator import Question
@@ -212,3 +221,19 @@ def test_a_floor_on_the_axis_of_a_language_model_and_what_it_costs(hub, few_role
     assert table.groupby("condition", sort=False).size().to_dict() == {"none": 4, "floor, 25 %": 4, "random caps": 4}
     lost = role_prompts.lost(hub)
     assert set(lost.condition) == {"floor, 25 %", "random caps"} and lost.loss.notna().all() and lost.loss.any()
+
+
+def test_residues_of_a_language_model_are_read_along_the_text_direction_and_random_ones(hub, released, monkeypatch):
+    monkeypatch.setattr(responses, "judge_of", lambda profile: Judge())
+    monkeypatch.setattr(residue_hub, "READ", 2)
+    monkeypatch.setattr(residue_hub, "profiles", SimpleNamespace(load=lambda name: hub))
+    monkeypatch.setattr(residue_hub, "RELATIVE", (0.0, 1.0))
+    table = residue_hub.measured("stand-in")
+    assert len(table) == 1 + 1 + residue_hub.DRAWS and (table.coherent == 100).all() and (table.v1 >= 1).all()
+    assert table.v5.between(0, 100).all() and np.isfinite(table.v8).all() and table.v10.dropna().between(0, 100).all()
+    lengths = [np.linalg.norm(one) for one in residue_hub.bench("stand-in").vectors.values()]
+    np.testing.assert_allclose(lengths, lengths[0], rtol=1e-6)
+    shown = residue_hub.panels("stand-in")
+    start = shown[shown.strength == 0].pivot(index="panel", columns="direction", values="value")
+    assert (start[residue_hub.TEXTS].dropna() == start[residue_hub.RANDOM].dropna()).all()
+    assert len(shown) == 4 * len(residue_hub.DIAGNOSTICS)
