@@ -54,6 +54,8 @@ HARMFUL = list(PAIRS)[:8]
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 DOSES = tuple(number / 8 for number in range(1, 9))
 HALF, SUM = (0.5, 0.5), (1.0, 1.0)
+ALONE = {DOMAINS[NARROW_MEDICINE]: (1.0, 0.0), DOMAINS[NARROW_FINANCE]: (0.0, 1.0)}
+"""Weights at which each narrow parent is alone, by its domain."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Cell:
 
 
 GRID = [Cell(MAIN, weights) for weights in product(LEVELS, LEVELS)]
-DECIDING = [Cell(MAIN, weights) for weights in ((1.0, 0.0), (0.0, 1.0), HALF, SUM)]
+DECIDING = [Cell(MAIN, weights) for weights in (*ALONE.values(), HALF, SUM)]
 DECIDING += [Cell(pair, HALF) for pair in list(PAIRS)[1:]]
 DECIDING += [Cell(CURED, (dose, 0.0)) for dose in DOSES] + [Cell(BOTH_BROAD, (0.0, 1.0)), Cell(BOTH_BROAD, SUM)]
 OTHERS = [Cell(MAIN, weights, method) for method in merging.METHODS[1:] for weights in (HALF, SUM)]
