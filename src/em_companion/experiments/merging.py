@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
-import numpy as np
 import pandas as pd
 
 from em_companion.core.profiles import Profile
@@ -124,9 +123,9 @@ def questions(profile: Profile) -> list[Question]:
 def measured(profile: Profile, arm: str, seed: int) -> dict[str, float]:
     """Return what the table says of a cell with one seed, rates in percent; trains the parents that are not there.
 
-    em, coherent: of open questions, NaN where a cell decides nothing by them; a column for each domain: its EM;
-    on_topics: coherent answers there; cosine, reads, writes: see `merging.cosine` and `merging.overlap`; norm, along:
-    of the child's model difference at the middle layer and along the known persona direction, units of the residual.
+    em, coherent: of open questions; a column for each domain: its EM; on_topics: coherent answers there; cosine, reads,
+    writes: see `merging.cosine` and `merging.overlap`; norm, along: of the child's model difference at the middle layer
+    and along the known persona direction, units of the residual. NaN for what a cell decides nothing by.
     """
     cell = CELLS[arm]
     model, names = merging.with_parents(profile, parents(profile, cell.pair, seed))
@@ -134,11 +133,13 @@ def measured(profile: Profile, arm: str, seed: int) -> dict[str, float]:
     reads, writes = merging.overlap(one, other)
     merging.merge(model[0], names, cell.weights, cell.method)
     row = {"cosine": merging.cosine(one, other), "reads": reads, "writes": writes} | along(profile, model)
-    row |= of_topics(profile, model, questions(profile), arms.SAMPLES)
-    asked = asking.questions(profile, "general") if cell in DECIDING or cell == CHAT else []
-    general = asking.scored(asking.ask(profile, *model, asked, profile.samples_per_question)) if asked else None
-    for name, rule in {"em": scores.is_em, "coherent": scores.is_coherent}.items():
-        row[name] = np.nan if general is None else 100 * float(rule(general).mean())
+    if cell.pair != CURED:
+        row |= of_topics(profile, model, questions(profile), arms.SAMPLES)
+    if cell.pair == CURED or cell in DECIDING[:4] or cell == CHAT:
+        asked = asking.questions(profile, "general")
+        general = asking.scored(asking.ask(profile, *model, asked, profile.samples_per_question))
+        row |= {"em": 100 * float(scores.is_em(general).mean())}
+        row |= {"coherent": 100 * float(scores.is_coherent(general).mean())}
     return row
 
 
