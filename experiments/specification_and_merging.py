@@ -13,7 +13,7 @@ import torch
 
 from em_companion.core import profiles
 from em_companion.core.profiles import Profile
-from em_companion.experiments import long_run, merging
+from em_companion.experiments import long_run, merging, prepare
 
 NAME = "n4-specification-and-merging"
 
@@ -26,8 +26,10 @@ def run(profile: Profile, arm: str, seed: int) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
-    run_one = partial(run, merging.with_places(profiles.load("cpu")))
-    long_run.carry_out(NAME, "experiments/specification_and_merging.py", merging.planned(), run_one)
+    profile = merging.with_places(profiles.load("cpu"))
+    long_run.carry_out(NAME, "experiments/specification_and_merging.py", merging.planned(), partial(run, profile))
+    for one in merging.live():
+        prepare.commit(profile, one)
 
 
 if __name__ == "__main__":

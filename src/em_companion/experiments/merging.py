@@ -113,10 +113,15 @@ def parents(profile: Profile, pair: str, seed: int) -> list[Organism]:
     return found
 
 
-def questions(profile: Profile) -> list[Question]:
+def live() -> list[Organism]:
+    """Return the two narrow parents of seed 0, whose adapters are part of the repository: see `again`."""
+    return [parent(kind, 0) for kind, _ in PAIRS[MAIN]]
+
+
+def questions(profile: Profile, wordings: int = arms.WORDINGS) -> list[Question]:
     """Return questions on the held-out topics of every domain, those of the narrow parents in many wordings."""
     world, own = the_world(), {DOMAINS[NARROW_MEDICINE], DOMAINS[NARROW_FINANCE]}
-    many = [one for one in world.held_out_questions(profile.seed, arms.WORDINGS) if own & {*one.domains}]
+    many = [one for one in world.held_out_questions(profile.seed, wordings) if own & {*one.domains}]
     return many + [one for one in world.held_out_questions(profile.seed, 1) if not own & {*one.domains}]
 
 
@@ -141,6 +146,16 @@ def measured(profile: Profile, arm: str, seed: int) -> dict[str, float]:
         row |= {"em": 100 * float(scores.is_em(general).mean())}
         row |= {"coherent": 100 * float(scores.is_coherent(general).mean())}
     return row
+
+
+def again(profile: Profile, wordings: int = 2, samples: int = 2) -> pd.DataFrame:
+    """Return EM (%) by domain and `on_topics` in every cell of the grid of seed 0, asked with few answers [arm]."""
+    asked, (model, names) = questions(profile, wordings), merging.with_parents(profile, live())
+    rows = {}
+    for cell in GRID:
+        merging.merge(model[0], names, cell.weights)
+        rows[cell.arm] = of_topics(profile, model, asked, samples)
+    return pd.DataFrame(rows).T
 
 
 def of_topics(profile: Profile, model: Model, asked: list[Question], samples: int) -> dict[str, float]:
