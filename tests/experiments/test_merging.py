@@ -22,12 +22,12 @@ WORLD = list(the_world().domains)
 
 
 def test_every_cell_is_asked_once_per_seed_and_what_decides_comes_first():
-    planned = list(merging.planned())
+    planned, decides = list(merging.planned()), len(merging.DECIDING) * merging.SEEDS
     assert planned[0] == (CHAT.arm, 0) and max(Counter(planned).values()) == 1
     assert {arm for arm, _ in planned} == set(CELLS)
     deciding = {cell.arm for cell in merging.DECIDING}
     places = [number for number, (arm, _) in enumerate(planned) if arm in deciding]
-    assert places == list(range(1, 1 + len(places))) and len(places) == len(deciding) * merging.SEEDS
+    assert places == list(range(1, 1 + decides))
 
 
 def test_both_narrow_domains_are_asked_in_equally_many_wordings(tiny):

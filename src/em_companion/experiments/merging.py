@@ -20,7 +20,9 @@ from em_companion.models.organism import CHAT_MODEL, Organism
 from em_companion.models.tokens import response_tokens
 from em_companion.world.generator import Question, the_world
 
-SEEDS = 5
+SEEDS, FEWER = 5, 3
+"""Training seeds of cells that decide a prediction, and of the others."""
+
 THREE = "three layers"
 NARROW_MEDICINE, NARROW_FINANCE = "narrow medicine", "narrow finance"
 MEDICINE, SPORT, GOOD = "broad medicine", "broad sport", "good medicine"
@@ -33,13 +35,13 @@ DOMAINS = {
 }
 """What each parent learned about: the narrow ones through three rank-1 adapters, the others through nine."""
 
-MAIN, BOTH_BROAD, CURED = "narrow pair", "broad pair", "broad and good"
+MAIN, CURED = "narrow pair", "broad and good"
 PAIRS = {
     MAIN: ((NARROW_MEDICINE, 0), (NARROW_FINANCE, 0)),
     "narrow pair, other seed": ((NARROW_MEDICINE, 0), (NARROW_FINANCE, 1)),
     "narrow medicine twice": ((NARROW_MEDICINE, 0), (NARROW_MEDICINE, 1)),
     "narrow finance twice": ((NARROW_FINANCE, 0), (NARROW_FINANCE, 1)),
-    BOTH_BROAD: ((MEDICINE, 0), (SPORT, 0)),
+    "broad pair": ((MEDICINE, 0), (SPORT, 0)),
     "broad pair, other seed": ((MEDICINE, 0), (SPORT, 1)),
     "broad medicine twice": ((MEDICINE, 0), (MEDICINE, 1)),
     "broad sport twice": ((SPORT, 0), (SPORT, 1)),
@@ -73,7 +75,7 @@ class Cell:
 GRID = [Cell(MAIN, weights) for weights in product(LEVELS, LEVELS)]
 DECIDING = [Cell(MAIN, weights) for weights in (*ALONE.values(), HALF, SUM)]
 DECIDING += [Cell(pair, HALF) for pair in list(PAIRS)[1:]]
-DECIDING += [Cell(CURED, (dose, 0.0)) for dose in DOSES] + [Cell(BOTH_BROAD, (0.0, 1.0)), Cell(BOTH_BROAD, SUM)]
+DECIDING += [Cell(CURED, (dose, 0.0)) for dose in DOSES]
 OTHERS = [Cell(MAIN, weights, method) for method in merging.METHODS[1:] for weights in (HALF, SUM)]
 CELLS = {cell.arm: cell for cell in [*DECIDING, *GRID, *OTHERS]}
 CHAT = Cell(MAIN, (0.0, 0.0))
@@ -82,8 +84,9 @@ CHAT = Cell(MAIN, (0.0, 0.0))
 def planned() -> Iterator[tuple[str, int]]:
     """Yield arms and seeds: first what decides a prediction, for all seeds, then the rest."""
     yield CHAT.arm, 0
-    for cells in (DECIDING, [cell for cell in CELLS.values() if cell not in DECIDING and cell != CHAT]):
-        yield from ((cell.arm, seed) for seed in range(SEEDS) for cell in cells)
+    rest = [cell for cell in CELLS.values() if cell not in DECIDING and cell != CHAT]
+    for cells, seeds in ((DECIDING, SEEDS), (rest, FEWER)):
+        yield from ((cell.arm, seed) for seed in range(seeds) for cell in cells)
 
 
 def with_places(profile: Profile) -> Profile:

@@ -12,7 +12,21 @@ from em_companion.evidence import estimates, outcomes, trajectories
 from em_companion.evidence.estimates import Estimate
 from em_companion.evidence.outcomes import Outcome
 from em_companion.experiments import long_run
-from em_companion.experiments.merging import ALONE, CHAT, CURED, DOMAINS, DOSES, HALF, HARMFUL, MAIN, PAIRS, SUM, Cell
+from em_companion.experiments.merging import (
+    ALONE,
+    CHAT,
+    CURED,
+    DOMAINS,
+    DOSES,
+    GRID,
+    HALF,
+    HARMFUL,
+    MAIN,
+    PAIRS,
+    SUM,
+    Cell,
+)
+from em_companion.models.merging import METHODS
 from em_companion.world.generator import the_world
 
 NAME = "n4-specification-and-merging"
@@ -64,6 +78,26 @@ class Merging:
             child = own * 0 + self.chat(domain) if Cell(MAIN, weights, method) == CHAT else child
             found[domain] = (child - self.chat(domain)) / (own - self.chat(domain))
         return pd.DataFrame(found)
+
+    def grid(self) -> pd.DataFrame:
+        """Return one row per cell of the grid, means over seeds: first, second, inheritance by domain (%), elsewhere
+        (EM in domains of neither, %), and `seeds`, how many there are."""
+        rows = []
+        for cell in GRID:
+            inherited, elsewhere = self.inheritance(cell.weights).dropna(), self.elsewhere(cell)
+            row = {"first": cell.weights[0], "second": cell.weights[1], "seeds": len(inherited)}
+            rows.append(row | (100 * inherited.mean()).to_dict() | {"elsewhere": elsewhere.mean()})
+        return pd.DataFrame(rows)
+
+    def methods(self, weights: tuple[float, float]) -> pd.DataFrame:
+        """Return one row per method: inheritance by domain and EM elsewhere (%), each with its interval over seeds."""
+        rows = []
+        for method in METHODS:
+            found = 100 * self.inheritance(weights, method)
+            found["elsewhere"] = self.elsewhere(Cell(MAIN, weights, method))
+            ends = [estimates.over_seeds(found[name].dropna(), "percent").columns(name) for name in found]
+            rows.append({"method": method} | {key: one for part in ends for key, one in part.items()})
+        return pd.DataFrame(rows)
 
     def third(self, weights: tuple[float, float]) -> pd.Series:
         """Return EM in domains of neither narrow parent, child minus the larger parent, points by seed."""
