@@ -3,7 +3,7 @@
     python experiments/specification.py
 
 Four tables: the directions, the clauses that answers break with each of them added, what organisms break beside what
-their weights say, and probes by layer. About half an hour of one core. Notebook n4-specification-and-merging reads them.
+their weights say, and probes by layer. Half an hour of one core. Notebook n4-specification-and-merging reads them.
 """
 
 from functools import cache, partial
