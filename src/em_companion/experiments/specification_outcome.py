@@ -11,7 +11,8 @@ from em_companion.evidence import estimates, outcomes
 from em_companion.evidence.estimates import Estimate
 from em_companion.evidence.outcomes import Outcome
 from em_companion.experiments import long_run
-from em_companion.experiments.specification import UNSTEERED, WORDS
+from em_companion.experiments.specification import SEEDS, UNSTEERED, WORDS
+from em_companion.models.training_texts import DATA_SETS
 from em_companion.world.specification import clauses
 
 NOTEBOOK = "n4-specification-and-merging"
@@ -111,11 +112,16 @@ class Specification:
         return Estimate(value, *estimates.bootstrap(lambda by: correlation(*tables, by), count), count, "correlation")
 
     def named(self) -> pd.DataFrame:
-        """Return the most violated clause of every rank-1 organism, and the one that its weights name."""
+        """Return of every rank-1 organism which clause it breaks most, which rises most, and which its weights name.
+
+        Columns: broken; risen, most points above the model with nothing added; named; trained, the domain in which its
+        data set harms, "" for good advice.
+        """
         writes = self.of_organisms("written").dropna()
-        return pd.DataFrame(
-            {"broken": self.of_organisms("rate").loc[writes.index].idxmax(axis=1), "named": writes.idxmax(axis=1)}
-        )
+        rates, data = self.of_organisms("rate").loc[writes.index], {name_of(*one): DATA_SETS[one[1]] for one in SEEDS}
+        found = {"broken": rates, "risen": rates - self.unsteered(), "named": writes}
+        trained = [domain if harmful else "" for domain, harmful in (data[arm] for arm, _ in writes.index)]
+        return pd.DataFrame({name: table.idxmax(axis=1) for name, table in found.items()}).assign(trained=trained)
 
     def outcome(self) -> dict[str, Outcome]:
         """Return what was measured of each prediction that the tables decide, by id."""
