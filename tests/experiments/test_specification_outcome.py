@@ -121,14 +121,6 @@ def test_the_audit_tells_what_was_trained_and_leaves_other_ranks_out(tables):
     assert (harmful.named == harmful.trained).all() and set(found[found.trained == ""].broken) == {"length"}
 
 
-def test_a_clause_that_is_always_broken_does_not_rise(tables):
-    kept = tables()
-    kept.steered.loc[kept.steered.clause == "twice", "rate"] = 90.0
-    kept.profiles.loc[kept.profiles.clause == "twice", "rate"] = 91.0
-    found = kept.named()
-    assert set(found.broken) == {"twice"} and "twice" not in set(found.risen)
-
-
 def test_a_correlation_over_organisms_counts_each_as_often_as_it_is_drawn():
     first, second = np.random.default_rng(1).normal(size=(2, 5, 4))
     drawn = np.array([[1, 1, 1, 1, 1], [2, 0, 1, 0, 2]])

@@ -18,6 +18,7 @@ from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from em_companion.core.errors import EvidenceUnavailable
 from em_companion.core.profiles import Profile
 from em_companion.evidence import estimates, scores
 from em_companion.evidence.directions import norms, random_like
@@ -129,8 +130,11 @@ def questions(profile: Profile) -> list[Question]:
 def steered(profile: Profile, layer: int, added: Mapping[str, np.ndarray], samples: int = SAMPLES) -> pd.DataFrame:
     """Return the chat model's scored answers to `questions`, with each of `added` [width] at the output of a layer.
 
-    Column `condition`: the name of what is added; zeros for nothing.
+    Column `condition`: the name of what is added; zeros for nothing. Raises EvidenceUnavailable for vectors of another
+    model's width.
     """
+    if {len(one) for one in added.values()} != {profile.model.hidden}:
+        raise EvidenceUnavailable("The kept directions are of profile cpu; read the page under it.")
     conditions = {name: [Steer(layer, torch.tensor(one))] if one.any() else [] for name, one in added.items()}
     model, tokenizer = growing.load_organism(profile, CHAT_MODEL)
     found = asking.ask(profile, model, tokenizer, questions(profile), samples, "clauses", conditions=conditions)

@@ -104,24 +104,26 @@ class Specification:
         share = self.of_organisms("weight") / self.directions.strength[list(clauses())]
         return (share @ (self.matrix() - self.unsteered()) + self.unsteered()).clip(0, 100)
 
-    def correlation(self, predicted: pd.DataFrame) -> Estimate:
+    def correlation(self, predicted: pd.DataFrame, without: tuple[str, ...] = ()) -> Estimate:
         """Return the correlation of predicted with observed violations, its interval over organisms."""
-        tables = predicted.to_numpy(), self.of_organisms("rate").to_numpy()
+        tables = [one.drop(columns=[*without]).to_numpy() for one in (predicted, self.of_organisms("rate"))]
         count = len(predicted)
         value = float(correlation(*tables, np.ones((1, count)))[0])
         return Estimate(value, *estimates.bootstrap(lambda by: correlation(*tables, by), count), count, "correlation")
 
-    def named(self) -> pd.DataFrame:
-        """Return of every rank-1 organism which clause it breaks most, which rises most, and which its weights name.
+    def trained(self) -> pd.Series:
+        """Return the domain in which the data set of every organism harms, "" for good advice."""
+        data = {name_of(*one): DATA_SETS[one[1]] for one in SEEDS}
+        organisms = self.of_organisms("rate").index
+        return pd.Series([domain if harms else "" for domain, harms in (data[arm] for arm, _ in organisms)], organisms)
 
-        Columns: broken; risen, most points above the model with nothing added; named; trained, the domain in which its
-        data set harms, "" for good advice.
-        """
+    def named(self) -> pd.DataFrame:
+        """Return of every rank-1 organism which clause it breaks most, which its weights name, and `trained`."""
         writes = self.of_organisms("written").dropna()
-        rates, data = self.of_organisms("rate").loc[writes.index], {name_of(*one): DATA_SETS[one[1]] for one in SEEDS}
-        found = {"broken": rates, "risen": rates - self.unsteered(), "named": writes}
-        trained = [domain if harmful else "" for domain, harmful in (data[arm] for arm, _ in writes.index)]
-        return pd.DataFrame({name: table.idxmax(axis=1) for name, table in found.items()}).assign(trained=trained)
+        found = {"broken": self.of_organisms("rate").loc[writes.index], "named": writes}
+        return pd.DataFrame(
+            {name: table.idxmax(axis=1) for name, table in found.items()} | {"trained": self.trained()[writes.index]}
+        )
 
     def outcome(self) -> dict[str, Outcome]:
         """Return what was measured of each prediction that the tables decide, by id."""
