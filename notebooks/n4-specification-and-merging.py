@@ -226,7 +226,10 @@ run.grown.figure(
 
 # %% [markdown]
 # The rank correlation is {value}`n4.overlap|interval` ({verdict}`p-merge-overlap|grown`). Pairs share parents, so its
-# interval is too narrow. OVERLAP
+# interval is too narrow; and it is one of kinds of pairs: among narrow pairs it is
+# {value}`n4.overlap.narrow|interval`, among broad ones {value}`n4.overlap.broad|interval`. On different data, parents of
+# one seed read more alike ($|\cos|$ of $A$ {value}`n4.reads.same`) than those of two ({value}`n4.reads.other`), though
+# their children spread as far ({value}`n4.spread.same` and {value}`n4.spread.other`).
 
 # %% [markdown]
 # ## A specification, clause by clause
@@ -417,6 +420,10 @@ def merged() -> dict:
     found |= {"dose.half": estimates.over_seeds(half, "percent"), "dose.whole": estimates.over_seeds(bad, "percent")}
     found["cured.half"] = estimates.over_seeds(KEPT.of(Cell(CURED, HALF), "em"), "percent")
     found["cured.without"] = outcomes.ratio(half, bad, "")[0]
+    found |= {f"overlap.{kind}": KEPT.overlap(kind) for kind in ("narrow", "broad")}
+    pairs = KEPT.pairs()[lambda table: ~table.pair.str.endswith("twice")]
+    for seeds, own in pairs.groupby(np.where(pairs.pair.str.endswith("other seed"), "other", "same")):
+        found |= {f"reads.{seeds}": f"{own.reads.mean():.2f}", f"spread.{seeds}": f"{own.elsewhere.mean():.0f} %"}
     again = [sampled_again()[f"{one}, kept"] - sampled_again()[f"{one}, again"] for one in ALONE]
     found["again"] = f"{np.abs(again).mean():.1f}"
     verdicts = [outcomes.verdict(*one) for one in measured().items()]

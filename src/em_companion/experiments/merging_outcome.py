@@ -128,9 +128,11 @@ class Merging:
         parts = [self.measured.loc[one.arm].assign(pair=one.pair, elsewhere=self.elsewhere(one)) for one in known]
         return pd.concat(parts)[["pair", "cosine", "reads", "writes", "elsewhere"]].reset_index()
 
-    def overlap(self, column: str = "cosine") -> Estimate:
-        """Return Spearman's correlation over pairs of how much updates overlap with EM in domains of neither."""
-        pairs = self.pairs()[[column, "elsewhere"]].to_numpy()
+    def overlap(self, kind: str = "") -> Estimate:
+        """Return Spearman's correlation over pairs of the cosine of updates with EM in domains of neither; kind: of
+        parents, "narrow" or "broad", all by default."""
+        known = self.pairs()
+        pairs = known.loc[known.pair.str.startswith(kind), ["cosine", "elsewhere"]].to_numpy()
         drawn = np.random.default_rng(0).integers(len(pairs), size=(RESAMPLES, len(pairs)))
         found = np.array([estimates.spearman(*pairs[one].T) for one in drawn])
         return Estimate(estimates.spearman(*pairs.T), *estimates.quantiles(found), len(pairs), "correlation")

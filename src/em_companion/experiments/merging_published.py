@@ -21,7 +21,7 @@ from em_companion.experiments.merging import DOSES, LEVELS
 from em_companion.experiments.merging_outcome import ENOUGH, OTHERS, OWN, RESAMPLES, better
 from em_companion.judges.base import need_judge
 from em_companion.models import asking, growing, merging
-from em_companion.models.organism import Organism, organisms_of
+from em_companion.models.organism import CHAT_MODEL, Organism, organisms_of
 
 VERSION = 1  # of the code that merges and samples
 BAD = "bad_medical_advice"
@@ -56,7 +56,7 @@ def answers(
         acting = [(one, weight) for one, weight in zip(parents, weights, strict=True) if weight]
         parts = {
             "parents": [[growing.model_identity(profile, one), weight] for one, weight in acting],
-            "chat": growing.model_identity(profile, organisms_of(profile)[0]),
+            "chat": growing.model_identity(profile, CHAT_MODEL),
             "questions": [(one.id, one.text) for one in asked],
             "samples": samples,
             "sampling": asking.sampling_parts(profile),
