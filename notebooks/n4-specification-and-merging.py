@@ -187,9 +187,9 @@ def single_runs() -> pd.DataFrame:
 run.own.figure(
     "fig-x-merge-dose",
     lambda: plots.lines(
-        curves(), "weight", "value", hue="curve", styles={"measured": "", "line": "--"}, markers=True,
+        curves(), "weight", "value", hue="curve", styles={"measured": "", "line": "--"},
         cloud={f"one {'seed' if GROWN else 'question'}": single_runs()}, x_label="weight of the update",
-        y_label="EM on open questions (%)", y_limits=(-3, 103),
+        y_label="EM on open questions (%)", y_limits=(-3, 103 if GROWN else None),
     ),
     title=lambda _: "Open EM at a quarter, half and the whole of the update: "
     + ", ".join(f"{doses().loc[one].mean():.0f} %" for one in (0.25, 0.5, 1.0)),
@@ -227,7 +227,7 @@ run.grown.figure(
 # %% [markdown]
 # The rank correlation is {value}`n4.overlap|interval` ({verdict}`p-merge-overlap|grown`). Pairs share parents, so its
 # interval is too narrow; and it is one of kinds of pairs: among narrow pairs it is
-# {value}`n4.overlap.narrow|interval`, among broad ones {value}`n4.overlap.broad|interval`. On different data, parents of
+# {value}`n4.overlap.narrow|interval`, among broad ones {value}`n4.overlap.broad|interval`. On different data, parents
 # one seed read more alike ($|\cos|$ of $A$ {value}`n4.reads.same`) than those of two ({value}`n4.reads.other`), though
 # their children spread as far ({value}`n4.spread.same` and {value}`n4.spread.other`).
 
