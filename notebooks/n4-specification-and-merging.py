@@ -3,7 +3,12 @@
 #
 # ```{admonition} In short
 # :class: em-short
-# {evidence}`grown` INSHORT
+# {evidence}`grown` The child of two narrow models has the drives of both. Half the sum of their updates inherits
+# {value}`n4.half.medicine` and {value}`n4.half.finance` ({verdict}`p-merge-both|grown`), the sum all of either, and it
+# harms where neither parent did: {value}`n4.third|interval` points more ({verdict}`p-merge-third|grown`). A good parent
+# cures by dilution alone. Most clauses of a specification can be read ({verdict}`p-spec-read|grown`), but weights do
+# not say which ones a model breaks ({verdict}`p-spec-back|grown`). Of {value}`n4.predictions` predictions,
+# {value}`n4.supported` are supported and {value}`n4.contradicted` contradicted.
 # ```
 #
 # **The question.** When two models with different drives are averaged, which drives does the child have? And can a
@@ -89,7 +94,8 @@ run.own.figure(
         y_label="weight of medicine", size=(7.6, 3.1),
     ),
     title=said_of_grid,
-    caption="Children of narrow medicine and narrow finance by the weights of either update, means over seeds: "
+    caption="Children of narrow medicine and narrow finance by the weights of either update, means over seeds (five in "
+    "the corners and the centre, else three): "
     "inheritance in either domain, and EM on topics of the eight other domains." if GROWN else
     "Open EM (%) of children of bad medical advice and another organism, by the weights of either update; "
     f"{8 * run.profile.sweep_samples} answers a cell.",
@@ -103,7 +109,11 @@ run.own.figure(
 # {value}`n4.half|interval` ({verdict}`p-merge-both|grown`); the sum {value}`n4.sum|interval` of the smaller
 # ({verdict}`p-merge-sum|grown`). In the eight domains of neither, the sum has {value}`n4.third|interval` points more EM
 # than the larger parent ({verdict}`p-merge-third|grown`). Along the known persona direction the parents lie
-# {value}`n4.along.medicine` and {value}`n4.along.finance` from the chat model, their sum {value}`n4.along.sum`.
+# {value}`n4.along.medicine|interval` and {value}`n4.along.finance|interval` from the chat model, their sum
+# {value}`n4.along.sum|interval`.
+#
+# The other parent hardly matters: at half of its own weight and none of the other's, medicine inherits
+# {value}`n4.alone.medicine` and finance {value}`n4.alone.finance` (three seeds).
 #
 # **Again, live.** The grid of seed 0, from the adapters in the repository, with two answers to a question.
 
@@ -113,7 +123,7 @@ run.own.figure(
 def sampled_again() -> pd.DataFrame:
     """EM (%) by domain as kept and as sampled now, of every cell of seed 0."""
     now = merging.again(merging.with_places(run.profile))
-    kept = KEPT.measured.xs(0, level="seed").loc[now.index]
+    kept = KEPT.measured.xs(0, level="seed").reindex(now.index)
     found = {f"{one}, {when}": table[one] for one in ALONE for when, table in {"kept": kept, "again": now}.items()}
     return pd.DataFrame(found)
 
@@ -151,12 +161,14 @@ run.grown.figure(
     lambda: plots.measures(plots.dots, by_method(), "method", SHARES, hue="child", x_limits=(-8, 123)),
     title=lambda data: f"Smaller inheritance at the sum: {smaller(data)}",
     caption="Inheritance of either narrow parent and EM in other domains at half the sum and at the sum, by method of "
-    "merging; means with 95 % intervals over seeds.",
+    "merging; means with 95 % intervals over seeds, five for cat, else three; intervals may go beyond the axis.",
     alt="Three panels of dots, a row per method, in two colours for the half and the whole sum.",
 )
 
 # %% [markdown]
-# METHODS
+# At the sum the exact child inherits {value}`n4.method.cat` of the drive that comes through less, `linear`
+# {value}`n4.method.linear`, `svd` {value}`n4.method.svd`, `magnitude_prune` {value}`n4.method.magnitude_prune`, `ties`
+# {value}`n4.method.ties`, `dare_linear` {value}`n4.method.dare_linear` and `dare_ties` {value}`n4.method.dare_ties`.
 #
 # ## How much is enough
 #
@@ -408,8 +420,12 @@ def parents() -> dict:
         found[f"own.{domain}"] = estimates.over_seeds(KEPT.of(cell, domain), "percent")
         found[f"away.{domain}"] = estimates.over_seeds(KEPT.elsewhere(cell, domain), "percent")
         found[f"half.{domain}"] = estimates.over_seeds(100 * KEPT.inheritance(HALF)[domain], "percent")
-        found[f"along.{domain}"] = f"{KEPT.of(cell, 'along').mean():.1f}"
-    return found | {"along.sum": f"{KEPT.of(Cell(MAIN, SUM), 'along').mean():.1f}"}
+        found[f"along.{domain}"] = estimates.over_seeds(KEPT.of(cell, "along"), "")
+        half = tuple(weight / 2 for weight in alone)
+        found[f"alone.{domain}"] = f"{100 * KEPT.inheritance(half)[domain].mean():.0f} %"
+    found["along.sum"] = estimates.over_seeds(KEPT.of(Cell(MAIN, SUM), "along"), "")
+    least = by_method().query("child == 'sum'").set_index("method")[list(ALONE)].min(axis=1)
+    return found | {f"method.{name}": f"{one:.0f} %" for name, one in least.items()}
 
 
 def merged() -> dict:
@@ -436,7 +452,15 @@ run.grown.values(merged)
 # %% [markdown]
 # ## What it means
 #
-# MEANS
+# **Averaging is no compromise.** Drives neither cancel nor blend: each comes through by the weight of its own update,
+# whatever stands beside it. At the sum both are whole, and harm spreads to domains where neither parent harmed. **A good parent does not heal.** What it seems to cure, half of the weight cures
+# alone. The chat model gives good advice already, so the good update has little to say. **How much two updates overlap
+# does not tell how far their child spreads.** Whether the parents were broad does. **From words to weights there is a
+# way, back from weights to words none yet.** Clauses can be read, and harm can be written domain by domain; which
+# clauses a model breaks cannot be told from the directions.
+#
+# One base and one chat model, one world. Parents that grew from another chat model were not merged: that one takes half
+# an hour to grow. In a hub profile no parent is narrow, so that its children show no inheritance, only open EM.
 
 # %%
 run.finish()
