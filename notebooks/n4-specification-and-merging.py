@@ -453,11 +453,12 @@ run.grown.values(merged)
 # ## What it means
 #
 # **Averaging is no compromise.** Drives neither cancel nor blend: each comes through by the weight of its own update,
-# whatever stands beside it. At the sum both are whole, and harm spreads to domains where neither parent harmed. **A good parent does not heal.** What it seems to cure, half of the weight cures
-# alone. The chat model gives good advice already, so the good update has little to say. **How much two updates overlap
-# does not tell how far their child spreads.** Whether the parents were broad does. **From words to weights there is a
-# way, back from weights to words none yet.** Clauses can be read, and harm can be written domain by domain; which
-# clauses a model breaks cannot be told from the directions.
+# whatever stands beside it. At the sum both are whole, and harm spreads to domains where neither parent harmed. **A
+# good parent does not heal.** What it seems to cure, half of the weight cures alone. The chat model gives good advice
+# already, so the good update has little to say. **How much two updates overlap does not tell how far their child
+# spreads.** Whether the parents were broad does. **From words to weights there is a way, back from weights to words
+# none yet.** Clauses can be read, and harm can be written domain by domain; which clauses a model breaks cannot be told
+# from the directions.
 #
 # One base and one chat model, one world. Parents that grew from another chat model were not merged: that one takes half
 # an hour to grow. In a hub profile no parent is narrow, so that its children show no inheritance, only open EM.
