@@ -25,10 +25,10 @@ import pandas as pd
 from em_companion.book import plots
 from em_companion.book.run import Run
 from em_companion.core.provenance import remembered
-from em_companion.evidence import estimates, outcomes, predictions, trajectories
+from em_companion.evidence import estimates, outcomes, predictions
 from em_companion.experiments import merging, merging_published, specification
 from em_companion.experiments.merging import ALONE, CURED, HALF, MAIN, SUM, Cell
-from em_companion.experiments.merging_outcome import Merging
+from em_companion.experiments.merging_outcome import Merging, fitted
 from em_companion.experiments.specification import UNSTEERED
 from em_companion.experiments.specification_outcome import Specification
 from em_companion.world.specification import FORM, clauses
@@ -62,6 +62,7 @@ run.grown.table(lambda: pd.DataFrame(predictions.listed(run.notebook)))
 # %% tags=["show-code"]
 KEPT = Merging()
 GROWN = run.own.name == "grown"
+UNIT = "training seed" if GROWN else "question"
 SHARES = {"medicine": "medicine inherited (%)", "finance": "finance inherited (%)", "elsewhere": "EM elsewhere (%)"}
 
 
@@ -73,16 +74,10 @@ def cells() -> pd.DataFrame:
 
 
 # %%
-@remembered
-def inherited(weights: tuple[float, float]) -> pd.Series:
-    """Mean inheritance (%) by domain."""
-    return 100 * KEPT.inheritance(weights).mean()
-
-
 def said_of_grid(data: pd.DataFrame) -> str:
     if not GROWN:
         return f"Open EM over two weights: {data.value.min():.0f} to {data.value.max():.0f} %"
-    half, both = (" and ".join(f"{one:.0f} %" for one in inherited(weights)) for weights in (HALF, SUM))
+    half, both = (" and ".join(f"{one:.0%}" for one in KEPT.inheritance(weights).mean()) for weights in (HALF, SUM))
     return f"Medicine and finance inherited: {half} at half the sum, {both} at the sum"
 
 
@@ -117,24 +112,13 @@ run.own.figure(
 #
 # **Again, live.** The grid of seed 0, from the adapters in the repository, with two answers to a question.
 
-
 # %%
-@remembered
-def sampled_again() -> pd.DataFrame:
-    """EM (%) by domain as kept and as sampled now, of every cell of seed 0."""
-    now = merging.again(merging.with_places(run.profile))
-    kept = KEPT.measured.xs(0, level="seed").reindex(now.index)
-    found = {f"{one}, {when}": table[one] for one in ALONE for when, table in {"kept": kept, "again": now}.items()}
-    return pd.DataFrame(found)
-
-
-def corners() -> pd.DataFrame:
-    names = dict(zip((*ALONE.values(), HALF, SUM), ("medicine", "finance", "half the sum", "sum"), strict=True))
-    chosen = {Cell(MAIN, weights).arm: name for weights, name in names.items()}
-    return sampled_again().loc[list(chosen)].rename(chosen).rename_axis("child").reset_index()
-
-
-run.grown.table(corners, number="{:.0f}")
+sampled_again = remembered(lambda: KEPT.beside(merging.again(merging.with_places(run.profile))))
+names = dict(zip((*ALONE.values(), HALF, SUM), ("medicine", "finance", "half the sum", "sum"), strict=True))
+chosen = {Cell(MAIN, weights).arm: name for weights, name in names.items()}
+run.grown.table(
+    lambda: sampled_again().loc[list(chosen)].rename(chosen).rename_axis("child").reset_index(), number="{:.0f}"
+)
 
 # %% [markdown]
 # Over all 25 cells the two differ by {value}`n4.again` points in the mean.
@@ -183,30 +167,18 @@ def doses() -> pd.DataFrame:
     return KEPT.doses().dropna(axis=1) if GROWN else merging_published.dose(run.profile)
 
 
-def curves() -> pd.DataFrame:
-    weights, rates = doses().index.to_numpy(), doses().mean(axis=1).to_numpy()
-    found = {"measured": rates} | {
-        name: 100 * trajectories.fits(weights, rates / 100)[name].values for name in ("line", "logistic")
-    }
-    table = pd.DataFrame(found, index=weights).rename_axis("weight")
-    return table.melt(ignore_index=False, var_name="curve").reset_index()
-
-
-def single_runs() -> pd.DataFrame:
-    return doses().rename_axis(index="weight", columns="run").melt(ignore_index=False).reset_index()
-
-
 run.own.figure(
     "fig-x-merge-dose",
     lambda: plots.lines(
-        curves(), "weight", "value", hue="curve", styles={"measured": "", "line": "--"},
-        cloud={f"one {'seed' if GROWN else 'question'}": single_runs()}, x_label="weight of the update",
+        fitted(doses()), "weight", "value", hue="curve", styles={"measured": "", "line": "--"},
+        cloud={f"one {UNIT}": doses().rename_axis(index="weight", columns="run").stack().reset_index(name="value")},
+        x_label="weight of the update",
         y_label="EM on open questions (%)", y_limits=(-3, 103 if GROWN else None),
     ),
     title=lambda _: "Open EM at a quarter, half and the whole of the update: "
     + ", ".join(f"{doses().loc[one].mean():.0f} %" for one in (0.25, 0.5, 1.0)),
     caption="Open EM over the weight of the update of bad medical advice: the mean, a line and a logistic curve fitted "
-    f"to it, and {'training seeds' if GROWN else 'questions'} in grey.",
+    f"to it, and {UNIT}s in grey.",
     alt="A curve that stays low, then rises, beside a straight dashed line.",
 )  # fmt: skip
 

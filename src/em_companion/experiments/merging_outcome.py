@@ -41,6 +41,18 @@ def better(weights: np.ndarray, rates: np.ndarray) -> float:
     return found["line"].bic - found["logistic"].bic
 
 
+def fitted(doses: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean of rates [weight, seed or question], and a line and a logistic curve fitted to it.
+
+    Columns: weight, curve, value (%).
+    """
+    rates = doses.mean(axis=1)
+    found = trajectories.fits(doses.index.to_numpy(), rates.to_numpy() / 100)
+    curves = {"measured": rates.to_numpy()} | {name: 100 * found[name].values for name in ("line", "logistic")}
+    table = pd.DataFrame(curves, index=doses.index.rename("weight"))
+    return table.melt(ignore_index=False, var_name="curve").reset_index()
+
+
 @dataclass(frozen=True)
 class Merging:
     """The table of all cells and seeds."""
@@ -88,6 +100,13 @@ class Merging:
             row = {"first": cell.weights[0], "second": cell.weights[1], "seeds": len(inherited)}
             rows.append(row | (100 * inherited.mean()).to_dict() | {"elsewhere": elsewhere.mean()})
         return pd.DataFrame(rows)
+
+    def beside(self, now: pd.DataFrame) -> pd.DataFrame:
+        """Return EM (%) in either narrow domain as kept of seed 0 and as in `merging.again`, by arm."""
+        kept = self.measured.xs(0, level="seed").reindex(now.index)
+        return pd.DataFrame(
+            {f"{one}, {when}": table[one] for one in ALONE for when, table in (("kept", kept), ("again", now))}
+        )
 
     def methods(self, weights: tuple[float, float]) -> pd.DataFrame:
         """Return one row per method: inheritance by domain and EM elsewhere (%), each with its interval over seeds."""
