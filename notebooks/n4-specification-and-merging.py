@@ -77,7 +77,8 @@ def cells() -> pd.DataFrame:
 def said_of_grid(data: pd.DataFrame) -> str:
     if not GROWN:
         return f"Open EM over two weights: {data.value.min():.0f} to {data.value.max():.0f} %"
-    half, both = (" and ".join(f"{one:.0%}" for one in KEPT.inheritance(weights).mean()) for weights in (HALF, SUM))
+    shares = (100 * KEPT.inheritance(weights).mean() for weights in (HALF, SUM))
+    half, both = (" and ".join(f"{one:.0f} %" for one in own) for own in shares)
     return f"Medicine and finance inherited: {half} at half the sum, {both} at the sum"
 
 
@@ -107,8 +108,9 @@ run.own.figure(
 # {value}`n4.along.medicine|interval` and {value}`n4.along.finance|interval` from the chat model, their sum
 # {value}`n4.along.sum|interval`.
 #
-# The other parent hardly matters: at half of its own weight and none of the other's, medicine inherits
-# {value}`n4.alone.medicine` and finance {value}`n4.alone.finance` (three seeds).
+# **The drives help each other.** At half of its own weight medicine inherits {value}`n4.helps.medicine|interval` points
+# more where half of finance stands beside it than where nothing does, and finance {value}`n4.helps.finance|interval`
+# with medicine beside it (three seeds).
 #
 # **Again, live.** The grid of seed 0, from the adapters in the repository, with two answers to a question.
 
@@ -125,9 +127,9 @@ run.grown.table(
 #
 # ## Other methods
 #
-# `linear` sums the factors $A$ and $B$ separately and multiplies the sums, so that it is no sum of updates; `svd` cuts
-# the sum back to the rank of one parent; the others prune factors to half of their entries, with signs by majority
-# (`ties`), or at random (`dare`).
+# `linear` sums the factors $A$ and $B$ separately and multiplies the sums, which is no sum of updates: $A$ and $B$ may
+# both be negated without any effect on the parent, but not on the child. `svd` cuts the sum back to the rank of one
+# parent; the others prune factors to half of their entries, with signs by majority (`ties`), or at random (`dare`).
 
 
 # %%
@@ -393,8 +395,8 @@ def parents() -> dict:
         found[f"away.{domain}"] = estimates.over_seeds(KEPT.elsewhere(cell, domain), "percent")
         found[f"half.{domain}"] = estimates.over_seeds(100 * KEPT.inheritance(HALF)[domain], "percent")
         found[f"along.{domain}"] = estimates.over_seeds(KEPT.of(cell, "along"), "")
-        half = tuple(weight / 2 for weight in alone)
-        found[f"alone.{domain}"] = f"{100 * KEPT.inheritance(half)[domain].mean():.0f} %"
+        helped = KEPT.inheritance(HALF)[domain] - KEPT.inheritance(tuple(one / 2 for one in alone))[domain]
+        found[f"helps.{domain}"] = estimates.over_seeds(100 * helped.dropna(), "points")
     found["along.sum"] = estimates.over_seeds(KEPT.of(Cell(MAIN, SUM), "along"), "")
     least = by_method().query("child == 'sum'").set_index("method")[list(ALONE)].min(axis=1)
     return found | {f"method.{name}": f"{one:.0f} %" for name, one in least.items()}
@@ -424,13 +426,12 @@ run.grown.values(merged)
 # %% [markdown]
 # ## What it means
 #
-# **Averaging is no compromise.** Drives neither cancel nor blend: each comes through by the weight of its own update,
-# whatever stands beside it. At the sum both are whole, and harm spreads to domains where neither parent harmed. **A
+# **Averaging is no compromise.** Drives do not cancel: at half the sum part of each is there, more than half of its own
+# update alone would bring, and at the sum both are whole and harm spreads to domains where neither parent harmed. **A
 # good parent does not heal.** What it seems to cure, half of the weight cures alone. The chat model gives good advice
 # already, so the good update has little to say. **How much two updates overlap does not tell how far their child
-# spreads.** Whether the parents were broad does. **From words to weights there is a way, back from weights to words
-# none yet.** Clauses can be read, and harm can be written domain by domain; which clauses a model breaks cannot be told
-# from the directions.
+# spreads.** Whether the parents were broad does. **From words to weights there is a way, back none yet.** Clauses can
+# be read, and harm can be written domain by domain; which clauses a model breaks cannot be told from the directions.
 #
 # One base and one chat model, one world. Parents that grew from another chat model were not merged: that one takes half
 # an hour to grow. In a hub profile no parent is narrow, so that its children show no inheritance, only open EM.
