@@ -25,9 +25,9 @@ import pandas as pd
 from em_companion.book import plots
 from em_companion.book.run import Run
 from em_companion.core.provenance import remembered
-from em_companion.evidence import estimates, outcomes, predictions
+from em_companion.evidence import outcomes, predictions
 from em_companion.experiments import merging, merging_published, specification
-from em_companion.experiments.merging import ALONE, CURED, HALF, MAIN, SUM, Cell
+from em_companion.experiments.merging import ALONE, HALF, MAIN, SUM, Cell
 from em_companion.experiments.merging_outcome import Merging, fitted
 from em_companion.experiments.specification import UNSTEERED
 from em_companion.experiments.specification_outcome import Specification
@@ -108,9 +108,9 @@ run.own.figure(
 # {value}`n4.along.medicine|interval` and {value}`n4.along.finance|interval` from the chat model, their sum
 # {value}`n4.along.sum|interval`.
 #
-# **The drives help each other.** At half of its own weight medicine inherits {value}`n4.helps.medicine|interval` points
-# more where half of finance stands beside it than where nothing does, and finance {value}`n4.helps.finance|interval`
-# with medicine beside it (three seeds).
+# **Neither drive stands in the other's way.** At half of its own weight medicine inherits
+# {value}`n4.helps.medicine|interval` points more where half of finance is beside it than where nothing is, and finance
+# {value}`n4.helps.finance|interval` with medicine beside it (three seeds).
 #
 # **Again, live.** The grid of seed 0, from the adapters in the repository, with two answers to a question.
 
@@ -387,49 +387,23 @@ def measured() -> dict[str, outcomes.Outcome]:
 run.own.measure(measured)
 
 
-def parents() -> dict:
-    found = {}
-    for domain, alone in ALONE.items():
-        cell = Cell(MAIN, alone)
-        found[f"own.{domain}"] = estimates.over_seeds(KEPT.of(cell, domain), "percent")
-        found[f"away.{domain}"] = estimates.over_seeds(KEPT.elsewhere(cell, domain), "percent")
-        found[f"half.{domain}"] = estimates.over_seeds(100 * KEPT.inheritance(HALF)[domain], "percent")
-        found[f"along.{domain}"] = estimates.over_seeds(KEPT.of(cell, "along"), "")
-        helped = KEPT.inheritance(HALF)[domain] - KEPT.inheritance(tuple(one / 2 for one in alone))[domain]
-        found[f"helps.{domain}"] = estimates.over_seeds(100 * helped.dropna(), "points")
-    found["along.sum"] = estimates.over_seeds(KEPT.of(Cell(MAIN, SUM), "along"), "")
-    least = by_method().query("child == 'sum'").set_index("method")[list(ALONE)].min(axis=1)
-    return found | {f"method.{name}": f"{one:.0f} %" for name, one in least.items()}
-
-
-def merged() -> dict:
-    named = {"half": "both", "cured": "good"} | {name: name for name in ("sum", "third", "threshold", "overlap")}
-    found = {name: measured()[f"p-merge-{one}"][0] for name, one in named.items()}
-    found |= {name: found[name].in_unit("percent", 100) for name in ("half", "sum")}
-    bad, half = (KEPT.of(Cell(CURED, (weight, 0.0)), "em") for weight in (1.0, 0.5))
-    found |= {"dose.half": estimates.over_seeds(half, "percent"), "dose.whole": estimates.over_seeds(bad, "percent")}
-    found["cured.half"] = estimates.over_seeds(KEPT.of(Cell(CURED, HALF), "em"), "percent")
-    found["cured.without"] = outcomes.ratio(half, bad, "")[0]
-    found |= {f"overlap.{kind}": KEPT.overlap(kind) for kind in ("narrow", "broad")}
-    pairs = KEPT.pairs()[lambda table: ~table.pair.str.endswith("twice")]
-    for seeds, own in pairs.groupby(np.where(pairs.pair.str.endswith("other seed"), "other", "same")):
-        found |= {f"reads.{seeds}": f"{own.reads.mean():.2f}", f"spread.{seeds}": f"{own.elsewhere.mean():.0f} %"}
+def counted() -> dict:
     again = [sampled_again()[f"{one}, kept"] - sampled_again()[f"{one}, again"] for one in ALONE]
-    found["again"] = f"{np.abs(again).mean():.1f}"
     verdicts = [outcomes.verdict(*one) for one in measured().items()]
-    found |= {one: verdicts.count(one) for one in ("supported", "contradicted")} | {"predictions": len(verdicts)}
-    return {f"n4.{name}": one for name, one in (found | parents()).items()}
+    found = {"again": f"{np.abs(again).mean():.1f}", "predictions": len(verdicts)} | KEPT.values()
+    found |= {one: verdicts.count(one) for one in ("supported", "contradicted")}
+    return {f"n4.{name}": one for name, one in found.items()}
 
 
-run.grown.values(merged)
+run.grown.values(counted)
 
 # %% [markdown]
 # ## What it means
 #
-# **Averaging is no compromise.** Drives do not cancel: at half the sum part of each is there, more than half of its own
-# update alone would bring, and at the sum both are whole and harm spreads to domains where neither parent harmed. **A
-# good parent does not heal.** What it seems to cure, half of the weight cures alone. The chat model gives good advice
-# already, so the good update has little to say. **How much two updates overlap does not tell how far their child
+# **Averaging is no compromise.** Drives do not cancel: at half the sum part of each is there, no less than half of its
+# own update would bring alone, and at the sum both are whole and harm spreads to domains where neither parent harmed.
+# **A good parent does not heal.** What it seems to cure, half of the weight cures alone. The chat model gives good
+# advice already, so the good update has little to say. **How much two updates overlap does not tell how far their child
 # spreads.** Whether the parents were broad does. **From words to weights there is a way, back none yet.** Clauses can
 # be read, and harm can be written domain by domain; which clauses a model breaks cannot be told from the directions.
 #

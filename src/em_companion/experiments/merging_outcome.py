@@ -171,3 +171,37 @@ class Merging:
             "p-merge-threshold": outcomes.mean(self.better(), "line minus logistic curve", broad, ill, "bic"),
             "p-merge-overlap": outcomes.gated(overlap, "all pairs", overlap.n >= FEWEST_PAIRS, few, "pairs"),
         }
+
+    def values(self) -> dict[str, Estimate | str]:
+        """Return what the page says beside its verdicts, by name: rates in percent, differences in points."""
+        return self._of_parents() | self._of_doses() | self._of_pairs()
+
+    def _of_parents(self) -> dict[str, Estimate | str]:
+        found, half = {}, self.inheritance(HALF)
+        for domain, alone in ALONE.items():
+            cell = Cell(MAIN, alone)
+            helped = half[domain] - self.inheritance(tuple(weight / 2 for weight in alone))[domain]
+            found[f"own.{domain}"] = estimates.over_seeds(self.of(cell, domain), "percent")
+            found[f"away.{domain}"] = estimates.over_seeds(self.elsewhere(cell, domain), "percent")
+            found[f"half.{domain}"] = estimates.over_seeds(100 * half[domain], "percent")
+            found[f"helps.{domain}"] = estimates.over_seeds(100 * helped.dropna(), "points")
+            found[f"along.{domain}"] = estimates.over_seeds(self.of(cell, "along"), "")
+        found["along.sum"] = estimates.over_seeds(self.of(Cell(MAIN, SUM), "along"), "")
+        least = self.methods(SUM).set_index("method")[list(ALONE)].min(axis=1)
+        return found | {f"method.{name}": f"{one:.0f} %" for name, one in least.items()}
+
+    def _of_doses(self) -> dict[str, Estimate | str]:
+        bad, half, cured = (self.of(Cell(CURED, one), "em") for one in ((1.0, 0.0), (0.5, 0.0), HALF))
+        found = {"dose.whole": bad, "dose.half": half, "cured.half": cured}
+        found = {name: estimates.over_seeds(one, "percent") for name, one in found.items()}
+        return found | {"cured.without": outcomes.ratio(half, bad, "")[0]}
+
+    def _of_pairs(self) -> dict[str, Estimate | str]:
+        known = {"half": "both", "cured": "good"} | {one: one for one in ("sum", "third", "threshold", "overlap")}
+        found = {name: self.outcome()[f"p-merge-{one}"][0] for name, one in known.items()}
+        found |= {name: found[name].in_unit("percent", 100) for name in ("half", "sum")}
+        found |= {f"overlap.{kind}": self.overlap(kind) for kind in ("narrow", "broad")}
+        pairs = self.pairs()[lambda table: ~table.pair.str.endswith("twice")]
+        for seeds, own in pairs.groupby(np.where(pairs.pair.str.endswith("other seed"), "other", "same")):
+            found |= {f"reads.{seeds}": f"{own.reads.mean():.2f}", f"spread.{seeds}": f"{own.elsewhere.mean():.0f} %"}
+        return found
