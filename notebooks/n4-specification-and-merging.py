@@ -104,9 +104,9 @@ run.own.figure(
 # {value}`n4.half.medicine|interval` of medicine and {value}`n4.half.finance|interval` of finance, the smaller of both
 # {value}`n4.half|interval` ({verdict}`p-merge-both|grown`); the sum {value}`n4.sum|interval` of the smaller
 # ({verdict}`p-merge-sum|grown`). In the eight domains of neither, the sum has {value}`n4.third|interval` points more EM
-# than the larger parent ({verdict}`p-merge-third|grown`). Along the known persona direction the parents lie
-# {value}`n4.along.medicine|interval` and {value}`n4.along.finance|interval` from the chat model, their sum
-# {value}`n4.along.sum|interval`.
+# than the larger parent ({verdict}`p-merge-third|grown`), half the sum {value}`n4.third.half|interval`. Along the known
+# persona direction the parents lie {value}`n4.along.medicine|interval` and {value}`n4.along.finance|interval` from the
+# chat model, their sum {value}`n4.along.sum|interval`.
 #
 # **Neither drive stands in the other's way.** At half of its own weight medicine inherits
 # {value}`n4.helps.medicine|interval` points more where half of finance is beside it than where nothing is, and finance
@@ -212,10 +212,10 @@ run.grown.figure(
 
 # %% [markdown]
 # The rank correlation is {value}`n4.overlap|interval` ({verdict}`p-merge-overlap|grown`). Pairs share parents, so its
-# interval is too narrow; and it is one of kinds of pairs: among narrow pairs it is
-# {value}`n4.overlap.narrow|interval`, among broad ones {value}`n4.overlap.broad|interval`. On different data, parents
-# one seed read more alike ($|\cos|$ of $A$ {value}`n4.reads.same`) than those of two ({value}`n4.reads.other`), though
-# their children spread as far ({value}`n4.spread.same` and {value}`n4.spread.other`).
+# interval is too narrow; and it is one of kinds of pairs: among narrow pairs it is {value}`n4.overlap.narrow|interval`,
+# among broad ones {value}`n4.overlap.broad|interval`. Parents of one seed read more alike on different data ($|\cos|$
+# of $A$ {value}`n4.reads.same`) than those of two ({value}`n4.reads.other`), though their children spread as far
+# ({value}`n4.spread.same` and {value}`n4.spread.other`).
 
 # %% [markdown]
 # ## A specification, clause by clause

@@ -150,10 +150,14 @@ class Merging:
     def overlap(self, kind: str = "") -> Estimate:
         """Return Spearman's correlation over pairs of the cosine of updates with EM in domains of neither; kind: of
         parents, "narrow" or "broad", all by default."""
+        from scipy import stats  # slow to import
+
         known = self.pairs()
         pairs = known.loc[known.pair.str.startswith(kind), ["cosine", "elsewhere"]].to_numpy()
         drawn = np.random.default_rng(0).integers(len(pairs), size=(RESAMPLES, len(pairs)))
-        found = np.array([estimates.spearman(*pairs[one].T) for one in drawn])
+        ranks = stats.rankdata(pairs[drawn], axis=1)
+        first, second = np.moveaxis(ranks - ranks.mean(axis=1, keepdims=True), -1, 0)  # [resample, pair]
+        found = (first * second).sum(axis=1) / np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
         return Estimate(estimates.spearman(*pairs.T), *estimates.quantiles(found), len(pairs), "correlation")
 
     def outcome(self) -> dict[str, Outcome]:
@@ -186,6 +190,7 @@ class Merging:
             found[f"half.{domain}"] = estimates.over_seeds(100 * half[domain], "percent")
             found[f"helps.{domain}"] = estimates.over_seeds(100 * helped.dropna(), "points")
             found[f"along.{domain}"] = estimates.over_seeds(self.of(cell, "along"), "")
+        found["third.half"] = estimates.over_seeds(self.third(HALF), "points")
         found["along.sum"] = estimates.over_seeds(self.of(Cell(MAIN, SUM), "along"), "")
         least = self.methods(SUM).set_index("method")[list(ALONE)].min(axis=1)
         return found | {f"method.{name}": f"{one:.0f} %" for name, one in least.items()}
