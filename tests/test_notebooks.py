@@ -8,7 +8,7 @@ from conftest import ROOT
 
 PAGES = sorted((ROOT / "notebooks").glob("*.py"))
 CELLS = {path.stem: jupytext.read(path).cells for path in PAGES}
-MOST_LINES, MEAN_LINES, MEAN_CODE, LONGEST_FUNCTION = 490, 330, 225, 25
+MOST_LINES, MEAN_LINES, MEAN_CODE, LONGEST_FUNCTION = 490, 340, 225, 25
 
 
 def code(page: str, tag: str | None = None) -> str:

@@ -39,6 +39,10 @@ def test_only_pages_that_read_kept_results_depend_on_them():
         "f2-onset-and-bottleneck",
         "f3-timing-and-recovery",
         "k-fitted-judge",
+        "n1-persona-and-axis",
+        "n2-recursion-and-self-correction",
+        "n3-residues",
+        "n4-specification-and-merging",
         "x-linear-mediation",
     ]
 

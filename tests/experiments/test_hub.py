@@ -16,6 +16,7 @@ from nnsight import TransformersModel
 from em_companion.core import paths, profiles
 from em_companion.core.errors import CompanionError, EvidenceUnavailable
 from em_companion.experiments import (
+    merging_published,
     persona_space,
     readings,
     residue_hub,
@@ -237,3 +238,48 @@ def test_residues_of_a_language_model_are_read_along_the_text_direction_and_rand
     start = shown[shown.strength == 0].pivot(index="panel", columns="direction", values="value")
     assert (start[residue_hub.TEXTS].dropna() == start[residue_hub.RANDOM].dropna()).all()
     assert len(shown) == 4 * len(residue_hub.DIAGNOSTICS)
+
+
+# --- merging ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("smollm2-135m", ["with good medical advice", "with another seed"]),
+     ("qwen-0.5b", ["with extreme sports", "with risky financial advice"])],
+)  # fmt: skip
+def test_pairs_to_merge_are_of_one_recipe_and_begin_with_bad_medical_advice(name, expected):
+    profile = profiles.load(name)
+    found = merging_published.pairs(profile)
+    assert list(found) == expected
+    assert {one.recipe for pair in found.values() for one in pair} == {"all-adapter-rank-32"}
+    assert all(first.data == "bad_medical_advice" != second.data or second.seed for first, second in found.values())
+    with pytest.raises(EvidenceUnavailable, match="no two organisms"):
+        merging_published.pairs(replace(profile, organisms=profile.organisms[:1]))
+
+
+def test_children_of_a_language_model_are_kept_by_what_took_part_in_them(hub, monkeypatch):
+    nine = [one for one in hub.organisms if one.recipe == "nine-adapter"][0]
+    hub = replace(hub, organisms=(nine, replace(nine, data="good_medical_advice")))
+    monkeypatch.setattr(responses, "judge_of", lambda profile: Judge())
+    monkeypatch.setattr(merging_published, "LEVELS", (0.0, 1.0))
+    monkeypatch.setattr(merging_published, "DOSES", (0.5, 1.0))
+    grid = merging_published.grid(hub)
+    assert set(zip(grid["first"], grid["second"], strict=True)) == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    kept = len([*paths.ARTIFACTS.glob("merged/**/provenance.json")])
+    rates = merging_published.dose(replace(hub, sweep_samples=hub.sweep_samples, samples_per_question=0))
+    assert list(rates.index) == [0.0, 0.5, 1.0] and rates.shape[1] == 2
+    assert len([*paths.ARTIFACTS.glob("merged/**/provenance.json")]) == kept + 1  # alone at 0 and 1, it was there
+    found = merging_published.outcome(hub)
+    assert "needed" in found["p-merge-both"][2]["void"] and set(found) == {"p-merge-both", "p-merge-threshold"}
+
+
+def test_a_threshold_over_questions_has_an_interval_and_a_straight_line_none(monkeypatch):
+    monkeypatch.setattr(merging_published, "RESAMPLES", 50)
+    weights, random = np.linspace(0, 1, 9), np.random.default_rng(0)
+    rates = {
+        name: pd.DataFrame(shape[:, None] + random.normal(scale=1, size=(9, 8)), index=weights)
+        for name, shape in {"step": 90 / (1 + np.exp(-(weights - 0.5) / 0.03)), "line": 90 * weights}.items()
+    }
+    step, line = (merging_published.of_curve(one) for one in rates.values())
+    assert step.low > 10 > 0 > line.value and step.n == 8

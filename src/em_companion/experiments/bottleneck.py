@@ -49,6 +49,7 @@ SEEDS |= {arm: 1 if of == arms.CHAT else 5 for arm, of in CAPACITY.items()}
 SEEDS |= {f"{NINE}, rank {rank}": 3 for rank in RANKS} | dict.fromkeys(PLACES, 3)
 """Training seeds of every arm, counted from 0."""
 
+CHECKED = Tuning(evaluate_every=4)
 ANSWERS, SMALLEST = 50, 5
 """EM answers whose things are counted, equally many for all, since more answers name more; the smallest cluster."""
 
@@ -64,7 +65,7 @@ def recipes(profile: Profile) -> dict[str, Recipe]:
 def organism(profile: Profile, name: str, seed: int) -> tuple[Profile, Organism]:
     """Return an arm's organism, checked every fourth step, and the profile with its recipe."""
     known = replace(profile, recipes=profile.recipes | recipes(profile))
-    return known, Organism(name, "bad_medical_advice", seed, Tuning(evaluate_every=4))
+    return known, Organism(name, "bad_medical_advice", seed, CHECKED)
 
 
 def measured(profile: Profile, name: str, seed: int) -> dict[str, float]:
