@@ -212,7 +212,7 @@ run.grown.figure(
 # Talks of six turns of ordinary questions; the second answer is replaced by a careful or a harmful one, under the
 # assistant's name or a malicious character's. With windowed attention older turns act through about one answer back, so
 # what lasts must travel through the text. In pre-training a speaker keeps its persona over a document: inertia is
-# planted for speakers at large, but the chat model was trained on single turns.
+# planted for speakers at large, while the chat model was trained on single turns.
 
 
 # %%
@@ -234,9 +234,10 @@ run.grown.figure(
 # %% [markdown]
 # After a harmful answer under its own name {value}`n1.inertia.harmful` of the chat model's next answers are EM, after a
 # careful one {value}`n1.inertia.careful`, after a malicious character's {value}`n1.inertia.another`: a difference of
-# {value}`n1.inertia` points ({verdict}`p-drift-inertia|grown`; where no answer differs, no interval can be had and the
-# rule says undecided). The base model shows that the instrument sees inertia: {value}`n1.inertia.base.harmful|interval`
-# and {value}`n1.inertia.base.careful|interval`. Post-training has cut the assistant loose from what it said before.
+# {value}`n1.inertia` points ({verdict}`p-drift-inertia|grown`; where no count differs there is no interval, and the
+# rule says undecided). The base model, which read documents in which speakers keep their persona, shows none either:
+# {value}`n1.inertia.base.harmful` and {value}`n1.inertia.base.careful`. Through so narrow a window neither learned to
+# carry a persona past a question. A model that can would be needed to tell.
 #
 # ## A cap, what it undoes and what it costs
 #
@@ -295,6 +296,10 @@ run.own.figure(
     "over questions.",
     alt="Rows of dots, one row per model, one colour per cap.",
 )
+
+# %%
+if LANGUAGE:
+    run.own.table(lambda: role_prompts.lost(run.profile).groupby("condition", sort=False).loss.mean().reset_index())
 
 # %%
 COSTS = {
