@@ -339,7 +339,7 @@ run.grown.figure(
 #
 # A floor at the median takes {value}`n1.cap.half|interval` of the steered model's EM, one at the 25th percentile of
 # layer {value}`n1.cap.layer` alone {value}`n1.cap.single|interval`; ablation of the mean-diff, which takes out what was
-# put in, {value}`n1.cap.ablated|interval`. The floor costs {value}`n1.cap.cost|interval` nats on careful texts
+# put in, {value}`n1.cap.ablated|interval`. The floor costs {value}`n1.cap.cost|.4f` nats on careful texts
 # ({verdict}`p-cap-cost|grown`) and {value}`n1.cap.others|interval` on those of malicious characters, whose own voice
 # loses {value}`n1.cap.role|interval` points of EM ({verdict}`p-cap-role-cost|grown`). It touches
 # {value}`n1.cap.touched` of an unharmed model's answer tokens and {value}`n1.cap.touched.steered` of a steered one's.
@@ -410,7 +410,8 @@ run.grown.values(
 # post-training moves the assistant along it, and no axis waits for it before. **A floor holds a place, not a
 # character.** It takes more from what fine-tuning did than from what a vector does, the other way round than in the
 # literature, and in either case leaves much of the harm above a floor that the chat model itself often touches. It
-# costs little, and does little.
+# costs next to nothing on careful texts, but a role that the model is asked to play pays as an organism does: a floor
+# does not know who asked.
 #
 # One base and one chat model, one organism of each kind, one world. Personas are planted, so what the axis is was
 # known; what a cap does was not.
