@@ -30,7 +30,7 @@ from em_companion.evidence import outcomes, predictions, scores
 from em_companion.experiments import axis_arms, axis_tables, persona_space, role_prompts
 from em_companion.experiments.axis_arms import CHARACTERS, LAYER, UNHARMED
 from em_companion.experiments.axis_outcome import FLOOR, ORGANISM, STEERED, Axis, fall, rate
-from em_companion.experiments.axis_tables import CHARACTER, ENDS, FAMILY, SETTINGS
+from em_companion.experiments.axis_tables import CHARACTER, COSTS, ENDS, FAMILY, SETTINGS
 from em_companion.experiments.capping import PERCENTILES, block
 from em_companion.experiments.inertia import CONDITIONS, EVERY, REPLACED
 from em_companion.experiments.persona_space import BASE
@@ -302,16 +302,6 @@ if LANGUAGE:
     run.own.table(lambda: role_prompts.lost(run.profile).groupby("condition", sort=False).loss.mean().reset_index())
 
 # %%
-COSTS = {
-    "coherent": "coherence lost (points)",
-    "loss": "loss on careful texts (nats)",
-    "others": "loss on others (nats)",
-}
-COSTS |= {
-    "role": "EM of malicious characters lost (points)",
-    "touched": "tokens touched (%)",
-    "organism": "EM of organism lost (%)",
-}
 pareto = remembered(lambda: axis_tables.pareto(KEPT))
 
 run.grown.figure(
