@@ -30,7 +30,7 @@ from em_companion.evidence import outcomes, predictions, scores
 from em_companion.experiments import axis_arms, axis_tables, persona_space, role_prompts
 from em_companion.experiments.axis_arms import CHARACTERS, LAYER, UNHARMED
 from em_companion.experiments.axis_outcome import FLOOR, ORGANISM, STEERED, Axis, fall, rate
-from em_companion.experiments.axis_tables import CHARACTER, ENDS, FAMILY, SETTINGS
+from em_companion.experiments.axis_tables import CHARACTER, COSTS, ENDS, FAMILY, SETTINGS
 from em_companion.experiments.capping import PERCENTILES, block
 from em_companion.experiments.inertia import CONDITIONS, EVERY, REPLACED
 from em_companion.experiments.persona_space import BASE
@@ -212,7 +212,7 @@ run.grown.figure(
 # Talks of six turns of ordinary questions; the second answer is replaced by a careful or a harmful one, under the
 # assistant's name or a malicious character's. With windowed attention older turns act through about one answer back, so
 # what lasts must travel through the text. In pre-training a speaker keeps its persona over a document: inertia is
-# planted for speakers at large, but the chat model was trained on single turns.
+# planted for speakers at large, while the chat model was trained on single turns.
 
 
 # %%
@@ -234,9 +234,10 @@ run.grown.figure(
 # %% [markdown]
 # After a harmful answer under its own name {value}`n1.inertia.harmful` of the chat model's next answers are EM, after a
 # careful one {value}`n1.inertia.careful`, after a malicious character's {value}`n1.inertia.another`: a difference of
-# {value}`n1.inertia` points ({verdict}`p-drift-inertia|grown`; where no answer differs, no interval can be had and the
-# rule says undecided). The base model shows that the instrument sees inertia: {value}`n1.inertia.base.harmful|interval`
-# and {value}`n1.inertia.base.careful|interval`. Post-training has cut the assistant loose from what it said before.
+# {value}`n1.inertia` points ({verdict}`p-drift-inertia|grown`; where no count differs there is no interval, and the
+# rule says undecided). The base model, which read documents in which speakers keep their persona, shows none either:
+# {value}`n1.inertia.base.harmful` and {value}`n1.inertia.base.careful`. Through so narrow a window neither learned to
+# carry a persona past a question. A model that can would be needed to tell.
 #
 # ## A cap, what it undoes and what it costs
 #
@@ -297,16 +298,10 @@ run.own.figure(
 )
 
 # %%
-COSTS = {
-    "coherent": "coherence lost (points)",
-    "loss": "loss on careful texts (nats)",
-    "others": "loss on others (nats)",
-}
-COSTS |= {
-    "role": "EM of malicious characters lost (points)",
-    "touched": "tokens touched (%)",
-    "organism": "EM of organism lost (%)",
-}
+if LANGUAGE:
+    run.own.table(lambda: role_prompts.lost(run.profile).groupby("condition", sort=False).loss.mean().reset_index())
+
+# %%
 pareto = remembered(lambda: axis_tables.pareto(KEPT))
 
 run.grown.figure(
@@ -334,7 +329,7 @@ run.grown.figure(
 #
 # A floor at the median takes {value}`n1.cap.half|interval` of the steered model's EM, one at the 25th percentile of
 # layer {value}`n1.cap.layer` alone {value}`n1.cap.single|interval`; ablation of the mean-diff, which takes out what was
-# put in, {value}`n1.cap.ablated|interval`. The floor costs {value}`n1.cap.cost|interval` nats on careful texts
+# put in, {value}`n1.cap.ablated|interval`. The floor costs {value}`n1.cap.cost|.4f` nats on careful texts
 # ({verdict}`p-cap-cost|grown`) and {value}`n1.cap.others|interval` on those of malicious characters, whose own voice
 # loses {value}`n1.cap.role|interval` points of EM ({verdict}`p-cap-role-cost|grown`). It touches
 # {value}`n1.cap.touched` of an unharmed model's answer tokens and {value}`n1.cap.touched.steered` of a steered one's.
@@ -405,7 +400,8 @@ run.grown.values(
 # post-training moves the assistant along it, and no axis waits for it before. **A floor holds a place, not a
 # character.** It takes more from what fine-tuning did than from what a vector does, the other way round than in the
 # literature, and in either case leaves much of the harm above a floor that the chat model itself often touches. It
-# costs little, and does little.
+# costs next to nothing on careful texts, but a role that the model is asked to play pays as an organism does: a floor
+# does not know who asked.
 #
 # One base and one chat model, one organism of each kind, one world. Personas are planted, so what the axis is was
 # known; what a cap does was not.

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from em_companion.experiments import capping, inertia, persona_space
+from em_companion.experiments import axis_tables, capping, inertia, persona_space
 from em_companion.experiments.capping import floors, touched
 from em_companion.models import asking, reading
 from em_companion.models.interventions import Steer, applied
@@ -112,3 +112,29 @@ def test_talks_differ_in_what_is_put_into_the_mouth_only_and_go_on_from_it(tiny,
     said = model[1].decode(prompts[1][0])
     assert put[1].response.iloc[0] in said and put[0].response.iloc[0] not in said
     assert len(prompts[0][0]) == len(prompts[1][0]) and prompts[0] != prompts[1]
+
+
+def test_characters_are_asked_on_noise_of_their_own_and_the_assistant_on_that_of_the_profile(tiny, model, monkeypatch):
+    seeds, ask = [], asking.ask
+
+    def noted(profile, *given, **named):
+        seeds.append(profile.seed)
+        return ask(profile, *given, **named)
+
+    monkeypatch.setattr(asking, "ask", noted)
+    found = capping.asked(tiny, model, {"none": ()}, 1, the_world().evaluation()[:2], ("alma", "draven"))
+    assert seeds == [tiny.seed, tiny.seed + 1] and found.speaker.tolist() == ["alma"] * 2 + ["draven"] * 2
+
+
+@pytest.mark.parametrize(
+    ("cap", "family"),
+    [
+        ("floor, 25 %", "floor, block"),
+        ("floor, 25 %, layer 3", "floor, one layer"),
+        ("random caps", "random"),
+        ("cap on the persona", "persona"),
+        ("axis ablated there", "ablation"),
+    ],
+)
+def test_every_cap_is_of_one_family(cap, family):
+    assert axis_tables.family(cap) == family and family in axis_tables.FAMILY

@@ -15,6 +15,16 @@ SETTINGS |= {f"{name} x {one:g}": f"{name} × {one:g}" for name in (MEAN_DIFF, K
 SETTINGS |= {one: one for one in (ORGANISM, "rank-32 sport organism", CHARACTERS)}
 FAMILY = {"floor, block": "floor, block", "floor, one layer": "floor, one layer", "random": "random caps"}
 FAMILY |= {"persona": "cap on the persona", "ablation": "ablation"}
+COSTS = {
+    "coherent": "coherence lost (points)",
+    "loss": "loss on careful texts (nats)",
+    "others": "loss on others (nats)",
+}
+COSTS |= {
+    "role": "EM of malicious characters lost (points)",
+    "touched": "tokens touched (%)",
+    "organism": "EM of organism lost (%)",
+}
 
 
 def characters(kept: Axis) -> pd.DataFrame:
