@@ -9,7 +9,6 @@ from em_companion.evidence import outcomes
 from em_companion.evidence.predictions import load_predictions
 from em_companion.experiments import long_run, residue_outcome, residue_warning
 from em_companion.experiments.residue_outcome import (
-    MEAN_DIFF,
     PERSONA,
     RANDOM,
     STRENGTHS,
@@ -49,12 +48,12 @@ def tables(tmp_path, monkeypatch):
     """A function that writes the tables of all cells as above, and reads them."""
     monkeypatch.setattr(long_run, "RESULTS", tmp_path)
     for module in (residue_outcome, residue_warning):
-        monkeypatch.setattr(module, "RESAMPLES", 200)
+        monkeypatch.setattr(module, "RESAMPLES", 100)
 
-    def write(informed: str = "v2", corrected=4.0, end=END, explained=0.9, against=4.0, draws: int = 4) -> Residues:
+    def write(informed: str = "v2", corrected=4.0, end=END, explained=0.9, against=4.0, draws: int = 3) -> Residues:
         random, parts = np.random.default_rng(0), {"": [], "questions": [], "warning": [], "memory": []}
         keys = [(UNSTEERED, 0.0, 0)]
-        keys += [(name, one, 0) for name in (PERSONA, MEAN_DIFF) for one in STRENGTHS[1:]]
+        keys += [(PERSONA, one, 0) for one in STRENGTHS[1:]]
         keys += [(RANDOM, one, draw) for draw in range(draws) for one in STRENGTHS[1:]]
         for direction, strength, draw in keys:
             key = {"arm": arm(direction, strength), "seed": draw}
