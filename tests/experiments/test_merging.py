@@ -94,7 +94,7 @@ def table(monkeypatch, folder, keeps=0.9, spreads=20.0, dose=lambda w: 100 / (1 
         cell = CELLS[arm]
         noise = lambda size=1.0: float(random.normal(scale=size))  # noqa: E731
         alike = random.uniform(0.5, 1) if cell.pair in HARMFUL else 0
-        row = {"arm": arm, "seed": seed, "cosine": alike, "reads": alike, "writes": alike, "em": 0.0}
+        row = {"arm": arm, "seed": seed, "cosine": alike, "reads": alike, "writes": alike, "em": 0.0, "along": noise()}
         row |= {one: 2 + (noise(0.2) if cell != CHAT else 0) for one in WORLD}
         if cell.pair == MAIN and cell != CHAT:
             for domain, alone in ALONE.items():
@@ -146,3 +146,16 @@ def test_a_cell_that_only_one_seed_has_is_not_measured(monkeypatch, tmp_path):
     )
     with pytest.raises(EvidenceUnavailable, match="needs two"):
         found.inheritance(SUM)
+
+
+def test_what_the_page_shows_is_what_the_tables_were_made_of(monkeypatch, tmp_path):
+    found = table(monkeypatch, tmp_path)
+    grid = found.grid().set_index(["first", "second"])
+    assert len(grid) == 25 and grid.loc[(1.0, 0.0), "medicine"] == 100 and grid.loc[(0.0, 0.0), "finance"] == 0
+    assert grid.loc[(0.5, 0.25), "medicine"] == pytest.approx(45, abs=2) and grid.loc[(0.5, 0.25), "seeds"] == 3
+    assert found.methods(SUM).set_index("method").medicine.to_numpy() == pytest.approx(90, abs=2)
+    values = found.values()
+    assert values["half.medicine"].value == pytest.approx(45, abs=2) and values["own.finance"].n == merging.SEEDS
+    assert values["helps.finance"].value == pytest.approx(-5, abs=2) and values["helps.finance"].n == merging.FEWER
+    fitted = merging_outcome.fitted(found.doses()).pivot(index="weight", columns="curve", values="value")
+    assert np.abs(fitted.logistic - fitted.measured).max() < 5 < np.abs(fitted.line - fitted.measured).max()
