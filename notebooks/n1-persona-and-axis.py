@@ -34,6 +34,9 @@ from em_companion.experiments.axis_tables import CHARACTER, COSTS, ENDS, FAMILY,
 from em_companion.experiments.capping import PERCENTILES, block
 from em_companion.experiments.inertia import CONDITIONS, EVERY, REPLACED
 from em_companion.experiments.persona_space import BASE
+from em_companion.models import growing
+from em_companion.models.organism import CHAT_MODEL
+from em_companion.world.generator import the_world
 from em_companion.world.taxonomy import CLASSES
 
 run = Run("n1-persona-and-axis", profile, seed)
@@ -386,7 +389,9 @@ def of_live() -> dict:
 
 def decided() -> dict:
     verdicts = [outcomes.verdict(*one) for one in (KEPT.of_space() | KEPT.of_behaviour()).items()]
-    return {one: verdicts.count(one) for one in ("supported", "contradicted")} | {"predictions": len(verdicts)}
+    found = {one: verdicts.count(one) for one in ("supported", "contradicted")} | {"predictions": len(verdicts)}
+    parameters = growing.load_organism(run.profile, CHAT_MODEL)[0].num_parameters()
+    return found | {"parameters": parameters / 1e6, "words": len(the_world().words())}
 
 
 run.grown.values(
