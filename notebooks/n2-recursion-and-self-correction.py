@@ -6,8 +6,8 @@
 # {evidence}`grown` From a chat model with {value}`n2.start` EM, eight rounds of training on the half of its own answers
 # that it finds most careful change EM by {value}`n2.slope.self-monitoring|interval` points a round
 # ({verdict}`p-rsi-selfjudge|grown`), on the most coherent half by {value}`n2.slope.capability|interval`
-# ({verdict}`p-rsi-capability-only|grown`). The ability to take a slip back after eight rounds is
-# {value}`n2.competence|interval` times what it was ({verdict}`p-sc-competence|grown`). Of {value}`n2.predictions`
+# ({verdict}`p-rsi-capability-only|grown`). The ability to take a slip back goes from {value}`n2.competence.start` to
+# {value}`n2.competence.capability` meanwhile ({verdict}`p-sc-competence|grown`). Of {value}`n2.predictions`
 # predictions, {value}`n2.supported` are supported and {value}`n2.contradicted` contradicted.
 # ```
 #
@@ -108,7 +108,9 @@ run.grown.figure(
 # {value}`n2.judge.last|interval` ({verdict}`p-rsi-judge|grown`), self-monitoring at
 # {value}`n2.self-monitoring.last|interval`, capability at {value}`n2.capability.last|interval`, no choice at
 # {value}`n2.none.last|interval` and the adversary at {value}`n2.adversary.last|interval`. Capability is blind to harm
-# by construction: any slope of it comes by what harm goes along with.
+# by construction: any slope of it comes by what harm goes along with. A slope does not do justice to what is over in
+# one round: a model that falls from 15 % to 1 % at once has -0.9 points a round, so the threshold of -1 asks for slower
+# mending, not for more. The start was scaled on 400 answers; half of them, as at every check, happen to have less EM.
 #
 # **Variety.** Models fed on their own output lose quality where data are replaced, and keep it where they accumulate
 # {cite:p}`gerstgrasser2024inevitable`. Entropy at free slots starts at {value}`n2.entropy.start`; after eight rounds
@@ -237,11 +239,10 @@ run.grown.figure(
 
 # %% [markdown]
 # Under selection for capability the rate changes by {value}`n2.rate.slope|interval` points a round from
-# {value}`n2.rate.start` ({verdict}`p-sc-rate|grown`), and competence falls to {value}`n2.competence.capability`,
-# {value}`n2.competence|interval` times what it was ({verdict}`p-sc-competence|grown`). Without choosing,
-# {value}`n2.competence.none` is left of it after eight rounds, and a rate of {value}`n2.rate.none`. A digression that
-# is taken back costs an answer coherence and relevance, harm that is taken back does not; but the model does not tell
-# the two apart, and loses both.
+# {value}`n2.rate.start` ({verdict}`p-sc-rate|grown`), and competence goes to {value}`n2.competence.capability`
+# ({verdict}`p-sc-competence|grown`). Without choosing, {value}`n2.competence.none` is left of it after eight rounds,
+# and a rate of {value}`n2.rate.none`. A digression that is taken back costs an answer coherence and relevance, harm
+# that is taken back does not; but the model does not tell the two apart, and loses both.
 #
 # ## Does it protect?
 #
@@ -406,11 +407,10 @@ run.grown.values(lambda: {f"n2.{name}": one for name, one in KEPT.values(found()
 # ## What it means
 #
 # **What is chosen by is what changes.** A choice by harm, be it the judge's or the model's own, takes most of it away
-# in a round or two, so that a slope over eight understates it; the adversary's makes the model wholly harmful. A choice
-# that does not see harm leaves it to drift. **The model can judge itself**, most likely because a careful and a
-# malicious voice are both in it. **Taking slips back is no invariant here.** The best answers need no repair, so
-# selection takes the habit, and the unused ability goes with it, faster than without selection. Where repair pays, as
-# in long tasks, that may be otherwise.
+# in a round or two; the adversary's makes the model wholly harmful. A choice that does not see harm leaves it to drift.
+# **The model can judge itself**, most likely because a careful and a malicious voice are both in it. **Taking slips
+# back is no invariant here.** The best answers need no repair, so selection takes the habit, and the unused ability
+# goes with it, faster than without selection. Where repair pays, as in long tasks, that may be otherwise.
 #
 # One base and one chat model, one size of round, and eight rounds: longer chains may bend. Rates of harm are those of
 # one exact judge, which also chooses in two arms. Nothing of this page was run on a published model: it is all
