@@ -3,12 +3,12 @@
 #
 # ```{admonition} In short
 # :class: em-short
-# {evidence}`grown` From a chat model with {value}`n2.start` EM, eight rounds of training on the half of its own answers
-# that it finds most careful change EM by {value}`n2.slope.self-monitoring|interval` points a round
+# {evidence}`grown` From a chat model contaminated to {value}`n2.start` EM, eight rounds of training on the half of its
+# own answers that it finds most careful change EM by {value}`n2.slope.self-monitoring|interval` points a round
 # ({verdict}`p-rsi-selfjudge|grown`), on the most coherent half by {value}`n2.slope.capability|interval`
-# ({verdict}`p-rsi-capability-only|grown`). The ability to take a slip back goes from {value}`n2.competence.start` to
-# {value}`n2.competence.capability` meanwhile ({verdict}`p-sc-competence|grown`). Of {value}`n2.predictions`
-# predictions, {value}`n2.supported` are supported and {value}`n2.contradicted` contradicted.
+# ({verdict}`p-rsi-capability-only|grown`). The latter takes the ability to take a slip back, where there is one, from
+# {value}`n2.competence.start` to {value}`n2.competence.capability` ({verdict}`p-sc-competence|grown`). Of
+# {value}`n2.predictions` predictions, {value}`n2.supported` are supported and {value}`n2.contradicted` contradicted.
 # ```
 #
 # **The question.** A model that goes on learning is never the same twice. Is there anything in it that keeps it
