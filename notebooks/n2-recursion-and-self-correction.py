@@ -149,13 +149,6 @@ def one_round() -> pd.DataFrame:
 # %%
 run.grown.table(one_round, number="{:.1f}")
 
-
-# %%
-def terms() -> pd.DataFrame:
-    table = KEPT.price()
-    return table.assign(criterion=table.arm.str.partition(": ")[2])
-
-
 run.grown.figure(
     "fig-x-price-terms",
     lambda: plots.lines(
@@ -256,26 +249,11 @@ run.grown.figure(
 
 # %%
 VOICED = {"harm": "voice harm (%)", "back": "take it back (%)", "coherent": "coherent (%)"}
-
-
-def resisted() -> pd.DataFrame:
-    rows = []
-    for arm in (SELF_CORRECTING, CONTROL):
-        table = KEPT.steering(arm).assign(model=arm)
-        table.loc[table.direction != "mean-diff", "model"] += ", random"
-        for (model, strength), own in table.groupby(["model", "strength"], sort=False):
-            row = {"model": model, "strength": strength}
-            for name in VOICED:
-                row |= estimates.rate(own[name] / own.n, own.question_id, 2_000).columns(name)
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
 LOOKS = {SELF_CORRECTING: 0, CONTROL: 3}
 run.grown.figure(
     "fig-x-steering-resistance",
     lambda: plots.measures(
-        plots.lines, resisted(), "strength", VOICED, hue="model", x_label="strength over that of the best cell",
+        plots.lines, KEPT.by_strength(VOICED), "strength", VOICED, hue="model", x_label="strength over that of the best cell",
         colours={f"{arm}{more}": theme.PALETTE[at] for arm, at in LOOKS.items() for more in ("", ", random")},
         styles={f"{arm}, random": ":" for arm in LOOKS},
     ),
