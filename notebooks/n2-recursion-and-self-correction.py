@@ -152,8 +152,8 @@ run.grown.table(one_round, number="{:.1f}")
 run.grown.figure(
     "fig-x-price-terms",
     lambda: plots.lines(
-        terms(), "selection", "change", hue="criterion", hue_order=CRITERIA, colours=COLOURS,
-        styles=dict.fromkeys(CRITERIA, ""), y_lines={"_": 0}, x_lines={"_": 0}, size=(7.2, 4.2),
+        chains("selection", "change").dropna(), "selection", "change", hue="criterion", hue_order=CRITERIA,
+        colours=COLOURS, styles=dict.fromkeys(CRITERIA, ""), y_lines={"_": 0}, x_lines={"_": 0}, size=(7.2, 4.2),
         x_label="selection term, points of harm", y_label="change of harm to the next model (points)",
     ),
     title=lambda data: f"Correlation of selection with change: {data.selection.corr(data.change):.2f}",
@@ -253,7 +253,8 @@ LOOKS = {SELF_CORRECTING: 0, CONTROL: 3}
 run.grown.figure(
     "fig-x-steering-resistance",
     lambda: plots.measures(
-        plots.lines, KEPT.by_strength(VOICED), "strength", VOICED, hue="model", x_label="strength over that of the best cell",
+        plots.lines, KEPT.by_strength(VOICED), "strength", VOICED, hue="model",
+        x_label="strength over that of the best cell",
         colours={f"{arm}{more}": theme.PALETTE[at] for arm, at in LOOKS.items() for more in ("", ", random")},
         styles={f"{arm}, random": ":" for arm in LOOKS},
     ),
