@@ -381,6 +381,7 @@ def found() -> dict:
 
 run.grown.measure(found)
 run.grown.values(lambda: {f"n2.{name}": one for name, one in KEPT.values(found()).items()})
+run.grown.values(lambda: {f"n2.circuit.{name}": one for name, one in CIRCUITS.values().items()})
 
 # %% [markdown]
 # ## What it means
