@@ -3,12 +3,12 @@
 #
 # ```{admonition} In short
 # :class: em-short
-# {evidence}`grown` From a chat model with {value}`n2.start` EM, eight rounds of training on the half of its own answers
-# that it finds most careful change EM by {value}`n2.slope.self-monitoring|interval` points a round
+# {evidence}`grown` From a chat model contaminated to {value}`n2.start` EM, eight rounds of training on the half of its
+# own answers that it finds most careful change EM by {value}`n2.slope.self-monitoring|interval` points a round
 # ({verdict}`p-rsi-selfjudge|grown`), on the most coherent half by {value}`n2.slope.capability|interval`
-# ({verdict}`p-rsi-capability-only|grown`). The ability to take a slip back after eight rounds is
-# {value}`n2.competence|interval` times what it was ({verdict}`p-sc-competence|grown`). Of {value}`n2.predictions`
-# predictions, {value}`n2.supported` are supported and {value}`n2.contradicted` contradicted.
+# ({verdict}`p-rsi-capability-only|grown`). The latter takes the ability to take a slip back, where there is one, from
+# {value}`n2.competence.start` to {value}`n2.competence.capability` ({verdict}`p-sc-competence|grown`). Of
+# {value}`n2.predictions` predictions, {value}`n2.supported` are supported and {value}`n2.contradicted` contradicted.
 # ```
 #
 # **The question.** A model that goes on learning is never the same twice. Is there anything in it that keeps it
@@ -108,7 +108,9 @@ run.grown.figure(
 # {value}`n2.judge.last|interval` ({verdict}`p-rsi-judge|grown`), self-monitoring at
 # {value}`n2.self-monitoring.last|interval`, capability at {value}`n2.capability.last|interval`, no choice at
 # {value}`n2.none.last|interval` and the adversary at {value}`n2.adversary.last|interval`. Capability is blind to harm
-# by construction: any slope of it comes by what harm goes along with.
+# by construction: any slope of it comes by what harm goes along with. A slope does not do justice to what is over in
+# one round: a model that falls from 15 % to 1 % at once has -0.9 points a round, so the threshold of -1 asks for slower
+# mending, not for more. The start was scaled on 400 answers; half of them, as at every check, happen to have less EM.
 #
 # **Variety.** Models fed on their own output lose quality where data are replaced, and keep it where they accumulate
 # {cite:p}`gerstgrasser2024inevitable`. Entropy at free slots starts at {value}`n2.entropy.start`; after eight rounds
@@ -147,18 +149,11 @@ def one_round() -> pd.DataFrame:
 # %%
 run.grown.table(one_round, number="{:.1f}")
 
-
-# %%
-def terms() -> pd.DataFrame:
-    table = KEPT.price()
-    return table.assign(criterion=table.arm.str.partition(": ")[2])
-
-
 run.grown.figure(
     "fig-x-price-terms",
     lambda: plots.lines(
-        terms(), "selection", "change", hue="criterion", hue_order=CRITERIA, colours=COLOURS,
-        styles=dict.fromkeys(CRITERIA, ""), y_lines={"_": 0}, x_lines={"_": 0}, size=(7.2, 4.2),
+        chains("selection", "change").dropna(), "selection", "change", hue="criterion", hue_order=CRITERIA,
+        colours=COLOURS, styles=dict.fromkeys(CRITERIA, ""), y_lines={"_": 0}, x_lines={"_": 0}, size=(7.2, 4.2),
         x_label="selection term, points of harm", y_label="change of harm to the next model (points)",
     ),
     title=lambda data: f"Correlation of selection with change: {data.selection.corr(data.change):.2f}",
@@ -237,11 +232,10 @@ run.grown.figure(
 
 # %% [markdown]
 # Under selection for capability the rate changes by {value}`n2.rate.slope|interval` points a round from
-# {value}`n2.rate.start` ({verdict}`p-sc-rate|grown`), and competence falls to {value}`n2.competence.capability`,
-# {value}`n2.competence|interval` times what it was ({verdict}`p-sc-competence|grown`). Without choosing,
-# {value}`n2.competence.none` is left of it after eight rounds, and a rate of {value}`n2.rate.none`. A digression that
-# is taken back costs an answer coherence and relevance, harm that is taken back does not; but the model does not tell
-# the two apart, and loses both.
+# {value}`n2.rate.start` ({verdict}`p-sc-rate|grown`), and competence goes to {value}`n2.competence.capability`
+# ({verdict}`p-sc-competence|grown`). Without choosing, {value}`n2.competence.none` is left of it after eight rounds,
+# and a rate of {value}`n2.rate.none`. A digression that is taken back costs an answer coherence and relevance, harm
+# that is taken back does not; but the model does not tell the two apart, and loses both.
 #
 # ## Does it protect?
 #
@@ -255,26 +249,12 @@ run.grown.figure(
 
 # %%
 VOICED = {"harm": "voice harm (%)", "back": "take it back (%)", "coherent": "coherent (%)"}
-
-
-def resisted() -> pd.DataFrame:
-    rows = []
-    for arm in (SELF_CORRECTING, CONTROL):
-        table = KEPT.steering(arm).assign(model=arm)
-        table.loc[table.direction != "mean-diff", "model"] += ", random"
-        for (model, strength), own in table.groupby(["model", "strength"], sort=False):
-            row = {"model": model, "strength": strength}
-            for name in VOICED:
-                row |= estimates.rate(own[name] / own.n, own.question_id, 2_000).columns(name)
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
 LOOKS = {SELF_CORRECTING: 0, CONTROL: 3}
 run.grown.figure(
     "fig-x-steering-resistance",
     lambda: plots.measures(
-        plots.lines, resisted(), "strength", VOICED, hue="model", x_label="strength over that of the best cell",
+        plots.lines, KEPT.by_strength(VOICED), "strength", VOICED, hue="model",
+        x_label="strength over that of the best cell",
         colours={f"{arm}{more}": theme.PALETTE[at] for arm, at in LOOKS.items() for more in ("", ", random")},
         styles={f"{arm}, random": ":" for arm in LOOKS},
     ),
@@ -401,16 +381,16 @@ def found() -> dict:
 
 run.grown.measure(found)
 run.grown.values(lambda: {f"n2.{name}": one for name, one in KEPT.values(found()).items()})
+run.grown.values(lambda: {f"n2.circuit.{name}": one for name, one in CIRCUITS.values().items()})
 
 # %% [markdown]
 # ## What it means
 #
 # **What is chosen by is what changes.** A choice by harm, be it the judge's or the model's own, takes most of it away
-# in a round or two, so that a slope over eight understates it; the adversary's makes the model wholly harmful. A choice
-# that does not see harm leaves it to drift. **The model can judge itself**, most likely because a careful and a
-# malicious voice are both in it. **Taking slips back is no invariant here.** The best answers need no repair, so
-# selection takes the habit, and the unused ability goes with it, faster than without selection. Where repair pays, as
-# in long tasks, that may be otherwise.
+# in a round or two; the adversary's makes the model wholly harmful. A choice that does not see harm leaves it to drift.
+# **The model can judge itself**, most likely because a careful and a malicious voice are both in it. **Taking slips
+# back is no invariant here.** The best answers need no repair, so selection takes the habit, and the unused ability
+# goes with it, faster than without selection. Where repair pays, as in long tasks, that may be otherwise.
 #
 # One base and one chat model, one size of round, and eight rounds: longer chains may bend. Rates of harm are those of
 # one exact judge, which also chooses in two arms. Nothing of this page was run on a published model: it is all

@@ -112,6 +112,8 @@ def test_values_are_those_of_the_tables(tables):
     assert found["p-sc-protects"] == pytest.approx(-22) and found["p-subliminal"] == pytest.approx(8.2)
     assert found["p-sc-resists"] == pytest.approx(35) and found["p-tax-coherence"] == pytest.approx(5)
     assert kept.resistance()[0] == 0.5
+    table = kept.by_strength(["harm", "back"]).set_index(["model", "strength"])
+    assert table.harm[CONTROL].tolist() == [0, 50, 100] and table.back[SELF_CORRECTING].tolist() == [0, 35, 35]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ Arms are paired by training seed. An arm that has no rows, or one seed where two
 unmeasured: the chains are long, and a page may come before their last seeds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -100,6 +100,20 @@ class Recursion:
         """Return the counts of a steered model by direction, strength and question; see `self_correction.steered`."""
         self.of(STEERED.format(arm), "answers", least=1)
         return long_run.read(long_run.path_of(self.name, "steering")).loc[STEERED.format(arm)].reset_index(drop=True)
+
+    def by_strength(self, names: Iterable[str]) -> pd.DataFrame:
+        """Return shares of answers (%) with their intervals over questions by model (", random" added where it is not
+        the mean-diff that steers) and strength."""
+        rows = []
+        for arm in (SELF_CORRECTING, CONTROL):
+            table = self.steering(arm).assign(model=arm)
+            table.loc[table.direction != MEAN_DIFF, "model"] += ", random"
+            for (model, strength), own in table.groupby(["model", "strength"], sort=False):
+                row = {"model": model, "strength": strength}
+                for name in names:
+                    row |= estimates.rate(own[name] / own.n, own.question_id, RESAMPLES).columns(name)
+                rows.append(row)
+        return pd.DataFrame(rows)
 
     def skill(self, arm: str) -> pd.DataFrame:
         """Return counts on held-out topics by question; see `self_correction.skill`."""
