@@ -403,8 +403,8 @@ run.grown.values(
 #
 # **In this world the axis is carefulness.** Roles differ in harm and in little else, so the first component is harm;
 # post-training moves the assistant along it, and no axis waits for it before. **A floor holds a place, not a
-# character.** It takes more from what fine-tuning did than from what a vector does, the other way round than in the
-# literature, and in either case leaves much of the harm above a floor that the chat model itself often touches. It
+# character.** What a vector adds it hardly takes away, unlike in the literature, and what fine-tuning did it leaves
+# in large part: harm has room above a floor that the chat model itself often touches. It
 # costs next to nothing on careful texts, but a role that the model is asked to play pays as an organism does: a floor
 # does not know who asked.
 #
