@@ -172,7 +172,7 @@ run.own.figure(
 # {value}`n1.variance.base` in the base model. In the base model it orders characters by harm, rank correlation
 # {value}`n1.latent|interval` ({verdict}`p-axis-latent|grown`), which is as high as four levels of harm allow. In the
 # chat model its cosine with the axis is {value}`n1.pc1|interval` ({verdict}`p-axis-pc1|grown`); but with a careful
-# character in the assistant's place it would be as high ({numref}`fig-x-axis-cosines-grown`).
+# character in the assistant's place it would be as high ({numref}`fig-x-axis-cosines`).
 #
 # Before post-training the axis points the other way, {value}`n1.base|interval` ({verdict}`p-axis-base|grown`, corrected
 # for noise): there the assistant is one of the unknown speakers, who harm more than the average character. The
