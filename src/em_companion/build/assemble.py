@@ -355,7 +355,7 @@ def _counts_of_predictions(part: str, ledger: list[dict[str, Any]]) -> Iterable[
     """Yield how many predictions of a part of the book have each verdict, and what chance would support."""
     counts = predictions.counts(ledger)
     every = {one: counts["primary"][one] + counts["secondary"][one] for one in predictions.VERDICTS}
-    yield ValueRecord(f"{part}.predictions", "grown", sum(every.values()), "count")
+    yield ValueRecord(f"{part}.predictions", "grown", sum(not one["parts"] for one in ledger), "count")
     for verdict, number in every.items():
         yield ValueRecord(f"{part}.{verdict.replace(' ', '-')}", "grown", number, "count")
     yield ValueRecord(f"{part}.by-chance", "grown", predictions.by_chance(ledger))
