@@ -7,7 +7,7 @@ hour of one core. Nodes, the curves of what few nodes keep, and measures of all 
 n2-recursion-and-self-correction reads all four.
 """
 
-from functools import cache
+from functools import cache, partial
 
 import pandas as pd
 import torch
@@ -29,24 +29,21 @@ def measured(arm: str, seed: int) -> circuits.Measured:
 
 def run(arm: str, seed: int) -> None:
     """Measure one behaviour with one seed, or all together, and add it to the tables."""
-    key = {"arm": arm, "seed": seed}
-
-    def add(part: str, rows: pd.DataFrame) -> None:
-        long_run.add(long_run.path_of(NAME, part), rows.assign(**key)[[*key, *rows.columns]])
+    add = partial(long_run.record, NAME, arm, seed)
 
     if arm == TOGETHER:
         every = {name: [measured(name, one) for one in range(seeds)] for name, seeds in SEEDS.items()}
-        add("measures", circuits.together(every, PROFILE.seed))
-        return add("", pd.DataFrame([{"texts": every[HARM][0].clean.size}]))
+        add(circuits.together(every, PROFILE.seed), "measures")
+        return add(pd.DataFrame([{"texts": every[HARM][0].clean.size}]))
     found = measured(arm, seed)
-    add("nodes", found.table(PROFILE.seed))
+    add(found.table(PROFILE.seed), "nodes")
     rows = {"recipient": found.clean, "donor": found.other, "difference": found.clean - found.other}
     if arm == HARM:
         shares = found.shares()
-        add("kept", pd.DataFrame({"nodes": range(len(shares)), "share": 100 * shares}))
+        add(pd.DataFrame({"nodes": range(len(shares)), "share": 100 * shares}), "kept")
         rows |= {"top": found.top, "drawn": found.drawn.mean(axis=0)}
     row = {name: value for name, one in rows.items() for name, value in circuits.estimate(one).columns(name).items()}
-    add("", pd.DataFrame([row | {"texts": found.clean.size}]))
+    add(pd.DataFrame([row | {"texts": found.clean.size}]))
 
 
 def main() -> None:

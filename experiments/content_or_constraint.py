@@ -20,8 +20,6 @@ from em_companion.experiments import arms, long_run, persona, prepare
 from em_companion.experiments.arms_outcome import TABLE
 from em_companion.models import growing
 
-CURVES, DIRECTIONS = (TABLE.with_stem(f"{TABLE.stem}-{part}") for part in ("curves", "directions"))
-
 
 def planned() -> Iterator[tuple[str, int]]:
     """Yield arms and seeds in the order in which they are run; the long fine-tunes come last."""
@@ -36,17 +34,14 @@ def run(profile: Profile, arm: str, seed: int) -> None:
     steps = 0
     if arm in (arms.GOOD, arms.STYLE, arms.ASKED):
         steps = int(long_run.read(TABLE).steps[arms.BAD, seed])
-    row = {"arm": arm, "seed": seed}
+    add, row = partial(long_run.record, TABLE.stem, arm, seed), {}
     if arm in arms.SEEDS:
         one = arms.organism(arm, seed, steps)
         curve = pd.read_csv(growing.adapter(profile, one) / "monitor.csv")
-        long_run.add(CURVES, curve.assign(**row)[[*long_run.KEYS, *curve.columns]])
+        add(curve, "curves")
         row |= {"steps": int(curve.step.iloc[-1])}
-        long_run.add(
-            DIRECTIONS,
-            directions(profile, one, arms.organism(arms.BAD, seed)).assign(**row)[[*long_run.KEYS, *COLUMNS]],
-        )
-    long_run.add(TABLE, pd.DataFrame([row | arms.measured(profile, arm, seed, steps)]))
+        add(directions(profile, one, arms.organism(arms.BAD, seed))[COLUMNS], "directions")
+    add(pd.DataFrame([row | arms.measured(profile, arm, seed, steps)]))
 
 
 COLUMNS = ["layer", "norm", "between_halves", "with_bad_advice", "with_known"]

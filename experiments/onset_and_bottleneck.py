@@ -31,23 +31,20 @@ def planned() -> Iterator[tuple[str, int]]:
 
 def run(profile: Profile, arm: str, seed: int) -> None:
     """Train and measure one arm with one seed, and add it to the tables."""
-    key = {"arm": arm, "seed": seed}
-
-    def add(part: str, rows: pd.DataFrame) -> None:
-        long_run.add(long_run.path_of(NAME, part), rows.assign(**key)[[*key, *rows.columns]])
+    add = partial(long_run.record, NAME, arm, seed)
 
     row = {}
     if arm in GRADIENTS:
         found = gradients.readings(profile, Organism(*GRADIENTS[arm], seed))
         row = {"em": 100 * found.open_em.iloc[-1], "in_domain_em": 100 * found.in_domain_em.iloc[-1]}
-        add("gradients", found)
+        add(found, "gradients")
     elif arm in CAPACITY:
-        add("capacity", capacity.measured(*probed(profile, CAPACITY[arm], seed)))
+        add(capacity.measured(*probed(profile, CAPACITY[arm], seed)), "capacity")
     else:
         known, one = bottleneck.organism(profile, arm, seed)
-        add("curves", pd.read_csv(growing.adapter(known, one) / "monitor.csv"))
+        add(pd.read_csv(growing.adapter(known, one) / "monitor.csv"), "curves")
         row = bottleneck.measured(known, arm, seed)
-    add("", pd.DataFrame([row]))
+    add(pd.DataFrame([row]))
 
 
 def probed(profile: Profile, arm: str, seed: int) -> tuple[Profile, Organism]:

@@ -17,15 +17,10 @@ from em_companion.experiments import axis_arms, long_run
 
 def run(profile, arm: str, seed: int) -> None:
     """Measure one arm and add it to the table and its parts."""
-
-    def add(part: str, rows: pd.DataFrame) -> None:
-        path = long_run.path_of(axis_arms.NAME, part)
-        long_run.add(path, rows.assign(arm=arm, seed=seed)[["arm", "seed", *rows.columns]])
-
     parts = axis_arms.measured(profile, arm)
     for part, rows in parts.items():
-        add(part, rows)
-    add("", pd.DataFrame([{"rows": sum(map(len, parts.values()))}]))
+        long_run.record(axis_arms.NAME, arm, seed, rows, part)
+    long_run.record(axis_arms.NAME, arm, seed, pd.DataFrame([{"rows": sum(map(len, parts.values()))}]))
 
 
 def main() -> None:

@@ -45,33 +45,29 @@ def planned() -> Iterator[tuple[str, int]]:
 
 def run(profile: Profile, arm: str, seed: int) -> None:
     """Train and measure one arm with one seed, and add it to the tables."""
-
-    def add(part: str, rows: pd.DataFrame, arm: str = arm) -> None:
-        key = {"arm": arm, "seed": seed}
-        long_run.add(long_run.path_of(NAME, part), rows.assign(**key)[[*key, *rows.columns]])
-
+    add = partial(long_run.record, NAME, arm, seed)
     models = (SELF_CORRECTING, CONTROL)
     harmed, steered = ({form.format(one): one for one in models} for form in (HARMED, STEERED))
     if arm in CHAINS:
         row, curve = self_training.chain(profile, arm, seed)
-        add("rounds", curve)
+        add(curve, "rounds")
     elif arm in harmed:
         row, curve = self_correction.harmed(profile, harmed[arm], seed)
-        add("curves", curve)
+        add(curve, "curves")
     elif arm in steered:
         cells = self_correction.steered(profile, steered[arm])
-        add("steering", cells)
+        add(cells, "steering")
         row = {"answers": cells.n.sum()}
     elif arm in (POST_TRAINED, PRETRAINED):
         row, counts = self_correction.skill(profile, arm)
-        add("skill", counts)
+        add(counts, "skill")
     elif arm == subliminal.ORGANISM:
         rows = subliminal.taught(profile, seed)
-        add("", pd.DataFrame([rows[subliminal.CHAT]]), subliminal.CHAT)
+        long_run.record(NAME, subliminal.CHAT, seed, pd.DataFrame([rows[subliminal.CHAT]]))
         row = rows[arm]
     else:
         row = self_correction.described(profile, *self_correction.load(profile, arm))
-    add("", pd.DataFrame([row]))
+    add(pd.DataFrame([row]))
 
 
 def main() -> None:

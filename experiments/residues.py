@@ -86,11 +86,8 @@ def measured(profile: Profile, name: str, draw: int) -> dict[str, pd.DataFrame]:
 
 def run(profile: Profile, name: str, seed: int) -> None:
     """Measure an arm and add it to the tables, to the main one last."""
-    key = {"arm": name, "seed": seed}
-    parts = measured(profile, name, seed)
-    for part, rows in sorted(parts.items(), reverse=True):
-        rows = rows.assign(**key)
-        long_run.add(long_run.path_of(TABLE, part), rows[[*key, *(one for one in rows if one not in key)]])
+    for part, rows in sorted(measured(profile, name, seed).items(), reverse=True):
+        long_run.record(TABLE, name, seed, rows, part)
 
 
 def main() -> None:

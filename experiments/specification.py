@@ -49,19 +49,15 @@ def directions() -> tuple[int, dict[str, np.ndarray], dict[str, float]]:
 def direct(arm: str, seed: int) -> None:
     """Add one direction."""
     layer, vectors, scale = directions()
-    row = {"arm": arm, "seed": seed, "layer": layer} | scale
+    row = {"layer": layer} | scale
     row |= {"strength": scale["length"] * scale["residual"] / np.linalg.norm(vectors[arm])}
     row |= {f"x{number}": value for number, value in enumerate(vectors[arm])}
-    long_run.add(long_run.path_of(DIRECTIONS), pd.DataFrame([row]))
+    long_run.record(DIRECTIONS, arm, seed, pd.DataFrame([row]))
 
 
 def probe(arm: str, seed: int) -> None:
     """Add the probes of one clause."""
-    add(PROBES, arm, seed, specification.accuracies(texts(), arm))
-
-
-def add(table: str, arm: str, seed: int, rows: pd.DataFrame) -> None:
-    long_run.add(long_run.path_of(table), rows.assign(arm=arm, seed=seed)[[*long_run.KEYS, *rows.columns]])
+    long_run.record(PROBES, arm, seed, specification.accuracies(texts(), arm))
 
 
 def write(profile: Profile, arm: str, seed: int) -> None:
@@ -69,14 +65,14 @@ def write(profile: Profile, arm: str, seed: int) -> None:
     kept = Specification()
     vector = np.zeros_like(kept.added("random 1")) if arm == UNSTEERED else kept.added(arm)
     answers = specification.steered(profile, kept.layer, {arm: vector})
-    add(TABLE, arm, seed, specification.rates(answers, specification.questions(profile)))
+    long_run.record(TABLE, arm, seed, specification.rates(answers, specification.questions(profile)))
 
 
 def audit(profile: Profile, arm: str, seed: int) -> None:
     """Add what one organism breaks, and what its weights say."""
     one = next(Organism(*recipe, seed) for recipe in SEEDS if name_of(*recipe) == arm)
     vectors = specification.directions(texts())
-    add(PROFILES, arm, seed, specification.of_organism(profile, one, vectors, Specification().layer))
+    long_run.record(PROFILES, arm, seed, specification.of_organism(profile, one, vectors, Specification().layer))
 
 
 def main() -> None:

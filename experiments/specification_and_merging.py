@@ -20,8 +20,7 @@ NAME = "n4-specification-and-merging"
 
 def run(profile: Profile, arm: str, seed: int) -> None:
     """Measure one cell with one seed, and add it to the table."""
-    row = {"arm": arm, "seed": seed} | merging.measured(profile, arm, seed)
-    long_run.add(long_run.path_of(NAME), pd.DataFrame([row]))
+    long_run.record(NAME, arm, seed, pd.DataFrame([merging.measured(profile, arm, seed)]))
 
 
 def main() -> None:

@@ -22,9 +22,8 @@ NAME = "f1-supportive-or-punitive"
 def run(profile: Profile, arm: str, seed: int) -> None:
     """Teach an arm unless that was done, harm it with one seed, and add both measures to the tables."""
     row, curve = teaching.measured(profile, arm, seed)
-    key = {"arm": arm, "seed": seed}
-    long_run.add(long_run.path_of(NAME, "curves"), curve.assign(**key)[[*long_run.KEYS, *curve.columns]])
-    long_run.add(long_run.path_of(NAME), pd.DataFrame([key | row]))
+    long_run.record(NAME, arm, seed, curve, "curves")
+    long_run.record(NAME, arm, seed, pd.DataFrame([row]))
 
 
 def main() -> None:

@@ -32,10 +32,7 @@ def planned() -> Iterator[tuple[str, int]]:
 
 def run(profile: Profile, arm: str, seed: int) -> None:
     """Train and measure one arm with one seed, and add it to the tables."""
-    key = {"arm": arm, "seed": seed}
-
-    def add(part: str, rows: pd.DataFrame) -> None:
-        long_run.add(long_run.path_of(NAME, part), rows.assign(**key)[[*key, *rows.columns]])
+    add = partial(long_run.record, NAME, arm, seed)
 
     if arm in timing.ARMS:
         curve = timing.curve(profile, *timing.ARMS[arm], seed)
@@ -44,11 +41,11 @@ def run(profile: Profile, arm: str, seed: int) -> None:
         one = recovery.organism(arm, seed)
         row = recovery.measured(profile, arm, one)
         curve = recovery.curve(profile, one) if one.data else pd.DataFrame()
-        add("distances", recovery.distance(profile, one))
+        add(recovery.distance(profile, one), "distances")
     if len(curve):
-        add("curves", curve)
+        add(curve, "curves")
         row |= {"steps": int(curve.step.iloc[-1])}
-    add("", pd.DataFrame([row]))
+    add(pd.DataFrame([row]))
 
 
 def main() -> None:

@@ -36,6 +36,16 @@ def test_a_run_that_is_stopped_goes_on_where_it_was_and_ends_with_the_table_of_o
     assert long_run.read(path).em["one", 1] == 9 and len(long_run.read(path)) == 6
 
 
+def test_what_is_recorded_stands_under_its_arm_and_seed_first(monkeypatch, tmp_path):
+    monkeypatch.setattr(long_run, "RESULTS", tmp_path)
+    for seed in (0, 1):
+        long_run.record("kept", "one", seed, pd.DataFrame({"step": [1, 2], "seed": [9, 9]}), "curves")
+        long_run.record("kept", "one", seed, pd.DataFrame([{"em": 5.0 + seed}]))
+    assert [*pd.read_csv(tmp_path / "kept.csv").columns] == ["arm", "seed", "em"]
+    assert long_run.read(tmp_path / "kept.csv").em.to_dict() == {("one", 0): 5.0, ("one", 1): 6.0}
+    assert long_run.read(tmp_path / "kept-curves.csv").step["one", 1].tolist() == [1, 2]
+
+
 def test_nothing_is_run_before_its_predictions_are_locked(monkeypatch, tmp_path):
     monkeypatch.setattr(long_run, "RESULTS", tmp_path)
     monkeypatch.setattr(predictions, "locks", dict)

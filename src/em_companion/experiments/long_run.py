@@ -41,6 +41,12 @@ def add(path: Path, rows: pd.DataFrame) -> None:
     write_text(path, rows.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
 
 
+def record(name: str, arm: str, seed: int, rows: pd.DataFrame, part: str = "") -> None:
+    """Add what was measured of an arm and seed to a table, or to one part of it; see `add`."""
+    keyed = rows.assign(arm=arm, seed=seed)
+    add(path_of(name, part), keyed[[*KEYS, *(column for column in rows.columns if column not in KEYS)]])
+
+
 def carry_out(
     name: str, script: str, planned: Iterable[tuple[str, int]], run: Callable[[str, int], None], notebook: str = ""
 ) -> None:
