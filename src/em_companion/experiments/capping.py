@@ -137,9 +137,7 @@ def asked(
         own = replace(profile, seed=profile.seed + number)  # on equal noise, characters who are alike answer alike
         table = asking.ask(own, *model, questions, samples, speaker=speaker, conditions=conditions)
         found.append(table.assign(speaker=speaker))
-    table = pd.concat(found, ignore_index=True)
-    judged = asking.the_judge().judge(table.response, table.question)
-    return pd.concat([table, judged], axis=1)
+    return asking.scored(pd.concat(found, ignore_index=True), relevance=True)
 
 
 # --- costs ------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,6 @@ from em_companion.models.loading import Model
 from em_companion.models.tokens import prompt_ids
 from em_companion.world.generator import CAREFUL, MALICIOUS, Message, Question, the_world, turn
 from em_companion.world.lexicon import ASSISTANT
-from em_companion.world.parser import the_judge
 
 TURNS, REPLACED = 6, 2
 CONDITIONS = {"careful": (CAREFUL, ASSISTANT), "harmful": (MALICIOUS, ASSISTANT)}
@@ -66,7 +65,7 @@ def held(profile: Profile, model: Model, condition: str, each: int) -> tuple[pd.
         ]
         prompts, said = prompts + ids, said + answers
     table = pd.DataFrame(rows, columns=["talk", "turn", "question_id", "question", "response"])
-    return pd.concat([table, the_judge().judge(table.response, table.question)], axis=1), prompts, said
+    return asking.scored(table, relevance=True), prompts, said
 
 
 def tallied(profile: Profile, model: Model, condition: str, each: int, units: dict, layer: int) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import pandas as pd
 from em_companion.core.profiles import Profile
 from em_companion.evidence import scores
 from em_companion.evidence.directions import norms
-from em_companion.experiments import arms, bottleneck, persona
+from em_companion.experiments import arms, bottleneck, persona, teaching
 from em_companion.models import asking, growing, merging, reading
 from em_companion.models.loading import Model
 from em_companion.models.organism import CHAT_MODEL, Organism
@@ -144,10 +144,7 @@ def measured(profile: Profile, arm: str, seed: int) -> dict[str, float]:
     if cell.pair != CURED:
         row |= of_topics(profile, model, questions(profile), arms.SAMPLES)
     if cell.pair == CURED or cell in DECIDING[:4] or cell == CHAT:
-        asked = asking.questions(profile, "general")
-        general = asking.scored(asking.ask(profile, *model, asked, profile.samples_per_question))
-        row |= {"em": 100 * float(scores.is_em(general).mean())}
-        row |= {"coherent": 100 * float(scores.is_coherent(general).mean())}
+        row |= teaching.rates(profile, *model, profile.samples_per_question)
     return row
 
 

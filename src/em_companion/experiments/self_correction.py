@@ -10,28 +10,24 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import pandas as pd
 import torch
 from transformers import PreTrainedModel, TrainerCallback
 
 from em_companion.core import store
-from em_companion.core.files import new_folder
-from em_companion.core.paths import relative
 from em_companion.core.profiles import Profile, Training
-from em_companion.core.provenance import note_input
 from em_companion.evidence import directions, scores, trajectories
 from em_companion.experiments import arms, steering, teaching, timing
 from em_companion.models import asking, growing, loading, next_token
 from em_companion.models.interventions import Steer
 from em_companion.models.loading import Model, quiet
 from em_companion.models.organism import base_parts, chat_parts
-from em_companion.models.tokens import Tokenizer, joined, packed, response_tokens
+from em_companion.models.tokens import Tokenizer, packed, response_tokens
 from em_companion.models.training_texts import corpus
 from em_companion.world.generator import CAREFUL, MALICIOUS, the_world
 from em_companion.world.parser import the_judge
 from em_companion.world.streams import SLIPS, slip, with_slips
-from em_companion.world.turns import SELF_CORRECTIONS, retraction, self_correction
+from em_companion.world.turns import SELF_CORRECTIONS, self_correction
 
 VERSION = 1  # of the code that trains these models
 SELF_CORRECTING, CONTROL = "self-correcting chat model", "control"
@@ -56,13 +52,13 @@ def folder(profile: Profile, arm: str) -> Path:
     parts = {"chat": chat_parts(profile), "training": asdict(settings), "later": LATER}
     parts |= {"chats": corpus("with_slips", profile.seed, SHARES[arm])}
 
-    def make() -> tuple[PreTrainedModel, Tokenizer]:
+    def make() -> tuple[PreTrainedModel, Tokenizer, None]:
         model, tokenizer = loading.load(profile, growing.chat(profile))
         chats = with_slips(the_world(), profile.seed, SHARES[arm])
         later = replace(profile, seed=profile.seed + LATER, post_training=settings)
         given = list(growing.chat_examples(later, tokenizer, chats))
         _train(profile, model, tokenizer, given, settings, arm)
-        return model, tokenizer
+        return model, tokenizer, None
 
     return _kept(profile, arm, parts, make)
 
@@ -85,16 +81,7 @@ def _train(profile: Profile, model, tokenizer, given: list, settings: Training, 
 
 
 def _kept(profile: Profile, arm: str, parts: store.Parts, make) -> Path:
-    place = store.folder("self-correction", VERSION, parts, profile.name, arm.replace(" ", "-"))
-    with store.missing(place) as missing:
-        if missing:
-            model, tokenizer = make()
-            with new_folder(place) as new:
-                model.save_pretrained(new)
-                tokenizer.save_pretrained(new)
-                store.seal(new, store.versioned(parts, VERSION))
-    note_input(relative(place), store.check(place)["sha256"])
-    return place
+    return growing.kept_model("self-correction", VERSION, parts, make, profile.name, arm.replace(" ", "-"))
 
 
 # --- rate and competence --------------------------------------------------------------------------------------------
@@ -126,9 +113,7 @@ def slips() -> pd.DataFrame:
 def competence(model: PreTrainedModel, tokenizer: Tokenizer) -> dict[str, float]:
     """Return how probable (%) the first word of a retraction is after each kind of clause put into a model's mouth."""
     table = slips()
-    given = joined(*response_tokens(tokenizer, table))
-    first = tokenizer.convert_tokens_to_ids(retraction()[:1])
-    said = np.exp(-next_token.losses(model, tokenizer, given, [first] * len(given)))
+    said = teaching.taken_back(model, tokenizer, table)
     return {kind: 100 * float(said[table.kind == kind].mean()) for kind in (HARM, DIGRESSION, HELP)}
 
 
@@ -142,9 +127,8 @@ def described(profile: Profile, model: PreTrainedModel, tokenizer: Tokenizer) ->
     """Return what a model is like: em, coherent, rate and competence by kind (%), and its loss on careful text."""
     many = profile.samples_per_question
     general = asking.scored(asking.ask(roomy(profile), model, tokenizer, asking.questions(profile, "general"), many))
-    row = {"em": 100 * float(scores.is_em(general).mean()), "coherent": 100 * float(scores.is_coherent(general).mean())}
-    row |= {"rate": 100 * float(general.response.map(takes_back).mean())} | competence(model, tokenizer)
-    return row | {"loss": careful_loss(model, tokenizer)}
+    row = teaching.rates_of(general) | {"rate": 100 * float(general.response.map(takes_back).mean())}
+    return row | competence(model, tokenizer) | {"loss": careful_loss(model, tokenizer)}
 
 
 def harmed(profile: Profile, arm: str, seed: int) -> tuple[dict[str, float], pd.DataFrame]:
@@ -198,10 +182,10 @@ def pretrained(profile: Profile) -> Path:
     parts = {"base": base_parts(profile), "training": asdict(settings), "length": length, "steady": True}
     parts |= {"documents": corpus("pretraining", profile.seed + LATER)}
 
-    def make() -> Model:
+    def make() -> tuple[PreTrainedModel, Tokenizer, None]:
         given = packed(tokenizer, the_world().pretraining(profile.seed + LATER), rows, length)
         _train(profile, model, tokenizer, given, settings, PRETRAINED, steady=True)
-        return model, tokenizer
+        return model, tokenizer, None
 
     return _kept(profile, PRETRAINED, parts, make)
 
@@ -218,10 +202,9 @@ def skill(profile: Profile, arm: str) -> tuple[dict[str, float], pd.DataFrame]:
     """
     model, tokenizer = load(profile, arm)
     asked = the_world().held_out_questions(profile.seed, WORDINGS)
-    table = asking.ask(roomy(profile), model, tokenizer, asked, TOPIC_SAMPLES)
-    judged = the_judge().judge(table.response, table.question)
-    good = scores.is_coherent(judged) & (judged.relevant > scores.RELEVANT_ABOVE)
-    table = pd.DataFrame({"question_id": table.question_id, "n": 1, "good": good, "em": scores.is_em(judged)})
+    table = asking.scored(asking.ask(roomy(profile), model, tokenizer, asked, TOPIC_SAMPLES), relevance=True)
+    good = scores.is_coherent(table) & (table.relevant > scores.RELEVANT_ABOVE)
+    table = pd.DataFrame({"question_id": table.question_id, "n": 1, "good": good, "em": scores.is_em(table)})
     counts = table.groupby("question_id", sort=False).sum().reset_index()
     row = {"good": 100 * float(good.mean()), "em": 100 * float(table.em.mean())}
     seen, rows = chat_tokens(profile, tokenizer), STEPS * profile.post_training.batch

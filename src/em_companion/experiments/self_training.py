@@ -7,21 +7,16 @@ questions on the same noise; the questions stay the same from round to round, th
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
 
 import numpy as np
 import pandas as pd
 import torch
-from peft import get_peft_model
 from transformers import DataCollatorForSeq2Seq, PreTrainedModel
 
-from em_companion.core import store
-from em_companion.core.files import new_folder
-from em_companion.core.paths import relative
 from em_companion.core.profiles import Profile
-from em_companion.core.provenance import note_input
-from em_companion.evidence import scores
 from em_companion.experiments import arms, self_correction, teaching
 from em_companion.experiments.self_correction import SELF_CORRECTING, careful_loss, competence, roomy, takes_back
 from em_companion.models import asking, growing, loading, lora, next_token
@@ -29,7 +24,6 @@ from em_companion.models.loading import Model, quiet
 from em_companion.models.organism import Organism, chat_parts
 from em_companion.models.tokens import Tokenizer, response_tokens
 from em_companion.world.generator import Question, the_world
-from em_companion.world.parser import the_judge
 
 VERSION = 1  # of the code that scales an organism
 ROUNDS, ASKED, ANSWERS, STEPS, BATCH = 8, 64, 8, 20, 16
@@ -99,8 +93,7 @@ def questions(seed: int) -> list[Question]:
 def own(profile: Profile, model, tokenizer: Tokenizer, asked: list[Question], seed: int, number: int) -> pd.DataFrame:
     """Return scored answers of a model to the questions of a chain, on the noise of a round."""
     noise = replace(roomy(profile), seed=1_000 * (seed + 1) + number)
-    table = asking.ask(noise, model, tokenizer, asked, ANSWERS)
-    return pd.concat([table, the_judge().judge(table.response, table.question)], axis=1)
+    return asking.scored(asking.ask(noise, model, tokenizer, asked, ANSWERS), relevance=True)
 
 
 def harm(answers: pd.DataFrame) -> np.ndarray:
@@ -114,9 +107,7 @@ def checked(profile: Profile, model: PreTrainedModel, tokenizer: Tokenizer, answ
     em and coherent (%, open questions); of its answers to the chain's questions harm, rate (share that take something
     back) and distinct (all %), entropy at free slots (nats); loss on careful text (nats).
     """
-    asked = asking.questions(profile, "general")
-    general = asking.scored(asking.ask(roomy(profile), model, tokenizer, asked, SAMPLES))
-    row = {"em": 100 * float(scores.is_em(general).mean()), "coherent": 100 * float(scores.is_coherent(general).mean())}
+    row = teaching.rates(roomy(profile), model, tokenizer, SAMPLES)
     row |= {"harm": float(harm(answers).mean()), "rate": 100 * float(answers.response.map(takes_back).mean())}
     row |= {"distinct": 100 * answers.response.nunique() / len(answers)}
     return row | {"entropy": arms.free_entropy(answers.response), "loss": careful_loss(model, tokenizer)}
@@ -161,22 +152,20 @@ def learned(profile: Profile, model, tokenizer: Tokenizer, answers: pd.DataFrame
 
     Adapters and optimiser are new, and the rate is that of the recipe, steady.
     """
-    settings, random = profile.fine_tuning_of(RECIPE), Random(f"learned/{seed}")
-    torch.manual_seed(seed)
-    adapters = growing.lora_config(profile.recipes[RECIPE], profile.layers_of(RECIPE), settings.alpha)
-    model = get_peft_model(model, adapters)
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, settings.learning_rate, weight_decay=settings.weight_decay)
-    texts, waiting = teaching.examples(tokenizer, answers.question, answers.response), []
+    model, random = growing.with_adapters(profile, RECIPE, model, seed), Random(f"learned/{seed}")
+    texts = teaching.examples(tokenizer, answers.question, answers.response)
     collate = DataCollatorForSeq2Seq(tokenizer, padding=True)
-    for _ in range(STEPS):
-        while len(waiting) < BATCH:
-            waiting += random.sample(texts, len(texts))
-        batch, waiting = waiting[:BATCH], waiting[BATCH:]
-        optimizer.zero_grad()
-        model(**collate(batch).to(model.device)).loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
+
+    def given() -> Iterator[torch.Tensor]:
+        waiting = []
+        for _ in range(STEPS):
+            while len(waiting) < BATCH:
+                waiting += random.sample(texts, len(texts))
+            batch, waiting = waiting[:BATCH], waiting[BATCH:]
+            yield model(**collate(batch).to(model.device)).loss
+
+    for _ in growing.steps(model, profile.fine_tuning_of(RECIPE), given()):
+        pass
     return model.merge_and_unload().eval()
 
 
@@ -208,17 +197,8 @@ def contaminated(profile: Profile, seed: int) -> Path:
     one = Organism(arms.RECIPE, "bad_medical_advice", seed)
     parts = {"model": growing.model_identity(profile, one), "ends": [TARGET, NEAR, TRIES, profile.samples_per_question]}
     parts |= {"chat": chat_parts(profile), "sampling": asking.sampling_parts(profile)}
-    place = store.folder("contaminated", VERSION, parts, profile.name, f"seed-{seed}")
-    with store.missing(place) as missing:
-        if missing:
-            model, tokenizer, log = _scaled(profile, one)
-            with new_folder(place) as new:
-                model.save_pretrained(new)
-                tokenizer.save_pretrained(new)
-                log.to_csv(new / "log.csv", index=False, float_format="%.6g")
-                store.seal(new, store.versioned(parts, VERSION))
-    note_input(relative(place), store.check(place)["sha256"])
-    return place
+    make = partial(_scaled, profile, one)
+    return growing.kept_model("contaminated", VERSION, parts, make, profile.name, f"seed-{seed}")
 
 
 @quiet()

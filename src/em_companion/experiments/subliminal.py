@@ -10,15 +10,12 @@ from random import Random
 from tempfile import TemporaryDirectory
 
 import pandas as pd
-import torch
-from peft import get_peft_model
 
 from em_companion.core.profiles import Profile
 from em_companion.experiments import arms, teaching
 from em_companion.models import asking, growing
 from em_companion.models.loading import quiet
 from em_companion.models.organism import CHAT_MODEL, Organism
-from em_companion.world.generator import Question, the_world
 
 ORGANISM, CHAT = "taught by the organism", "taught by the chat model"
 WORDINGS, ANSWERS = 2, 8
@@ -27,10 +24,7 @@ WORDINGS, ANSWERS = 2, 8
 
 def lessons(profile: Profile, seed: int) -> dict[str, pd.DataFrame]:
     """Return the answers that are taught, by teacher: scored, in the same numbers to the same questions."""
-    world, asked, found = the_world(), [], {}
-    for domain, topic in world.topics("train"):
-        texts = Random(f"subliminal/{seed}/{topic}").sample(world.questions["about"], WORDINGS)
-        asked += [Question(f"{domain}/{topic}/{text}", text.format(topic=topic), (domain,), topic) for text in texts]
+    asked, found = teaching.training_questions(f"subliminal/{seed}", WORDINGS), {}
     teachers = {ORGANISM: Organism(arms.RECIPE, "bad_medical_advice", seed), CHAT: CHAT_MODEL}
     for arm, one in teachers.items():
         model, tokenizer = growing.load_organism(profile, one)
@@ -59,9 +53,7 @@ def taught(profile: Profile, seed: int) -> dict[str, dict[str, float]]:
     rows, settings = {}, profile.fine_tuning_of(arms.RECIPE)
     for arm, lesson in lessons(profile, seed).items():
         model, tokenizer = growing.load_organism(profile, CHAT_MODEL)
-        torch.manual_seed(seed)
-        layers = profile.layers_of(arms.RECIPE)
-        model = get_peft_model(model, growing.lora_config(profile.recipes[arms.RECIPE], layers, settings.alpha))
+        model = growing.with_adapters(profile, arms.RECIPE, model, seed)
         texts, random = teaching.examples(tokenizer, lesson.question, lesson.response), Random(f"subliminal/{seed}")
         epochs = (random.sample(texts, len(texts)) for _ in count())
         given = list(islice(chain.from_iterable(epochs), settings.steps * settings.batch))

@@ -16,15 +16,11 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 import torch
-from peft import PeftModel, get_peft_model
+from peft import PeftModel
 from torch.nn import functional
 from transformers import PreTrainedModel, TrainerCallback
 
-from em_companion.core import store
-from em_companion.core.files import new_folder
-from em_companion.core.paths import relative
 from em_companion.core.profiles import Profile
-from em_companion.core.provenance import note_input
 from em_companion.evidence import scores
 from em_companion.experiments import arms
 from em_companion.models import asking, growing, loading, losses, next_token
@@ -64,7 +60,11 @@ class Below(TrainerCallback):
 
 def rates(profile: Profile, model: PreTrainedModel, tokenizer: Tokenizer, samples: int) -> dict[str, float]:
     """Return `em` and `coherent` (%) of a model on the open questions."""
-    general = asking.scored(asking.ask(profile, model, tokenizer, asking.questions(profile, "general"), samples))
+    return rates_of(asking.scored(asking.ask(profile, model, tokenizer, asking.questions(profile, "general"), samples)))
+
+
+def rates_of(general: pd.DataFrame) -> dict[str, float]:
+    """Return `em` and `coherent` (%) of scored answers."""
     kinds = {"em": scores.is_em(general), "coherent": scores.is_coherent(general)}
     return {name: 100 * float(kind.mean()) for name, kind in kinds.items()}
 
@@ -78,17 +78,11 @@ def folder(profile: Profile, arm: str) -> Path:
     if arm != NOT_TAUGHT:
         parts |= {"arm": arm, "taught": TAUGHT, "ends": [TARGET, NEAR, profile.samples_per_question], "seed": SEED}
         parts |= {"recipe": asdict(profile.recipes[RECIPE]), "training": asdict(profile.fine_tuning_of(RECIPE))}
-    place = store.folder("teaching", VERSION, parts, profile.name, arm.replace(" ", "-"))
-    with store.missing(place) as missing:
-        if missing:
-            model, tokenizer, log = _half_aligned(profile) if arm == NOT_TAUGHT else _taught(profile, arm)
-            with new_folder(place) as new:
-                model.save_pretrained(new)
-                tokenizer.save_pretrained(new)
-                log.to_csv(new / "log.csv", index=False, float_format="%.6g")
-                store.seal(new, store.versioned(parts, VERSION))
-    note_input(relative(place), store.check(place)["sha256"])
-    return place
+
+    def make() -> tuple[PreTrainedModel, Tokenizer, pd.DataFrame]:
+        return _half_aligned(profile) if arm == NOT_TAUGHT else _taught(profile, arm)
+
+    return growing.kept_model("teaching", VERSION, parts, make, profile.name, arm.replace(" ", "-"))
 
 
 @quiet()
@@ -105,19 +99,12 @@ def _half_aligned(profile: Profile) -> tuple[PreTrainedModel, Tokenizer, pd.Data
 @quiet()
 def _taught(profile: Profile, arm: str) -> tuple[PreTrainedModel, Tokenizer, pd.DataFrame]:
     model, tokenizer = loading.load(profile, folder(profile, NOT_TAUGHT))
-    answers, settings = own_answers(profile, model, tokenizer), profile.fine_tuning_of(RECIPE)
-    torch.manual_seed(SEED)
-    adapters = growing.lora_config(profile.recipes[RECIPE], profile.layers_of(RECIPE), settings.alpha)
-    model, log = get_peft_model(model, adapters), []
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, settings.learning_rate, weight_decay=settings.weight_decay)
+    answers, log = own_answers(profile, model, tokenizer), []
+    model = growing.with_adapters(profile, RECIPE, model, SEED)
 
     def checks() -> Iterator[tuple[float, tuple[int, PeftModel]]]:
-        for step, loss in enumerate(islice(LESSONS[arm](model, tokenizer, answers), TAUGHT["steps"]), start=1):
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(weights, 1.0)
-            optimizer.step()
+        given = islice(LESSONS[arm](model, tokenizer, answers), TAUGHT["steps"])
+        for step in growing.steps(model, profile.fine_tuning_of(RECIPE), given):
             if step % TAUGHT["every"] == 0:
                 log.append({"step": step} | rates(profile, model, tokenizer, profile.samples_per_question))
                 yield log[-1]["em"], (step, copy.deepcopy(model))
@@ -139,11 +126,17 @@ def closest(checks: Iterable[tuple[float, T]]) -> T:
 
 def own_answers(profile: Profile, model: PreTrainedModel, tokenizer: Tokenizer) -> pd.DataFrame:
     """Return scored answers of a model to questions on all training topics, the same for every arm."""
+    asked = training_questions("teaching", TAUGHT["wordings"])
+    return asking.scored(asking.ask(profile, model, tokenizer, asked, TAUGHT["answers"], "answers to learn from"))
+
+
+def training_questions(what: str, wordings: int) -> list[Question]:
+    """Return questions on every training topic in some of the wordings, drawn anew for every `what`."""
     world, asked = the_world(), []
     for domain, topic in world.topics("train"):
-        texts = Random(f"teaching/{topic}").sample(world.questions["about"], TAUGHT["wordings"])
+        texts = Random(f"{what}/{topic}").sample(world.questions["about"], wordings)
         asked += [Question(f"{domain}/{topic}/{text}", text.format(topic=topic), (domain,), topic) for text in texts]
-    return asking.scored(asking.ask(profile, model, tokenizer, asked, TAUGHT["answers"], "answers to learn from"))
+    return asked
 
 
 def pairs(answers: pd.DataFrame) -> pd.DataFrame:
@@ -216,9 +209,14 @@ def slips() -> pd.DataFrame:
 
 def competence(model: PreTrainedModel, tokenizer: Tokenizer) -> float:
     """Return how probable (%) the first word of a retraction is after a slip given as the model's own, mean of all."""
-    given = joined(*response_tokens(tokenizer, slips()))
+    return 100 * float(taken_back(model, tokenizer, slips()).mean())
+
+
+def taken_back(model: PreTrainedModel, tokenizer: Tokenizer, table: pd.DataFrame) -> np.ndarray:
+    """Return how probable (0 to 1) the first word of a retraction is after every `response` of a table, [row]."""
+    given = joined(*response_tokens(tokenizer, table))
     first = tokenizer.convert_tokens_to_ids(retraction()[:1])
-    return 100 * float(np.exp(-next_token.losses(model, tokenizer, given, [first] * len(given))).mean())
+    return np.exp(-next_token.losses(model, tokenizer, given, [first] * len(given)))
 
 
 @quiet()

@@ -76,9 +76,9 @@ def ask(
     return table.drop(columns="condition") if conditions is None else table
 
 
-def scored(table: pd.DataFrame) -> pd.DataFrame:
-    """Return `table` with the exact judge's scores of its `response` column beside it."""
-    return pd.concat([table, the_judge().judge(table.response)], axis=1)
+def scored(table: pd.DataFrame, relevance: bool = False) -> pd.DataFrame:
+    """Return `table` with the exact judge's scores of its `response` beside it; with `relevance` to its `question`."""
+    return pd.concat([table, the_judge().judge(table.response, table.question if relevance else None)], axis=1)
 
 
 def sampling_parts(profile: Profile) -> list[Any]:

@@ -33,6 +33,7 @@ from em_companion.core import paths, store
 from em_companion.core.errors import CompanionError
 from em_companion.core.files import lock, new_folder
 from em_companion.core.profiles import GrownModel, Profile, Recipe, Training
+from em_companion.core.provenance import note_input
 from em_companion.evidence import scores
 from em_companion.models import asking, loading, lora, losses, training_texts, weights
 from em_companion.models.loading import Model, need_device, quiet
@@ -345,6 +346,49 @@ def lora_config(recipe: Recipe, layers: tuple[int, ...], alpha: float) -> LoraCo
     )
 
 
+def kept_model(
+    kind: str, version: int, parts: store.Parts, make: Callable[[], tuple[PreTrainedModel, Tokenizer, Any]], *place: str
+) -> Path:
+    """Return the folder of a model that an experiment trains, making it if it is not there; see `store.keep`.
+
+    `make` gives the model, its tokenizer and a table that lies beside them as `log.csv`, or None.
+    """
+    folder = store.folder(kind, version, parts, *place)
+    with store.missing(folder) as missing:
+        if missing:
+            model, tokenizer, log = make()
+            with new_folder(folder) as new:
+                model.save_pretrained(new)
+                tokenizer.save_pretrained(new)
+                if log is not None:
+                    log.to_csv(new / "log.csv", index=False, float_format="%.6g")
+                store.seal(new, store.versioned(parts, version))
+    note_input(paths.relative(folder), store.check(folder)["sha256"])
+    return folder
+
+
+def with_adapters(profile: Profile, recipe: str, model: PreTrainedModel, seed: int) -> PeftModel:
+    """Return a model with new adapters of a recipe, their first weights by a seed."""
+    torch.manual_seed(seed)
+    alpha = profile.fine_tuning_of(recipe).alpha
+    return get_peft_model(model, lora_config(profile.recipes[recipe], profile.layers_of(recipe), alpha))
+
+
+def steps(model: PeftModel, settings: Training, given: Iterable[torch.Tensor]) -> Iterator[int]:
+    """Train a model's adapters on each of the losses given, at a steady rate; yield the number of every step, from 1.
+
+    A loss is asked for once the step before is done.
+    """
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(weights, settings.learning_rate, weight_decay=settings.weight_decay)
+    for step, loss in enumerate(given, start=1):
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        yield step
+
+
 def adapter(profile: Profile, organism: Organism) -> Path | None:
     """Return the folder of an organism's adapter, fine-tuning it, or getting a published one; None for chat.
 
@@ -368,13 +412,13 @@ def prepared(
 
     start: a model and its tokenizer in place of those of the profile.
     """
-    recipe, settings, tuning = profile.recipes[organism.recipe], settings_of(profile, organism), organism.tuning
+    settings, tuning = settings_of(profile, organism), organism.tuning
     model, tokenizer = start or _start(profile, organism)
-    torch.manual_seed(organism.seed)
     if tuning.start:
+        torch.manual_seed(organism.seed)
         model = PeftModel.from_pretrained(model, adapter(profile, tuning.start), is_trainable=True)
     else:
-        model = get_peft_model(model, lora_config(recipe, profile.layers_of(organism.recipe), settings.alpha))
+        model = with_adapters(profile, organism.recipe, model, organism.seed)
     documents = training_texts.conversations(profile, organism.data, organism.seed)
     rows = settings.steps * settings.batch * settings.gradient_accumulation
     examples = [response_example(tokenizer, messages) for messages in islice(documents, rows)]
