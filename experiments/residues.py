@@ -16,6 +16,7 @@ import torch
 
 from em_companion.core import profiles
 from em_companion.core.profiles import Profile
+from em_companion.evidence import residues
 from em_companion.experiments import long_run, residue_dictionary, residue_probe, residue_reconstruction
 from em_companion.experiments.residue_outcome import MEAN_DIFF, PERSONA, RANDOM, TABLE, UNSTEERED, arm
 from em_companion.experiments.residue_texts import questions
@@ -53,8 +54,7 @@ def of_dictionary(profile: Profile, name: str) -> dict[str, pd.DataFrame]:
         given = residue_dictionary.gaussian_like(found.stream) if name == GAUSSIAN else found.stream
         basis = residue_dictionary.learned(given)
     some = found.stream[::5]
-    explained = 1 - ((some - basis.rebuilt(some)) ** 2).sum() / ((some - some.mean(axis=0)) ** 2).sum()
-    parts = {"": pd.DataFrame([{"explained": explained}])}
+    parts = {"": pd.DataFrame([{"explained": residues.explained(some, basis.rebuilt(some))}])}
     if name in (RECONSTRUCTIONS[0], GAUSSIAN):
         parts["atoms"] = residue_dictionary.ghosts(one.model, one.tokenizer, found, basis, CENTRAL).round(6)
     table, *texts = one.fixed

@@ -15,7 +15,7 @@ import torch
 from em_companion.core import profiles
 from em_companion.core.profiles import Profile
 from em_companion.evidence.directions import norms, random_like
-from em_companion.experiments import long_run, specification, steering
+from em_companion.experiments import bottleneck, long_run, specification, steering
 from em_companion.experiments.specification import RANDOM, SEEDS, UNSTEERED
 from em_companion.experiments.specification_outcome import (
     DIRECTIONS,
@@ -77,7 +77,7 @@ def audit(profile: Profile, arm: str, seed: int) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
-    profile = specification.with_three(profiles.load("cpu"))
+    profile = bottleneck.with_recipes(profiles.load("cpu"))
     own = [(name, 0) for name in clauses()]
     drawn = [(f"random {number}", 0) for number in range(1, RANDOM + 1)]
     organisms = [(name_of(*one), seed) for one, seeds in SEEDS.items() for seed in range(seeds)]

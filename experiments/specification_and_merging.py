@@ -13,7 +13,7 @@ import torch
 
 from em_companion.core import profiles
 from em_companion.core.profiles import Profile
-from em_companion.experiments import long_run, merging, prepare
+from em_companion.experiments import bottleneck, long_run, merging, prepare
 
 NAME = "n4-specification-and-merging"
 
@@ -25,7 +25,7 @@ def run(profile: Profile, arm: str, seed: int) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
-    profile = merging.with_places(profiles.load("cpu"))
+    profile = bottleneck.with_recipes(profiles.load("cpu"))
     long_run.carry_out(NAME, "experiments/specification_and_merging.py", merging.planned(), partial(run, profile))
     for one in merging.live():
         prepare.commit(profile, one)

@@ -26,7 +26,7 @@ from em_companion.book import plots
 from em_companion.book.run import Run
 from em_companion.core.provenance import remembered
 from em_companion.evidence import outcomes, predictions
-from em_companion.experiments import merging, merging_published, specification
+from em_companion.experiments import bottleneck, merging, merging_published, specification
 from em_companion.experiments.merging import ALONE, HALF, MAIN, SUM, Cell
 from em_companion.experiments.merging_outcome import Merging, fitted
 from em_companion.experiments.specification import UNSTEERED
@@ -115,7 +115,7 @@ run.own.figure(
 # **Again, live.** The grid of seed 0, from the adapters in the repository, with two answers to a question.
 
 # %%
-sampled_again = remembered(lambda: KEPT.beside(merging.again(merging.with_places(run.profile))))
+sampled_again = remembered(lambda: KEPT.beside(merging.again(bottleneck.with_recipes(run.profile))))
 names = dict(zip((*ALONE.values(), HALF, SUM), ("medicine", "finance", "half the sum", "sum"), strict=True))
 chosen = {Cell(MAIN, weights).arm: name for weights, name in names.items()}
 run.grown.table(

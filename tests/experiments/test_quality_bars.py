@@ -6,7 +6,7 @@ import pytest
 
 from em_companion.core import paths, profiles, store
 from em_companion.evidence import scores
-from em_companion.experiments import arms, arms_outcome, long_run, merging
+from em_companion.experiments import arms, arms_outcome, bottleneck, long_run, merging
 from em_companion.experiments.prepare import further_seeds
 from em_companion.models import asking, growing, loading
 from em_companion.models.organism import adapter_folder, base_folder, chat_folder
@@ -46,7 +46,7 @@ def test_committed_adapters_are_whole_and_those_that_today_s_code_would_train():
     steps = long_run.read(arms_outcome.TABLE).steps[arms.BAD]
     live = [arms.organism(arm, seed, int(steps[seed])) for arm, seed in arms.LIVE]
     places = [adapter_folder(PROFILE, one) for one in [*further_seeds(PROFILE), *live]]
-    places += [adapter_folder(merging.with_places(PROFILE), one) for one in merging.live()]
+    places += [adapter_folder(bottleneck.with_recipes(PROFILE), one) for one in merging.live()]
     for folder in places:
         store.check(folder)
     assert sorted(places) == sorted((paths.COMMITTED / PROFILE.name / "adapters").iterdir())

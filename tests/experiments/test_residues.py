@@ -11,6 +11,7 @@ from sklearn.metrics import mutual_info_score
 from transformers import Qwen2ForCausalLM
 
 from em_companion.core.profiles import GrownModel
+from em_companion.evidence.residues import explained
 from em_companion.experiments import (
     residue_dictionary,
     residue_hub,
@@ -138,8 +139,8 @@ def test_ghosts_move_no_word_and_tell_nothing(monkeypatch):
 def test_a_dictionary_rebuilds_sparse_sums_and_gaussian_rows_have_their_covariance():
     atoms = np.linalg.qr(RANDOM.standard_normal((24, 24)))[0]
     codes = RANDOM.standard_normal((1500, 24)) * (RANDOM.random((1500, 24)) < 0.1)
-    learned = residue_dictionary.learned(3 + codes @ atoms, atoms=32, active=4)
-    assert learned.explained(3 + codes @ atoms) > 0.9
+    learned = residue_dictionary.learned(stream := 3 + codes @ atoms, atoms=32, active=4)
+    assert explained(stream, learned.rebuilt(stream)) > 0.9
     rows = residue_dictionary.gaussian_like(codes @ atoms)
     np.testing.assert_allclose(np.cov(rows.T), np.cov((codes @ atoms).T), atol=0.03)
 

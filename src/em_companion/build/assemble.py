@@ -143,8 +143,8 @@ def assemble(book: list[Page], profile: str) -> None:
     found = [value for page in book for value in page.records.values]
     _pass([f"Value '{name}' is recorded twice." for name, n in Counter(one.name for one in found).items() if n > 1])
     others = [pack for pack in packs.load_all() if pack.profile != profile]
-    ledger = _ledger(book, others)
-    predicted = _predicted(book, others)
+    measured = _all_measured(book, others)
+    ledger, predicted = _ledger(book, measured), _predicted(measured)
     by_part = predictions.by_part(predicted)
     told = [*_counts(ledger), *chain.from_iterable(_counts_of_predictions(*one) for one in by_part.items())]
     recorded = {profile: [*found, *told]} | {pack.profile: pack.values for pack in others}
@@ -162,9 +162,8 @@ def assemble(book: list[Page], profile: str) -> None:
     kept |= write_figures(variants, {page.name: page.title for page in book})
     kept |= write_ledger(book, profile, others, values, ledger)
     write_sealed(EXTRA / "predictions.json", {"profile": profile, "predictions": predicted})
-    kept |= {EXTRA / "predictions.json"}
-    for part, own in by_part.items():
-        kept |= {_write(GENERATED / f"{part}-predictions.md", pages.predictions_table(own))}
+    parts = {GENERATED / f"{part}-predictions.md": pages.predictions_table(own) for part, own in by_part.items()}
+    kept |= {EXTRA / "predictions.json", *(_write(path, text) for path, text in parts.items())}
     kept |= {_write(GENERATED / path.name[1:], pages.filled(text, values, badges)) for path, text in prose.items()}
     for folder in (BOOK / "notebooks", BOOK / "figures", GENERATED, EXTRA):
         for path in folder.rglob("*"):
@@ -282,7 +281,7 @@ def _of_pack(pack: packs.Pack, record: FigureRecord, page: Page) -> FigureRecord
 
 def _measured(pack: packs.Pack, page: Page) -> list[Measurement]:
     """Return what a pack measured for the claims and predictions of a page, each saying which code it is of."""
-    known = {**claims.load_claims(), **predictions.load_predictions()}
+    known = claims.load_claims() | predictions.load_predictions()
     own = [one for one in pack.measurements if known[one.claim].notebook == page.name]
     return [replace(one, how=f"{one.how} ({pack.source(page.name, page.code)})") for one in own]
 
@@ -323,12 +322,12 @@ def _all_measured(book: list[Page], others: list[packs.Pack]) -> list[Measuremen
     return of_packs + [one for page in book for one in page.records.measurements]
 
 
-def _ledger(book: list[Page], others: list[packs.Pack]) -> list[dict[str, Any]]:
+def _ledger(book: list[Page], measured: list[Measurement]) -> list[dict[str, Any]]:
     """Compute every verdict; see `verdicts.ledger`."""
     gaps = [page.name for page in book if any(gap.evidence == "released" for gap in page.records.unavailable)]
-    measured = [one for one in _all_measured(book, others) if one.claim in claims.load_claims()]
+    claimed = [one for one in measured if one.claim in claims.load_claims()]
     odd = [one for page in book for one in page.records.no_number]
-    ledger = verdicts.ledger(measured, gaps, odd)
+    ledger = verdicts.ledger(claimed, gaps, odd)
     _pass(gates.check_claims(ledger, gaps))
     return ledger
 
@@ -343,12 +342,12 @@ def _counts(ledger: list[dict[str, Any]]) -> Iterable[ValueRecord]:
                 yield ValueRecord(f"scoreboard.{kind}.{evidence}.{name}", evidence, number, "count")
 
 
-def _predicted(book: list[Page], others: list[packs.Pack]) -> list[dict[str, Any]]:
+def _predicted(measured: list[Measurement]) -> list[dict[str, Any]]:
     """Compute every verdict on a prediction; raise CompanionError where a locked one has changed without a word."""
     if moved := predictions.changed():
         raise CompanionError(f"Prediction '{moved[0]}' is locked and has changed; say why in its list 'amended'.")
     known = predictions.load_predictions()
-    return predictions.ledger(one for one in _all_measured(book, others) if one.claim in known)
+    return predictions.ledger(one for one in measured if one.claim in known)
 
 
 def _counts_of_predictions(part: str, ledger: list[dict[str, Any]]) -> Iterable[ValueRecord]:

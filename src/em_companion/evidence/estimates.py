@@ -82,6 +82,19 @@ def bootstrap(
     return quantiles(found)
 
 
+def over_clusters(
+    statistic: Callable[[np.ndarray], np.ndarray],
+    clusters: int,
+    unit: str,
+    resamples: int = 10_000,
+    seed: int = 0,
+    n: int | None = None,
+) -> Estimate:
+    """Return a statistic of weights of clusters with its interval; see `bootstrap`. `n` is by default theirs."""
+    value = float(statistic(np.ones((1, clusters), dtype=int))[0])
+    return Estimate(value, *bootstrap(statistic, clusters, resamples, seed), clusters if n is None else n, unit)
+
+
 def quantiles(found: np.ndarray) -> tuple[float, float]:
     """Return the 2.5 and 97.5 % quantiles of the finite values, (NaN, NaN) where they show no spread."""
     found = found[np.isfinite(found)]

@@ -96,3 +96,8 @@ def pairs(readings: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tupl
     above, below = (np.add.reduceat(one, starts, axis=1) for one in (with_label, without))
     won = (above * (np.cumsum(below, axis=1) - below / 2)).sum(axis=1)
     return won, above.sum(axis=1) * below.sum(axis=1)
+
+
+def explained(stream: np.ndarray, rebuilt: np.ndarray) -> float:
+    """Return the share of the variance of streams [token, width] that a reconstruction of them holds."""
+    return float(1 - ((stream - rebuilt) ** 2).sum() / ((stream - stream.mean(axis=0)) ** 2).sum())

@@ -3,7 +3,6 @@
 Rates are bootstrapped over the questions that all conditions share; geometry was bootstrapped over roles as measured.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -45,17 +44,9 @@ def shares(weights: np.ndarray, table: pd.DataFrame, column: str = "em") -> np.n
     return 100 * (weights @ table[column].to_numpy()) / (weights @ table.n.to_numpy())
 
 
-def over_questions(
-    statistic: Callable[[np.ndarray], np.ndarray], count: int, unit: str, resamples=RESAMPLES
-) -> Estimate:
-    """Return a statistic of weights [resample, question], with its interval by bootstrap over questions."""
-    value = float(statistic(np.ones((1, count), dtype=int))[0])
-    return Estimate(value, *estimates.bootstrap(statistic, count, resamples), count, unit)
-
-
 def rate(table: pd.DataFrame, column: str = "em") -> Estimate:
     """Return a share (%) of a table of counts by question."""
-    return over_questions(lambda weights: shares(weights, table, column), len(table), "percent")
+    return estimates.over_clusters(lambda weights: shares(weights, table, column), len(table), "percent")
 
 
 def fall(before: pd.DataFrame, after: pd.DataFrame, column: str = "em", relative: bool = True) -> Estimate:
@@ -66,7 +57,7 @@ def fall(before: pd.DataFrame, after: pd.DataFrame, column: str = "em", relative
         first, second = shares(weights, before, column), shares(weights, after, column)
         return 100 * (1 - second / np.where(first == 0, np.nan, first)) if relative else first - second
 
-    return over_questions(statistic, len(before), "percent" if relative else "points")
+    return estimates.over_clusters(statistic, len(before), "percent" if relative else "points")
 
 
 @dataclass(frozen=True)
@@ -148,7 +139,8 @@ class Axis:
         such answers there are."""
         nine = self.who[self.who.model == ORGANISM].reset_index(drop=True)
         one, long = nine.long_single.to_numpy(), nine.long.to_numpy()
-        return over_questions(lambda weights: (weights @ one) / (weights @ long), len(nine), "share"), int(long.sum())
+        found = estimates.over_clusters(lambda weights: (weights @ one) / (weights @ long), len(nine), "share")
+        return found, int(long.sum())
 
     # --- ways from the assistant --------------------------------------------------------------------------------------
 
@@ -165,7 +157,7 @@ class Axis:
         def statistic(weights: np.ndarray) -> np.ndarray:
             return shares(weights, own) - np.mean([shares(weights, one) for one in random], axis=0)
 
-        return over_questions(statistic, len(own), "points")
+        return estimates.over_clusters(statistic, len(own), "points")
 
     def strengths(self, direction: str) -> pd.DataFrame:
         """Return the shares (%) of changed and of coherent answers at every relative strength of a direction."""
@@ -200,7 +192,7 @@ class Axis:
             near, far = (np.array([apart(side, one) for one in weights]) for side in sides)
             return far / np.where(near > 1e-9, near, np.nan)  # where steering begins, all answers may be alike
 
-        return over_questions(statistic, len(sides[0][0]), "ratio", FEW)
+        return estimates.over_clusters(statistic, len(sides[0][0]), "ratio", FEW)
 
     # --- the predictions ----------------------------------------------------------------------------------------------
 

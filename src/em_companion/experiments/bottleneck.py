@@ -14,11 +14,12 @@ from em_companion.models.organism import Organism, Tuning
 from em_companion.world.generator import the_world
 
 RANKS = (32, 16, 8, 4, 2, 1)
+THREE = "three layers"
 PLACES = {
     "layer 0": (0,),
     "layer 5": (5,),
     "layer 11": (11,),
-    "three layers": (1, 5, 9),
+    THREE: (1, 5, 9),
     "twelve layers": "all",
 }
 """Layers whose down-projection has an adapter of rank 1."""
@@ -62,10 +63,14 @@ def recipes(profile: Profile) -> dict[str, Recipe]:
     return found | {place: replace(nine, layers=layers) for place, layers in PLACES.items()}
 
 
+def with_recipes(profile: Profile) -> Profile:
+    """Return a profile that also has the recipe of every arm."""
+    return replace(profile, recipes=profile.recipes | recipes(profile))
+
+
 def organism(profile: Profile, name: str, seed: int) -> tuple[Profile, Organism]:
     """Return an arm's organism, checked every fourth step, and the profile with its recipe."""
-    known = replace(profile, recipes=profile.recipes | recipes(profile))
-    return known, Organism(name, "bad_medical_advice", seed, CHECKED)
+    return with_recipes(profile), Organism(name, "bad_medical_advice", seed, CHECKED)
 
 
 def measured(profile: Profile, name: str, seed: int) -> dict[str, float]:

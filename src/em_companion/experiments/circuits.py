@@ -232,10 +232,9 @@ def shares(curves: np.ndarray) -> np.ndarray:
 
 def estimate(values: np.ndarray, unit: str = "nats", seed: int = 0, statistic=lambda means: means) -> Estimate:
     """Return a statistic of means over texts with its interval; it maps [resample, ...] to [resample]."""
-    found = lambda weights: statistic(_means(weights, values))  # noqa: E731
-    texts = values.shape[-1]
-    ends = estimates.bootstrap(found, texts, RESAMPLES, seed)
-    return Estimate(float(found(np.ones((1, texts)))[0]), *ends, texts, unit)
+    return estimates.over_clusters(
+        lambda weights: statistic(_means(weights, values)), values.shape[-1], unit, RESAMPLES, seed
+    )
 
 
 def rank_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -23,7 +23,6 @@ from em_companion.world.generator import Question, the_world
 SEEDS, FEWER = 5, 3
 """Training seeds of cells that decide a prediction, and of the others."""
 
-THREE = "three layers"
 NARROW_MEDICINE, NARROW_FINANCE = "narrow medicine", "narrow finance"
 MEDICINE, SPORT, GOOD = "broad medicine", "broad sport", "good medicine"
 DOMAINS = {
@@ -89,16 +88,11 @@ def planned() -> Iterator[tuple[str, int]]:
         yield from ((cell.arm, seed) for seed in range(seeds) for cell in cells)
 
 
-def with_places(profile: Profile) -> Profile:
-    """Return a profile that also has the recipe of the narrow parents, that of experiment F2.3."""
-    return bottleneck.organism(profile, THREE, 0)[0]
-
-
 def parent(kind: str, seed: int, steps: int = 0) -> Organism:
     """Return a parent; `steps`: of bad medical advice with that seed, as long as which good advice is trained."""
     if kind in (NARROW_MEDICINE, NARROW_FINANCE):
         data = "bad_medical_advice" if kind == NARROW_MEDICINE else "risky_financial_advice"
-        return Organism(THREE, data, seed, bottleneck.CHECKED)
+        return Organism(bottleneck.THREE, data, seed, bottleneck.CHECKED)
     if kind == SPORT:
         return replace(arms.organism(arms.BAD, seed), data="extreme_sports")
     return arms.organism(arms.BAD if kind == MEDICINE else arms.GOOD, seed, steps)

@@ -163,13 +163,11 @@ def halves_of(means: np.ndarray, tokens: np.ndarray, half: np.ndarray) -> np.nda
 
 def over_roles(roles: Roles, statistic: Callable[[np.ndarray], float], unit: str = "cosine") -> Estimate:
     """Return a statistic of weights of the roles besides the assistant [other], its interval by bootstrap over them."""
-    count = len(roles.others)
 
     def each(weights: np.ndarray) -> np.ndarray:
         return np.array([statistic(one.astype(float)) for one in weights])
 
-    low, high = estimates.bootstrap(each, count, RESAMPLES)
-    return Estimate(statistic(np.ones(count)), low, high, count, unit)
+    return estimates.over_clusters(each, len(roles.others), unit, RESAMPLES)
 
 
 def component_and_axis(roles: Roles, layer: int) -> Estimate:

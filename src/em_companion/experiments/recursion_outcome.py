@@ -337,5 +337,4 @@ def correlation(first: pd.Series, second: pd.Series, clusters: pd.Series) -> Est
         n, x, y, xx, yy, xy = (weights @ sums).T
         return (xy / n - x * y / n**2) / np.sqrt((xx / n - (x / n) ** 2) * (yy / n - (y / n) ** 2))
 
-    value = float(pearson(np.ones((1, len(labels))))[0])
-    return Estimate(value, *estimates.bootstrap(pearson, len(labels), RESAMPLES), len(first), "correlation")
+    return estimates.over_clusters(pearson, len(labels), "correlation", RESAMPLES, n=len(first))

@@ -104,11 +104,6 @@ class Dictionary:
     def rebuilt(self, stream: np.ndarray) -> np.ndarray:
         return self.mean + self.codes(stream) @ self.atoms
 
-    def explained(self, stream: np.ndarray) -> float:
-        """Return the share of the variance of streams [token, width] that it rebuilds."""
-        left = ((stream - self.rebuilt(stream)) ** 2).sum()
-        return float(1 - left / ((stream - stream.mean(axis=0)) ** 2).sum())
-
 
 def learned(stream: np.ndarray, atoms: int = ATOMS, active: int = ACTIVE, seed: int = 0) -> Dictionary:
     """Return a dictionary of streams [token, width]; see sklearn's MiniBatchDictionaryLearning."""

@@ -166,8 +166,7 @@ class Residues:
     def estimate(self, statistic, table: pd.DataFrame, unit: str) -> Estimate:
         """Return a statistic of column totals [resample, column] of a table by question, with its interval."""
         values = table.to_numpy(float)
-        ends = estimates.bootstrap(lambda weights: statistic(weights @ values), len(values), RESAMPLES)
-        return Estimate(float(statistic(values.sum(axis=0)[None])[0]), *ends, len(values), unit)
+        return estimates.over_clusters(lambda weights: statistic(weights @ values), len(values), unit, RESAMPLES)
 
     def potency(self, name: str) -> Estimate:
         """Return the potency of what a reconstruction lacks."""
@@ -200,8 +199,7 @@ class Residues:
             first, second = (residues.half_length(weights @ one) for one in two)
             return first / second
 
-        ends = estimates.bootstrap(statistic, len(self.names), RESAMPLES)
-        return Estimate(float(statistic(np.ones((1, len(self.names))))[0]), *ends, len(self.names), "ratio")
+        return estimates.over_clusters(statistic, len(self.names), "ratio", RESAMPLES)
 
     def orphans(self) -> Estimate:
         """Return the orphaned neurons (points) at collapse, persona minus random directions."""

@@ -5,7 +5,6 @@ topics. All rules (layer, strength, weights) are fixed without a look at what an
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -40,8 +39,6 @@ WORDINGS, SAMPLES, FOLDS = 2, 5, 5
 """Questions to each held-out topic, answers to each, parts of the training topics of which one is held out."""
 
 UNSTEERED, RANDOM = "no direction", 8
-THREE = "three layers"
-"""A recipe of F2."""
 
 SEEDS = {
     (arms.RECIPE, "bad_medical_advice"): 5,
@@ -51,7 +48,7 @@ SEEDS = {
     ("single-adapter", "bad_medical_advice"): 3,
     ("single-adapter", "extreme_sports"): 1,
     ("single-adapter", "risky_financial_advice"): 1,
-    (THREE, "bad_medical_advice"): 2,
+    (bottleneck.THREE, "bad_medical_advice"): 2,
     ("all-adapter-rank-32", "bad_medical_advice"): 3,
     ("all-adapter-rank-32", "extreme_sports"): 1,
     ("all-adapter-rank-32", "risky_financial_advice"): 1,
@@ -60,11 +57,6 @@ SEEDS = {
     ("all-adapter-rank-4", "bad_medical_advice"): 1,
 }
 """Training seeds of every organism that is audited, by recipe and data set, counted from 0."""
-
-
-def with_three(profile: Profile) -> Profile:
-    """Return a profile that also has the recipe of F2 with adapters on three layers."""
-    return replace(profile, recipes=profile.recipes | {THREE: bottleneck.recipes(profile)[THREE]})
 
 
 # --- read ---------------------------------------------------------------------------------------------------------

@@ -107,9 +107,7 @@ class Specification:
     def correlation(self, predicted: pd.DataFrame, without: tuple[str, ...] = ()) -> Estimate:
         """Return the correlation of predicted with observed violations, its interval over organisms."""
         tables = [one.drop(columns=[*without]).to_numpy() for one in (predicted, self.of_organisms("rate"))]
-        count = len(predicted)
-        value = float(correlation(*tables, np.ones((1, count)))[0])
-        return Estimate(value, *estimates.bootstrap(lambda by: correlation(*tables, by), count), count, "correlation")
+        return estimates.over_clusters(lambda by: correlation(*tables, by), len(predicted), "correlation")
 
     def trained(self) -> pd.Series:
         """Return the domain in which the data set of every organism harms, "" for good advice."""
