@@ -87,6 +87,13 @@ def test_evidence_that_is_not_at_hand_gives_boxes_and_no_number(run, shown, tmp_
     assert not record.measurements and not record.values and record.figures[0].caption.startswith("c ")
 
 
+def test_a_gap_in_grown_evidence_is_not_blamed_on_released_data(run, shown):
+    run.own.table(gone)
+    run.own.figure(FIGURE, gone, title=said, caption="c", alt="a")
+    assert data(shown[0], "box") == {"title": "Not measured yet", "text": "no network"}
+    assert "Released" not in data(shown[1], "figure")["caption"] + data(shown[1], "figure")["alt"]
+
+
 def test_evidence_that_cannot_be_had_is_not_asked_for(run, shown):
     away = run_module.Evidence(run, "hub", "No hub yet.")
     away.values(lambda: pytest.fail("asked"))

@@ -70,15 +70,20 @@ def _frame(figure: Figure, title: str, signature: str) -> None:
     figure.text(1 - 0.1 * width, 0.5, signature, **look)
 
 
+def lacking(evidence: str) -> str:
+    """Return what a box says above the reason why there is nothing from a kind of evidence."""
+    return "Released data not available" if evidence == "released" else "Not measured yet"
+
+
 def placeholder(folder: Path, entry: FigureEntry, evidence: str, status: str, text: str) -> FigureRecord:
     """Draw a visible box in place of a figure that cannot be made now and return its record.
 
-    status: "waiting" (for evidence that this build does not have) or "unavailable" (released data not at hand).
+    status: "waiting" (for evidence that this build does not have) or "unavailable" (what it needs is not at hand).
     """
     figure, axes = plt.subplots(figsize=(7.2, 1.7))
     axes.set_axis_off()
     box = {"boxstyle": "round,pad=1.2", "facecolor": "0.97", "edgecolor": "0.6", "linestyle": (0, (5, 4))}
-    headline = {"waiting": f"Waiting for the {evidence} evidence", "unavailable": "Released data not available"}[status]
+    headline = {"waiting": f"Waiting for the {evidence} evidence", "unavailable": lacking(evidence)}[status]
     axes.text(0.5, 0.5, f"{headline}\n{entry.title}", ha="center", va="center", color="0.25", bbox=box, wrap=True)
     record = FigureRecord(entry.id, evidence, status, text, f"An empty box: {headline.lower()} for this figure.")
     _save(folder, record, figure, entry.title, "svg")

@@ -24,8 +24,6 @@ from em_companion.core.provenance import environment, recorded, utc_now
 from em_companion.evidence.claims import Measurement
 from em_companion.world import gloss
 
-UNAVAILABLE = "Released data not available"
-
 
 class Run:
     """One execution of a notebook under a profile and a seed.
@@ -103,7 +101,8 @@ class Evidence:
         with recorded() as inputs:
             drawn = self._made(draw)
         if isinstance(drawn, Gap):
-            status, text = ("waiting", drawn.why) if self.missing else ("unavailable", f"{caption} *{UNAVAILABLE}.*")
+            lacking = figures.lacking(self.name)
+            status, text = ("waiting", drawn.why) if self.missing else ("unavailable", f"{caption} *{lacking}.*")
             record = figures.placeholder(folder, entry, self.name, status, text)
         else:
             record = FigureRecord(figure_id, self.name, "made", caption, alt, typography(title(drawn[1])))
@@ -199,7 +198,7 @@ class Evidence:
         found = self._made(make)
         if not isinstance(found, Gap):
             return found
-        title = f"No {self.name} evidence in this build" if self.missing else UNAVAILABLE
+        title = f"No {self.name} evidence in this build" if self.missing else figures.lacking(self.name)
         display(records.bundle("box", {"title": title, "text": found.why}, found.why), raw=True)
 
     def _made(self, make: Callable[[], Any]) -> Any:
