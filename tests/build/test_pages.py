@@ -104,7 +104,7 @@ def test_measurements_stand_beside_what_was_reported():
 def results_of(*measurements: Measurement) -> tuple[list[dict], BeautifulSoup]:
     """The ledger, and the page fragments that are made of it."""
     ledger = verdicts.ledger(measurements)
-    fragments = pages.ledger_table(ledger), pages.scoreboard(ledger, []), pages.unusual(ledger)
+    fragments = pages.ledger_table(ledger), pages.scoreboard(ledger, {}, []), pages.unusual(ledger)
     return ledger, BeautifulSoup("".join(fragments), "lxml")
 
 
@@ -140,7 +140,7 @@ def test_the_scoreboard_leads_with_independent_tests():
     for table in shown.select("table.em-scoreboard"):
         heads.append(table.find("th").get_text())
         rows |= {one.th.get_text(): one.td.get_text() for one in table.tbody.find_all("tr")}
-    assert heads == ["Independent test on", "Not independent", "Claims of this book"]
+    assert heads == ["Independent test on", "Not independent", "Claims of this book", "Predictions"]
     assert rows["Released data of other runs"] == rows["Facts of the set-up, in released files"] == "1"
     assert rows["Recounts of the paper's data"] == rows["Organisms grown here"] == "–"
 

@@ -156,6 +156,12 @@ def test_the_ledger_counts_each_prediction_once_and_what_chance_would_support(lo
     assert counts["primary"]["supported"] == counts["ours"]["supported"] == 1
     assert sum(sum(counts[tier].values()) for tier in ("primary", "secondary")) == 2
     assert predictions.by_chance(rows.values()) == pytest.approx(0.025)
+    load(ENTRY | {"evidence": ["grown", "hub"]})
+    measured.append(replace(measured[0], evidence="hub", interval=(-6.0, -4.0)))
+    counts = predictions.counts(predictions.ledger(measured))
+    assert sum(predictions.total(counts).values()) == 1 and sum(counts["hub"].values()) == 1
+    assert counts["primary"]["supported"] == counts["hub"]["contradicted"] == 1
+    measured.pop()
     with pytest.raises(CompanionError, match="names a prediction that predictions.yml has not: p-nobody"):
         predictions.ledger([replace(measured[0], claim="p-nobody")])
 

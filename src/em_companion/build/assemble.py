@@ -160,7 +160,7 @@ def assemble(book: list[Page], profile: str) -> None:
     badges = [*ledger, *predicted]
     kept = {path for page in book for path in write_notebook(page, values, others, variants, badges)}
     kept |= write_figures(variants, {page.name: page.title for page in book})
-    kept |= write_ledger(book, profile, others, values, ledger)
+    kept |= write_ledger(book, profile, others, values, ledger, by_part)
     write_sealed(EXTRA / "predictions.json", {"profile": profile, "predictions": predicted})
     parts = {GENERATED / f"{part}-predictions.md": pages.predictions_table(own) for part, own in by_part.items()}
     kept |= {EXTRA / "predictions.json", *(_write(path, text) for path, text in parts.items())}
@@ -352,10 +352,8 @@ def _predicted(measured: list[Measurement]) -> list[dict[str, Any]]:
 
 def _counts_of_predictions(part: str, ledger: list[dict[str, Any]]) -> Iterable[ValueRecord]:
     """Yield how many predictions of a part of the book have each verdict, and what chance would support."""
-    counts = predictions.counts(ledger)
-    every = {one: counts["primary"][one] + counts["secondary"][one] for one in predictions.VERDICTS}
     yield ValueRecord(f"{part}.predictions", "grown", sum(not one["parts"] for one in ledger), "count")
-    for verdict, number in every.items():
+    for verdict, number in predictions.total(predictions.counts(ledger)).items():
         yield ValueRecord(f"{part}.{verdict.replace(' ', '-')}", "grown", number, "count")
     yield ValueRecord(f"{part}.by-chance", "grown", predictions.by_chance(ledger))
 
@@ -366,10 +364,11 @@ def write_ledger(
     others: list[packs.Pack],
     values: Mapping[str, ValueRecord],
     ledger: list[dict[str, Any]],
+    predicted: dict[str, list[dict[str, Any]]],
 ) -> set[Path]:
     """Write `claims.json`, the ledger, the scoreboard, tolerances and the machine page.
 
-    `values` are all that prose may name; those of packs have no notebook of this build.
+    `values` are all that prose may name; those of packs have no notebook of this build. predicted: predictions by part.
     """
     homes = {value.name: page.name for page in book for value in page.records.values}
     told = [asdict(value) | {"name": name, "notebook": homes.get(name)} for name, value in values.items()]
@@ -379,7 +378,7 @@ def write_ledger(
     write_json(EXTRA / "claims.json", about)
     measured = RESULTS.glob("benchmarks*.json")
     fragments = {
-        "scoreboard": pages.scoreboard(ledger, about["packs"]),
+        "scoreboard": pages.scoreboard(ledger, predicted, about["packs"]),
         "ledger": pages.ledger_table(ledger),
         "unusual": pages.unusual(ledger),
         "tolerances": pages.page("tolerances.md"),

@@ -212,11 +212,17 @@ def companion() -> str:
     return page("companion.md", author=AUTHOR, version=publication.edition(), year=publication.year(), known=known)
 
 
-def scoreboard(ledger: list[dict[str, Any]], packs: list[dict[str, Any]]) -> str:
-    """Return the verdicts as a page fragment, independent tests first; packs: what `claims.json` says of each."""
-    tests, shown = verdicts.scoreboard(ledger), list(verdicts.VERDICTS[:-1])
-    ours = sum(claim["ours"] for claim in ledger)
-    return page("scoreboard.md", claims=len(ledger), ours=ours, tests=tests, packs=packs, verdicts=shown)
+def scoreboard(
+    ledger: list[dict[str, Any]], predicted: dict[str, list[dict[str, Any]]], packs: list[dict[str, Any]]
+) -> str:
+    """Return the verdicts as a page fragment, independent tests first.
+
+    predicted: the ledger of predictions by part of the book; packs: what `claims.json` says of each.
+    """
+    told = {"claims": len(ledger), "ours": sum(claim["ours"] for claim in ledger), "packs": packs}
+    told |= {"tests": verdicts.scoreboard(ledger), "verdicts": list(verdicts.VERDICTS[:-1])}
+    told["predicted"] = {part: predictions.total(predictions.counts(rows)) for part, rows in predicted.items()}
+    return page("scoreboard.md", **told, predicted_verdicts=predictions.VERDICTS)
 
 
 def unusual(ledger: list[dict[str, Any]]) -> str:
@@ -242,6 +248,6 @@ def ledger_table(ledger: list[dict[str, Any]]) -> str:
 def predictions_table(ledger: list[dict[str, Any]]) -> str:
     """Return the ledger of predictions as one sortable, filterable table, under how many came out how, by whose."""
     counts, chance = predictions.counts(ledger), predictions.by_chance(ledger)
-    shown = [name for name in claims.EVIDENCE if any(name in one["results"] for one in ledger)]
+    shown = [name for name in claims.EVIDENCE if any("how" in one["results"].get(name, {}) for one in ledger)]
     told = {"counts": counts, "chance": chance, "verdicts": predictions.VERDICTS}
-    return page("predictions.md", ledger=ledger, shown=shown, **told)
+    return page("predictions.md", ledger=ledger, shown=shown or ["grown"], **told)

@@ -131,20 +131,28 @@ def ledger(measurements: Iterable[Measurement]) -> list[dict[str, Any]]:
 
 
 def counts(ledger: Iterable[dict[str, Any]]) -> dict[str, dict[Verdict, int]]:
-    """Return how many predictions have each verdict, by tier and by whose they are; one of two evidences counts twice.
+    """Return how many predictions have each verdict, by tier and by whose they are, on the first of their evidences.
 
-    Those with parts are left out, since their parts count.
+    "hub" counts those that a language model is a second evidence on. Those with parts are left out: their parts count.
     """
-    rows = [(row, result["verdict"]) for row in ledger if not row["parts"] for result in row["results"].values()]
-    found = Counter((row[key], one) for row, one in rows for key in ("tier", "origin"))
-    groups = ("primary", "secondary", *get_args(Origin))
+    found: Counter = Counter()
+    for row in (one for one in ledger if not one["parts"]):
+        first, *others = row["evidence"]
+        for group, evidence in [(row["tier"], first), (row["origin"], first), *((one, one) for one in others)]:
+            found[group, row["results"][evidence]["verdict"]] += 1
+    groups = ("primary", "secondary", *get_args(Origin), "hub")
     return {group: {one: found[group, one] for one in VERDICTS} for group in groups}
+
+
+def total(counted: dict[str, dict[Verdict, int]]) -> dict[Verdict, int]:
+    """Return how many predictions have each verdict, of what `counts` gives."""
+    return {one: counted["primary"][one] + counted["secondary"][one] for one in VERDICTS}
 
 
 def by_chance(ledger: Iterable[dict[str, Any]]) -> float:
     """Return how many predictions chance would support if every quantity lay exactly at its threshold."""
-    by_tier = counts(ledger)
-    return CHANCE * sum(by_tier[tier][one] for tier in ("primary", "secondary") for one in DECIDED)
+    found = total(counts(ledger))
+    return CHANCE * sum(found[one] for one in DECIDED)
 
 
 def expected_text(one: dict[str, Any]) -> str:
@@ -171,9 +179,13 @@ def by_part(ledger: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]
 def listed(notebook: str) -> list[dict[str, str]]:
     """Return what a page says of its predictions before any result: one row each, in the order of the registry."""
     rows = [one for one in load_predictions().values() if one.notebook == notebook]
-    told = {"experiment": "experiment", "prediction": "statement", "whose": "origin", "tier": "tier"}
     return [
-        {name: getattr(one, field) for name, field in told.items()} | {"expected": expected_text(asdict(one))}
+        {
+            "experiment": one.experiment,
+            "prediction": one.statement,
+            "whose": f"{one.origin}, {one.tier}".replace("-", " "),
+        }
+        | {"expected": expected_text(asdict(one))}
         for one in rows
     ]
 
