@@ -1,5 +1,5 @@
-// Makes <table id="ledger"> sortable and filterable, and lets it and every table of measured claims turn into cards on
-// a narrow screen. Without this file they are plain, complete tables.
+// Makes <table id="ledger"> sortable and filterable, and lets it, every table of measured claims and every table of
+// prose turn into cards on a narrow screen. Without this file they are plain, complete tables.
 (() => {
   "use strict";
   const ORDER = [
@@ -67,6 +67,9 @@
   // --- cards on a narrow screen -------------------------------------------------------------------------------------
 
   // The style sheet lays the cells out one below the other; names and roles keep what the columns said.
+  const isProse = (table) => table.tHead?.rows[0]?.cells.length > 3 &&
+    [...table.tBodies[0].rows].some((row) => [...row.cells].filter((cell) => cell.textContent.length > 25).length > 1);
+
   function nameCells(table) {
     const names = [...table.tHead.rows[0].cells].map((head) => head.textContent.trim());
     table.classList.add("em-cards");
@@ -174,6 +177,7 @@
 
   function begin() {
     document.querySelectorAll("table.em-claims, table#ledger").forEach(nameCells);
+    [...document.querySelectorAll("article table:not(.em-cards)")].filter(isProse).forEach(nameCells);
     const table = document.getElementById("ledger");
     if (table && !table.dataset.ready) {
       table.dataset.ready = "yes";
