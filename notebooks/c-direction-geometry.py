@@ -265,7 +265,7 @@ def said_of_layers(table: pd.DataFrame) -> str:
 
 def draw_layers(vectors: np.ndarray):
     matrix = pd.DataFrame(directions.cosine_matrix(vectors))
-    look = {"colour_map": "viridis", "numbers": None, "upwards": True, "colour_bar": "cosine", "size": (5.6, 4.6)}
+    look = {"numbers": None, "upwards": True, "colour_bar": "cosine", "size": (5.6, 4.6)}
     ticks = {layer + 0.5: str(layer) for layer in range(0, len(matrix), -(-len(matrix) // 16))}
     labels = {"x_label": "decoder layer", "y_label": "decoder layer", "x_ticks": ticks}
     labels |= {"y_ticks": list(ticks), "y_ticklabels": ticks.values()}
@@ -276,7 +276,7 @@ run.released.figure(
     "fig-x-layer-cosines", lambda: draw_layers(mean_diff("general")),
     title=said_of_layers,
     caption="Cosine between the mean-diffs of every two layers. Released, nine-adapter organism of April 2025.",
-    alt="A symmetric heat map, bright on the diagonal, fading quickly around the middle and slowly in late layers.",
+    alt="A symmetric heat map, strong on the diagonal, fading quickly around the middle and slowly in late layers.",
 )  # fmt: skip
 run.own.figure(
     "fig-x-layer-cosines", lambda: draw_layers(main()[0].direction(main()[1])),

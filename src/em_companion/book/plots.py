@@ -113,13 +113,14 @@ def lines(
 
 def heat_map(
     data: pd.DataFrame, row: str = "", column: str = "", value: str = "", *, column_order: Labels = None,
-    limits: tuple = (None, None), colour_map: str = "cividis", numbers: str | None = ".0f", upwards: bool = False,
+    limits: tuple = (None, None), colour_map: str = "Blues", numbers: str | None = ".0f", upwards: bool = False,
     frame: Mapping[str, tuple] | None = None, hushed: tuple[str, float] | None = None, colour_bar: str | None = None,
     **options,
 ) -> Drawn:  # fmt: skip
     """Draw a cell per pair of row and column, with its number; where no columns are named, data is the matrix itself.
 
-    limits: values at the ends of the colours. numbers: format or None. frame: legend label to the (row, column) framed.
+    limits: values at the ends of the colours. colour_map: pale at its low end, as the dark theme swaps light and dark.
+    numbers: format or None. frame: legend label to the (row, column) framed.
     hushed: (column, level), below which a cell has no number. upwards: first row lowest. colour_bar: label with unit.
     """
     if not row:
