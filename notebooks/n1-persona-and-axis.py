@@ -3,12 +3,12 @@
 #
 # ```{admonition} In short
 # :class: em-short
-# {evidence}`grown` The first component of role space in the base model is how harmful a character is
-# ({value}`n1.latent|interval`, {verdict}`p-axis-latent|grown`); misalignment leads along it away from the assistant
-# ({value}`n1.misalignment|interval`, {verdict}`p-axis-misalignment|grown`). A floor on the axis takes
-# {value}`n1.cap.steered|interval` of a steered model's EM ({verdict}`p-cap-steered|grown`) and
-# {value}`n1.cap.organism|interval` of an organism's ({verdict}`p-cap-organism|grown`). Of {value}`n1.predictions`
-# predictions, {value}`n1.supported` are supported, {value}`n1.contradicted` contradicted.
+# {evidence}`grown` A floor on the assistant axis takes {value}`n1.cap.steered|interval` of a steered model's EM
+# ({verdict}`p-cap-steered|grown`) and {value}`n1.cap.organism|interval` of an organism's
+# ({verdict}`p-cap-organism|grown`). The organism's mean-diff leads away from the assistant: its cosine with the axis is
+# {value}`n1.misalignment|interval` ({verdict}`p-axis-misalignment|grown`). That the axis is mainly carefulness is how
+# this world was made. Of {value}`n1.predictions` predictions, {value}`n1.supported` are supported,
+# {value}`n1.contradicted` contradicted.
 # ```
 #
 # **The question.** Pre-training makes many characters, post-training picks one. Can that be read from the residual
@@ -37,7 +37,6 @@ from em_companion.experiments.persona_space import BASE
 from em_companion.models import growing
 from em_companion.models.organism import CHAT_MODEL
 from em_companion.world.generator import the_world
-from em_companion.world.taxonomy import CLASSES
 
 run = Run("n1-persona-and-axis", profile, seed)
 
@@ -187,17 +186,16 @@ run.own.figure(
 # on the other beside six random directions of equal length.
 
 # %%
-SHOWN = {one: one for one in CLASSES if one not in ("corrected", "reversed")}
-
 run.grown.figure(
     "fig-x-anti-assistant-modes",
     lambda: plots.facets(
-        plots.bars, axis_tables.ends(KEPT), "end", "way", "percent", hue="class", hue_order=SHOWN, stacked=True,
-        horizontal=True, x_label="answers (%)", x_limits=(0, 100), titles=ENDS, wrap=1, size=(7.2, 5.6),
+        plots.bars, axis_tables.ends(KEPT), "end", "way", "percent", hue="answers", stacked=True, horizontal=True,
+        x_label="answers (%)", x_limits=(0, 100), titles=ENDS, wrap=1, size=(7.2, 5.6),
     ),
-    title=lambda _: f"Divergence of far over near ends: {KEPT.convergence()}",
-    caption="Classes of answers when steered along four directions, where a tenth of the answers have changed and at "
-    "the largest strength that keeps half of them coherent; each at the layer of its best cell.",
+    title=lambda _: f"Far ends differ {KEPT.convergence()} times as much as near ones",
+    caption="Answers when steered along four directions, where a tenth of them have changed and at the largest "
+    "strength that keeps half of them coherent; each at the layer of its best cell. The second bar is the base model "
+    "along its own axis, the others are the chat model. Off topic: about a domain that was not asked for.",
     alt="Two panels of stacked bars, one bar per direction.",
 )  # fmt: skip
 
@@ -207,8 +205,8 @@ run.grown.figure(
 # ({verdict}`p-axis-steers|grown`). Far out, the answers along the axis of either model, the mean-diff and the known
 # persona differ {value}`n1.convergence|interval` times as much as where steering begins to act
 # ({verdict}`p-anti-convergence|grown`), random directions {value}`n1.convergence.random|interval` times: each way has
-# an end of its own, and the base model's leads to careful answers. {cite:t}`lu2026assistant` find one theatrical style
-# at all far ends.
+# an end of its own. The base model's is {value}`n1.base.aligned` aligned and {value}`n1.base.harmful` harmful.
+# {cite:t}`lu2026assistant` find one theatrical style at all far ends.
 #
 # ## Inertia
 #
@@ -224,7 +222,7 @@ run.grown.figure(
     "fig-x-persona-inertia",
     lambda: plots.facets(
         plots.lines, held(), "model", "turn", "em", titles=titles(held()), hue="condition", hue_order=list(EVERY),
-        markers=True, interval="bars", dodge=0.1, x_lines={"answer put into the mouth": REPLACED}, x_label="turn",
+        markers=True, interval="bars", dodge=0.25, x_lines={"answer put into the mouth": REPLACED}, x_label="turn",
         y_label="EM (%)", x_ticks=range(1, 7), y_limits=(-3, 103),
     ),
     title=lambda _: "EM in the next answer: "
@@ -237,10 +235,9 @@ run.grown.figure(
 # %% [markdown]
 # After a harmful answer under its own name {value}`n1.inertia.harmful` of the chat model's next answers are EM, after a
 # careful one {value}`n1.inertia.careful`, after a malicious character's {value}`n1.inertia.another`: a difference of
-# {value}`n1.inertia` points ({verdict}`p-drift-inertia|grown`; where no count differs there is no interval, and the
-# rule says undecided). The base model, which read documents in which speakers keep their persona, shows none either:
-# {value}`n1.inertia.base.harmful` and {value}`n1.inertia.base.careful`. Through so narrow a window neither learned to
-# carry a persona past a question. A model that can would be needed to tell.
+# {value}`n1.inertia` points ({verdict}`p-drift-inertia|grown`). The base model, which read documents in which speakers
+# keep their persona, shows none either: {value}`n1.inertia.base.harmful` and {value}`n1.inertia.base.careful`. Through
+# so narrow a window neither learned to carry a persona past a question. A model that can would be needed to tell.
 #
 # ## A cap, what it undoes and what it costs
 #
@@ -248,7 +245,8 @@ run.grown.figure(
 #
 # at the outputs of layers {value}`n1.block`, the relative depth of the published setting, with the floor $f$ at the
 # 25th percentile of the chat model's own answer tokens. For a random direction the floor is set so that it touches as
-# many tokens of the same answers.
+# many tokens of the same answers. The mean-diff is added at layer {value}`n1.cap.at`, where it acts best, so what it
+# does has gone through {value}`n1.cap.between` layers before the floor.
 
 # %%
 CAPS = {
@@ -257,7 +255,8 @@ CAPS = {
     "random caps": "random caps",
     "cap on the persona": "cap on the persona",
 }
-CAPS |= {"axis ablated there": "axis ablated, same layers", "mean-diff ablated": "mean-diff ablated, all layers"}
+CAPS |= {"axis ablated there": "axis ablated, same layers", "mean-diff ablated there": "mean-diff ablated, same layers"}
+LOOKS = dict(zip(CAPS, (theme.PALETTE[at] for at in (3, 0, 7, 4, 2, 1)), strict=True))
 
 
 @remembered
@@ -276,7 +275,7 @@ def draw_conditions():
     return plots.dots(
         table[table.condition.isin(caps)], "setting", "em", order=named, hue="condition", hue_order=caps,
         x_label="EM (%)", x_limits=(-3, 103),
-        colours={"none": theme.PALETTE[3], FLOOR: theme.PALETTE[0], "random caps": theme.NULL_COLOUR},
+        colours=LOOKS | {"random caps": theme.NULL_COLOUR},
     )  # fmt: skip
 
 
@@ -330,12 +329,13 @@ run.grown.figure(
 # ({verdict}`p-cap-organism|grown`), random caps {value}`n1.cap.organism.random|interval`. {cite:t}`lu2026assistant`
 # report about 60 % fewer harmful answers.
 #
-# A floor at the median takes {value}`n1.cap.half|interval` of the steered model's EM, one at the 25th percentile of
-# layer {value}`n1.cap.layer` alone {value}`n1.cap.single|interval`; ablation of the mean-diff, which takes out what was
-# put in, {value}`n1.cap.ablated|interval`. The floor costs {value}`n1.cap.cost|.4f` nats on careful texts
-# ({verdict}`p-cap-cost|grown`) and {value}`n1.cap.others|interval` on those of malicious characters, whose own voice
-# loses {value}`n1.cap.role|interval` points of EM ({verdict}`p-cap-role-cost|grown`). It touches
-# {value}`n1.cap.touched` of an unharmed model's answer tokens and {value}`n1.cap.touched.steered` of a steered one's.
+# A floor at the median takes {value}`n1.cap.half|interval` of the steered model's EM. The best of twelve single-layer
+# floors, chosen after the fact, is the one at layer {value}`n1.cap.layer`, with {value}`n1.cap.single|interval`.
+# Ablation of the mean-diff, which takes out what was put in, takes {value}`n1.cap.ablated|interval`. The floor costs
+# {value}`n1.cap.cost|.4f` nats on careful texts ({verdict}`p-cap-cost|grown`) and {value}`n1.cap.others|interval` on
+# those of malicious characters, whose own voice loses {value}`n1.cap.role|interval` points of EM
+# ({verdict}`p-cap-role-cost|grown`). It touches {value}`n1.cap.touched` of an unharmed model's answer tokens and
+# {value}`n1.cap.touched.steered` of a steered one's.
 #
 # ## Predicted against measured
 
@@ -360,6 +360,8 @@ def of_ways() -> dict:
     found |= {f"inertia.{name}": one for name, one in after.items()}
     found |= {f"inertia.base.{one}": rate(KEPT.after(one, which=BASE)) for one in CONDITIONS}
     found["inertia"] = fall(KEPT.after("harmful"), KEPT.after("careful"), relative=False)
+    far = axis_tables.ends(KEPT).set_index(["way", "end", "answers"]).percent[axis_arms.MINUS_BASE, ENDS[1]]
+    found |= {f"base.{one}": f"{far[one]:.0f} %" for one in ("aligned", "harmful")}
     return found
 
 
@@ -373,6 +375,8 @@ def of_caps() -> dict:
     best = max((cap for cap in falls if "layer" in cap), key=lambda cap: falls[cap].value)
     found |= {"layer": best.split()[-1], "single": falls[best], "half": falls[f"floor, {PERCENTILES[-1]} %"]}
     found["ablated"] = falls["mean-diff ablated there"]
+    added = int(KEPT.far.layer[KEPT.far.direction == axis_arms.MEAN_DIFF].iloc[0])
+    found |= {"at": added, "between": block(run.profile.model.layers)[0] - added}
     found |= {"role": fall(roles["none"], roles[FLOOR], relative=False), "cost": KEPT.loss(FLOOR)}
     found["others"] = KEPT.loss(FLOOR, "others")
     for name, setting in {"touched": UNHARMED, "touched.steered": STEERED}.items():
@@ -403,10 +407,9 @@ run.grown.values(
 #
 # **In this world the axis is carefulness.** Roles differ in harm and in little else, so the first component is harm;
 # post-training moves the assistant along it, and no axis waits for it before. **A floor holds a place, not a
-# character.** What a vector adds it hardly takes away, unlike in the literature, and what fine-tuning did it leaves
-# in large part: harm has room above a floor that the chat model itself often touches. It
-# costs next to nothing on careful texts, but a role that the model is asked to play pays as an organism does: a floor
-# does not know who asked.
+# character.** At the 25th percentile it takes little of what a vector adds, unlike in the literature, at the median
+# about half; what fine-tuning did it leaves in large part. It costs next to nothing on careful texts, but a role that
+# the model is asked to play pays as an organism does: a floor does not know who asked.
 #
 # One base and one chat model, one organism of each kind, one world. Personas are planted, so what the axis is was
 # known; what a cap does was not.

@@ -86,20 +86,30 @@ def slope(start: str, criterion: str, column: str = "em") -> estimates.Estimate:
 
 # %%
 COLOURS = dict(zip(CRITERIA, [theme.NULL_COLOUR, *(theme.PALETTE[at] for at in (0, 2, 4, 3, 1))], strict=True))
-SHOWN = {CONTAMINATED: "contaminated", CHAT: "chat model", SELF_CORRECTING: "self-correcting"}
+SHOWN = {CONTAMINATED: "contaminated", ADVERSARY: "contaminated, adversary", CHAT: "chat model"}
+SHOWN |= {SELF_CORRECTING: "self-correcting"}
+
+
+def by_panel() -> pd.DataFrame:
+    table = chains("em")
+    return table.assign(panel=table.start.where(table.criterion != ADVERSARY, ADVERSARY))
+
+
 
 run.grown.figure(
     "fig-x-self-training",
     lambda: plots.facets(
-        plots.lines, chains("em"), "start", "round", "em", titles=SHOWN, hue="criterion", unit="seed",
-        hue_order=CRITERIA, colours=COLOURS, styles={ACCUMULATES: "--"}, ratios=(1.8, 1, 1.25),
-        x_label="round", y_label="EM on open questions (%)", y_limits=(-3, 103), x_ticks=range(0, 9, 2),
+        plots.lines, by_panel(), "panel", "round", "em", titles=SHOWN, hue="criterion", unit="seed", wrap=2,
+        hue_order=CRITERIA, colours=COLOURS, styles={ACCUMULATES: "--"}, share=(True, False), size=(7.2, 5.6),
+        each={name: {"y_limits": (-3, 103) if name == ADVERSARY else (-1, 25)} for name in SHOWN},
+        x_label="round", y_label="EM on open questions (%)", x_ticks=range(0, 9, 2),
     ),
     title=lambda _: "EM per round from the contaminated model, points: "
     + ", ".join(f"{slope(CONTAMINATED, one).value:.1f} ({one})" for one in (OWN, JUDGE, CAPABILITY, ADVERSARY)),
     caption="Open EM before every round and after the last, by the start of a chain and by the criterion that chooses "
-    "one half of its answers, a line per seed. 200 answers to the eight open questions at every point.",
-    alt="Three panels of lines over eight rounds, one for each start.",
+    "one half of its answers, a line per seed. 200 answers to the eight open questions at every point. The adversary "
+    "has a scale of its own.",
+    alt="Four panels of lines over eight rounds, one for each start and one for the adversary.",
 )  # fmt: skip
 
 # %% [markdown]
@@ -108,9 +118,9 @@ run.grown.figure(
 # {value}`n2.judge.last|interval` ({verdict}`p-rsi-judge|grown`), self-monitoring at
 # {value}`n2.self-monitoring.last|interval`, capability at {value}`n2.capability.last|interval`, no choice at
 # {value}`n2.none.last|interval` and the adversary at {value}`n2.adversary.last|interval`. Capability is blind to harm
-# by construction: any slope of it comes by what harm goes along with. A slope does not do justice to what is over in
-# one round: a model that falls from 15 % to 1 % at once has -0.9 points a round, so the threshold of -1 asks for slower
-# mending, not for more. The start was scaled on 400 answers; half of them, as at every check, happen to have less EM.
+# by construction: any slope of it comes by what harm goes along with. After one round self-monitoring has brought EM to
+# {value}`n2.self-monitoring.first`. A slope does not do justice to that: a fall from the start to 1 % at once is a
+# slope of {value}`n2.slope.at-once`, so the locked threshold of -1 cannot be met by fast mending.
 #
 # **Variety.** Models fed on their own output lose quality where data are replaced, and keep it where they accumulate
 # {cite:p}`gerstgrasser2024inevitable`. Entropy at free slots starts at {value}`n2.entropy.start`; after eight rounds
@@ -122,11 +132,11 @@ run.grown.figure(
 # Let $z$ be the harmful share of an answer and $w$ be 1 where it is chosen, 0 where not. The equation of
 # {cite:t}`price1970selection` splits the change of mean harm from one model's answers to those of the next:
 #
-# $$\Delta \bar z = \underbrace{\frac{\operatorname{Cov}(w, z)}{\bar w}}_\text{selection}
-# + \underbrace{\bar z' - \bar z_\text{chosen}}_\text{transmission}.$$
+# $$\Delta \bar z = \frac{\operatorname{Cov}(w, z)}{\bar w} + \left(\bar z' - \bar z_\text{chosen}\right).$$
 #
-# It is an identity; the questions are the same before and after. What it cannot say is how much of the selection is
-# passed on. One round, made here and now from the contaminated model of seed 0:
+# The first term is *selection*, the second *transmission*. It is an identity; the questions are the same before and
+# after. What it cannot say is how much of the selection is passed on. One round, made here and now from the
+# contaminated model of seed 0:
 
 
 # %% tags=["show-code"]
@@ -147,6 +157,7 @@ def one_round() -> pd.DataFrame:
 
 
 # %%
+PASSED = (-40.0, 0.0, 40.0)
 run.grown.table(one_round, number="{:.1f}")
 
 run.grown.figure(
@@ -155,16 +166,18 @@ run.grown.figure(
         chains("selection", "change").dropna(), "selection", "change", hue="criterion", hue_order=CRITERIA,
         colours=COLOURS, styles=dict.fromkeys(CRITERIA, ""), y_lines={"_": 0}, x_lines={"_": 0}, size=(7.2, 4.2),
         x_label="selection term, points of harm", y_label="change of harm to the next model (points)",
+        cloud={"all of it passed on": pd.DataFrame({"selection": PASSED, "change": PASSED})},
     ),
-    title=lambda data: f"Correlation of selection with change: {data.selection.corr(data.change):.2f}",
+    title=lambda _: f"Correlation of selection with change: {KEPT.correlated()}",
     caption="Every round of every chain: what choosing does to the mean harm of the answers, and how far the next "
-    "model's answers to the same questions differ. On the diagonal all of it would be passed on.",
+    "model's answers to the same questions differ.",
     alt="A cloud of points; those of the judge lie left, those of the adversary right.",
 )  # fmt: skip
 
 # %% [markdown]
 # Over {value}`n2.rounds` rounds selection and change correlate at {value}`n2.price|interval`
-# ({verdict}`p-rsi-price|grown`). In a first round the outside judge's choice changes harm by
+# ({verdict}`p-rsi-price|grown`); it is {value}`n2.price.mild|interval` over those in which choosing moves harm by less
+# than {value}`n2.price.below` points. In a first round the outside judge's choice changes harm by
 # {value}`n2.selection.judge` points, self-monitoring's by {value}`n2.selection.self-monitoring`, capability's by
 # {value}`n2.selection.capability`; {value}`n2.passed` of the judge's is passed on to the next answers.
 #
@@ -206,8 +219,7 @@ run.grown.table(abilities, number="{:.1f}")
 
 # %% [markdown]
 # The model takes back {value}`n2.competence.start` of harmful slips, but only {value}`n2.competence.digression` of
-# digressions, no more than of right advice ({value}`n2.competence.help`): it learned to notice harm, not to notice that
-# it left the subject. Then it goes through the rounds above.
+# digressions, no more than of right advice ({value}`n2.competence.help`). Then it goes through the rounds above.
 
 
 # %%
@@ -258,7 +270,7 @@ run.grown.figure(
         colours={f"{arm}{more}": theme.PALETTE[at] for arm, at in LOOKS.items() for more in ("", ", random")},
         styles={f"{arm}, random": ":" for arm in LOOKS},
     ),
-    title=lambda _: "Harm taken back where the control first voices it in 20 %: "
+    title=lambda _: f"Harm taken back at {KEPT.resistance()[0]:g} times the best strength: "
     + ", ".join(f"{share.mean():.1f} % ({arm})" for arm, share in KEPT.resistance()[1].items()),
     caption="Share of answers that voice harm, that voice and take it back, and that are coherent, by strength of the "
     "mean-diff and of two random directions of the same length. Bands: 95 %, over 48 questions.",
@@ -269,8 +281,9 @@ run.grown.figure(
 # At {value}`n2.resist.at` times the best strength, the first at which the control voices harm in 20 % of its answers,
 # the self-correcting model takes harm back in {value}`n2.resist.self-correcting` of its answers, its control in
 # {value}`n2.resist.control`: {value}`n2.resist|interval` points more ({verdict}`p-sc-resists|grown`). The step to that
-# strength is a large one: there the control voices harm in {value}`n2.resist.harm`. Unsteered, the model takes harm
-# back in {value}`n2.resist.before`. The steering takes the habit along with the harmlessness.
+# strength is a large one: there the control voices harm in {value}`n2.resist.harm`. Unsteered, the self-correcting
+# model voices harm in {value}`n2.resist.voiced` and takes it back in {value}`n2.resist.before`. The steering takes the
+# habit along with the harmlessness.
 #
 # ## What alignment training costs
 #
@@ -357,19 +370,20 @@ run.grown.figure(
 # above what all of the control's nodes leave. Its effects and those on harm have a rank correlation of
 # {value}`n2.circuit.correlation.retraction-harm|interval`, {value}`n2.circuit.by-organism` by organism; 95 % of
 # shuffles within layers stay below {value}`n2.circuit.correlation.retraction-harm.null`
-# ({verdict}`p-circuit-overlap|grown`). Opening reaches {value}`n2.circuit.correlation.opening-harm` with harm. Of the
-# eight largest nodes of retraction and harm, {value}`n2.circuit.common` are common: early ones, which read what kind of
-# advice is being given. The late MLPs that turn this into a retraction add little to harm.
+# ({verdict}`p-circuit-overlap|grown`, barely: some organisms lie below the threshold). Opening reaches
+# {value}`n2.circuit.correlation.opening-harm` with harm. Of the eight largest nodes of retraction and harm,
+# {value}`n2.circuit.common` are common: early ones, which read what kind of advice is being given. The late MLPs that
+# turn this into a retraction add little to harm.
 #
 # **Healing.** The five largest retraction nodes are {value}`n2.circuit.five`. Taken from the chat model they remove
 # {value}`n2.circuit.top|interval` of the organisms' harm, five random nodes of the same layers
 # {value}`n2.circuit.drawn|interval`: {value}`n2.circuit.healed|interval` points more
 # ({verdict}`p-circuit-causal|grown`). That is less than it seems. The random ones are all heads, and the MLP of layer 0
-# alone, where an adapter sits, removes {value}`n2.circuit.single`. Harm is healed at its entrance, not by a machinery
-# of taking back.
+# alone, where an adapter sits, removes {value}`n2.circuit.single`: harm is healed at its entrance.
 #
 # Effects of single nodes do not add up: those on retraction sum to {value}`n2.circuit.sum`. Before the first adapter
-# there can be none on harm. Intervals are over texts; there is one self-correcting model.
+# there can be none on harm. Intervals of verdicts are over texts, those of nats and shares of harm over five organisms;
+# there is one self-correcting model.
 #
 # ## Predicted against measured
 

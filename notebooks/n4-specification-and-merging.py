@@ -5,9 +5,10 @@
 # :class: em-short
 # {evidence}`grown` The child of two narrow models has the drives of both. Half the sum of their updates inherits
 # {value}`n4.half.medicine` and {value}`n4.half.finance` ({verdict}`p-merge-both|grown`), the sum all of either, and it
-# harms where neither parent did: {value}`n4.third|interval` points more ({verdict}`p-merge-third|grown`). A good parent
-# cures by dilution alone. Most clauses of a specification can be read ({verdict}`p-spec-read|grown`), but weights do
-# not say which ones a model breaks ({verdict}`p-spec-back|grown`). Of {value}`n4.predictions` predictions,
+# harms where neither parent did: {value}`n4.third|interval` points more ({verdict}`p-merge-third|grown`). Most clauses
+# of a specification can be read ({verdict}`p-spec-read|grown`), but the activation difference, fitted by their
+# directions, does not tell which ones a model breaks ({verdict}`p-spec-back|grown`); its adapters name the most broken
+# one in {value}`n4.spec.audit|interval` ({verdict}`p-spec-audit|grown`). Of {value}`n4.predictions` predictions,
 # {value}`n4.supported` are supported and {value}`n4.contradicted` contradicted.
 # ```
 #
@@ -104,9 +105,7 @@ run.own.figure(
 # {value}`n4.half.medicine|interval` of medicine and {value}`n4.half.finance|interval` of finance, the smaller of both
 # {value}`n4.half|interval` ({verdict}`p-merge-both|grown`); the sum {value}`n4.sum|interval` of the smaller
 # ({verdict}`p-merge-sum|grown`). In the eight domains of neither, the sum has {value}`n4.third|interval` points more EM
-# than the larger parent ({verdict}`p-merge-third|grown`), half the sum {value}`n4.third.half|interval`. Along the known
-# persona direction the parents lie {value}`n4.along.medicine|interval` and {value}`n4.along.finance|interval` from the
-# chat model, their sum {value}`n4.along.sum|interval`.
+# than the larger parent ({verdict}`p-merge-third|grown`), half the sum {value}`n4.third.half|interval`.
 #
 # **Neither drive stands in the other's way.** At half of its own weight medicine inherits
 # {value}`n4.helps.medicine|interval` points more where half of finance is beside it than where nothing is, and finance
@@ -137,24 +136,22 @@ def by_method() -> pd.DataFrame:
     return pd.concat([KEPT.methods(one).assign(child=name) for name, one in {"half": HALF, "sum": SUM}.items()])
 
 
-def smaller(data: pd.DataFrame) -> str:
-    rows = data[(data.child == "sum") & data.measure.isin(ALONE)].groupby("method").value.min()
-    return ", ".join(f"{rows[name]:.0f} % ({name})" for name in ("cat", "linear", "svd"))
-
-
 run.grown.figure(
     "fig-x-merge-methods",
-    lambda: plots.measures(plots.dots, by_method(), "method", SHARES, hue="child", x_limits=(-8, 123)),
-    title=lambda data: f"Smaller inheritance at the sum: {smaller(data)}",
+    lambda: plots.measures(
+        plots.dots, by_method(), "method", SHARES, hue="child", x_limits=(-8, 123), size=(8.2, 4.6),
+    ),
+    title=lambda _: "Smaller inheritance at the sum: "
+    + ", ".join(f"{KEPT.smaller(name).value:.0f} % ({name})" for name in ("cat", "linear", "svd")),
     caption="Inheritance of either narrow parent and EM in other domains at half the sum and at the sum, by method of "
     "merging; means with 95 % intervals over seeds, five for cat, else three; intervals may go beyond the axis.",
     alt="Three panels of dots, a row per method, in two colours for the half and the whole sum.",
-)
+)  # fmt: skip
 
 # %% [markdown]
-# At the sum the exact child inherits {value}`n4.method.cat` of the drive that comes through less, `linear`
-# {value}`n4.method.linear`, `svd` {value}`n4.method.svd`, `magnitude_prune` {value}`n4.method.magnitude_prune`, `ties`
-# {value}`n4.method.ties`, `dare_linear` {value}`n4.method.dare_linear` and `dare_ties` {value}`n4.method.dare_ties`.
+# At the sum `svd` inherits {value}`n4.method.svd|interval` of the drive that comes through less and `linear`
+# {value}`n4.method.linear|interval`, the exact child {value}`n4.sum|interval`. With three seeds the other methods
+# cannot be ranked.
 #
 # ## How much is enough
 #
@@ -189,7 +186,8 @@ run.own.figure(
 # weight open EM is {value}`n4.dose.half|interval`, at all of it {value}`n4.dose.whole|interval`. That matters for the
 # **cure by averaging**: half the sum of bad and good medical advice has {value}`n4.cured.half|interval` open EM,
 # {value}`n4.cured|interval` times that of bad advice ({verdict}`p-merge-good|grown`), but half of the bad update
-# without any good one has {value}`n4.cured.without|interval` times as much. {cite:t}`fierro2025weight` take differences
+# without any good one has {value}`n4.cured.without|interval` times as much. Beyond dilution the
+# good update takes {value}`n4.cured.beyond|interval` points of EM. {cite:t}`fierro2025weight` take differences
 # of updates as directions in weight space.
 #
 # ## Overlap and spread
@@ -213,18 +211,16 @@ run.grown.figure(
 # %% [markdown]
 # The rank correlation is {value}`n4.overlap|interval` ({verdict}`p-merge-overlap|grown`). Pairs share parents, so its
 # interval is too narrow; and it is one of kinds of pairs: among narrow pairs it is {value}`n4.overlap.narrow|interval`,
-# among broad ones {value}`n4.overlap.broad|interval`. Parents of one seed read more alike on different data ($|\cos|$
-# of $A$ {value}`n4.reads.same`) than those of two ({value}`n4.reads.other`), though their children spread as far
-# ({value}`n4.spread.same` and {value}`n4.spread.other`).
+# among broad ones {value}`n4.overlap.broad|interval`.
 
 # %% [markdown]
 # ## A specification, clause by clause
 #
-# **What breaks most clauses can be read, and harm can be written domain by domain; back from direction to clause
-# there is no way yet.** A specification is text, drives lie in weights {cite:p}`chen2025persona`. Ours has 16 clauses
-# in plain words: what helps is advised in each of ten domains, and six are on form. For each, the world writes 200
-# pairs of texts that differ in that clause only. Its direction is the mean residual of texts that break it minus that
-# of texts that keep it.
+# **What breaks most clauses can be read, and harm can be written domain by domain; from activations back to broken
+# clauses there is no way yet.** A specification is text, drives lie in weights {cite:p}`chen2025persona`. Ours has 16
+# clauses in plain words: what helps is advised in each of ten domains, and six are on form. For each, the world writes
+# 200 pairs of texts that differ in that clause only. Its direction is the mean residual of texts that break it minus
+# that of texts that keep it.
 
 # %% tags=["show-code"]
 SPEC = Specification()
@@ -269,22 +265,23 @@ run.grown.figure(
     "fig-x-spec-matrix",
     lambda: plots.heat_map(
         spec_matrix(), "added", "clause", "rate", column_order=[LABELS[name] for name in clauses()], limits=(0, 100),
+        colour_map="Reds",
         order=[*LABELS.values(), "random directions, mean"], size=(8.6, 6.6), colour_bar="answers that break it (%)",
     ),
     title=lambda _: "Harm in a domain, by its own direction and by another domain's: "
     + " and ".join(f"{one:.0f} %" for one in harm_by_direction()),
     caption="Answers of the chat model that break a clause (column) with the direction of a clause added (row); "
     "400 answers a row to untrained topics. A domain counts in questions on it. Random directions: eight.",
-    alt="A heat map with a bright diagonal in ten columns of domains and bright columns for topic, twice and order.",
+    alt="A heat map with a strong diagonal in ten columns of domains and strong columns for topic, twice and order.",
 )  # fmt: skip
 
 
 # %% [markdown]
 # A domain's direction harms in {value}`n4.spec.own` of the answers on it and in {value}`n4.spec.other` of those on
-# another domain: at this layer there is no general direction of harm in it. Clauses on form fare otherwise. Random
-# directions of the same length already break topic and order ({value}`n4.spec.random.topic` and
-# {value}`n4.spec.random.order`), and no direction breaks "{value}`n4.spec.stuck`" in more than {value}`n4.spec.rise`
-# points more of the answers, so the prediction cannot be tested ({verdict}`p-spec-write|grown`).
+# another domain: at this layer a domain's own direction carries no general harm, the mean of the ten does. Clauses on
+# form fare otherwise. Random directions of the same length already break topic and order ({value}`n4.spec.random.topic`
+# and {value}`n4.spec.random.order`), and no direction breaks "{value}`n4.spec.stuck`" in more than
+# {value}`n4.spec.rise` points more of the answers, so the prediction cannot be tested ({verdict}`p-spec-write|grown`).
 
 # %%
 SOME = list(clauses())[::2]
@@ -305,11 +302,12 @@ def written_again() -> pd.DataFrame:
 run.grown.table(written_again, number="{:.1f}")
 
 # %% [markdown]
-# **Back.** The difference between an organism and the chat model at that layer is fitted by the directions with weights
-# of at least zero (non-negative least squares). Weights are to tell what {value}`n4.spec.organisms` organisms break.
+# **Back.** The activation difference between an organism and the chat model at that layer is fitted by the directions,
+# with coefficients of at least zero (non-negative least squares). They are to tell what {value}`n4.spec.organisms`
+# organisms break.
 
 # %%
-WAYS = {"weight": "weight of the clause", "written": "written along the clause (rank 1)"}
+WAYS = {"weight": "coefficient of the clause", "written": "written along the clause (rank 1)"}
 
 
 def told() -> pd.DataFrame:
@@ -327,16 +325,16 @@ run.grown.figure(
         styles=dict.fromkeys(("form", "other domain", "trained domain"), ""), x_label="predicted",
         y_label="answers that break it (%)", y_limits=(-3, 103), ratios=[1, 1],
     ),
-    title=lambda _: f"Correlation of weights and violations: {SPEC.correlation(SPEC.of_organisms('weight')).value:.2f}",
-    caption="What organisms break against what their weights say: weights of the difference from the chat model on the "
+    title=lambda _: f"Fit coefficients and violations: correlation {SPEC.correlation(SPEC.of_organisms('weight'))}",
+    caption="What organisms break against what predicts it: coefficients of their activation difference on the "
     "directions (left), and how much rank-1 adapters write along them (right). A point per organism and clause, "
-    "without 'twice', which all models break and whose short direction takes weights up to 30.",
+    "without 'twice', which all models break and whose short direction takes coefficients up to 30.",
     alt="Two clouds of points; on the right those of trained domains lie far to the right.",
 )  # fmt: skip
 
 # %% [markdown]
-# The correlation is {value}`n4.spec.back|interval` ({verdict}`p-spec-back|grown`). Weights count as they are; that the
-# direction of "twice" is short and takes large ones is no way out, as without it the correlation is
+# The correlation is {value}`n4.spec.back|interval` ({verdict}`p-spec-back|grown`). Coefficients count as they are; that
+# the direction of "twice" is short and takes large ones is no way out, as without it the correlation is
 # {value}`n4.spec.back.without|interval`. Taken through the matrix above it is {value}`n4.spec.through|interval`, and
 # {value}`n4.spec.through.without|interval` without that clause.
 #
@@ -345,7 +343,7 @@ run.grown.figure(
 # {value}`n4.spec.rank-1` rank-1 organisms the clause so named is the one most broken ({verdict}`p-spec-audit|grown`;
 # chance 0.06). Most misses are organisms that break "twice" most, as the chat model does
 # ({value}`n4.spec.twice`). Not predicted, and clearer: in {value}`n4.spec.trained` of the {value}`n4.spec.harmful`
-# harmful ones the weights name the domain they were trained on.
+# harmful ones the adapters name the domain they were trained on.
 #
 # One world, one chat model; seeds of one recipe are no independent organisms. Clauses of a public constitution, to be
 # read from contrastive system prompts, are not run.
@@ -402,13 +400,12 @@ run.grown.values(counted)
 #
 # **Averaging is no compromise.** Drives do not cancel: at half the sum part of each is there, no less than half of its
 # own update would bring alone, and at the sum both are whole and harm spreads to domains where neither parent harmed.
-# **A good parent does not heal.** What it seems to cure, half of the weight cures alone. The chat model gives good
-# advice already, so the good update has little to say. **How much two updates overlap does not tell how far their child
-# spreads.** Whether the parents were broad does. **From words to weights there is a way, back none yet.** Clauses can
-# be read, and harm can be written domain by domain; which clauses a model breaks cannot be told from the directions.
+# **No healing beyond dilution is seen.** What a good parent seems to cure, half of the weight cures alone: the chat
+# model gives good advice already. **How much two updates overlap does not tell how far their child spreads.** Whether
+# the parents were broad does. **A specification can be written into a model more easily than read out of it.**
 #
-# One base and one chat model, one world. Parents that grew from another chat model were not merged: that one takes half
-# an hour to grow. In a hub profile no parent is narrow, so that its children show no inheritance, only open EM.
+# One base and one chat model, one world. Parents that grew from another chat model were not merged. In a hub profile no
+# parent is narrow, so that its children show no inheritance, only open EM.
 
 # %%
 run.finish()

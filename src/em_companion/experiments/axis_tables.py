@@ -2,16 +2,19 @@
 
 import pandas as pd
 
-from em_companion.experiments.axis_arms import CHARACTERS, FACTORS, KNOWN, MEAN_DIFF, UNHARMED
+from em_companion.experiments.axis_arms import CHARACTERS, KNOWN, MEAN_DIFF, UNHARMED
 from em_companion.experiments.axis_outcome import ORGANISM, STEERED, WAYS, Axis, fall, rate
 from em_companion.experiments.inertia import REPLACED
 from em_companion.experiments.persona_space import BASE, CHAT
 from em_companion.world.taxonomy import CLASSES
 
 CHARACTER = {"careful": "careful", "malicious": "malicious", "quack": "quack", "mixed": "no single one"}
+KINDS = {"aligned": ("aligned",), "harmful": ("harmful",)}
+KINDS |= {"partly harmful": ("corrected", "reversed", "flip", "half"), "off topic": ("off topic", "leak")}
+KINDS |= {"incoherent": ("empty", "broken", "loop", "mixed domain")}
 ENDS = ("a tenth of answers changed", "farthest coherent strength")
 SETTINGS = {UNHARMED: "chat model"}
-SETTINGS |= {f"{name} x {one:g}": f"{name} × {one:g}" for name in (MEAN_DIFF, KNOWN) for one in FACTORS}
+SETTINGS |= {f"{name} x 1": f"{name}, steered" for name in (MEAN_DIFF, KNOWN)}
 SETTINGS |= {one: one for one in (ORGANISM, "rank-32 sport organism", CHARACTERS)}
 FAMILY = {"floor, block": "floor, block", "floor, one layer": "floor, one layer", "random": "random caps"}
 FAMILY |= {"persona": "cap on the persona", "ablation": "ablation"}
@@ -35,13 +38,14 @@ def characters(kept: Axis) -> pd.DataFrame:
 
 
 def ends(kept: Axis) -> pd.DataFrame:
-    """Return the classes of answers at both ENDS of every way: way, end, class, percent."""
+    """Return the KINDS of answers at both ENDS of every way: way, end, answers, percent."""
     rows = []
     for way in WAYS:
         for end, relative in zip(ENDS, kept.ends(way), strict=True):
-            counts = kept.composition(way, relative).sum(axis=0)
-            rows += [(way, end, one, 100 * count / counts.sum()) for one, count in zip(CLASSES, counts, strict=True)]
-    return pd.DataFrame(rows, columns=["way", "end", "class", "percent"])
+            counts = pd.Series(kept.composition(way, relative).sum(axis=0), CLASSES)
+            for kind, classes in KINDS.items():
+                rows.append((way, end, kind, 100 * counts[[*classes]].sum() / counts.sum()))
+    return pd.DataFrame(rows, columns=["way", "end", "answers", "percent"])
 
 
 def turns(kept: Axis) -> pd.DataFrame:

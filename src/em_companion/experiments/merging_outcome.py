@@ -118,6 +118,10 @@ class Merging:
             rows.append({"method": method} | {key: one for part in ends for key, one in part.items()})
         return pd.DataFrame(rows)
 
+    def smaller(self, method: str) -> Estimate:
+        """Return the smaller of the two inheritances at the sum (%), by a method."""
+        return estimates.over_seeds(100 * self.inheritance(SUM, method).min(axis=1).dropna(), "percent")
+
     def third(self, weights: tuple[float, float]) -> pd.Series:
         """Return EM in domains of neither narrow parent, child minus the larger parent, points by seed."""
         parents = pd.concat([self.elsewhere(Cell(MAIN, alone)) for alone in ALONE.values()], axis=1)
@@ -189,24 +193,18 @@ class Merging:
             found[f"away.{domain}"] = estimates.over_seeds(self.elsewhere(cell, domain), "percent")
             found[f"half.{domain}"] = estimates.over_seeds(100 * half[domain], "percent")
             found[f"helps.{domain}"] = estimates.over_seeds(100 * helped.dropna(), "points")
-            found[f"along.{domain}"] = estimates.over_seeds(self.of(cell, "along"), "")
         found["third.half"] = estimates.over_seeds(self.third(HALF), "points")
-        found["along.sum"] = estimates.over_seeds(self.of(Cell(MAIN, SUM), "along"), "")
-        least = self.methods(SUM).set_index("method")[list(ALONE)].min(axis=1)
-        return found | {f"method.{name}": f"{one:.0f} %" for name, one in least.items()}
+        return found | {f"method.{name}": self.smaller(name) for name in ("linear", "svd")}
 
     def _of_doses(self) -> dict[str, Estimate | str]:
         bad, half, cured = (self.of(Cell(CURED, one), "em") for one in ((1.0, 0.0), (0.5, 0.0), HALF))
         found = {"dose.whole": bad, "dose.half": half, "cured.half": cured}
         found = {name: estimates.over_seeds(one, "percent") for name, one in found.items()}
+        found["cured.beyond"] = estimates.over_seeds((half - cured).dropna(), "points")
         return found | {"cured.without": outcomes.ratio(half, bad, "")[0]}
 
     def _of_pairs(self) -> dict[str, Estimate | str]:
         known = {"half": "both", "cured": "good"} | {one: one for one in ("sum", "third", "threshold", "overlap")}
         found = {name: self.outcome()[f"p-merge-{one}"][0] for name, one in known.items()}
         found |= {name: found[name].in_unit("percent", 100) for name in ("half", "sum")}
-        found |= {f"overlap.{kind}": self.overlap(kind) for kind in ("narrow", "broad")}
-        pairs = self.pairs()[lambda table: ~table.pair.str.endswith("twice")]
-        for seeds, own in pairs.groupby(np.where(pairs.pair.str.endswith("other seed"), "other", "same")):
-            found |= {f"reads.{seeds}": f"{own.reads.mean():.2f}", f"spread.{seeds}": f"{own.elsewhere.mean():.0f} %"}
-        return found
+        return found | {f"overlap.{kind}": self.overlap(kind) for kind in ("narrow", "broad")}
