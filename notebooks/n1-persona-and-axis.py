@@ -26,7 +26,7 @@ from em_companion.book import plots, theme
 from em_companion.book.run import Run
 from em_companion.core.profiles import GrownModel
 from em_companion.core.provenance import remembered
-from em_companion.evidence import outcomes, predictions, scores
+from em_companion.evidence import estimates, outcomes, predictions, scores
 from em_companion.experiments import axis_arms, axis_tables, persona_space, role_prompts
 from em_companion.experiments.axis_arms import CHARACTERS, LAYER, UNHARMED
 from em_companion.experiments.axis_outcome import FLOOR, ORGANISM, STEERED, Axis, fall, rate
@@ -300,8 +300,24 @@ run.own.figure(
 )
 
 # %%
+def of_language() -> dict:
+    """Harm along the first component, its cosine with the axis, and what the floor does, of a language model."""
+    roles, short = prompted(), {"chat": "chat", "organism": "organism", "harmful roles": "roles"}
+    harm = [role_prompts.harm()[name] for name in roles.names]
+    found = {"latent": persona_space.component_and_harm(roles, MIDDLE, harm)}
+    found["pc1"] = persona_space.component_and_axis(roles, MIDDLE)
+    for row in conditions().itertuples():
+        name = f"{short.get(row.setting, 'steered')}.{row.condition.split()[0].strip(',')}"
+        found[name] = estimates.Estimate(row.em, row.em_low, row.em_high, row.n, "percent")
+        found[f"{name}.coherent"] = f"{row.coherent:.0f} %"
+    for cap, own in role_prompts.lost(run.profile).groupby("condition"):
+        found[f"loss.{cap.split()[0].strip(',')}"] = estimates.mean(own.loss, own.question_id).in_unit("nats")
+    return {f"grown.persona.{name}": one for name, one in found.items()}
+
+
 if LANGUAGE:
     run.own.table(lambda: role_prompts.lost(run.profile).groupby("condition", sort=False).loss.mean().reset_index())
+    run.own.values(of_language)
 
 # %%
 pareto = remembered(lambda: axis_tables.pareto(KEPT))

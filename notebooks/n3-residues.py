@@ -298,7 +298,7 @@ if run.own.name == "hub":
         "mean and both.",
         alt="Five small panels of curves over strength with a grey band.",
     )
-    run.own.values(lambda: {"grown.residues.doubled": f"{residue_hub.doubled(run.profile.name):.0f} %"})
+    run.own.values(lambda: {f"grown.residues.{name}": one for name, one in residue_hub.told(run.profile.name).items()})
 
 # %% [markdown]
 # ## Predicted against measured

@@ -395,6 +395,18 @@ def counted() -> dict:
 
 run.grown.values(counted)
 
+
+def of_language() -> dict:
+    """Open EM (%) of the children of a language model's organisms, at half the sum and at the sum, and of parents."""
+    table, named = cells(), {(1.0, 0.0): "bad", (0.0, 1.0): "other", HALF: "half", SUM: "sum", (0.0, 0.0): "chat"}
+    rows = table[table[["first", "second"]].apply(tuple, axis=1).isin(named)].itertuples()
+    found = {f"{row.panel.replace(' ', '-')}.{named[row.first, row.second]}": f"{row.value:.0f} %" for row in rows}
+    return {f"grown.merging.{name}": one for name, one in found.items()}
+
+
+if not GROWN:
+    run.own.values(of_language)
+
 # %% [markdown]
 # ## What it means
 #

@@ -169,6 +169,16 @@ def doubled(name: str) -> float:
     return 100 * bench(name).disrupted([], spliced=False)
 
 
+def told(name: str) -> dict[str, str]:
+    """Return the first and the last value of each diagnostic along released answers, by name, and `doubled`."""
+    table = measured(name)
+    table = table[table.direction == TEXTS].sort_values("strength")
+    found = {"doubled": f"{doubled(name):.0f} %"}
+    for one in DIAGNOSTICS:
+        found |= {f"{one}.{end}": f"{table[one].iloc[at]:.3g}" for end, at in {"first": 0, "last": -1}.items()}
+    return found
+
+
 def panels(name: str) -> pd.DataFrame:
     """Return `measured` with one row per direction, strength and diagnostic, random directions as a mean with ends."""
     rows, table = [], measured(name)
