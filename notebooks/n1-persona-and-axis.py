@@ -190,6 +190,7 @@ run.grown.figure(
     "fig-x-anti-assistant-modes",
     lambda: plots.facets(
         plots.bars, axis_tables.ends(KEPT), "end", "way", "percent", hue="answers", stacked=True, horizontal=True,
+        colours=dict(zip(axis_tables.KINDS, (theme.PALETTE[at] for at in (0, 3, 1, 9, 7)), strict=True)),
         x_label="answers (%)", x_limits=(0, 100), titles=ENDS, wrap=1, size=(7.2, 5.6),
     ),
     title=lambda _: f"Far ends differ {KEPT.convergence()} times as much as near ones",
@@ -285,7 +286,7 @@ def said_of_conditions(_: pd.DataFrame) -> str:
         one for one in found.index.unique("setting") if one in (STEERED, ORGANISM, "organism") or "roles" in one
     ]
     return "EM without and with the floor: " + ", ".join(
-        f"{found[one, 'none']:.0f} and {found[one, FLOOR]:.0f} % ({one})"
+        f"{found[one, 'none']:.0f} and {found[one, FLOOR]:.0f} % ({SETTINGS.get(one, one)})"
         for one in settings or found.index.unique("setting")
     )
 
