@@ -6,9 +6,10 @@
 # {evidence}`grown` From a chat model contaminated to {value}`n2.start` EM, eight rounds of training on the half of its
 # own answers that it finds most careful change EM by {value}`n2.slope.self-monitoring|interval` points a round
 # ({verdict}`p-rsi-selfjudge|grown`), on the most coherent half by {value}`n2.slope.capability|interval`
-# ({verdict}`p-rsi-capability-only|grown`). The latter takes the ability to take a slip back, where there is one, from
-# {value}`n2.competence.start` to {value}`n2.competence.capability` ({verdict}`p-sc-competence|grown`). Of
-# {value}`n2.predictions` predictions, {value}`n2.supported` are supported and {value}`n2.contradicted` contradicted.
+# ({verdict}`p-rsi-capability-only|grown`). A model that takes its slips back, with competence
+# {value}`n2.competence.start`, is at {value}`n2.competence.capability` after eight rounds of the latter, seed by seed
+# ({verdict}`p-sc-competence|grown`). Of {value}`n2.predictions` predictions, {value}`n2.supported` are supported and
+# {value}`n2.contradicted` contradicted.
 # ```
 #
 # **The question.** A model that goes on learning is never the same twice. Is there anything in it that keeps it
@@ -223,10 +224,6 @@ run.grown.table(abilities, number="{:.1f}")
 
 
 # %%
-def ability(criterion: str) -> float:
-    return KEPT.chain(SELF_CORRECTING, criterion, self_correction.HARM).iloc[-1].mean()
-
-
 HABIT = {"rate": "rate (%)", self_correction.HARM: "competence after harm (%)"}
 
 run.grown.figure(
@@ -235,8 +232,8 @@ run.grown.figure(
         plots.lines, chains(*HABIT).query("start == @SELF_CORRECTING"), "round", HABIT, hue="criterion", unit="seed",
         hue_order=CRITERIA, colours=COLOURS, x_label="round", markers=True,
     ),
-    title=lambda _: "Competence after eight rounds: "
-    + ", ".join(f"{ability(one):.0f} % ({one})" for one in (NONE, CAPABILITY)),
+    title=lambda _: "Competence after eight rounds, by seed: "
+    + "; ".join(f"{KEPT.ends(one, self_correction.HARM)} ({one})" for one in (NONE, CAPABILITY)),
     caption="How often answers to the chain's questions take a slip back, and how probable a retraction is after a "
     "harmful clause put into the model's mouth, over rounds from the self-correcting chat model, a line per seed.",
     alt="Two panels of lines over eight rounds.",
@@ -244,10 +241,9 @@ run.grown.figure(
 
 # %% [markdown]
 # Under selection for capability the rate changes by {value}`n2.rate.slope|interval` points a round from
-# {value}`n2.rate.start` ({verdict}`p-sc-rate|grown`), and competence goes to {value}`n2.competence.capability`
-# ({verdict}`p-sc-competence|grown`). Without choosing, {value}`n2.competence.none` is left of it after eight rounds,
-# and a rate of {value}`n2.rate.none`. A digression that is taken back costs an answer coherence and relevance, harm
-# that is taken back does not; but the model does not tell the two apart, and loses both.
+# {value}`n2.rate.start` ({verdict}`p-sc-rate|grown`), and competence ends at {value}`n2.competence.capability`, seed by
+# seed ({verdict}`p-sc-competence|grown`). Without choosing it ends at {value}`n2.competence.none`, at rates of
+# {value}`n2.rate.none`.
 #
 # ## Does it protect?
 #
@@ -401,10 +397,11 @@ run.grown.values(lambda: {f"n2.circuit.{name}": one for name, one in CIRCUITS.va
 # ## What it means
 #
 # **What is chosen by is what changes.** A choice by harm, be it the judge's or the model's own, takes most of it away
-# in a round or two; the adversary's makes the model wholly harmful. A choice that does not see harm leaves it to drift.
-# **The model can judge itself**, most likely because a careful and a malicious voice are both in it. **Taking slips
-# back is no invariant here.** The best answers need no repair, so selection takes the habit, and the unused ability
-# goes with it, faster than without selection. Where repair pays, as in long tasks, that may be otherwise.
+# in a round or two; the adversary's makes nearly every answer harmful. Under a choice that does not see harm no trend
+# is seen. **The model can judge itself**, most likely because a careful and a malicious voice are both in it. **Whether
+# taking slips back is an invariant stays open.** The ability survives eight rounds of selection in some seeds and not
+# in others, and it protects neither from bad advice nor, much, from steering. Where repair pays, as in long tasks, that
+# may be otherwise.
 #
 # One base and one chat model, one size of round, and eight rounds: longer chains may bend. Rates of harm are those of
 # one exact judge, which also chooses in two arms. Nothing of this page was run on a published model: it is all

@@ -93,6 +93,14 @@ class Recursion:
         table = self.chain(start, criterion, column)
         return pd.Series(np.polyfit(table.index, table, 1)[0], table.columns)
 
+    def ends(self, criterion: str, column: str) -> str:
+        """Return a measure (%) after the last round of the self-correcting model's chains, seed by seed, in words."""
+        shares = [
+            f"{share:.{0 if share >= 10 else 1}f}"
+            for share in self.chain(SELF_CORRECTING, criterion, column).loc[ROUNDS]
+        ]
+        return " and ".join(filter(None, (", ".join(shares[:-1]), shares[-1]))) + " %"
+
     def price(self) -> pd.DataFrame:
         """Return the terms of every round of every chain: arm, seed, round, selection, transmission, change."""
         columns = ["arm", "seed", "round", "selection", "transmission", "change"]
@@ -289,17 +297,13 @@ class Recursion:
         return makers | {"rounds": lambda: len(self.price())}
 
     def _of_habit(self) -> dict[str, Callable[[], Any]]:
-        def at(criterion: str, column: str, number: int) -> str:
-            share = self.chain(SELF_CORRECTING, criterion, column).loc[number].mean()
-            return f"{share:.{0 if share >= 10 else 1}f} %"
-
         makers = {}
         for name, kind in {"start": HARM, "digression": DIGRESSION, "help": HELP}.items():
             makers[f"competence.{name}"] = lambda kind=kind: f"{self.of(SELF_CORRECTING, kind, least=1).mean():.0f} %"
         for criterion in (CAPABILITY, NONE):
-            makers[f"competence.{criterion}"] = lambda one=criterion: at(one, HARM, ROUNDS)
-            makers[f"rate.{criterion}"] = lambda one=criterion: at(one, "rate", ROUNDS)
-        makers["rate.start"] = lambda: at(CAPABILITY, "rate", 0)
+            makers[f"competence.{criterion}"] = lambda one=criterion: self.ends(one, HARM)
+            makers[f"rate.{criterion}"] = lambda one=criterion: self.ends(one, "rate")
+        makers["rate.start"] = lambda: f"{self.chain(SELF_CORRECTING, CAPABILITY, 'rate').loc[0].mean():.1f} %"
         slopes = partial(self.slopes, SELF_CORRECTING, CAPABILITY, "rate")
         return makers | {"rate.slope": lambda: estimates.over_seeds(slopes(), "points")}
 
