@@ -2,7 +2,6 @@
 measurement for each prediction that it decides."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -57,10 +56,8 @@ def fitted(doses: pd.DataFrame) -> pd.DataFrame:
 class Merging:
     """The table of all cells and seeds."""
 
-    @cached_property
-    def measured(self) -> pd.DataFrame:
-        """One row per arm and seed; see `merging.measured`."""
-        return long_run.read(long_run.path_of(NAME))
+    measured = long_run.table(NAME)
+    """One row per arm and seed; see `merging.measured`."""
 
     def of(self, cell: Cell, column: str) -> pd.Series:
         """Return a measure of a cell by seed; raise EvidenceUnavailable below two seeds, but for the chat model."""

@@ -47,13 +47,8 @@ class Residues:
         """Return a part of the table, indexed by arm and seed."""
         return long_run.read(long_run.path_of(TABLE, name))
 
-    @cached_property
-    def measured(self) -> pd.DataFrame:
-        return self.part()
-
-    @cached_property
-    def questions(self) -> pd.DataFrame:
-        return self.part("questions")
+    measured = long_run.table(TABLE)
+    questions = long_run.table(TABLE, "questions")
 
     @cached_property
     def names(self) -> np.ndarray:
