@@ -79,8 +79,7 @@ def tables(tmp_path, monkeypatch):
 
 
 def verdicts(found: Axis) -> dict[str, str]:
-    measured = found.of_space() | found.of_behaviour()
-    return {name: outcomes.verdict(name, one) for name, one in measured.items()}
+    return {name: outcomes.verdict(name, one) for name, one in found.outcomes().items()}
 
 
 def test_every_prediction_is_measured_and_gets_the_verdict_of_its_tables(tables):

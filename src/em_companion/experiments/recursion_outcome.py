@@ -233,9 +233,7 @@ class Recursion:
         short |= {"competence": "p-sc-competence", "s75": "p-sc-protects", "resist": "p-sc-resists"}
         short["tax"] = "p-tax-coherence"
         told = {name: found[one][0] for name, one in short.items() if one in found}
-        verdicts = [outcomes.verdict(*one) for one in found.items()]
-        told |= {one: verdicts.count(one) for one in ("supported", "contradicted")} | {"predictions": len(verdicts)}
-        return told | known(self._of_rounds() | self._of_habit() | self._of_arms())
+        return told | outcomes.tally(found) | known(self._of_rounds() | self._of_habit() | self._of_arms())
 
     def _of_rounds(self) -> dict[str, Callable[[], Any]]:
         def first(criterion: str, term: str = "selection") -> pd.Series:
