@@ -151,14 +151,10 @@ class Merging:
     def overlap(self, kind: str = "") -> Estimate:
         """Return Spearman's correlation over pairs of the cosine of updates with EM in domains of neither; kind: of
         parents, "narrow" or "broad", all by default."""
-        from scipy import stats  # slow to import
-
         known = self.pairs()
         pairs = known.loc[known.pair.str.startswith(kind), ["cosine", "elsewhere"]].to_numpy()
         drawn = np.random.default_rng(0).integers(len(pairs), size=(RESAMPLES, len(pairs)))
-        ranks = stats.rankdata(pairs[drawn], axis=1)
-        first, second = np.moveaxis(ranks - ranks.mean(axis=1, keepdims=True), -1, 0)  # [resample, pair]
-        found = (first * second).sum(axis=1) / np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
+        found = estimates.rank_correlations(*np.moveaxis(pairs[drawn], -1, 0))  # [resample]
         return Estimate(estimates.spearman(*pairs.T), *estimates.quantiles(found), len(pairs), "correlation")
 
     def outcome(self) -> dict[str, Outcome]:
