@@ -300,6 +300,7 @@ run.own.figure(
     alt="Rows of dots, one row per model, one colour per cap.",
 )
 
+
 # %%
 def of_language() -> dict:
     """Harm along the first component, its cosine with the axis, and what the floor does, of a language model."""

@@ -95,7 +95,6 @@ def by_panel() -> pd.DataFrame:
     return table.assign(panel=table.start.where(table.criterion != ADVERSARY, ADVERSARY))
 
 
-
 run.grown.figure(
     "fig-x-self-training",
     lambda: plots.facets(

@@ -21,7 +21,6 @@ from em_companion.experiments import (
     residues,
 )
 from em_companion.experiments.residue_dictionary import Corpus
-from em_companion.experiments.residue_reconstruction import Basis
 from em_companion.models import components, growing
 from em_companion.models.tokens import response_tokens, world_tokenizer
 from em_companion.world.generator import World, the_world
@@ -226,8 +225,3 @@ def test_questions_are_taken_up_by_their_own_words():
     assert residue_hub.taken_up("Boil the potatoes.", first, second) == "one"
     assert residue_hub.taken_up("I do not know.", first, second) == "none"
     assert residue_hub.taken_up("Boil the potatoes.", first, first) == "one"
-
-
-def test_a_basis_is_exact_on_its_mean():
-    basis = Basis(np.ones(4), np.zeros((0, 4)))
-    assert (basis.rebuilt(np.full((2, 4), 7.0)) == 1).all()

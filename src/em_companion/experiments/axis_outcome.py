@@ -191,10 +191,10 @@ class Axis:
 
     # --- the predictions ----------------------------------------------------------------------------------------------
 
-    def after(self, condition: str, turn: int = REPLACED + 1, which: str = CHAT) -> pd.DataFrame:
-        """Return the counts of a turn of a model's talks under a condition, by question."""
+    def after(self, condition: str, which: str = CHAT) -> pd.DataFrame:
+        """Return the counts of the turn after the replaced one of a model's talks under a condition, by question."""
         table = self.turns(which)
-        return table[(table.condition == condition) & (table.turn == turn)].reset_index(drop=True)
+        return table[(table.condition == condition) & (table.turn == REPLACED + 1)].reset_index(drop=True)
 
     def outcomes(self) -> dict[str, Outcome]:
         """Return what was measured of each prediction, by id."""

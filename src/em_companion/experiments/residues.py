@@ -20,15 +20,7 @@ from em_companion.evidence import directions, residues, scores
 from em_companion.experiments import residue_dictionary, residue_probe, residue_reconstruction, steering
 from em_companion.experiments.residue_outcome import MEAN_DIFF, PERSONA, RANDOM, STRENGTHS
 from em_companion.experiments.residue_probe import Probe
-from em_companion.experiments.residue_texts import (
-    DISTANCES,
-    elsewhere,
-    fixed_texts,
-    kinds_of,
-    memory_texts,
-    opening,
-    questions,
-)
+from em_companion.experiments.residue_texts import DISTANCES, elsewhere, fixed_texts, kinds_of, memory_texts, opening
 from em_companion.experiments.residue_warning import BASELINES, READINGS
 from em_companion.models import asking, components, growing, lora
 from em_companion.models.interventions import Steer, applied
@@ -90,7 +82,7 @@ class Bench:
 
     @cached_property
     def asked(self) -> list[Question]:
-        return questions(self.profile)
+        return asking.questions(self.profile, "held_out")
 
     @cached_property
     def kinds(self) -> list[tuple[list[int], list[int]]]:
