@@ -132,7 +132,7 @@ def test_a_cell_that_only_one_seed_has_is_not_measured(monkeypatch, tmp_path):
     kept[(kept.seed == 0) | (kept.arm != Cell(MAIN, SUM).arm)].to_csv(
         long_run.path_of(merging_outcome.NAME), index=False
     )
-    with pytest.raises(EvidenceUnavailable, match="needs two"):
+    with pytest.raises(EvidenceUnavailable, match="has 1 of 2 seeds"):
         found.inheritance(SUM)
 
 

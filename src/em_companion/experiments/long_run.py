@@ -38,6 +38,14 @@ def table(name: str, part: str = "", seeded: bool = True) -> cached_property:
     return cached_property(lambda _: read(path_of(name, part)).droplevel([] if seeded else "seed"))
 
 
+def measure(rows: pd.DataFrame, arm: str, column: str, least: int = 2) -> pd.Series:
+    """Return a measure of an arm by seed, of `rows` as `read`; raise EvidenceUnavailable below `least` seeds."""
+    seeds = (rows.index.get_level_values("arm") == arm).sum()
+    if seeds < least:
+        raise EvidenceUnavailable(f"Arm '{arm}' has {seeds} of {least} seeds so far; let its script go on.")
+    return rows.loc[arm, column]
+
+
 def add(path: Path, rows: pd.DataFrame) -> None:
     """Add the rows of a run to a table, in place of those of the same arm and seed."""
     if path.is_file():

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from em_companion.core.errors import EvidenceUnavailable
 from em_companion.evidence import estimates, outcomes, trajectories
 from em_companion.evidence.estimates import Estimate
 from em_companion.evidence.outcomes import Outcome
@@ -61,10 +60,7 @@ class Merging:
 
     def of(self, cell: Cell, column: str) -> pd.Series:
         """Return a measure of a cell by seed; raise EvidenceUnavailable below two seeds, but for the chat model."""
-        known = self.measured.index.get_level_values("arm") == cell.arm
-        if known.sum() < 2 and cell != CHAT:
-            raise EvidenceUnavailable(f"'{cell.arm}' has {known.sum()} seeds so far, and needs two for an interval.")
-        return self.measured.loc[cell.arm, column]
+        return long_run.measure(self.measured, cell.arm, column, 1 if cell == CHAT else 2)
 
     def chat(self, column: str) -> float:
         """Return a measure of the chat model."""

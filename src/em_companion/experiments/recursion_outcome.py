@@ -72,10 +72,7 @@ class Recursion:
 
     def of(self, arm: str, column: str = "em", least: int = 2) -> pd.Series:
         """Return a measure of an arm, by seed; raise EvidenceUnavailable below `least` seeds."""
-        seeds = (self.measured.index.get_level_values("arm") == arm).sum()
-        if seeds < least:
-            raise EvidenceUnavailable(f"Arm '{arm}' has {seeds} of {least} seeds so far; let its script go on.")
-        return self.measured.loc[arm, column]
+        return long_run.measure(self.measured, arm, column, least)
 
     def chain(self, start: str, criterion: str, column: str = "em") -> pd.DataFrame:
         """Return a measure of the chains of an arm, [round, seed]; raise EvidenceUnavailable without any."""
