@@ -71,14 +71,9 @@ class Axis:
             raise EvidenceUnavailable(f"Arm '{arm}' of '{NAME}' is not measured yet; run its script.")
         return table.loc[[arm]].reset_index(drop=True)
 
-    @cached_property
-    def measures(self) -> pd.DataFrame:
-        """What was measured of the space of roles, by name."""
-        return self.part("measures", "space").set_index("name")
-
     def measure(self, name: str) -> Estimate:
         """Return one measure of the space of roles."""
-        row = self.measures.loc[name]
+        row = self.part("measures", "space").set_index("name").loc[name]
         return Estimate(float(row.value), float(row.low), float(row.high), int(row.n), row.unit)
 
     def axis(self) -> np.ndarray:
@@ -90,11 +85,6 @@ class Axis:
     def who(self) -> pd.DataFrame:
         """Who answers, by model and question; see `axis_arms.who`."""
         return self.part("who", "who")
-
-    @cached_property
-    def steered(self) -> pd.DataFrame:
-        """The cells along minus the axis, by question and half of the answers, and random directions in the best."""
-        return self.part("steering", "steering")
 
     @cached_property
     def far(self) -> pd.DataFrame:
@@ -141,7 +131,8 @@ class Axis:
 
     def best(self) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
         """Return the rating half of the best cell along minus the axis, and of random directions there."""
-        table = self.steered[self.steered.best & (self.steered.half == 1)]
+        table = self.part("steering", "steering")
+        table = table[table.best & (table.half == 1)]
         groups = {name: own.reset_index(drop=True) for name, own in table.groupby("direction", sort=False)}
         return groups.pop(MINUS_AXIS), list(groups.values())
 

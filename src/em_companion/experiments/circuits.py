@@ -145,10 +145,6 @@ class Measured:
         """Return one row per node: layer, part, direct, by_adapter (see `direct`) and effect with its interval."""
         return pd.concat([self.nodes, intervals(self.effects, "effect", seed)], axis=1)
 
-    def shares(self) -> np.ndarray:
-        """Return the share of the difference that the first k nodes keep, [k]."""
-        return shares(self.curve.mean(axis=-1))
-
 
 def measured(profile: Profile, name: str, seed: int, top: Sequence[int] = ()) -> Measured:
     """Return what is measured of a behaviour with one seed; `top`: nodes from the donor, for harm only."""
