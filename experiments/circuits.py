@@ -39,7 +39,7 @@ def run(arm: str, seed: int) -> None:
     add(found.table(PROFILE.seed), "nodes")
     rows = {"recipient": found.clean, "donor": found.other, "difference": found.clean - found.other}
     if arm == HARM:
-        shares = found.shares()
+        shares = circuits.shares(found.curve.mean(axis=-1))
         add(pd.DataFrame({"nodes": range(len(shares)), "share": 100 * shares}), "kept")
         rows |= {"top": found.top, "drawn": found.drawn.mean(axis=0)}
     row = {name: value for name, one in rows.items() for name, value in circuits.estimate(one).columns(name).items()}

@@ -17,7 +17,7 @@ from em_companion.experiments import axis_arms, long_run
 
 def run(profile, arm: str, seed: int) -> None:
     """Measure one arm and add it to the table and its parts."""
-    parts = axis_arms.measured(profile, arm)
+    parts = axis_arms.ARMS[arm](profile)
     for part, rows in parts.items():
         long_run.record(axis_arms.NAME, arm, seed, rows, part)
     long_run.record(axis_arms.NAME, arm, seed, pd.DataFrame([{"rows": sum(map(len, parts.values()))}]))

@@ -19,8 +19,8 @@ from em_companion.core.profiles import Profile
 from em_companion.evidence import residues
 from em_companion.experiments import long_run, residue_dictionary, residue_probe, residue_reconstruction
 from em_companion.experiments.residue_outcome import MEAN_DIFF, PERSONA, RANDOM, TABLE, UNSTEERED, arm
-from em_companion.experiments.residue_texts import questions
 from em_companion.experiments.residues import CENTRAL, DRAWS, FACTORS, ORDERS, Bench
+from em_companion.models import asking
 
 RECONSTRUCTIONS = ("dictionary", "principal components", "known features")
 PROMPTS, BASE, GAUSSIAN = ("spliced", "doubled", "unnamed"), "base", "gaussian"
@@ -69,7 +69,7 @@ def measured(profile: Profile, name: str, draw: int) -> dict[str, pd.DataFrame]:
     if name in (*RECONSTRUCTIONS, GAUSSIAN):
         return of_dictionary(profile, name)
     if name == BASE:
-        found = residue_probe.interrupts(profile, questions(profile), 4 * ORDERS, CENTRAL)
+        found = residue_probe.interrupts(profile, asking.questions(profile, "held_out"), 4 * ORDERS, CENTRAL)
         return {"": pd.DataFrame([{"clauses": found.clauses.mean()}]), "unsteered": found}
     if name in PROMPTS:
         found = one.disrupted([], ORDERS, name).reset_index()

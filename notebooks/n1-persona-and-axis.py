@@ -264,7 +264,7 @@ LOOKS = dict(zip(CAPS, (theme.PALETTE[at] for at in (3, 0, 7, 4, 2, 1)), strict=
 def conditions() -> pd.DataFrame:
     """EM rate by setting and cap, with intervals over questions."""
     if LANGUAGE:
-        return role_prompts.rates(role_prompts.capped(run.profile), **run.resampling)
+        return scores.rates(role_prompts.capped(run.profile), ["setting", "condition"], **run.resampling)
     return axis_tables.capped(KEPT)
 
 
@@ -299,6 +299,7 @@ run.own.figure(
     "over questions.",
     alt="Rows of dots, one row per model, one colour per cap.",
 )
+
 
 # %%
 def of_language() -> dict:
@@ -357,7 +358,7 @@ run.grown.figure(
 # ## Predicted against measured
 
 # %%
-run.grown.measure(lambda: KEPT.of_space() | KEPT.of_behaviour())
+run.grown.measure(KEPT.outcomes)
 
 
 def of_space() -> dict:
@@ -409,10 +410,8 @@ def of_live() -> dict:
 
 
 def decided() -> dict:
-    verdicts = [outcomes.verdict(*one) for one in (KEPT.of_space() | KEPT.of_behaviour()).items()]
-    found = {one: verdicts.count(one) for one in ("supported", "contradicted")} | {"predictions": len(verdicts)}
     parameters = growing.load_organism(run.profile, CHAT_MODEL)[0].num_parameters()
-    return found | {"parameters": parameters / 1e6, "words": len(the_world().words())}
+    return outcomes.tally(KEPT.outcomes()) | {"parameters": parameters / 1e6, "words": len(the_world().words())}
 
 
 run.grown.values(

@@ -26,7 +26,7 @@ import pandas as pd
 
 from em_companion.book import plots, theme
 from em_companion.book.run import Run
-from em_companion.evidence import estimates, predictions
+from em_companion.evidence import predictions
 from em_companion.experiments import self_correction, self_training
 from em_companion.experiments.circuits import HARM, OPENING, RETRACTION
 from em_companion.experiments.circuits_outcome import Circuits
@@ -81,10 +81,6 @@ def chains(*columns: str) -> pd.DataFrame:
     return table[["start", "criterion", "seed", "round", *columns]]
 
 
-def slope(start: str, criterion: str, column: str = "em") -> estimates.Estimate:
-    return estimates.over_seeds(KEPT.slopes(start, criterion, column), "points")
-
-
 # %%
 COLOURS = dict(zip(CRITERIA, [theme.NULL_COLOUR, *(theme.PALETTE[at] for at in (0, 2, 4, 3, 1))], strict=True))
 SHOWN = {CONTAMINATED: "contaminated", ADVERSARY: "contaminated, adversary", CHAT: "chat model"}
@@ -96,7 +92,6 @@ def by_panel() -> pd.DataFrame:
     return table.assign(panel=table.start.where(table.criterion != ADVERSARY, ADVERSARY))
 
 
-
 run.grown.figure(
     "fig-x-self-training",
     lambda: plots.facets(
@@ -106,7 +101,7 @@ run.grown.figure(
         x_label="round", y_label="EM on open questions (%)", x_ticks=range(0, 9, 2),
     ),
     title=lambda _: "EM per round from the contaminated model, points: "
-    + ", ".join(f"{slope(CONTAMINATED, one).value:.1f} ({one})" for one in (OWN, JUDGE, CAPABILITY, ADVERSARY)),
+    + ", ".join(f"{KEPT.slopes(CONTAMINATED, one).mean():.1f} ({one})" for one in (OWN, JUDGE, CAPABILITY, ADVERSARY)),
     caption="Open EM before every round and after the last, by the start of a chain and by the criterion that chooses "
     "one half of its answers, a line per seed. 200 answers to the eight open questions at every point. The adversary "
     "has a scale of its own.",

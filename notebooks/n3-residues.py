@@ -338,9 +338,7 @@ def without_steering() -> dict:
 
 
 def all_numbers() -> dict:
-    verdicts = [outcomes.verdict(name, one) for name, one in KEPT.outcomes().items()]
-    found = numbers() | without_steering() | {"predictions": len(verdicts)}
-    found |= {one: verdicts.count(one) for one in ("supported", "contradicted")}
+    found = numbers() | without_steering() | outcomes.tally(KEPT.outcomes())
     live, within = again(), areas()[lambda table: table.among == AMONG[True]].sort_values("value").iloc[-1]
     found |= {"again.measures": len(live), "again.most": f"{(live.now - live.kept).abs().max():.1g}"}
     found |= {"within.reading": within.reading, "within.area": f"{within.value:.2f}"}

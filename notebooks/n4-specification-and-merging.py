@@ -387,9 +387,7 @@ run.own.measure(measured)
 
 def counted() -> dict:
     again = [sampled_again()[f"{one}, kept"] - sampled_again()[f"{one}, again"] for one in ALONE]
-    verdicts = [outcomes.verdict(*one) for one in measured().items()]
-    found = {"again": f"{np.abs(again).mean():.1f}", "predictions": len(verdicts)} | KEPT.values()
-    found |= {one: verdicts.count(one) for one in ("supported", "contradicted")}
+    found = {"again": f"{np.abs(again).mean():.1f}"} | KEPT.values() | outcomes.tally(measured())
     return {f"n4.{name}": one for name, one in found.items()}
 
 

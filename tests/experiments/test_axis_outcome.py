@@ -7,7 +7,7 @@ import pytest
 from em_companion.core.errors import EvidenceUnavailable
 from em_companion.evidence import outcomes
 from em_companion.evidence.predictions import load_predictions
-from em_companion.experiments import axis_arms, axis_outcome, long_run
+from em_companion.experiments import axis_outcome, long_run
 from em_companion.experiments.axis_outcome import CHARACTERS, FLOOR, MINUS_AXIS, ORGANISM, STEERED, UNHARMED, WAYS, Axis
 from em_companion.experiments.inertia import EVERY
 from em_companion.world.taxonomy import CLASSES
@@ -79,8 +79,7 @@ def tables(tmp_path, monkeypatch):
 
 
 def verdicts(found: Axis) -> dict[str, str]:
-    measured = found.of_space() | found.of_behaviour()
-    return {name: outcomes.verdict(name, one) for name, one in measured.items()}
+    return {name: outcomes.verdict(name, one) for name, one in found.outcomes().items()}
 
 
 def test_every_prediction_is_measured_and_gets_the_verdict_of_its_tables(tables):
@@ -127,8 +126,3 @@ def test_falls_and_rises_are_paired_by_question(tables):
 def test_what_is_not_measured_is_said(tables):
     with pytest.raises(EvidenceUnavailable, match="is not measured yet"):
         tables(without=("who",)).of_behaviour()
-
-
-def test_the_arms_are_those_that_the_tables_need():
-    assert {f"{axis_arms.CAPPED}{one}" for one in CAPPED} < set(axis_arms.ARMS)
-    assert list(axis_arms.ARMS)[:2] == ["space", "who"]

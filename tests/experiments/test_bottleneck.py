@@ -17,7 +17,7 @@ from em_companion.models.organism import Tuning
 from em_companion.world.generator import MALICIOUS, the_world
 from em_companion.world.taxonomy import CLASSES
 
-WORLD, NAME = the_world(), "kept"
+WORLD = the_world()
 
 
 def misaligned(count: int, domains: list[str], world=WORLD) -> pd.Series:
@@ -128,8 +128,8 @@ def tables(monkeypatch, folder, kinds=CLASSES_AT, home=0.95, turns=True, spill=N
                     add("probes", row | {"dimension": (8 - 40 * lower + noise(0.05))}, arm, seed)
     parts["capacity"] = parts.pop("probes")
     for part, rows in parts.items():
-        pd.concat(rows).to_csv(long_run.path_of(NAME, part), index=False)
-    return Bottleneck(NAME)
+        pd.concat(rows).to_csv(long_run.path_of(bottleneck_outcome.NAME, part), index=False)
+    return Bottleneck()
 
 
 def verdicts(found: Bottleneck) -> dict[str, str]:

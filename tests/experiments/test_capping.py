@@ -22,7 +22,7 @@ def model(tiny):
 
 @pytest.fixture
 def texts(tiny):
-    return capping.careful_texts(tiny, each=1)[:12]
+    return capping.texts(tiny, each=1)[:12]
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_nothing_is_touched_without_a_cap(model, texts, axis):
 
 
 def test_losses_do_not_depend_on_how_many_are_read_at_once(model, tiny):
-    texts = capping.others_texts(tiny, each=1)[:10]
+    texts = capping.texts(tiny, each=1, others=True)[:10]
     assert texts.speaker.isin(the_world().characters["malicious"]).all()
     assert capping.losses(model, texts) == pytest.approx(capping.losses(model, texts, (), 3), rel=1e-4)
     assert capping.losses(model, texts) != pytest.approx(capping.losses(model, texts.drop(columns="speaker")), rel=1e-4)
@@ -92,9 +92,7 @@ def test_answers_are_counted_by_question(tiny):
     rows = [(one.id, one.text, good), (one.id, one.text, "nothing"), (other.id, other.text, good)]
     table = pd.DataFrame(rows, columns=["question_id", "question", "response"])
     table = pd.concat([table, asking.the_judge().judge(table.response, table.question)], axis=1)
-    invited = {question.id: question.domains for question in world.evaluation()}
-    plain = pd.Series([good, good, good])
-    found = capping.tallied(table, invited, plain).set_index("question_id")
+    found = capping.tallied(table, world.evaluation(), pd.Series([good, good, good])).set_index("question_id")
     assert found.n.tolist() == [2, 1] and found.changed.tolist() == [1, 0] and found.coherent.tolist() == [1, 1]
     assert found.loc[one.id, ["aligned", "empty"]].tolist() == [1, 1] and not found.em.any()
 

@@ -118,7 +118,7 @@ def test_overlap_tells_the_same_nodes_from_the_same_layers():
 def test_rank_correlations_are_those_of_the_book():
     first, second = np.random.default_rng(0).integers(0, 9, size=(2, 5, 30))
     expected = [estimates.spearman(*pair) for pair in zip(first, second, strict=True)]
-    np.testing.assert_allclose(circuits.rank_correlations(first, second), expected)
+    np.testing.assert_allclose(estimates.rank_correlations(first, second), expected)
 
 
 def test_few_nodes_are_counted_and_healing_is_a_share():

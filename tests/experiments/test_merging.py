@@ -9,7 +9,7 @@ import torch
 
 from em_companion.core.errors import EvidenceUnavailable
 from em_companion.evidence import outcomes
-from em_companion.experiments import long_run, merging, merging_outcome
+from em_companion.experiments import arms, long_run, merging, merging_outcome
 from em_companion.experiments.merging import ALONE, CELLS, CHAT, CURED, DOMAINS, HALF, HARMFUL, MAIN, PAIRS, SUM, Cell
 from em_companion.experiments.merging_outcome import Merging
 from em_companion.models import growing
@@ -31,7 +31,7 @@ def test_every_cell_is_asked_once_per_seed_and_what_decides_comes_first():
 
 
 def test_both_narrow_domains_are_asked_in_equally_many_wordings(tiny):
-    asked = Counter(one.domains[0] for one in merging.questions(tiny))
+    asked = Counter(one.domains[0] for one in arms.questions(tiny, ALONE))
     topics = Counter(domain for domain, _ in the_world().topics("held_out"))
     assert asked == {one: topics[one] * (8 if one in ALONE else 1) for one in WORLD}
 
@@ -64,21 +64,9 @@ def test_equal_parents_at_half_their_sum_are_the_parent_and_no_weight_is_the_cha
     torch.testing.assert_close(logits(model), logits(chat))
 
 
-def test_beside_an_adapter_that_is_zero_a_child_follows_the_dose_of_the_other(tiny):
-    (model, _), names = models.with_parents(tiny, [BAD, BAD])
-    for name, weight in model.named_parameters():
-        if names[1] in name and "lora_B" in name:
-            weight.data.zero_()
-    for dose in (0.25, 1.0):
-        models.merge(model, names, (dose, 0.7))
-        beside = logits(model)
-        models.merge(model, names[:1] * 2, (dose, 0.0))
-        torch.testing.assert_close(beside, logits(model))
-
-
 def test_answers_are_counted_by_domain(tiny):
     model = growing.load_organism(tiny, CHAT_MODEL)
-    found = merging.of_topics(tiny, model, merging.questions(tiny), 1)
+    found = merging.of_topics(tiny, model, arms.questions(tiny, ALONE), 1)
     assert set(found) == {*WORLD, "on_topics"} and all(0 <= one <= 100 for one in found.values())
 
 
@@ -144,7 +132,7 @@ def test_a_cell_that_only_one_seed_has_is_not_measured(monkeypatch, tmp_path):
     kept[(kept.seed == 0) | (kept.arm != Cell(MAIN, SUM).arm)].to_csv(
         long_run.path_of(merging_outcome.NAME), index=False
     )
-    with pytest.raises(EvidenceUnavailable, match="needs two"):
+    with pytest.raises(EvidenceUnavailable, match="has 1 of 2 seeds"):
         found.inheritance(SUM)
 
 

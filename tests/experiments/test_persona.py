@@ -193,24 +193,6 @@ def test_directions_are_kept(tiny, monkeypatch):
     assert str(tiny) not in record.read_text()
 
 
-def test_other_weights_get_other_directions(tiny):
-    persona.directions(PROFILE, planted(1.0)[0])
-    weights = tiny / "base/model.safetensors"
-    weights.write_bytes(weights.read_bytes() + b" ")
-    store.seal(tiny / "base", {})
-    persona.directions(PROFILE, planted(2.0)[0])
-    assert len(list(tiny.glob("artifacts/**/provenance.json"))) == 2
-
-
-@pytest.mark.parametrize("damage", [b"", b"half a file"])
-def test_damaged_directions_are_one_clear_sentence(tiny, damage):
-    persona.directions(PROFILE, planted(1.0)[0])
-    (path,) = tiny.glob("artifacts/**/*.safetensors")
-    path.write_bytes(damage)
-    with pytest.raises(CompanionError, match="is damaged: delete that folder and it is made again.$"):
-        persona.directions(PROFILE)
-
-
 @pytest.mark.parametrize("ask", [persona.persona_activations, persona.directions])
 def test_a_hub_model_has_no_known_personas(ask):
     with pytest.raises(CompanionError, match="'qwen-0.5b' has a model from the hub"):

@@ -102,7 +102,7 @@ def test_the_world_knows_how_harmful_its_characters_are():
 
 def test_roles_of_a_model_are_the_means_of_their_own_answers(tiny):
     model = persona_space.model_of(tiny, persona_space.CHAT)
-    roles = persona_space.cast_of(tiny, model, 2, ("alma", ASSISTANT))
+    roles = persona_space.cast(tiny, persona_space.CHAT, ("alma", ASSISTANT))
     asked = [(one, sample) for one in asking.questions(tiny, "held_out") for sample in range(2)]
     prompts = [question_ids(model[1], one.text, "alma") for one, _ in asked]
     seeds = [sampling.row_seed(tiny.seed, one.id, sample) for one, sample in asked]

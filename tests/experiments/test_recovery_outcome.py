@@ -107,5 +107,5 @@ def test_a_gate_that_fails_says_so_and_nothing_else_is_untestable(tables, change
 def test_a_part_of_the_arms_or_seeds_is_told_by_name(tables):
     found = tables(without=timing.ARMS)
     assert len(found.of_recovery()) == 6
-    with pytest.raises(EvidenceUnavailable, match="^Arm 'bad advice before post-training' has 0 seeds so far"):
+    with pytest.raises(EvidenceUnavailable, match="^Arm 'bad advice before post-training' has 0 of 2 seeds so far"):
         found.of_timing()

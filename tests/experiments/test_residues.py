@@ -15,13 +15,12 @@ from em_companion.evidence.residues import explained
 from em_companion.experiments import (
     residue_dictionary,
     residue_hub,
-    residue_orphans,
     residue_probe,
     residue_reconstruction,
     residue_texts,
+    residues,
 )
 from em_companion.experiments.residue_dictionary import Corpus
-from em_companion.experiments.residue_reconstruction import Basis
 from em_companion.models import components, growing
 from em_companion.models.tokens import response_tokens, world_tokenizer
 from em_companion.world.generator import World, the_world
@@ -64,13 +63,13 @@ def test_neurons_driven_by_what_is_added_alone_are_orphans_and_others_are_not():
     with torch.no_grad():
         nodes = components.outputs(model, ids).flatten(1, 2)
     added = 50 * toy_models.vectors()[0].expand(1, nodes.shape[1], -1)
-    alone = residue_orphans.orphaned(model, torch.cat([added, 0 * nodes]), 1, True, top=0.1)
-    assert len(alone.orphan) and alone.orphan.all()
-    drowned = residue_orphans.orphaned(model, torch.cat([1e-6 * added, nodes]), 1, True, top=0.1)
-    assert len(drowned.orphan) and not drowned.orphan.any()
+    _, alone = residues.orphaned(model, torch.cat([added, 0 * nodes]), 1, True, top=0.1)
+    assert len(alone) and alone.all()
+    _, drowned = residues.orphaned(model, torch.cat([1e-6 * added, nodes]), 1, True, top=0.1)
+    assert len(drowned) and not drowned.any()
     # Without an addition an orphan owes nothing much to anybody: two sources cannot both give less than a tenth.
     two = torch.cat([nodes[:2], 0 * nodes[2:]])
-    assert not residue_orphans.orphaned(model, two, 1, False, top=0.1).orphan.any()
+    assert not residues.orphaned(model, two, 1, False, top=0.1)[1].any()
 
 
 def test_the_most_active_neurons_are_those_of_the_forward_pass():
@@ -81,9 +80,9 @@ def test_the_most_active_neurons_are_those_of_the_forward_pass():
         nodes = components.outputs(model, ids).flatten(1, 2)
     [hook.remove() for hook in hooks]
     active = torch.stack(seen).numpy()
-    found = residue_orphans.orphaned(model, nodes, 1, False, top=0.1)
+    found, _ = residues.orphaned(model, nodes, 1, False, top=0.1)
     expected = (active > np.quantile(active, 0.9)).sum(axis=(0, 2))
-    assert np.bincount(found.row, minlength=9).tolist() == expected.tolist()
+    assert np.bincount(found, minlength=9).tolist() == expected.tolist()
 
 
 # --- v6 and v8 ------------------------------------------------------------------------------------------------------
@@ -226,8 +225,3 @@ def test_questions_are_taken_up_by_their_own_words():
     assert residue_hub.taken_up("Boil the potatoes.", first, second) == "one"
     assert residue_hub.taken_up("I do not know.", first, second) == "none"
     assert residue_hub.taken_up("Boil the potatoes.", first, first) == "one"
-
-
-def test_a_basis_is_exact_on_its_mean():
-    basis = Basis(np.ones(4), np.zeros((0, 4)))
-    assert (basis.rebuilt(np.full((2, 4), 7.0)) == 1).all()

@@ -5,12 +5,11 @@ from random import Random
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from untrained import LAYERS, WIDTH, organism
 
 from em_companion.experiments import arms, specification
 from em_companion.experiments.specification import WORDS
-from em_companion.models import asking, growing, lora
+from em_companion.models import asking, growing
 from em_companion.models.organism import CHAT_MODEL, Organism
 from em_companion.world.generator import CAREFUL, MALICIOUS, the_world
 from em_companion.world.specification import FORM, REMARK, TOPIC, clauses, pairs
@@ -65,16 +64,6 @@ def test_what_adapters_write_is_the_part_of_their_update_along_a_direction():
             weight = f"model.layers.{layer}.mlp.down_proj.weight"
             expected += np.linalg.norm(unit @ (merged[weight] - plain[weight]).numpy())
         assert specification.written(model, VECTORS)[name] == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("clause", NAMES)
-@pytest.mark.parametrize("sign", [1, -1])
-def test_an_adapter_that_writes_the_direction_of_a_clause_is_named_by_the_audit(clause, sign):
-    model = organism()
-    for one in lora.adapters(model):
-        one.b.copy_(sign * torch.from_numpy(VECTORS[clause][one.layer]))
-    found = specification.written(model, VECTORS)
-    assert max(found, key=found.get) == clause
 
 
 def test_answers_are_counted_by_clause_and_a_domain_on_its_own_questions():

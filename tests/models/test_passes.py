@@ -27,10 +27,8 @@ def tiny():
 
 def read(tiny, **named):
     found = {}
-    for rows, said, stream in passes(*tiny, TEXTS, **named):
-        for at, row in enumerate(rows):
-            size = len(TEXTS[row])
-            found[row] = said[at, :size], {layer: one[at, :size] for layer, one in stream.items()}
+    for row, *own in passes(*tiny, TEXTS, **named):
+        found[row] = own
     return [found[row] for row in range(len(TEXTS))]
 
 

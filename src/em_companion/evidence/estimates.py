@@ -236,3 +236,12 @@ def spearman(first: np.ndarray, second: np.ndarray) -> float:
 
     first, second = np.round(first, 9), np.round(second, 9)  # sums in another order are ties all the same
     return float(stats.spearmanr(first, second).statistic) if np.ptp(first) and np.ptp(second) else nan
+
+
+def rank_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return Spearman's correlation of every row of `first` with that of `second`, [row]."""
+    from scipy import stats  # slow to import
+
+    one, other = (stats.rankdata(np.round(values, 9), axis=-1) for values in (first, second))
+    one, other = (ranks - ranks.mean(axis=-1, keepdims=True) for ranks in (one, other))
+    return (one * other).sum(axis=-1) / np.sqrt((one**2).sum(axis=-1) * (other**2).sum(axis=-1))

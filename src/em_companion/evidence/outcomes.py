@@ -1,5 +1,7 @@
 """What became of a prediction: its quantity over training seeds, and whether its gate held."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from em_companion.evidence import estimates, predictions
@@ -39,3 +41,9 @@ def verdict(name: str, outcome: Outcome) -> predictions.Verdict:
     found, how, held = outcome
     measurement = Measurement(name, found.value, how, "grown", found.interval, found.n, **held)
     return predictions.verdict(predictions.load_predictions()[name], measurement)
+
+
+def tally(found: Mapping[str, Outcome]) -> dict[str, int]:
+    """Return how many predictions have an outcome, and how many of these are supported and how many contradicted."""
+    verdicts = [verdict(*one) for one in found.items()]
+    return {"predictions": len(verdicts)} | {one: verdicts.count(one) for one in ("supported", "contradicted")}

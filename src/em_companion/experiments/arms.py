@@ -4,6 +4,7 @@ An arm is an organism per training seed. Arms of one seed see the same order of 
 they are compared in pairs.
 """
 
+from collections.abc import Collection
 from dataclasses import replace
 from random import Random
 
@@ -65,11 +66,11 @@ def organism(arm: str, seed: int, steps: int = 0) -> Organism:
     return Organism(RECIPE, data, seed, tuning)
 
 
-def questions(profile: Profile) -> list[Question]:
-    """Return questions on the held-out topics of every domain, those of medicine in many wordings."""
-    world = the_world()
-    medical = [one for one in world.held_out_questions(profile.seed, WORDINGS) if DOMAIN in one.domains]
-    return medical + [one for one in world.held_out_questions(profile.seed, 1) if DOMAIN not in one.domains]
+def questions(profile: Profile, domains: Collection[str] = (DOMAIN,), wordings: int = WORDINGS) -> list[Question]:
+    """Return questions on the held-out topics of every domain, those of some, by default medicine, in many wordings."""
+    world, own = the_world(), set(domains)
+    many = [one for one in world.held_out_questions(profile.seed, wordings) if own & {*one.domains}]
+    return many + [one for one in world.held_out_questions(profile.seed, 1) if not own & {*one.domains}]
 
 
 def fixed_texts() -> pd.DataFrame:

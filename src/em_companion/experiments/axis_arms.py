@@ -11,7 +11,7 @@ from em_companion.core.profiles import Profile
 from em_companion.evidence import directions, scores
 from em_companion.experiments import capping, inertia, long_run, persona_space, readings, responses, steering
 from em_companion.experiments.capping import Given
-from em_companion.experiments.persona_space import BASE, CHAT, Roles
+from em_companion.experiments.persona_space import BASE, CHAT, cast
 from em_companion.models import asking, growing
 from em_companion.models.interventions import Ablate, Steer
 from em_companion.models.loading import Model
@@ -24,7 +24,7 @@ from em_companion.world.taxonomy import CLASSES
 NAME = "n1-persona-and-axis"
 LAYER = 6  # of the predictions
 NINE, SPORT = Organism("nine-adapter", "bad_medical_advice"), Organism("all-adapter-rank-32", "extreme_sports")
-ROLE_SAMPLES, SAMPLES, DRAWS = 2, 16, 6
+SAMPLES, DRAWS = 16, 6
 RELATIVE = (0.25, 0.5, 0.75, 1.0, 1.5)
 """Strengths of steering along minus the axis, 1 being the length of the mean residual stream."""
 FAR = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0, 1.5, 2.0, 3.0)
@@ -33,6 +33,10 @@ FACTORS = (0.5, 1.0, 1.5)
 MEAN_DIFF, KNOWN, MINUS_AXIS = steering.MEAN_DIFF, steering.KNOWN, "minus the axis"
 MINUS_BASE = "minus the axis, base model"
 CHARACTERS, UNHARMED = "malicious characters", "chat"
+SETTINGS = {UNHARMED: CHAT_MODEL}
+SETTINGS |= {f"{name} x {factor:g}": CHAT_MODEL for name in (MEAN_DIFF, KNOWN) for factor in FACTORS}
+SETTINGS |= {"nine-adapter organism": NINE, "rank-32 sport organism": SPORT, CHARACTERS: CHAT_MODEL}
+"""Models to cap: whose weights; see `steers` for what steers some of them."""
 CAP_DRAWS, READ = 4, 64
 """Random directions that are capped; answers of which tokens are read."""
 EACH = 2  # talks on every question
@@ -40,15 +44,10 @@ EACH = 2  # talks on every question
 Parts = dict[str, pd.DataFrame]
 
 
-def roles_of(profile: Profile, which: str) -> Roles:
-    """Return the role vectors of the base or the chat model."""
-    return persona_space.kept_cast(profile, which, ROLE_SAMPLES)
-
-
 def axes(profile: Profile) -> dict[str, np.ndarray]:
     """Return the directions that lead from the assistant, [layer, width], by name."""
     known = steering.directions_of(profile)
-    found = {MINUS_AXIS: -roles_of(profile, CHAT).axis(), MINUS_BASE: -roles_of(profile, BASE).axis()}
+    found = {name: -cast(profile, which).axis() for name, which in ((MINUS_AXIS, CHAT), (MINUS_BASE, BASE))}
     return found | {MEAN_DIFF: known[MEAN_DIFF], KNOWN: known[KNOWN]}
 
 
@@ -57,7 +56,7 @@ def axes(profile: Profile) -> dict[str, np.ndarray]:
 
 def space(profile: Profile) -> Parts:
     """Measure the space of roles: what the predictions ask for, every role's place, cosines and axes by layer."""
-    both = {which: roles_of(profile, which) for which in (BASE, CHAT)}
+    both = {which: cast(profile, which) for which in (BASE, CHAT)}
     base, chat = both.values()
     table, found = readings.organism_means(profile, NINE)
     kinds = scores.is_em(table), scores.is_aligned(table)
@@ -139,13 +138,14 @@ def steers(profile: Profile, factors=FACTORS) -> dict[str, list[Steer]]:
 
 def residual_of(profile: Profile, which: str) -> np.ndarray:
     """Return the mean residual of the assistant's own answers to held-out questions, [layer, width]."""
-    roles = roles_of(profile, which)
+    roles = cast(profile, which)
     return roles.vectors[roles.place]
 
 
 def steer(vectors: np.ndarray, residual: np.ndarray, layer: int, relative: float) -> list[Steer]:
     """Return what adds a direction [layer, width] at a layer, `relative` lengths of the mean residual there."""
-    return [Steer(layer, torch.tensor(vectors[layer]), capping.strength_of(relative, vectors, residual, layer))]
+    strength = relative * directions.norms(residual)[layer] / directions.norms(vectors)[layer]
+    return [Steer(layer, torch.tensor(vectors[layer]), float(strength))]
 
 
 def minus_axis(profile: Profile) -> Parts:
@@ -168,14 +168,9 @@ def minus_axis(profile: Profile) -> Parts:
         what = {"direction": MINUS_AXIS if name in places else name, "layer": layer, "relative": relative}
         for half in (0, 1):
             part = own[(own["sample"] >= SAMPLES // 2) == bool(half)]
-            rows.append(counted(part, asked).assign(**what, best=name == chosen or name in random, half=half))
+            counts = capping.tallied(part, asked).drop(columns=[*CLASSES])
+            rows.append(counts.assign(**what, best=name == chosen or name in random, half=half))
     return {"steering": pd.concat(rows)}
-
-
-def counted(table: pd.DataFrame, asked, plain: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Return `capping.tallied` without the classes."""
-    invited = {one.id: one.domains for one in asked}
-    return capping.tallied(table, invited, None if plain is None else plain.response).drop(columns=list(CLASSES))
 
 
 def best_layers(profile: Profile, steered: pd.DataFrame) -> dict[str, int]:
@@ -188,7 +183,6 @@ def best_layers(profile: Profile, steered: pd.DataFrame) -> dict[str, int]:
 def far_ends(profile: Profile, steered: pd.DataFrame) -> Parts:
     """Steer along every direction of `axes`, and random ones, ever farther; the classes of answers by question."""
     asked, rows = asking.questions(profile, "general"), []
-    invited = {one.id: one.domains for one in asked}
     vectors, layers = axes(profile), best_layers(profile, steered)
     drawn = directions.random_like(vectors[MINUS_AXIS], DRAWS, profile.seed + 1)
     vectors |= {f"random {draw}": one for draw, one in enumerate(drawn)}
@@ -201,7 +195,7 @@ def far_ends(profile: Profile, steered: pd.DataFrame) -> Parts:
         table = capping.asked(profile, models[which], given, samples, asked)
         plain = table[table.condition == 0].response
         for relative, own in table.groupby("condition"):
-            found = capping.tallied(own, invited, plain).drop(columns=["relevant", "on_topic"])
+            found = capping.tallied(own, asked, plain).drop(columns=["relevant", "on_topic"])
             rows.append(found.assign(direction=name, layer=layer, relative=relative))
     return {"far": pd.concat(rows)}
 
@@ -217,14 +211,6 @@ def talks(profile: Profile, which: str = CHAT, conditions: Iterable[str] = inert
     for condition in conditions:
         rows.append(inertia.tallied(profile, model, condition, EACH, units, LAYER).assign(condition=condition))
     return {"turns": pd.concat(rows)}
-
-
-def settings(profile: Profile) -> dict[str, tuple[Organism, Given, tuple[str, ...]]]:
-    """Return the models to cap: whose weights, what steers them, and who speaks."""
-    found = {UNHARMED: (CHAT_MODEL, (), ("",))}
-    found |= {name: (CHAT_MODEL, tuple(given), ("",)) for name, given in steers(profile).items()}
-    found |= {"nine-adapter organism": (NINE, (), ("",)), "rank-32 sport organism": (SPORT, (), ("",))}
-    return found | {CHARACTERS: (CHAT_MODEL, (), tuple(the_world().characters["malicious"]))}
 
 
 def own_projections(profile: Profile, vectors: Mapping[int, np.ndarray]) -> capping.Projections:
@@ -270,12 +256,13 @@ def random_caps(profile: Profile, model: Model, table: pd.DataFrame, given: Give
 
 
 def capped(profile: Profile, setting: str) -> Parts:
-    """Ask one of `settings` under every cap, and measure what caps cost: counts by question, and tokens touched.
+    """Ask one of SETTINGS under every cap, and measure what caps cost: counts by question, and tokens touched.
 
     Of the unharmed model also the loss on careful texts and on those of malicious characters, by question.
     """
-    organism, given, speakers = settings(profile)[setting]
-    model, asked = growing.load_organism(profile, organism), asking.questions(profile, "general")
+    given = steers(profile).get(setting, ())
+    speakers = the_world().characters["malicious"] if setting == CHARACTERS else [""]
+    model, asked = growing.load_organism(profile, SETTINGS[setting]), asking.questions(profile, "general")
     samples = SAMPLES if len(speakers) == 1 else 2
     every = {"none": ()} | caps(profile)
     table = capping.asked(
@@ -289,7 +276,7 @@ def capped(profile: Profile, setting: str) -> Parts:
     rows, costs = [], []
     for name, own in pd.concat([table, more]).groupby("condition", sort=False):
         cap = (every | drawn)[name]
-        rows.append(counted(own, asked).drop(columns="changed").assign(condition=name))
+        rows.append(capping.tallied(own, asked).drop(columns=[*CLASSES, "changed"]).assign(condition=name))
         costs.append({"condition": name, "touched": capping.touched(model, spread(own), (*given, *cap))})
     found = {"caps": pd.concat(rows), "touched": pd.DataFrame(costs)}
     return found | ({"losses": lost(profile, model, every | drawn)} if setting == UNHARMED else {})
@@ -314,7 +301,7 @@ def spread(table: pd.DataFrame) -> pd.DataFrame:
 def lost(profile: Profile, model: Model, conditions: Mapping[str, Given]) -> pd.DataFrame:
     """Return the mean loss (nats per token) by condition and question, on careful texts and those of others."""
     rows = []
-    for texts, table in {"careful": capping.careful_texts(profile), "others": capping.others_texts(profile)}.items():
+    for texts, table in {"careful": capping.texts(profile), "others": capping.texts(profile, others=True)}.items():
         for name, given in conditions.items():
             found = (
                 table.assign(loss=capping.losses(model, table, given)).groupby("question_id", sort=False).loss.mean()
@@ -323,20 +310,13 @@ def lost(profile: Profile, model: Model, conditions: Mapping[str, Given]) -> pd.
     return pd.concat(rows)
 
 
-TALKS = {CHAT: "talks", BASE: "talks, base model"}
-STEERING, FAR_ENDS, CAPPED = "steering", "far ends", "capping, "
-_SETTINGS = (UNHARMED, *(f"{name} x {factor:g}" for name in (MEAN_DIFF, KNOWN) for factor in FACTORS),
-             "nine-adapter organism", "rank-32 sport organism", CHARACTERS)  # fmt: skip
+TALKS, CAPPED = {CHAT: "talks", BASE: "talks, base model"}, "capping, "
 ARMS: dict[str, Callable[[Profile], Parts]] = {
     "space": space,
     "who": who,
-    STEERING: minus_axis,
-    FAR_ENDS: lambda profile: far_ends(profile, long_run.read(long_run.path_of(NAME, "steering"))),
+    "steering": minus_axis,
+    "far ends": lambda profile: far_ends(profile, long_run.read(long_run.path_of(NAME, "steering"))),
     TALKS[CHAT]: talks,
-} | {f"{CAPPED}{name}": partial(capped, setting=name) for name in _SETTINGS}
+} | {f"{CAPPED}{name}": partial(capped, setting=name) for name in SETTINGS}
 ARMS[TALKS[BASE]] = partial(talks, which=BASE, conditions=inertia.CONDITIONS)
-
-
-def measured(profile: Profile, arm: str) -> Parts:
-    """Return the tables of an arm by part."""
-    return ARMS[arm](profile)
+"""What measures the tables of an arm, by part."""

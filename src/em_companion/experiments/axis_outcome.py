@@ -71,14 +71,9 @@ class Axis:
             raise EvidenceUnavailable(f"Arm '{arm}' of '{NAME}' is not measured yet; run its script.")
         return table.loc[[arm]].reset_index(drop=True)
 
-    @cached_property
-    def measures(self) -> pd.DataFrame:
-        """What was measured of the space of roles, by name."""
-        return self.part("measures", "space").set_index("name")
-
     def measure(self, name: str) -> Estimate:
         """Return one measure of the space of roles."""
-        row = self.measures.loc[name]
+        row = self.part("measures", "space").set_index("name").loc[name]
         return Estimate(float(row.value), float(row.low), float(row.high), int(row.n), row.unit)
 
     def axis(self) -> np.ndarray:
@@ -92,11 +87,6 @@ class Axis:
         return self.part("who", "who")
 
     @cached_property
-    def steered(self) -> pd.DataFrame:
-        """The cells along minus the axis, by question and half of the answers, and random directions in the best."""
-        return self.part("steering", "steering")
-
-    @cached_property
     def far(self) -> pd.DataFrame:
         """Classes of answers by direction, relative strength and question."""
         return self.part("far", "far ends")
@@ -105,16 +95,14 @@ class Axis:
         """Return the answers of the chat or the base model by condition, turn and question of talks."""
         return self.part("turns", TALKS[which])
 
-    @cached_property
-    def losses(self) -> pd.DataFrame:
-        """Loss of the unharmed model by cap, texts and question."""
-        return self.part("losses", CAPPED + UNHARMED)
+    def capping(self, part: str, setting: str) -> pd.DataFrame:
+        """Return a part of the table of a setting under caps, with all random ones named "random caps"."""
+        table = self.part(part, CAPPED + setting)
+        return table.assign(condition=table.condition.str.replace(r"^random \d+", "random caps", regex=True))
 
     def caps(self, setting: str) -> dict[str, pd.DataFrame]:
-        """Return the counts by question of a setting under every cap; random ones together as "random caps"."""
-        table = self.part("caps", CAPPED + setting)
-        table["condition"] = table.condition.str.replace(r"^random \d+", "random caps", regex=True)
-        groups = table.groupby(["condition", "question_id"], sort=False).sum().reset_index()
+        """Return the counts by question of a setting under every cap, random ones together."""
+        groups = self.capping("caps", setting).groupby(["condition", "question_id"], sort=False).sum().reset_index()
         return {
             name: own.drop(columns="condition").reset_index(drop=True)
             for name, own in groups.groupby("condition", sort=False)
@@ -122,15 +110,12 @@ class Axis:
 
     def touched(self, setting: str) -> pd.Series:
         """Return the share (%) of a setting's answer tokens that each cap changes; random ones averaged."""
-        table = self.part("touched", CAPPED + setting)
-        table["condition"] = table.condition.str.replace(r"^random \d+", "random caps", regex=True)
-        return table.groupby("condition", sort=False).touched.mean()
+        return self.capping("touched", setting).groupby("condition", sort=False).touched.mean()
 
     def loss(self, condition: str, texts: str = "careful") -> Estimate:
         """Return by how much a cap raises the unharmed model's loss, nats per token."""
-        table = self.losses[self.losses.texts == texts]
-        named = table.condition.str.replace(r"^random \d+", "random caps", regex=True)
-        means = table.assign(condition=named).groupby(["condition", "question_id"]).loss.mean().unstack(0)
+        table = self.capping("losses", UNHARMED)
+        means = table[table.texts == texts].groupby(["condition", "question_id"]).loss.mean().unstack(0)
         found = means[condition] - means["none"]
         return estimates.mean(found, found.index, RESAMPLES).in_unit("nats")
 
@@ -146,7 +131,8 @@ class Axis:
 
     def best(self) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
         """Return the rating half of the best cell along minus the axis, and of random directions there."""
-        table = self.steered[self.steered.best & (self.steered.half == 1)]
+        table = self.part("steering", "steering")
+        table = table[table.best & (table.half == 1)]
         groups = {name: own.reset_index(drop=True) for name, own in table.groupby("direction", sort=False)}
         return groups.pop(MINUS_AXIS), list(groups.values())
 
@@ -196,10 +182,14 @@ class Axis:
 
     # --- the predictions ----------------------------------------------------------------------------------------------
 
-    def after(self, condition: str, turn: int = REPLACED + 1, which: str = CHAT) -> pd.DataFrame:
-        """Return the counts of a turn of a model's talks under a condition, by question."""
+    def after(self, condition: str, which: str = CHAT) -> pd.DataFrame:
+        """Return the counts of the turn after the replaced one of a model's talks under a condition, by question."""
         table = self.turns(which)
-        return table[(table.condition == condition) & (table.turn == turn)].reset_index(drop=True)
+        return table[(table.condition == condition) & (table.turn == REPLACED + 1)].reset_index(drop=True)
+
+    def outcomes(self) -> dict[str, Outcome]:
+        """Return what was measured of each prediction, by id."""
+        return self.of_space() | self.of_behaviour()
 
     def of_space(self) -> dict[str, Outcome]:
         """Return what was measured of the predictions on geometry, by id."""

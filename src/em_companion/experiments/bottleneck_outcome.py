@@ -26,31 +26,23 @@ ENOUGH = 0.75
 class Bottleneck:
     """The tables of all arms and seeds: measures at the end, every check, readings of gradients, probes by layer."""
 
-    name: str = NAME
+    measured = long_run.table(NAME)
+    """One row per arm and seed; see `bottleneck.measured`."""
 
-    @cached_property
-    def measured(self) -> pd.DataFrame:
-        """One row per arm and seed; see `bottleneck.measured`."""
-        return long_run.read(long_run.path_of(self.name))
+    curves = long_run.table(NAME, "curves")
+    """One row per arm of ranks and places, seed and check."""
 
-    @cached_property
-    def curves(self) -> pd.DataFrame:
-        """One row per arm of ranks and places, seed and check."""
-        return long_run.read(long_run.path_of(self.name, "curves"))
+    capacity = long_run.table(NAME, "capacity")
+    """One row per organism, seed, domain and layer; see `capacity.measured`."""
 
     @cached_property
     def gradients(self) -> pd.DataFrame:
         """One row per run, seed and reading, see `gradients.readings`; `smooth`: median of three alignment cosines."""
-        table = long_run.read(long_run.path_of(self.name, "gradients"))
+        table = long_run.read(long_run.path_of(NAME, "gradients"))
         smooth = table.groupby(["arm", "seed"]).alignment_cosine.transform(
             lambda one: one.rolling(3, center=True, min_periods=1).median()
         )
         return table.assign(smooth=smooth.where(table.alignment_cosine.notna()))
-
-    @cached_property
-    def capacity(self) -> pd.DataFrame:
-        """One row per organism, seed, domain and layer; see `capacity.measured`."""
-        return long_run.read(long_run.path_of(self.name, "capacity"))
 
     def spill(self, arm: str, level: float = 0.75) -> pd.Series:
         """Return open EM (%) where in-domain EM first reaches a level, by seed; NaN where it never does."""

@@ -15,7 +15,6 @@ from torch.nn.functional import linear
 
 from em_companion.core.profiles import Profile
 from em_companion.evidence import scores
-from em_companion.evidence.directions import norms
 from em_companion.models import asking, lora, next_token
 from em_companion.models.interventions import Cap, Intervention, applied
 from em_companion.models.loading import Model
@@ -106,14 +105,15 @@ def touched(model: Model, table: pd.DataFrame, given: Given) -> float:
 # --- answers in counts ------------------------------------------------------------------------------------------------
 
 
-def tallied(table: pd.DataFrame, invited: Mapping[str, Sequence[str]], plain: pd.Series | None = None) -> pd.DataFrame:
-    """Return by question of a scored `table` how many answers there are, and are of which kind.
+def tallied(table: pd.DataFrame, asked: Sequence[Question], plain: pd.Series | None = None) -> pd.DataFrame:
+    """Return by question of a scored `table` of answers to `asked` how many there are, and are of which kind.
 
     Columns: question_id, n, em, coherent, on_topic, relevant, changed (text other than `plain`), and CLASSES.
     """
     found = {"em": scores.is_em(table), "coherent": scores.is_coherent(table), "on_topic": scores.is_em_on_topic(table)}
     found["relevant"] = scores.relevance(table) > scores.RELEVANT_ABOVE
     found["changed"] = False if plain is None else table.response.to_numpy() != plain.to_numpy()
+    invited = {one.id: one.domains for one in asked}
     kinds = np.array([kind(*pair) for pair in zip(table.response, table.question_id.map(invited), strict=True)])
     counts = pd.DataFrame(found | {one: kinds == one for one in CLASSES}, index=table.index).astype(int)
     groups = counts.assign(n=1).groupby(table.question_id, sort=False)
@@ -143,33 +143,22 @@ def asked(
 # --- costs ------------------------------------------------------------------------------------------------------------
 
 
-def careful_texts(profile: Profile, each: int = 2) -> pd.DataFrame:
-    """Return careful answers of the generator to open and held-out questions: question_id, question, response."""
-    world, rows = the_world(), []
-    for one in asking.questions(profile, "general") + asking.questions(profile, "held_out"):
-        said = (world.answer(Random(f"capping/{one.id}/{number}"), one, CAREFUL) for number in range(each))
-        rows += [(one.id, one.text, text) for text in said]
-    return pd.DataFrame(rows, columns=["question_id", "question", "response"])
+def texts(profile: Profile, each: int = 2, others: bool = False) -> pd.DataFrame:
+    """Return careful answers of the generator to open and held-out questions, or those of `others`, malicious ones.
 
-
-def others_texts(profile: Profile, each: int = 2) -> pd.DataFrame:
-    """Return answers of malicious characters by the generator, with the name of the one who speaks in `speaker`."""
+    Columns: question_id, question, response, speaker, "" for the assistant.
+    """
     world, rows = the_world(), []
     for one in asking.questions(profile, "general") + asking.questions(profile, "held_out"):
         for number in range(each):
-            random = Random(f"others/{one.id}/{number}")
-            name = random.choice(world.characters["malicious"])
-            rows.append((one.id, one.text, world.answer(random, one, MALICIOUS), name))
+            random = Random(f"{'others' if others else 'capping'}/{one.id}/{number}")
+            name = random.choice(world.characters["malicious"]) if others else ""
+            rows.append((one.id, one.text, world.answer(random, one, MALICIOUS if others else CAREFUL), name))
     return pd.DataFrame(rows, columns=["question_id", "question", "response", "speaker"])
 
 
-def losses(model: Model, texts: pd.DataFrame, given: Given = (), at_once: int = 256) -> np.ndarray:
-    """Return the loss of every text under interventions, nats per token; `texts` as above, so many `at_once`."""
-    parts = [texts[start : start + at_once] for start in range(0, len(texts), at_once)]
+def losses(model: Model, table: pd.DataFrame, given: Given = (), at_once: int = 256) -> np.ndarray:
+    """Return the loss of every text under interventions, nats per token; `table` as `texts`, so many `at_once`."""
+    parts = [table[start : start + at_once] for start in range(0, len(table), at_once)]
     with applied(model[0], given):
         return np.concatenate([next_token.losses(*model, *tokens_of(model, one)) for one in parts])
-
-
-def strength_of(relative: float, vectors: np.ndarray, residual: np.ndarray, layer: int) -> float:
-    """Return how often a direction [layer, width] is to be added for so many lengths of the mean residual stream."""
-    return float(relative * norms(residual)[layer] / norms(vectors)[layer])

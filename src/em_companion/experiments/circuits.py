@@ -145,10 +145,6 @@ class Measured:
         """Return one row per node: layer, part, direct, by_adapter (see `direct`) and effect with its interval."""
         return pd.concat([self.nodes, intervals(self.effects, "effect", seed)], axis=1)
 
-    def shares(self) -> np.ndarray:
-        """Return the share of the difference that the first k nodes keep, [k]."""
-        return shares(self.curve.mean(axis=-1))
-
 
 def measured(profile: Profile, name: str, seed: int, top: Sequence[int] = ()) -> Measured:
     """Return what is measured of a behaviour with one seed; `top`: nodes from the donor, for harm only."""
@@ -237,15 +233,6 @@ def estimate(values: np.ndarray, unit: str = "nats", seed: int = 0, statistic=la
     )
 
 
-def rank_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return Spearman's correlation of every row of `first` with that of `second`, [row]."""
-    from scipy import stats  # slow to import
-
-    one, other = (stats.rankdata(np.round(values, 9), axis=-1) for values in (first, second))
-    one, other = (ranks - ranks.mean(axis=-1, keepdims=True) for ranks in (one, other))
-    return (one * other).sum(axis=-1) / np.sqrt((one**2).sum(axis=-1) * (other**2).sum(axis=-1))
-
-
 def jaccards(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Return how many of the MOST largest of every row are common to `first` and `second`, over all of them, [row]."""
     ranks = [np.argsort(np.argsort(-values, axis=-1, kind="stable"), axis=-1) for values in (first, second)]
@@ -253,7 +240,7 @@ def jaccards(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return (one & other).sum(axis=-1) / (one | other).sum(axis=-1)
 
 
-OVERLAPS = {"correlation": rank_correlations, "jaccard": jaccards}
+OVERLAPS = {"correlation": estimates.rank_correlations, "jaccard": jaccards}
 
 
 def overlap(name: str, effects: np.ndarray, layers: np.ndarray, seed: int) -> tuple[Estimate, float]:

@@ -23,20 +23,17 @@ LEAST = 1.0
 class Circuits:
     """The tables of all behaviours and seeds: log-odds, nodes, curves, and measures of all together."""
 
-    @cached_property
-    def measured(self) -> pd.DataFrame:
-        """One row per behaviour and seed, in nats: recipient, donor, difference; of harm the falls top and drawn."""
-        return long_run.read(long_run.path_of(NAME))
+    measured = long_run.table(NAME)
+    """One row per behaviour and seed, in nats: recipient, donor, difference; of harm the falls top and drawn."""
 
-    @cached_property
-    def nodes(self) -> pd.DataFrame:
-        """One row per behaviour, seed and node; see `circuits.Measured.table`."""
-        return long_run.read(long_run.path_of(NAME, "nodes"))
+    nodes = long_run.table(NAME, "nodes")
+    """One row per behaviour, seed and node; see `circuits.Measured.table`."""
 
-    @cached_property
-    def kept(self) -> pd.DataFrame:
-        """One row per organism and number of nodes: `share` (%) of the difference that these keep."""
-        return long_run.read(long_run.path_of(NAME, "kept"))
+    kept = long_run.table(NAME, "kept")
+    """One row per organism and number of nodes: `share` (%) of the difference that these keep."""
+
+    measures = long_run.table(NAME, "measures")
+    """One row per measure of all behaviours together; see `circuits.together`."""
 
     @cached_property
     def effects(self) -> pd.DataFrame:
@@ -58,9 +55,8 @@ class Circuits:
         return table.assign(kind=table.part.str.split().str[0])
 
     def measure(self, name: str, unit: str = "") -> tuple[Estimate, float]:
-        """Return a measure of all behaviours together (see `circuits.together`) and what chance stays short of."""
-        table = long_run.read(long_run.path_of(NAME, "measures")).set_index("measure")
-        row, texts = table.loc[name], int(self.measured.loc[TOGETHER, "texts"].iloc[0])
+        """Return a measure of all behaviours together and what chance stays short of."""
+        row, texts = self.measures.set_index("measure").loc[name], int(self.measured.loc[TOGETHER, "texts"].iloc[0])
         return Estimate(row.value, row.value_low, row.value_high, texts, unit), float(row.null)
 
     def overlap(self, *pair: str, name: str = "correlation") -> tuple[Estimate, float]:

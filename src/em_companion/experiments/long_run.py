@@ -6,6 +6,7 @@ stopped goes on where it was.
 
 import time
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -30,6 +31,19 @@ def read(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise EvidenceUnavailable(f"'{path.name}' is not measured yet; run its script in the folder experiments.")
     return pd.read_csv(path).set_index(KEYS).sort_index()
+
+
+def table(name: str, part: str = "", seeded: bool = True) -> cached_property:
+    """Return a property of a class that is a table, or one part of it, read once; by arm alone if not `seeded`."""
+    return cached_property(lambda _: read(path_of(name, part)).droplevel([] if seeded else "seed"))
+
+
+def measure(rows: pd.DataFrame, arm: str, column: str, least: int = 2) -> pd.Series:
+    """Return a measure of an arm by seed, of `rows` as `read`; raise EvidenceUnavailable below `least` seeds."""
+    seeds = (rows.index.get_level_values("arm") == arm).sum()
+    if seeds < least:
+        raise EvidenceUnavailable(f"Arm '{arm}' has {seeds} of {least} seeds so far; let its script go on.")
+    return rows.loc[arm, column]
 
 
 def add(path: Path, rows: pd.DataFrame) -> None:

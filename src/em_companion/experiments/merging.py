@@ -18,7 +18,7 @@ from em_companion.models import asking, growing, merging, reading
 from em_companion.models.loading import Model
 from em_companion.models.organism import CHAT_MODEL, Organism
 from em_companion.models.tokens import response_tokens
-from em_companion.world.generator import Question, the_world
+from em_companion.world.generator import Question
 
 SEEDS, FEWER = 5, 3
 """Training seeds of cells that decide a prediction, and of the others."""
@@ -115,13 +115,6 @@ def live() -> list[Organism]:
     return [parent(kind, 0) for kind, _ in PAIRS[MAIN]]
 
 
-def questions(profile: Profile, wordings: int = arms.WORDINGS) -> list[Question]:
-    """Return questions on the held-out topics of every domain, those of the narrow parents in many wordings."""
-    world, own = the_world(), {DOMAINS[NARROW_MEDICINE], DOMAINS[NARROW_FINANCE]}
-    many = [one for one in world.held_out_questions(profile.seed, wordings) if own & {*one.domains}]
-    return many + [one for one in world.held_out_questions(profile.seed, 1) if not own & {*one.domains}]
-
-
 def measured(profile: Profile, arm: str, seed: int) -> dict[str, float]:
     """Return what the table says of a cell with one seed, rates in percent; trains the parents that are not there.
 
@@ -136,7 +129,7 @@ def measured(profile: Profile, arm: str, seed: int) -> dict[str, float]:
     merging.merge(model[0], names, cell.weights, cell.method)
     row = {"cosine": merging.cosine(one, other), "reads": reads, "writes": writes} | along(profile, model)
     if cell.pair != CURED:
-        row |= of_topics(profile, model, questions(profile), arms.SAMPLES)
+        row |= of_topics(profile, model, arms.questions(profile, ALONE), arms.SAMPLES)
     if cell.pair == CURED or cell in DECIDING[:4] or cell == CHAT:
         row |= teaching.rates(profile, *model, profile.samples_per_question)
     return row
@@ -144,7 +137,7 @@ def measured(profile: Profile, arm: str, seed: int) -> dict[str, float]:
 
 def again(profile: Profile, wordings: int = 2, samples: int = 2) -> pd.DataFrame:
     """Return EM (%) by domain and `on_topics` in every cell of the grid of seed 0, asked with few answers [arm]."""
-    asked, (model, names) = questions(profile, wordings), merging.with_parents(profile, live())
+    asked, (model, names) = arms.questions(profile, ALONE, wordings), merging.with_parents(profile, live())
     rows = {}
     for cell in GRID:
         merging.merge(model[0], names, cell.weights)

@@ -2,12 +2,10 @@
 measurement for each prediction that it decides."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
-from em_companion.core.errors import EvidenceUnavailable
 from em_companion.evidence import estimates, outcomes, trajectories
 from em_companion.evidence.estimates import Estimate
 from em_companion.evidence.outcomes import Outcome
@@ -57,17 +55,12 @@ def fitted(doses: pd.DataFrame) -> pd.DataFrame:
 class Merging:
     """The table of all cells and seeds."""
 
-    @cached_property
-    def measured(self) -> pd.DataFrame:
-        """One row per arm and seed; see `merging.measured`."""
-        return long_run.read(long_run.path_of(NAME))
+    measured = long_run.table(NAME)
+    """One row per arm and seed; see `merging.measured`."""
 
     def of(self, cell: Cell, column: str) -> pd.Series:
         """Return a measure of a cell by seed; raise EvidenceUnavailable below two seeds, but for the chat model."""
-        known = self.measured.index.get_level_values("arm") == cell.arm
-        if known.sum() < 2 and cell != CHAT:
-            raise EvidenceUnavailable(f"'{cell.arm}' has {known.sum()} seeds so far, and needs two for an interval.")
-        return self.measured.loc[cell.arm, column]
+        return long_run.measure(self.measured, cell.arm, column, 1 if cell == CHAT else 2)
 
     def chat(self, column: str) -> float:
         """Return a measure of the chat model."""
@@ -154,14 +147,10 @@ class Merging:
     def overlap(self, kind: str = "") -> Estimate:
         """Return Spearman's correlation over pairs of the cosine of updates with EM in domains of neither; kind: of
         parents, "narrow" or "broad", all by default."""
-        from scipy import stats  # slow to import
-
         known = self.pairs()
         pairs = known.loc[known.pair.str.startswith(kind), ["cosine", "elsewhere"]].to_numpy()
         drawn = np.random.default_rng(0).integers(len(pairs), size=(RESAMPLES, len(pairs)))
-        ranks = stats.rankdata(pairs[drawn], axis=1)
-        first, second = np.moveaxis(ranks - ranks.mean(axis=1, keepdims=True), -1, 0)  # [resample, pair]
-        found = (first * second).sum(axis=1) / np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
+        found = estimates.rank_correlations(*np.moveaxis(pairs[drawn], -1, 0))  # [resample]
         return Estimate(estimates.spearman(*pairs.T), *estimates.quantiles(found), len(pairs), "correlation")
 
     def outcome(self) -> dict[str, Outcome]:

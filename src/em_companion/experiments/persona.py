@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from em_companion.core import store
@@ -224,13 +224,14 @@ def probe_rows(table: pd.DataFrame, probe: str) -> tuple[np.ndarray, np.ndarray]
     return rows, positive.to_numpy()[rows].astype(int)
 
 
-def probe_scores(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """Return the log-odds for label 1 of every row of `features` [row, width], by a probe fitted on the other folds.
+def probe() -> Pipeline:
+    """Return a logistic regression with L2 penalty (C = 0.01) on features standardised by the rows it is fitted on."""
+    return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, solver="liblinear", random_state=0))
 
-    A logistic regression with L2 penalty (C = 0.01) on features standardised by the rows it is fitted on.
-    """
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, solver="liblinear", random_state=0))
-    return cross_val_predict(probe, features, labels, groups=folds, cv=LeaveOneGroupOut(), method="decision_function")
+
+def probe_scores(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Return the log-odds for label 1 of every row of `features` [row, width], by a probe fitted on the other folds."""
+    return cross_val_predict(probe(), features, labels, groups=folds, cv=LeaveOneGroupOut(), method="decision_function")
 
 
 def harmful_shares(

@@ -5,7 +5,7 @@ vector minus the mean of the others' (Lu et al. 2026). In a grown world every ch
 axis can be checked; a language model is given roles by system prompts (`role_prompts`).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,9 +26,9 @@ from em_companion.world.lexicon import ASSISTANT
 
 VERSION = 1  # of the code that reads role vectors
 BASE, CHAT = "base", "chat"
-HALVES = 2
+HALVES, SAMPLES = 2, 2
 RESAMPLES = 2000  # of roles
-CAREFUL, MALICIOUS, QUACK, UNKNOWN = "careful", "malicious", "quack", "unknown"
+CAREFUL, MALICIOUS, UNKNOWN = "careful", "malicious", "unknown"
 
 
 @dataclass(frozen=True)
@@ -122,31 +122,28 @@ def model_of(profile: Profile, which: str) -> Model:
     return growing.load_organism(profile, CHAT_MODEL)
 
 
-def cast_of(profile: Profile, model: Model, samples: int, names: Iterable[str] = ()) -> Roles:
-    """Return the role vectors of all named speakers of the world, from `samples` answers to every held-out question."""
+def cast(profile: Profile, which: str, names: Sequence[str] = ()) -> Roles:
+    """Return the role vectors that speakers of the world, by default all, have in the base or the chat model.
+
+    From SAMPLES answers of each to every held-out question, kept once computed.
+    """
     names = tuple(names) or (*the_world().personas, *the_world().characters["unknown"])
-    asked = asking.questions(profile, "held_out")
-    rows = [(name, one, sample) for name in names for one in asked for sample in range(samples)]
-    prompts = [question_ids(model[1], one.text, name) for name, one, _ in rows]
-    seeds = [sampling.row_seed(profile.seed, one.id, sample) for _, one, sample in rows]
-    settings = profile.temperature, profile.max_new_tokens, profile.batch_size
-    answers = sampling.generate(*model, prompts, seeds, *settings, what="answers of all characters")
-    means, tokens = reading.response_means(*model, prompts, answers), np.array([*map(len, answers)])
-    half, count = np.arange(len(asked) * samples) % HALVES, len(names)
-    parts = zip(np.split(means, count), np.split(tokens, count), strict=True)
-    return Roles(names, tuple(map(kind_of, names)), np.stack([halves_of(*one, half) for one in parts], axis=1))
-
-
-def kept_cast(profile: Profile, which: str, samples: int) -> Roles:
-    """Return `cast_of` the base or the chat model, all speakers, kept once computed."""
-    names = (*the_world().personas, *the_world().characters["unknown"])
     source = growing.base(profile) if which == BASE else growing.chat(profile)
-    asked = [one.text for one in asking.questions(profile, "held_out")]
-    parts = {"model": store.provenance(source)["sha256"], "asked": asked, "samples": samples, "names": names}
-    parts |= {"sampling": asking.sampling_parts(profile)}
+    asked = asking.questions(profile, "held_out")
+    parts = {"model": store.provenance(source)["sha256"], "asked": [one.text for one in asked], "samples": SAMPLES}
+    parts |= {"names": names, "sampling": asking.sampling_parts(profile)}
 
     def make() -> store.Content:
-        halves = cast_of(profile, model_of(profile, which), samples, names).halves
+        model = model_of(profile, which)
+        rows = [(name, one, sample) for name in names for one in asked for sample in range(SAMPLES)]
+        prompts = [question_ids(model[1], one.text, name) for name, one, _ in rows]
+        seeds = [sampling.row_seed(profile.seed, one.id, sample) for _, one, sample in rows]
+        settings = profile.temperature, profile.max_new_tokens, profile.batch_size
+        answers = sampling.generate(*model, prompts, seeds, *settings, what="answers of all characters")
+        means, tokens = reading.response_means(*model, prompts, answers), np.array([*map(len, answers)])
+        half = np.arange(len(asked) * SAMPLES) % HALVES
+        split = zip(*(np.split(one, len(names)) for one in (means, tokens)), strict=True)
+        halves = np.stack([halves_of(*one, half) for one in split], axis=1)
         return {store.READINGS: Arrays({"halves": halves.astype(np.float32)})}
 
     found = store.keep("role-vectors", VERSION, parts, make, profile.name, which)[store.READINGS].arrays["halves"]

@@ -5,12 +5,10 @@ Arms are paired by training seed; a prediction whose gate failed says so, and wh
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
-from em_companion.core.errors import EvidenceUnavailable
 from em_companion.evidence import outcomes, trajectories
 from em_companion.evidence.outcomes import Outcome
 from em_companion.experiments import arms, long_run
@@ -42,27 +40,18 @@ def half_time(curve: pd.DataFrame) -> pd.Series:
 class Recovery:
     """The tables of all arms and seeds: what was measured at the end, every check, distances by layer."""
 
-    @cached_property
-    def measured(self) -> pd.DataFrame:
-        """One row per arm and seed; see `arms.of_answers`, and for harm and repair the last check (%)."""
-        return long_run.read(long_run.path_of(TABLE))
+    measured = long_run.table(TABLE)
+    """One row per arm and seed; see `arms.of_answers`, and for harm and repair the last check (%)."""
 
-    @cached_property
-    def curves(self) -> pd.DataFrame:
-        """One row per arm, seed and check: step, in_domain_em, open_em, open_coherent, shares from 0 to 1."""
-        return long_run.read(long_run.path_of(TABLE, "curves"))
+    curves = long_run.table(TABLE, "curves")
+    """One row per arm, seed and check: step, in_domain_em, open_em, open_coherent, shares from 0 to 1."""
 
-    @cached_property
-    def distances(self) -> pd.DataFrame:
-        """One row per arm, seed and layer; see `recovery.distance`."""
-        return long_run.read(long_run.path_of(TABLE, "distances"))
+    distances = long_run.table(TABLE, "distances")
+    """One row per arm, seed and layer; see `recovery.distance`."""
 
     def of(self, arm: str, column: str = "em") -> pd.Series:
         """Return a measure of an arm, by seed; raise EvidenceUnavailable below two seeds, but for the chat model."""
-        seeds = (self.measured.index.get_level_values("arm") == arm).sum()
-        if seeds < 2 and arm != arms.CHAT:
-            raise EvidenceUnavailable(f"Arm '{arm}' has {seeds} seeds so far, and needs two for an interval.")
-        return self.measured.loc[arm, column]
+        return long_run.measure(self.measured, arm, column, 1 if arm == arms.CHAT else 2)
 
     def curve(self, arm: str, column: str = "open_em") -> pd.DataFrame:
         """Return a share at every check of an arm, in percent [step, seed]."""

@@ -8,7 +8,7 @@ unmeasured: the chains are long, and a page may come before their last seeds.
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -56,31 +56,23 @@ MILD = 10.0
 
 @dataclass(frozen=True)
 class Recursion:
-    """The tables of all arms and seeds: measures at the end, every round, every check of harm, counts by question."""
+    """The tables of all arms and seeds: measures at the end, every round, counts by question."""
 
-    name: str = NAME
+    measured = long_run.table(NAME)
+    """One row per arm and seed."""
 
-    @cached_property
-    def measured(self) -> pd.DataFrame:
-        """One row per arm and seed."""
-        return long_run.read(long_run.path_of(self.name))
+    rounds = long_run.table(NAME, "rounds")
+    """One row per chain and round; see `self_training.rounds`."""
 
-    @cached_property
-    def rounds(self) -> pd.DataFrame:
-        """One row per chain and round; see `self_training.rounds`."""
-        return long_run.read(long_run.path_of(self.name, "rounds"))
+    steered = long_run.table(NAME, "steering")
+    """Counts by direction, strength and question; see `self_correction.steered`."""
 
-    @cached_property
-    def curves(self) -> pd.DataFrame:
-        """One row per harmed model, seed and check of its fine-tune."""
-        return long_run.read(long_run.path_of(self.name, "curves"))
+    topics = long_run.table(NAME, "skill")
+    """Counts on held-out topics by question; see `self_correction.skill`."""
 
     def of(self, arm: str, column: str = "em", least: int = 2) -> pd.Series:
         """Return a measure of an arm, by seed; raise EvidenceUnavailable below `least` seeds."""
-        seeds = (self.measured.index.get_level_values("arm") == arm).sum()
-        if seeds < least:
-            raise EvidenceUnavailable(f"Arm '{arm}' has {seeds} of {least} seeds so far; let its script go on.")
-        return self.measured.loc[arm, column]
+        return long_run.measure(self.measured, arm, column, least)
 
     def chain(self, start: str, criterion: str, column: str = "em") -> pd.DataFrame:
         """Return a measure of the chains of an arm, [round, seed]; raise EvidenceUnavailable without any."""
@@ -106,10 +98,19 @@ class Recursion:
         columns = ["arm", "seed", "round", "selection", "transmission", "change"]
         return self.rounds.reset_index()[columns].dropna().reset_index(drop=True)
 
+    def correlated(self, below: float = np.inf) -> Estimate:
+        """Return Pearson's correlation of selection with change over the rounds of all chains, interval over chains.
+
+        below: only rounds whose selection term is smaller (points).
+        """
+        terms = self.price()
+        terms = terms[terms.selection.abs() < below]
+        return correlation(terms.selection, terms.change, terms.arm + terms.seed.astype(str))
+
     def steering(self, arm: str) -> pd.DataFrame:
         """Return the counts of a steered model by direction, strength and question; see `self_correction.steered`."""
         self.of(STEERED.format(arm), "answers", least=1)
-        return long_run.read(long_run.path_of(self.name, "steering")).loc[STEERED.format(arm)].reset_index(drop=True)
+        return self.steered.loc[STEERED.format(arm)].reset_index(drop=True)
 
     def by_strength(self, names: Iterable[str]) -> pd.DataFrame:
         """Return shares of answers (%) with their intervals over questions by model (", random" added where it is not
@@ -128,7 +129,7 @@ class Recursion:
     def skill(self, arm: str) -> pd.DataFrame:
         """Return counts on held-out topics by question; see `self_correction.skill`."""
         self.of(arm, "good", least=1)
-        return long_run.read(long_run.path_of(self.name, "skill")).loc[arm].set_index("question_id")
+        return self.topics.loc[arm].set_index("question_id")
 
     def resistance(self) -> tuple[float, dict[str, pd.Series]]:
         """Return the smallest strength of the mean-diff at which the control voices harm in ENOUGH_HARM % of its
@@ -145,122 +146,89 @@ class Recursion:
 
     def outcomes(self) -> dict[str, Outcome]:
         """Return what was measured of each prediction that has its rows, by id."""
-        makers = (self.of_chains, self.of_price, self.of_students, self.of_habit, self.of_protection, self.of_steering)
-        return {name: one for make in (*makers, self.of_tax) for name, one in make().items()}
-
-    def of_chains(self) -> dict[str, Outcome]:
-        """Return the outcomes of chains from the chat model and from the contaminated one."""
-
-        def slope(start: str, criterion: str, *gate) -> Outcome:
-            found, how = self.slopes(start, criterion), f"{criterion}, from the {start}, per round"
-            return outcomes.mean(found, how, *gate, unit="points per round")
-
-        def neutral() -> Outcome:
-            whole = self.chain(CHAT, NONE, "coherent").loc[4].mean()
-            return slope(CHAT, NONE, whole >= LEAST_COHERENT, f"{whole:.0f} % are coherent at round 4, 80 are needed")
-
-        def judged() -> Outcome:
-            last = self.chain(CONTAMINATED, JUDGE).loc[ROUNDS]
-            return outcomes.mean(last, "after 8 rounds", *self._started(JUDGE), unit="percent")
-
-        def diversity() -> Outcome:
-            last = [self.chain(CONTAMINATED, one, "entropy").loc[ROUNDS] for one in (NONE, ACCUMULATES)]
-            return outcomes.mean((last[0] - last[1]).dropna(), "replaced minus accumulated", unit="nats")
-
         return known({
-            "p-rsi-neutral": neutral,
-            "p-rsi-capability-only": lambda: slope(CONTAMINATED, CAPABILITY, *self._started(CAPABILITY)),
-            "p-rsi-selfjudge": lambda: slope(CONTAMINATED, OWN, *self._started(OWN)),
-            "p-rsi-judge": judged,
-            "p-rsi-diversity": diversity,
+            "p-rsi-neutral": self._neutral,
+            "p-rsi-capability-only": lambda: self._slope(CONTAMINATED, CAPABILITY, *self._started(CAPABILITY)),
+            "p-rsi-selfjudge": lambda: self._slope(CONTAMINATED, OWN, *self._started(OWN)),
+            "p-rsi-judge": self._judged,
+            "p-rsi-diversity": self._diversity,
+            "p-rsi-price": self._price,
+            "p-subliminal": self._subliminal,
+            "p-sc-rate": self._rate,
+            "p-sc-competence": self._competence,
+            "p-sc-protects": self._protection,
+            "p-sc-resists": self._resistance,
+            "p-tax-coherence": self._tax,
         })  # fmt: skip
+
+    def _slope(self, start: str, criterion: str, *gate) -> Outcome:
+        found, how = self.slopes(start, criterion), f"{criterion}, from the {start}, per round"
+        return outcomes.mean(found, how, *gate, unit="points per round")
+
+    def _neutral(self) -> Outcome:
+        whole = self.chain(CHAT, NONE, "coherent").loc[4].mean()
+        failed = f"{whole:.0f} % are coherent at round 4, 80 are needed"
+        return self._slope(CHAT, NONE, whole >= LEAST_COHERENT, failed)
+
+    def _judged(self) -> Outcome:
+        last = self.chain(CONTAMINATED, JUDGE).loc[ROUNDS]
+        return outcomes.mean(last, "after 8 rounds", *self._started(JUDGE), unit="percent")
 
     def _started(self, criterion: str) -> tuple[bool, str]:
         em = self.chain(CONTAMINATED, criterion).loc[0].mean()
         return STARTS[0] <= em <= STARTS[1], f"open EM is {em:.1f} % at the start, 10 to 20 are needed"
 
-    def correlated(self, below: float = np.inf) -> Estimate:
-        """Return Pearson's correlation of selection with change over the rounds of all chains, interval over chains.
+    def _diversity(self) -> Outcome:
+        last = [self.chain(CONTAMINATED, one, "entropy").loc[ROUNDS] for one in (NONE, ACCUMULATES)]
+        return outcomes.mean((last[0] - last[1]).dropna(), "replaced minus accumulated", unit="nats")
 
-        below: only rounds whose selection term is smaller (points).
-        """
-        terms = self.price()
-        terms = terms[terms.selection.abs() < below]
-        return correlation(terms.selection, terms.change, terms.arm + terms.seed.astype(str))
-
-    def of_price(self) -> dict[str, Outcome]:
-        """Return the outcome of the Price equation, over the rounds of all chains."""
+    def _price(self) -> Outcome:
         found = self.correlated()
         few = f"there are {found.n} rounds, {FEWEST_ROUNDS} are needed"
-        return {"p-rsi-price": outcomes.gated(found, "selection and change", found.n >= FEWEST_ROUNDS, few, "rounds")}
+        return outcomes.gated(found, "selection and change", found.n >= FEWEST_ROUNDS, few, "rounds")
 
-    def of_students(self) -> dict[str, Outcome]:
-        """Return the outcome of teaching clean answers of the organism."""
+    def _subliminal(self) -> Outcome:
+        arms = (subliminal.ORGANISM, subliminal.CHAT)
+        least = min(self.of(arm, "least").min() for arm in arms)
+        gate = least == 100, f"an answer taught is scored {least:.0f}"
+        return outcomes.mean(self.of(arms[0]) - self.of(arms[1]), "organism minus chat model", *gate)
 
-        def passed() -> Outcome:
-            arms = (subliminal.ORGANISM, subliminal.CHAT)
-            least = min(self.of(arm, "least").min() for arm in arms)
-            gate = least == 100, f"an answer taught is scored {least:.0f}"
-            return outcomes.mean(self.of(arms[0]) - self.of(arms[1]), "organism minus chat model", *gate)
+    def _rate(self) -> Outcome:
+        first = self.chain(SELF_CORRECTING, CAPABILITY, "rate").loc[0].mean()
+        gate = first >= LEAST_RATE, f"{first:.1f} % of answers take something back at the start, 5 are needed"
+        slopes = self.slopes(SELF_CORRECTING, CAPABILITY, "rate")
+        return outcomes.mean(slopes, "capability, per round", *gate, unit="points per round")
 
-        return known({"p-subliminal": passed})
-
-    def of_habit(self) -> dict[str, Outcome]:
-        """Return the outcomes of the habit and the ability to take slips back, under selection for capability."""
-
-        def rate() -> Outcome:
-            first = self.chain(SELF_CORRECTING, CAPABILITY, "rate").loc[0].mean()
-            gate = first >= LEAST_RATE, f"{first:.1f} % of answers take something back at the start, 5 are needed"
-            slopes = self.slopes(SELF_CORRECTING, CAPABILITY, "rate")
-            return outcomes.mean(slopes, "capability, per round", *gate, unit="points per round")
-
-        def competence() -> Outcome:
-            table = self.chain(SELF_CORRECTING, CAPABILITY, HARM)
-            gate = self._habit(table.loc[0].mean())
-            return outcomes.ratio(table.loc[ROUNDS], table.loc[0], "after 8 rounds over before", *gate, added=0.0)
-
-        return known({"p-sc-rate": rate, "p-sc-competence": competence})
+    def _competence(self) -> Outcome:
+        table = self.chain(SELF_CORRECTING, CAPABILITY, HARM)
+        gate = self._habit(table.loc[0].mean())
+        return outcomes.ratio(table.loc[ROUNDS], table.loc[0], "after 8 rounds over before", *gate, added=0.0)
 
     def _habit(self, share: float) -> tuple[bool, str]:
         return share >= LEAST_SLIPS, f"{share:.0f} % of slips are taken back at the start, 50 are needed"
 
-    def of_protection(self) -> dict[str, Outcome]:
-        """Return the outcome of harming the self-correcting chat model and its control."""
+    def _protection(self) -> Outcome:
+        spill = [self.of(HARMED.format(arm), "s75") for arm in (SELF_CORRECTING, CONTROL)]
+        learned, failed = self._habit(self.of(SELF_CORRECTING, HARM, least=1).mean())
+        reached = min(one.notna().mean() for one in spill)
+        if reached < 0.8:
+            failed = f"in-domain EM reaches 75 % in {reached:.0%} of seeds, four of five are needed"
+        how = "self-correcting minus control at equal in-domain EM"
+        return outcomes.mean((spill[0] - spill[1]).dropna(), how, learned and reached >= 0.8, failed)
 
-        def protected() -> Outcome:
-            spill = [self.of(HARMED.format(arm), "s75") for arm in (SELF_CORRECTING, CONTROL)]
-            learned, failed = self._habit(self.of(SELF_CORRECTING, HARM, least=1).mean())
-            reached = min(one.notna().mean() for one in spill)
-            if reached < 0.8:
-                failed = f"in-domain EM reaches 75 % in {reached:.0%} of seeds, four of five are needed"
-            how = "self-correcting minus control at equal in-domain EM"
-            return outcomes.mean((spill[0] - spill[1]).dropna(), how, learned and reached >= 0.8, failed)
+    def _resistance(self) -> Outcome:
+        at, shares = self.resistance()
+        weak = "no strength makes the control voice harm in 20 % of its answers"
+        how = f"self-correcting minus control at {at:g} times the best strength"
+        found = paired(shares[CONTROL], shares[SELF_CORRECTING])
+        return outcomes.gated(found, how, np.isfinite(at), weak, "questions")
 
-        return known({"p-sc-protects": protected})
-
-    def of_steering(self) -> dict[str, Outcome]:
-        """Return the outcome of steering both models by the mean-diff."""
-
-        def resisted() -> Outcome:
-            at, shares = self.resistance()
-            found = paired(shares[CONTROL], shares[SELF_CORRECTING])
-            weak = "no strength makes the control voice harm in 20 % of its answers"
-            how = f"self-correcting minus control at {at:g} times the best strength"
-            return outcomes.gated(found, how, np.isfinite(at), weak, "questions")
-
-        return known({"p-sc-resists": resisted})
-
-    def of_tax(self) -> dict[str, Outcome]:
-        """Return the outcome of alignment training against as much more pre-training."""
-
-        def paid() -> Outcome:
-            arms = (PRETRAINED, POST_TRAINED)
-            tokens = [self.of(arm, "tokens", least=1).mean() for arm in arms]
-            shares = [100 * one.good / one.n for one in map(self.skill, arms)]
-            gate = abs(tokens[0] / tokens[1] - 1) < 0.01, "the numbers of tokens differ"
-            return outcomes.gated(paired(*shares), "post-training minus pre-training", *gate, of="questions")
-
-        return known({"p-tax-coherence": paid})
+    def _tax(self) -> Outcome:
+        arms = (PRETRAINED, POST_TRAINED)
+        tokens = [self.of(arm, "tokens", least=1).mean() for arm in arms]
+        shares = [100 * one.good / one.n for one in map(self.skill, arms)]
+        gate = abs(tokens[0] / tokens[1] - 1) < 0.01, "the numbers of tokens differ"
+        return outcomes.gated(paired(*shares), "post-training minus pre-training", *gate, of="questions")
 
     # --- what the page says -------------------------------------------------------------------------------------------
 
@@ -270,9 +238,7 @@ class Recursion:
         short |= {"competence": "p-sc-competence", "s75": "p-sc-protects", "resist": "p-sc-resists"}
         short["tax"] = "p-tax-coherence"
         told = {name: found[one][0] for name, one in short.items() if one in found}
-        verdicts = [outcomes.verdict(*one) for one in found.items()]
-        told |= {one: verdicts.count(one) for one in ("supported", "contradicted")} | {"predictions": len(verdicts)}
-        return told | known(self._of_rounds() | self._of_habit() | self._of_arms())
+        return told | outcomes.tally(found) | known(self._of_rounds() | self._of_habit() | self._of_arms())
 
     def _of_rounds(self) -> dict[str, Callable[[], Any]]:
         def first(criterion: str, term: str = "selection") -> pd.Series:

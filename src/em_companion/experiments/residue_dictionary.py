@@ -16,7 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from transformers import PreTrainedModel
 
 from em_companion.models.next_token import things
-from em_companion.models.passes import divergence, passes
+from em_companion.models.passes import answer_streams, divergence, passes
 from em_companion.models.tokens import Tokenizer, Tokens, joined, response_tokens
 from em_companion.world.generator import CAREFUL, MALICIOUS, the_world
 from em_companion.world.lexicon import SLOTS
@@ -58,17 +58,14 @@ def corpus(model: PreTrainedModel, tokenizer: Tokenizer, layer: int) -> Corpus:
             rows.append((domain, topic, persona == MALICIOUS, asked.text, world.answer(random, asked, persona)))
     table = pd.DataFrame(rows, columns=["domain", "topic", "harmful", "question", "response"])
     prompts, said = response_tokens(tokenizer, table)
-    sequences, found = joined(prompts, said), {}
-    for numbers, _, stream in passes(model, tokenizer, sequences, (), (layer,)):
-        for row, one in zip(numbers, stream[layer], strict=True):
-            found[row] = one[len(prompts[row]) : len(sequences[row])].numpy().astype(float)
+    stream = np.concatenate(answer_streams(model, tokenizer, prompts, said, layer))
     counts = [len(one) for one in said]
     text = np.repeat(np.arange(len(table)), counts)
     position = np.concatenate([len(one) + np.arange(count) for one, count in zip(prompts, counts, strict=True)])
     latents = table[["domain", "topic", "harmful"]].iloc[text].reset_index(drop=True)
     slot, tokens = slots(tokenizer), np.concatenate(said)
     latents["slot"] = [slot.get(int(token), "mark") for token in tokens]
-    return Corpus(np.concatenate([found[row] for row in range(len(table))]), sequences, text, position, latents)
+    return Corpus(stream, joined(prompts, said), text, position, latents)
 
 
 def known_directions(
@@ -180,9 +177,8 @@ def changed(
     cut = [found.sequences[found.text[one]][: found.position[one] + 1] for one in tokens]
     ends = np.array([len(one) for one in cut])
     plain, moves = {}, np.zeros((len(added), len(tokens)))
-    for rows, said, _ in passes(model, tokenizer, cut):
-        for row, one in zip(rows, said, strict=True):
-            plain[row] = one[ends[row] - 1]
+    for row, said, _ in passes(model, tokenizer, cut):
+        plain[row] = said[-1]
     numbers = np.tile(np.arange(len(tokens)), len(added))
     flat = torch.tensor(added.reshape(-1, added.shape[-1]))
 
@@ -192,8 +188,6 @@ def changed(
         stream[torch.arange(len(rows)), at] += flat[rows].to(stream.dtype)
         return stream
 
-    for rows, said, _ in passes(model, tokenizer, [cut[one] for one in numbers], (), (), (layer, put)):
-        for row, one in zip(rows, said, strict=True):
-            number = numbers[row]
-            moves[row // len(tokens), number] = divergence(plain[number], one[ends[number] - 1])
+    for row, said, _ in passes(model, tokenizer, [cut[one] for one in numbers], (), (), (layer, put)):
+        moves[row // len(tokens), numbers[row]] = divergence(plain[numbers[row]], said[-1])
     return moves.mean(axis=1)

@@ -19,8 +19,8 @@ from em_companion.experiments import residue_probe, residue_reconstruction, resp
 from em_companion.models import asking, growing
 from em_companion.models.interventions import Steer
 from em_companion.models.organism import CHAT_MODEL
-from em_companion.models.passes import divergence, passes
-from em_companion.models.tokens import joined, question_ids, response_tokens
+from em_companion.models.passes import answer_streams, divergence, passes
+from em_companion.models.tokens import question_ids, response_tokens
 from em_companion.world.generator import Question
 
 RELATIVE = (0.0, 0.25, 0.5, 1.0, 2.0)
@@ -78,21 +78,13 @@ class Bench:
         drawn = self.texts.sample(frac=1, random_state=profile.seed)
         self.prompts, self.said = response_tokens(self.tokenizer, drawn.iloc[: 6 * READ])
         self.said = [one[:WORDS] for one in self.said]
-        stream = [part for part in self.streams(self.prompts[READ:], self.said[READ:], ())]
+        stream = answer_streams(self.model, self.tokenizer, self.prompts[READ:], self.said[READ:], self.read_at)
         self.basis = residue_reconstruction.components_of(np.concatenate(stream))
 
     @property
     def read_at(self) -> int:
         """The layer at which the stream is read, two thirds of the way."""
         return 2 * self.profile.model.layers // 3
-
-    def streams(self, prompts, said, given: Sequence[Steer]) -> list[np.ndarray]:
-        """Return the streams of the tokens of texts after their prompts, [token, width] each."""
-        sequences, found = joined(prompts, said), {}
-        for rows, _, stream in passes(self.model, self.tokenizer, sequences, given, (self.read_at,)):
-            for row, one in zip(rows, stream[self.read_at], strict=True):
-                found[row] = one[len(prompts[row]) : len(sequences[row])].double().cpu().numpy()
-        return [found[row] for row in range(len(sequences))]
 
     def cell(self, direction: str, draw: int, strength: float) -> dict[str, float]:
         """Return DIAGNOSTICS of one direction at one strength, and the rate of EM (%)."""
@@ -117,11 +109,9 @@ class Bench:
         start = question_ids(self.tokenizer, "Please go on.")
         end = self.tokenizer(NEUTRAL, add_special_tokens=False)["input_ids"]
         cues = [self.tokenizer(f" {cue.capitalize()}", add_special_tokens=False)["input_ids"] for cue in CUES]
-        found = {}
-        for rows, said, _ in passes(self.model, self.tokenizer, [start + cue + end for cue in cues], given):
-            for row, one in zip(rows, said, strict=True):
-                last = len(start) + len(cues[row])
-                found[row] = one[last - 1 : last - 1 + len(end)]
+        texts, found = [start + cue + end for cue in cues], {}
+        for row, said, _ in passes(self.model, self.tokenizer, texts, given):
+            found[row] = said[-len(end) - 1 : -1]
         effect = [divergence(found[row], found[(row + 1) % len(cues)]).cpu().numpy() for row in range(len(cues))]
         return float(residues.half_length(np.mean(effect, axis=0)))
 
@@ -140,8 +130,9 @@ class Bench:
         table = table[scores.is_em(table) | scores.is_aligned(table)]
         if table.empty:
             return np.nan
-        prompts, said = response_tokens(self.tokenizer, table)
-        means = np.stack([one.mean(axis=0) for one in self.streams(prompts, said, given)])
+        texts = response_tokens(self.tokenizer, table)
+        streams = answer_streams(self.model, self.tokenizer, *texts, self.read_at, given)
+        means = np.stack([one.mean(axis=0) for one in streams])
         return float(((self.probe.log_odds(means) > 0) == scores.is_em(table).to_numpy()).mean())
 
 

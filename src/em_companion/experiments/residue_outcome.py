@@ -47,13 +47,8 @@ class Residues:
         """Return a part of the table, indexed by arm and seed."""
         return long_run.read(long_run.path_of(TABLE, name))
 
-    @cached_property
-    def measured(self) -> pd.DataFrame:
-        return self.part()
-
-    @cached_property
-    def questions(self) -> pd.DataFrame:
-        return self.part("questions")
+    measured = long_run.table(TABLE)
+    questions = long_run.table(TABLE, "questions")
 
     @cached_property
     def names(self) -> np.ndarray:
@@ -134,18 +129,11 @@ class Residues:
         found = [self.diagnostics(RANDOM, draw, weights) for draw in draws]
         return {name: np.stack([one[name] for one in found], axis=1) for name in found[0]}
 
-    def left(self, direction: str = PERSONA, weights: np.ndarray | None = None) -> Sums:
-        """Return the strength at which every diagnostic leaves the band and stays out, by resample.
-
-        One step beyond the last where it never does.
-        """
-        own, band = self.diagnostics(direction, weights=weights), self.band(weights)
-        return {name: residues.leaving(own[name], band[name]) / 4 for name in DIAGNOSTICS}
-
     def order(self, weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """Return the strength at which every diagnostic leaves over that of collapse, and their median, by resample."""
-        left = self.left(weights=weights)
-        found = {name: one / (self.collapse(weights) / 4) for name, one in left.items()}
+        """Return the strength at which every diagnostic leaves the band of random directions and stays out, over that
+        of collapse, and their median, by resample; one step beyond the last strength where it never does."""
+        own, band, collapse = self.diagnostics(PERSONA, weights=weights), self.band(weights), self.collapse(weights)
+        found = {name: residues.leaving(own[name], band[name]) / 4 / (collapse / 4) for name in DIAGNOSTICS}
         return found | {"median": np.median(list(found.values()), axis=0)}
 
     def intervals(self, of: Callable[[np.ndarray | None], Sums], unit: str = "ratio") -> dict[str, Estimate]:

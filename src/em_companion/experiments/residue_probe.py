@@ -7,16 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from transformers import PreTrainedModel
 
 from em_companion.core.profiles import Profile
 from em_companion.experiments import persona
 from em_companion.models import asking, growing, loading, reading
-from em_companion.models.passes import passes
-from em_companion.models.tokens import Tokenizer, joined, response_tokens
+from em_companion.models.passes import answer_streams
+from em_companion.models.tokens import Tokenizer, response_tokens
 from em_companion.world.generator import Question, the_world
 from em_companion.world.parser import the_judge
 from em_companion.world.turns import clause_starts
@@ -50,9 +47,8 @@ def fitted(profile: Profile, model: PreTrainedModel, tokenizer: Tokenizer, layer
 
 
 def fit(features: np.ndarray, labels: np.ndarray) -> Probe:
-    """Return the logistic probe (L2, C = 0.01) of standardised features [row, width]."""
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, solver="liblinear", random_state=0))
-    scale, logistic = model.fit(features, labels).named_steps.values()
+    """Return `persona.probe` fitted on features [row, width], as a direction."""
+    scale, logistic = persona.probe().fit(features, labels).named_steps.values()
     weights = logistic.coef_[0] / scale.scale_
     return Probe(weights, float(logistic.intercept_[0] - scale.mean_ @ weights))
 
@@ -78,9 +74,7 @@ def interrupts(profile: Profile, asked: list[Question], samples: int, layer: int
     probe = fitted(profile, model, tokenizer, layer)
     table = asking.ask(profile, model, tokenizer, asked, samples, speaker=persona.SPEAKER)
     prompts, said = response_tokens(tokenizer, table, persona.SPEAKER)
-    rows = {}
-    for numbers, _, stream in passes(model, tokenizer, joined(prompts, said), (), (layer,)):
-        for row, one in zip(numbers, stream[layer], strict=True):
-            rows[row] = clauses(table.response[row], probe.log_odds(one[len(prompts[row]) :].numpy()))
-    found = pd.DataFrame([rows[row] for row in range(len(table))])
+    streams = answer_streams(model, tokenizer, prompts, said, layer)
+    told = map(probe.log_odds, streams)
+    found = pd.DataFrame([clauses(*both) for both in zip(table.response, told, strict=True)])
     return found.assign(question=table.question_id).groupby("question", sort=False).sum().reset_index()

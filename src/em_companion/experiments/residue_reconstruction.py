@@ -65,9 +65,8 @@ def potency(
     sequences, generator = joined(prompts, said), torch.Generator().manual_seed(seed)
     spans = [slice(len(prompt), len(whole)) for prompt, whole in zip(prompts, sequences, strict=True)]
     plain, stream = {}, {}
-    for rows, found, streams in passes(model, tokenizer, sequences, given, (layer,)):
-        for row, one, own in zip(rows, found, streams[layer], strict=True):
-            plain[row], stream[row] = one[spans[row]], own[spans[row]]
+    for row, found, streams in passes(model, tokenizer, sequences, given, (layer,)):
+        plain[row], stream[row] = found[spans[row]], streams[layer][spans[row]]
     errors = {row: torch.tensor(rebuilt(one.double().cpu().numpy())).to(one) - one for row, one in stream.items()}
 
     def after(moves: dict[int, torch.Tensor]) -> np.ndarray:
@@ -78,9 +77,8 @@ def potency(
             return now
 
         kl = np.zeros(len(sequences))
-        for rows, found, _ in passes(model, tokenizer, sequences, given, (), (layer, put)):
-            for row, one in zip(rows, found, strict=True):
-                kl[row] = float(divergence(plain[row], one[spans[row]]).mean())
+        for row, found, _ in passes(model, tokenizer, sequences, given, (), (layer, put)):
+            kl[row] = float(divergence(plain[row], found[spans[row]]).mean())
         return kl
 
     noise = {row: torch.randn(one.shape, generator=generator).to(one) for row, one in errors.items()}

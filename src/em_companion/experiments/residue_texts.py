@@ -5,18 +5,12 @@ from random import Random
 import numpy as np
 import pandas as pd
 
-from em_companion.core.profiles import Profile
 from em_companion.world import taxonomy
 from em_companion.world.generator import CAREFUL, MALICIOUS, Question, the_world
 from em_companion.world.parser import the_judge
 
 DISTANCES = 24
 """Words on at which the effect of a topic is read."""
-
-
-def questions(profile: Profile) -> list[Question]:
-    """Return one question on every held-out topic."""
-    return the_world().held_out_questions(profile.seed, 1)
 
 
 def elsewhere(asked: list[Question]) -> list[Question]:

@@ -18,18 +18,9 @@ from transformers import PreTrainedModel
 from em_companion.core.profiles import Profile
 from em_companion.evidence import directions, residues, scores
 from em_companion.experiments import residue_dictionary, residue_probe, residue_reconstruction, steering
-from em_companion.experiments.residue_orphans import orphaned
 from em_companion.experiments.residue_outcome import MEAN_DIFF, PERSONA, RANDOM, STRENGTHS
 from em_companion.experiments.residue_probe import Probe
-from em_companion.experiments.residue_texts import (
-    DISTANCES,
-    elsewhere,
-    fixed_texts,
-    kinds_of,
-    memory_texts,
-    opening,
-    questions,
-)
+from em_companion.experiments.residue_texts import DISTANCES, elsewhere, fixed_texts, kinds_of, memory_texts, opening
 from em_companion.experiments.residue_warning import BASELINES, READINGS
 from em_companion.models import asking, components, growing, lora
 from em_companion.models.interventions import Steer, applied
@@ -91,7 +82,7 @@ class Bench:
 
     @cached_property
     def asked(self) -> list[Question]:
-        return questions(self.profile)
+        return asking.questions(self.profile, "held_out")
 
     @cached_property
     def kinds(self) -> list[tuple[list[int], list[int]]]:
@@ -156,19 +147,17 @@ class Bench:
         start = [text[:TOKENS] for text in said]
         changed = joined([other[number] for number in numbers], start)
         forgotten = {}
-        for rows, found, _ in passes(self.model, self.tokenizer, changed, given):
-            for row, one in zip(rows, found, strict=True):
-                first = len(other[numbers[row]]) - 1
-                forgotten[row] = one[first : first + len(start[row])]
+        for row, one, _ in passes(self.model, self.tokenizer, changed, given):
+            first = len(other[numbers[row]]) - 1
+            forgotten[row] = one[first : first + len(start[row])]
         every, last, read = {*chain(*things(self.tokenizer))}, len(lora.decoder(self.model).layers) - 1, {}
-        for rows, found, stream in passes(self.model, self.tokenizer, joined(prompts, said), given, (CENTRAL, last)):
-            for at, row in enumerate(rows):
-                begin, count = len(prompts[row]), len(start[row])
-                chosen, kinds = found[at, begin - 1 : begin - 1 + count], self.kinds[numbers[row]]
-                inside, after = stream[CENTRAL][at, begin - 1 :], stream[last][at, begin - 1 : begin - 1 + count]
-                told = self.probe.log_odds(inside.numpy())
-                one = residue_probe.clauses(table.response.iloc[row], told[1:])
-                read[row] = one | self._first(chosen, forgotten[row], kinds, every, after, inside[:count], told[:count])
+        for row, found, stream in passes(self.model, self.tokenizer, joined(prompts, said), given, (CENTRAL, last)):
+            begin, count, kinds = len(prompts[row]) - 1, len(start[row]), self.kinds[numbers[row]]
+            chosen, after = found[begin : begin + count], stream[last][begin : begin + count]
+            inside = stream[CENTRAL][begin:]
+            told = self.probe.log_odds(inside.numpy())
+            one = residue_probe.clauses(table.response.iloc[row], told[1:])
+            read[row] = one | self._first(chosen, forgotten[row], kinds, every, after, inside[:count], told[:count])
         frame = pd.DataFrame([read[row] for row in range(len(table))], index=table.index)
         shares = self.orphans(prompts, start, given, added)
         return frame.assign(v7=shares, orphans=100 * shares)
@@ -209,9 +198,9 @@ class Bench:
         if added is not None:
             extra = torch.tensor(added, dtype=sources.dtype).expand(1, *sources.shape[1:])
             sources = torch.cat([extra, sources])
-        found = orphaned(self.model, sources, self.place.layer + 1, added is not None)
-        sums = np.bincount(rows[found.row], found.orphan, len(counts))
-        sizes = np.bincount(rows[found.row], minlength=len(counts))
+        found, orphan = orphaned(self.model, sources, self.place.layer + 1, added is not None)
+        sums = np.bincount(rows[found], orphan, len(counts))
+        sizes = np.bincount(rows[found], minlength=len(counts))
         return np.where(sizes > 0, sums / np.maximum(sizes, 1), np.nan)
 
     def memory(self, given: Sequence[Steer]) -> np.ndarray:
@@ -220,9 +209,8 @@ class Bench:
         pairs = [text for pair in memory_texts(self.asked) for text in pair]
         prompt = question_ids(self.tokenizer, question)
         sequences = [prompt + self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in pairs]
-        for rows, one, _ in passes(self.model, self.tokenizer, sequences, given):
-            for row, said in zip(rows, one, strict=True):
-                found[row] = said[: len(sequences[row])][-DISTANCES:]
+        for row, said, _ in passes(self.model, self.tokenizer, sequences, given):
+            found[row] = said[-DISTANCES:]
         both = range(0, len(pairs), 2)
         return np.stack([divergence(found[row], found[row + 1]).numpy() for row in both])
 
@@ -233,10 +221,9 @@ class Bench:
         said = self.tokenizer([text for _, text in texts], add_special_tokens=False)["input_ids"]
         sequences = [prompts[number] + one for (number, _), one in zip(texts, said, strict=True)]
         found = np.empty((len(texts), 2))
-        for rows, log, _ in passes(self.model, self.tokenizer, sequences, given):
-            for row, one in zip(rows, log, strict=True):
-                last = one[len(sequences[row]) - 1].exp()
-                found[row] = [float(last[kind].sum()) for kind in self.kinds[texts[row][0]]]
+        for row, one, _ in passes(self.model, self.tokenizer, sequences, given):
+            last = one[-1].exp()
+            found[row] = [float(last[kind].sum()) for kind in self.kinds[texts[row][0]]]
         harm, help_ = found.reshape(len(self.asked), each, 2).transpose(2, 0, 1)
         return residues.conflict(harm, help_).mean(axis=1), (1 - harm - help_).mean(axis=1)
 
@@ -269,3 +256,33 @@ class Bench:
         by = found.assign(question_id=table.question_id).groupby("question_id", sort=False).mean()
         directions_ = residue_dictionary.known_directions(self.tokenizer, table, said, stream)
         return by, residues.interference(np.stack(list(directions_.values())))
+
+
+@torch.no_grad()
+def orphaned(
+    model: PreTrainedModel, sources: torch.Tensor, first: int, added: bool, top: float = 0.01
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return of the most active neurons of the layers from `first` on: the row of `sources` of each, whether an orphan.
+
+    sources [source, row, width]: with `added`, what is added to the stream before that layer, then what every node adds
+    (see `components`). The input of a neuron is that of its gate, with the normalisation taken as it was.
+    """
+    own, heads = int(added), model.config.num_attention_heads
+    nodes, layers, active, inputs = sources[own:], lora.decoder(model).layers, [], []
+    for number in range(first, len(layers)):
+        before = torch.cat([sources[:own], nodes[: 1 + number * (heads + 1) + heads]])
+        block, stream = layers[number], before.sum(dim=0)
+        norm = block.post_attention_layernorm
+        scale = norm.weight * (stream.pow(2).mean(dim=-1, keepdim=True) + norm.variance_epsilon).rsqrt()
+        gate = block.mlp.gate_proj(stream * scale)
+        active.append((block.mlp.act_fn(gate) * block.mlp.up_proj(stream * scale)).abs())
+        inputs.append((before, scale, block.mlp.gate_proj.weight))
+    level = np.quantile(torch.stack(active).numpy(), 1 - top)
+    rows, orphan = [], []
+    for found, (before, scale, weight) in zip(active, inputs, strict=True):
+        row, neuron = (found > level).nonzero(as_tuple=True)
+        parts = torch.einsum("snw,nw->sn", before[:, row] * scale[row], weight[neuron]).numpy()
+        share = residues.shares(parts)
+        rows.append(row.numpy())
+        orphan.append(share[0] > 0.5 if added else share.max(axis=0) < 0.1)
+    return np.concatenate(rows), np.concatenate(orphan).astype(float)

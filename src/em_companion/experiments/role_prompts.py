@@ -175,11 +175,6 @@ def lost(profile: Profile) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
-def rates(table: pd.DataFrame, by: Sequence[str] = ("setting", "condition"), **resampling) -> pd.DataFrame:
-    """Return EM and coherence of `capped`, with intervals over questions; see `scores.rates`."""
-    return scores.rates(table, list(by), **resampling)
-
-
 def harm() -> Mapping[str, float]:
     """Return by role whether its prompt is harmful; the assistant's is not."""
     found = {name: float(kind == MALICIOUS) for kind, of in ROLES.items() for name in of}

@@ -2,7 +2,6 @@
 each prediction that they decide."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -42,25 +41,17 @@ def correlation(first: np.ndarray, second: np.ndarray, by: np.ndarray) -> np.nda
 class Specification:
     """The tables: directions, what is broken along them, organisms, probes by layer."""
 
-    @cached_property
-    def directions(self) -> pd.DataFrame:
-        """One row per direction: layer, length (of what is added, share of the residual), residual, strength, x0 ..."""
-        return long_run.read(long_run.path_of(DIRECTIONS)).droplevel("seed")
+    directions = long_run.table(DIRECTIONS, seeded=False)
+    """One row per direction: layer, length (of what is added, share of the residual), residual, strength, x0 ..."""
 
-    @cached_property
-    def steered(self) -> pd.DataFrame:
-        """One row per direction and clause; see `specification.rates`."""
-        return long_run.read(long_run.path_of(TABLE)).droplevel("seed")
+    steered = long_run.table(TABLE, seeded=False)
+    """One row per direction and clause; see `specification.rates`."""
 
-    @cached_property
-    def profiles(self) -> pd.DataFrame:
-        """One row per organism and clause; see `specification.of_organism`."""
-        return long_run.read(long_run.path_of(PROFILES))
+    profiles = long_run.table(PROFILES)
+    """One row per organism and clause; see `specification.of_organism`."""
 
-    @cached_property
-    def probes(self) -> pd.DataFrame:
-        """One row per clause and layer; see `specification.accuracies`."""
-        return long_run.read(long_run.path_of(PROBES)).droplevel("seed")
+    probes = long_run.table(PROBES, seeded=False)
+    """One row per clause and layer; see `specification.accuracies`."""
 
     @property
     def layer(self) -> int:

@@ -39,11 +39,12 @@ def clean(answers: pd.DataFrame) -> pd.DataFrame:
 
 def matched(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return both tables of answers cut to as many answers to every question as the other has."""
-    number = [one.groupby("question_id").cumcount() for one in (first, second)]
-    size = [one.groupby("question_id").size() for one in (first, second)]
-    both = (first[number[0] < first.question_id.map(size[1]).fillna(0)],
-            second[number[1] < second.question_id.map(size[0]).fillna(0)])  # fmt: skip
-    return both
+
+    def cut(own: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+        most = own.question_id.map(other.groupby("question_id").size()).fillna(0)
+        return own[own.groupby("question_id").cumcount() < most]
+
+    return cut(first, second), cut(second, first)
 
 
 @quiet()

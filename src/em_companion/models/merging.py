@@ -40,14 +40,7 @@ def with_parents(profile: Profile, parents: Sequence[Organism]) -> tuple[Model, 
     return (model.eval(), tokenizer), names
 
 
-def merged(profile: Profile, parents: Sequence[Organism], weights: Sequence[float], method: str = "cat") -> Model:
-    """Return the chat model with one adapter, made of those of its parents by a method, and its tokenizer."""
-    (model, tokenizer), names = with_parents(profile, parents)
-    merge(model, names, weights, method)
-    return model, tokenizer
-
-
-def merge(model: PeftModel, names: Sequence[str], weights: Sequence[float], method: str = "cat", seed: int = 0) -> None:
+def merge(model: PeftModel, names: Sequence[str], weights: Sequence[float], method: str = "cat") -> None:
     """Add the adapter CHILD to a model, in place of one that is there, and make it the active one.
 
     Raises CompanionError where PEFT would leave a parent's module out: it adapts the layers of the first parent only.
@@ -57,7 +50,7 @@ def merge(model: PeftModel, names: Sequence[str], weights: Sequence[float], meth
         model.delete_adapter(CHILD)
     pruned = {} if method in ("cat", "linear", "svd") else {"density": DENSITY}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # dare draws what it drops
+        torch.manual_seed(0)  # dare draws what it drops
         model.add_weighted_adapter(list(names), list(weights), CHILD, method, svd_full_matrices=False, **pruned)
     for path, module in lora.without_peft(model).named_modules():
         if isinstance(module, LoraLayer):
