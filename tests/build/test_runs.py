@@ -16,7 +16,7 @@ from conftest import COMMAND, ROOT
 
 from em_companion.build import runs, workflow
 from em_companion.core.errors import CompanionError
-from em_companion.core.files import new_folder, read_sealed, write_sealed
+from em_companion.core.files import read_sealed, write_sealed
 
 
 def status(project, *options: str) -> tuple[str, str]:
@@ -320,15 +320,6 @@ def test_a_notebook_that_does_not_finish_is_no_result(project):
     bare(project, "pass")
     project.fails("run", "s2-demo", saying="ended without run.finish()")
     assert status(project)[0] == "never run"
-
-
-def test_a_folder_caught_in_the_swap_comes_back(tmp_path):
-    (tmp_path / ".html.old").mkdir()
-    (tmp_path / ".html.old/index.html").write_text("last good build", encoding="utf-8")
-    with pytest.raises(RuntimeError), new_folder(tmp_path / "html"):
-        raise RuntimeError
-    assert (tmp_path / "html/index.html").read_text(encoding="utf-8") == "last good build"
-    assert [path.name for path in tmp_path.iterdir()] == ["html"]
 
 
 # --- the command line ---------------------------------------------------------------------------------------------
