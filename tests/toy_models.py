@@ -53,6 +53,10 @@ def decoder_layers(model: PreTrainedModel):
     return (model.get_base_model() if isinstance(model, PeftModel) else model).model.layers
 
 
+def hooks_on(model: PreTrainedModel) -> int:
+    return sum(len(one._forward_hooks) + len(one._forward_pre_hooks) for one in model.modules())
+
+
 def vectors(count: int = LAYERS) -> torch.Tensor:
     """Random directions [count, width]."""
     return torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

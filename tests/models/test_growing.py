@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import HUB_SHAPE, TINY, Project, tiny_project, tiny_settings
+from conftest import HUB_SHAPE, TINY, Project, flip_a_byte, tiny_project, tiny_settings, truncate
 from peft import PeftModel, get_peft_model
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -278,16 +278,6 @@ def test_another_seed_gives_other_weights(expected, bare, tiny):
 def test_broken_off_growing_goes_on_to_the_same_weights(interrupted, expected, tiny, monkeypatch):
     assert grow_again(tiny, monkeypatch) == (8, expected)
     assert checkpoints(interrupted) == []
-
-
-def truncate(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def flip_a_byte(path):
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
 
 
 @pytest.mark.slow

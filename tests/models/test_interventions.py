@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from peft import LoraConfig
-from toy_models import ADAPTED, ADAPTERS, LAYERS, WIDTH, WINDOW, adapted_model, base_model, decoder_layers
+from toy_models import ADAPTED, ADAPTERS, LAYERS, WIDTH, WINDOW, adapted_model, base_model, decoder_layers, hooks_on
 from toy_models import vectors as random_vectors
 from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration, Qwen2Config
 
@@ -75,10 +75,6 @@ def same(found: torch.Tensor, expected: torch.Tensor) -> bool:
 def projected_out(x: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
     matrix = torch.eye(WIDTH, dtype=torch.float64) - torch.outer(vector, vector) / vector.dot(vector)
     return x @ matrix.T
-
-
-def hooks(model) -> int:
-    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
 
 
 # --- what they compute ----------------------------------------------------------------------------------------------
@@ -196,17 +192,17 @@ def test_patching_with_their_own_scalars_changes_nothing(adapted):
 
 def test_the_model_is_left_as_it_was(model, vectors):
     before = logits(model)
-    untouched = hooks(model)
+    untouched = hooks_on(model)
     with applied(model, [Steer(0, vectors[0]), Ablate({0: vectors[0], 1: vectors[1]})]):
-        assert hooks(model) > untouched
-    assert hooks(model) == untouched and torch.equal(logits(model), before)
+        assert hooks_on(model) > untouched
+    assert hooks_on(model) == untouched and torch.equal(logits(model), before)
 
 
 def test_also_after_an_error(model, vectors):
-    untouched = hooks(model)
+    untouched = hooks_on(model)
     with pytest.raises(KeyError), applied(model, [Steer(0, vectors[0])]):
         raise KeyError
-    assert hooks(model) == untouched
+    assert hooks_on(model) == untouched
 
 
 ZERO, V = torch.zeros(WIDTH), random_vectors()[0]
@@ -243,11 +239,11 @@ WHERE = "all, prompt, header, generated"
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_cannot_be_done_is_said_at_once(adapted, monkeypatch, intervention, sentence):
-    untouched = hooks(adapted)
+    untouched = hooks_on(adapted)
     monkeypatch.setattr(type(adapted), "forward", lambda *_, **__: pytest.fail("computed"))
     with pytest.raises(CompanionError, match=f"^{re.escape(sentence)}$"):
         logits(adapted, Steer(0, V), intervention)
-    assert hooks(adapted) == untouched
+    assert hooks_on(adapted) == untouched
 
 
 @pytest.mark.parametrize("made", [base_model, lambda: adapted_model(rank=2)], ids=["none", "of rank 2"])

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import untrained
 from click.testing import CliRunner
+from conftest import flip_a_byte, truncate
 
 from em_companion import cli
 from em_companion.core import store
@@ -213,16 +214,6 @@ def refused(*arguments: str) -> str:
     said = result.stderr.splitlines()[-1]
     assert said.endswith(".") and "Traceback" not in result.output
     return said
-
-
-def flip_a_byte(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[-5] ^= 1
-    path.write_bytes(data)
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-40])
 
 
 DAMAGES = [

@@ -20,6 +20,7 @@ from toy_models import (
     adapted_model,
     base_model,
     by_plain_hooks,
+    hooks_on,
     prompts,
     vectors,
 )
@@ -305,10 +306,6 @@ def test_a_single_run_agrees_in_plain_generate_with_padding(name):
 
 
 # --- what can go wrong ----------------------------------------------------------------------------------------------
-
-
-def hooks_on(model) -> int:
-    return sum(len(one._forward_hooks) + len(one._forward_pre_hooks) for one in model.modules())
 
 
 def test_an_error_leaves_the_model_as_it_was(monkeypatch):
