@@ -267,15 +267,7 @@ def test_code_that_is_not_python_and_an_unreadable_pair_are_said_plainly(built):
 
 def test_a_run_killed_half_way_leaves_nothing_and_the_next_one_finishes(project):
     folder = project.root / "artifacts/notebooks/cpu/s2-demo"
-    environment = os.environ | {"EM_COMPANION_ROOT": str(project.root), "EM_COMPANION_MIRROR": ""}
-    process = subprocess.Popen(
-        [COMMAND, "run", "s2-demo"], env=environment, start_new_session=True, stderr=subprocess.DEVNULL
-    )
-    while not list(folder.glob(".*/records.json")):
-        time.sleep(0.05)
-        assert process.poll() is None
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    project.kill("run", "s2-demo", once=lambda: any(folder.glob(".*/records.json")))
     assert not list(folder.glob("[!.]*")) and status(project)[0] == "never run"
     assert project.run("run", "s2-demo").returncode == 0
     assert status(project)[0] == "current"
