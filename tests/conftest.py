@@ -307,6 +307,19 @@ def bare(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def put(settings: Any, key: str, value: Any) -> None:
+    """Set what stands under a key with slashes (a number is an index, + the end); `...` as value takes it away."""
+    *above, last = (int(part) if part.isdigit() else part for part in key.split("/"))
+    for part in above:
+        settings = settings[part]
+    if value is ...:
+        del settings[last]
+    elif last == "+":
+        settings.append(value)
+    else:
+        settings[last] = value
+
+
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
