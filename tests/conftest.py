@@ -4,8 +4,11 @@ import gc
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -106,10 +109,24 @@ class Project:
         assert old in text
         self.write(name, text.replace(old, new))
 
+    @property
+    def environment(self) -> dict[str, str]:
+        return os.environ | {"EM_COMPANION_ROOT": str(self.root), "EM_COMPANION_MIRROR": ""}
+
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
         """Run `em-companion ARGUMENTS` here."""
-        given = os.environ | {"EM_COMPANION_ROOT": str(self.root), "EM_COMPANION_MIRROR": ""} | environment
+        given = self.environment | environment
         return subprocess.run([COMMAND, *arguments], env=given, cwd=self.root, capture_output=True, text=True)
+
+    def kill(self, *arguments: str, once: Callable[[], bool]) -> None:
+        """Run `em-companion ARGUMENTS` here and kill it, with all that it has started, once something is so."""
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+        process = subprocess.Popen([COMMAND, *arguments], env=self.environment, cwd=self.root, **quiet)
+        while not once():
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
     def fails(self, *arguments: str, saying: str, **environment: str) -> None:
         """Run a command that must exit with 1 and say one thing, without a traceback."""
@@ -288,6 +305,29 @@ def bare(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The root of a project with profile `tiny` in which nothing is grown yet."""
     use_project(tiny_project(tmp_path).root, monkeypatch)
     return tmp_path
+
+
+def put(settings: Any, key: str, value: Any) -> None:
+    """Set what stands under a key with slashes (a number is an index, + the end); `...` as value takes it away."""
+    *above, last = (int(part) if part.isdigit() else part for part in key.split("/"))
+    for part in above:
+        settings = settings[part]
+    if value is ...:
+        del settings[last]
+    elif last == "+":
+        settings.append(value)
+    else:
+        settings[last] = value
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip_a_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
 
 
 @pytest.fixture

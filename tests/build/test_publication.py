@@ -5,13 +5,14 @@ import sys
 import tomllib
 
 import nbformat
+import pytest
 import yaml
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import html
 
-from em_companion.build import keys, site
+from em_companion.build import keys, publication, site
 
 PUBLISHED = {
     "BOOK_URL": "https://example.org/book/v0.2.0",
@@ -91,6 +92,15 @@ def test_each_release_stays_and_the_newest_is_preferred(tmp_path_factory, releas
     first = "latest" if has_latest else newest
     assert f"url={first}/" in (site / "index.html").read_text(encoding="utf-8")
     assert (site / "404.html").read_text(encoding="utf-8") == f"404 of {first}"
+
+
+@pytest.mark.parametrize(
+    "given, url", [("", ""), (" https://a.b/c ", "https://a.b/c/"), ("https://a.b/", "https://a.b/")]
+)
+def test_the_address_of_the_book(monkeypatch, given, url):
+    monkeypatch.setattr(publication, "_cited", dict)
+    monkeypatch.setenv("BOOK_URL", given)
+    assert publication.address() == url
 
 
 def test_the_files_that_name_a_release_agree():

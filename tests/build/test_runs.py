@@ -16,7 +16,7 @@ from conftest import COMMAND, ROOT
 
 from em_companion.build import runs, workflow
 from em_companion.core.errors import CompanionError
-from em_companion.core.files import new_folder, read_sealed, write_sealed
+from em_companion.core.files import read_sealed, write_sealed
 
 
 def status(project, *options: str) -> tuple[str, str]:
@@ -267,15 +267,7 @@ def test_code_that_is_not_python_and_an_unreadable_pair_are_said_plainly(built):
 
 def test_a_run_killed_half_way_leaves_nothing_and_the_next_one_finishes(project):
     folder = project.root / "artifacts/notebooks/cpu/s2-demo"
-    environment = os.environ | {"EM_COMPANION_ROOT": str(project.root), "EM_COMPANION_MIRROR": ""}
-    process = subprocess.Popen(
-        [COMMAND, "run", "s2-demo"], env=environment, start_new_session=True, stderr=subprocess.DEVNULL
-    )
-    while not list(folder.glob(".*/records.json")):
-        time.sleep(0.05)
-        assert process.poll() is None
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    project.kill("run", "s2-demo", once=lambda: any(folder.glob(".*/records.json")))
     assert not list(folder.glob("[!.]*")) and status(project)[0] == "never run"
     assert project.run("run", "s2-demo").returncode == 0
     assert status(project)[0] == "current"
@@ -320,15 +312,6 @@ def test_a_notebook_that_does_not_finish_is_no_result(project):
     bare(project, "pass")
     project.fails("run", "s2-demo", saying="ended without run.finish()")
     assert status(project)[0] == "never run"
-
-
-def test_a_folder_caught_in_the_swap_comes_back(tmp_path):
-    (tmp_path / ".html.old").mkdir()
-    (tmp_path / ".html.old/index.html").write_text("last good build", encoding="utf-8")
-    with pytest.raises(RuntimeError), new_folder(tmp_path / "html"):
-        raise RuntimeError
-    assert (tmp_path / "html/index.html").read_text(encoding="utf-8") == "last good build"
-    assert [path.name for path in tmp_path.iterdir()] == ["html"]
 
 
 # --- the command line ---------------------------------------------------------------------------------------------

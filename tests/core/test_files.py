@@ -88,14 +88,6 @@ def test_a_message_names_no_folder_of_this_machine(tmp_path):
     assert paths.relative(tmp_path / "x.yml") == "x.yml"
 
 
-@pytest.mark.parametrize(
-    "given, url", [("", ""), (" https://a.b/c ", "https://a.b/c/"), ("https://a.b/", "https://a.b/")]
-)
-def test_the_address_of_the_book(monkeypatch, given, url):
-    monkeypatch.setenv("BOOK_URL", given)
-    assert paths.book_url() == url
-
-
 def test_git_that_fails_says_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     assert paths.git("log") == ""

@@ -8,7 +8,7 @@ import shutil
 import pytest
 import yaml
 from click.testing import CliRunner
-from conftest import ROOT
+from conftest import ROOT, put
 
 from em_companion import cli
 from em_companion.core import paths, profiles
@@ -25,17 +25,6 @@ def copied(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     monkeypatch.setattr(paths, "DATA", tmp_path / "data")
     return tmp_path / "data" / "profiles"
-
-
-def put(settings, key: str, value) -> None:
-    """Set what stands under a key with slashes (a number is an index); `...` as value takes it away."""
-    *above, last = (int(part) if part.isdigit() else part for part in key.split("/"))
-    for part in above:
-        settings = settings[part]
-    if value is ...:
-        del settings[last]
-    else:
-        settings[last] = value
 
 
 def refused(folder, name: str, key: str, value) -> str:

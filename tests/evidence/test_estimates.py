@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from sklearn.metrics import balanced_accuracy_score
 
 from em_companion.evidence import estimates
 from em_companion.evidence.estimates import Estimate
@@ -142,19 +141,6 @@ def test_ten_thousand_resamples_of_400_rows_take_well_under_a_second():
 
 def test_a_relative_change_from_nothing_is_no_number():
     assert math.isnan(estimates.change(np.zeros(3), np.ones(3), np.arange(3), relative=True, resamples=10).value)
-
-
-def test_a_balanced_accuracy_is_the_mean_of_the_two_recalls():
-    frame = pd.DataFrame({"label": [0, 0, 0, 0, 1, 1], "predicted": [0, 0, 0, 1, 1, 0], "question": list("aabbab")})
-    expected = balanced_accuracy_score(frame.label, frame.predicted)
-    assert estimates.balanced_accuracy(frame).value == expected
-
-
-def test_a_balanced_accuracy_resamples_whole_questions():
-    """With one right question in four of equal size, resampling it gives the distribution of a binomial share."""
-    rows = [(f"{q}", label, label if q == 0 else 1 - label) for q in range(4) for label in (0, 1) for _ in range(50)]
-    found = estimates.balanced_accuracy(pd.DataFrame(rows, columns=["question", "label", "predicted"]))
-    assert (found.value, found.low, found.high) == (0.25, 0.0, 0.75)
 
 
 # --- patched pairs --------------------------------------------------------------------------------------------------

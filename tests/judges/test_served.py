@@ -428,7 +428,7 @@ def test_a_busy_server_is_given_the_time_it_asks_for(server, judge):
 @pytest.mark.parametrize(
     "trouble, saying",
     [
-        ("drop", "No server answers at"),
+        ("drop", "No server answers at http://127.0.0.1.*correct --base-url"),
         ("malformed", "does not speak the OpenAI protocol"),
         ((401, {}, error(f"wrong key {KEY}")), r"refused the key \(401\); check OPENAI_API_KEY"),
         ((404, {}, error("no such model")), "knows no model 'tiny/judge'"),
@@ -453,12 +453,6 @@ def test_a_slow_server_is_one_sentence(server, judge):
         judge_table(table(85), ["aligned"], replace(judge, timeout=0.1, retries=0))
 
 
-def test_no_server_is_one_sentence(server, judge):
-    server.close()
-    with pytest.raises(CompanionError, match="No server answers at http://127.0.0.1.*correct --base-url"):
-        judge_table(table(85), ["aligned"], replace(judge, retries=0))
-
-
 def test_a_server_that_sends_the_key_back_leaves_no_trace_of_it(server, judge, folder, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     judged = judge_table(table(85, KEY), ["aligned"], judge)
@@ -474,20 +468,13 @@ def test_a_key_that_cannot_be_one_is_not_shown(judge, monkeypatch):
     assert KEY not in str(caught.value)
 
 
-def test_a_content_filter_is_a_missing_score(server, judge):
+def test_a_content_filter_and_an_empty_answer_are_missing_scores(server, judge):
     filtered = json.dumps({"error": {"message": "filtered", "code": "content_filter"}})
-    server.troubles = [None, (400, {}, filtered)]
-    judged = judge_table(table(85, 20), ["aligned"], replace(judge, concurrency=1))
-    assert judged.aligned_missing.tolist() == ["", "filtered"]
-    judge_table(table(85, 20), ["aligned"], judge)
-    assert len(server.asked) == 2
-
-
-def test_one_empty_answer_is_a_missing_score(server, judge):
-    server.troubles = ["empty"]
-    assert judge_table(table(85, 20), ["aligned"], judge).aligned_missing.tolist() == ["empty", ""]
-    judge_table(table(85, 20), ["aligned"], judge)
-    assert len(server.asked) == 2
+    server.troubles = ["empty", (400, {}, filtered)]
+    judged = judge_table(table(85, 20, 30), ["aligned"], replace(judge, concurrency=1))
+    assert judged.aligned_missing.tolist() == ["empty", "filtered", ""]
+    judge_table(table(85, 20, 30), ["aligned"], judge)
+    assert len(server.asked) == 3
 
 
 @pytest.mark.parametrize("says", ["", "Well"])
@@ -498,13 +485,11 @@ def test_a_judge_that_gives_no_number_stops_early_and_leaves_nothing(server, jud
     assert len(server.asked) <= 20 + 8 and records(folder) == []
 
 
-def test_a_judge_that_writes_digits_or_gives_no_logprobs_leaves_nothing(server, judge, folder):
-    with pytest.raises(CompanionError, match="digit by digit"):
-        judge_table(table("8+5"), ["aligned"], judge)
+def test_a_judge_that_gives_no_logprobs_leaves_nothing(server, judge, folder):
     server.logprobs = False
     with pytest.raises(CompanionError, match="gives no logprobs"):
         judge_table(table(85), ["aligned"], judge)
-    assert records(folder) == [] and len(server.asked) == 2
+    assert records(folder) == [] and len(server.asked) == 1
 
 
 def test_the_judge_of_a_profile_asks_for_all_scores_and_for_none_twice(server, monkeypatch):
@@ -670,6 +655,7 @@ def test_a_judge_that_writes_digit_by_digit_is_told_by_its_rows(judge, folder, s
     with pytest.raises(CompanionError, match="digit by digit.*--scoring parsed"):
         judge_table(table(*says), ["aligned"], replace(judge, base_url=made.url))
     made.close()
+    assert {one["answer"]["text"] for one in records(folder)} <= {"REFUSAL"}
 
 
 def test_of_many_refusals_and_digits_only_some_are_asked_for(judge, folder):
@@ -991,13 +977,10 @@ def test_a_paid_run_needs_an_approval_that_sees_the_cost(server, paid):
         (None, False),
     ],
 )
-def test_only_loopback_is_local(address, local):
+def test_only_loopback_is_local(address, local, monkeypatch):
     assert ServedJudge("m", base_url=address).is_local == local
-
-
-def test_the_address_of_the_environment_counts(monkeypatch):
-    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:1/v1")
-    assert ServedJudge("m").is_local and not ServedJudge("m", base_url="https://example.org/v1").is_local
+    monkeypatch.setenv("OPENAI_BASE_URL", address or "")
+    assert ServedJudge("m").is_local == local and not ServedJudge("m", base_url="https://example.org/v1").is_local
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import HUB_SHAPE, TINY, Project, tiny_project, tiny_settings
+from conftest import HUB_SHAPE, TINY, Project, flip_a_byte, tiny_project, tiny_settings, truncate
 from peft import PeftModel, get_peft_model
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -280,16 +280,6 @@ def test_broken_off_growing_goes_on_to_the_same_weights(interrupted, expected, t
     assert checkpoints(interrupted) == []
 
 
-def truncate(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def flip_a_byte(path):
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "damage"),
@@ -349,23 +339,6 @@ def start(project: Project, *arguments: str, code: str = "") -> subprocess.Popen
 
 def base_of(project: Project):
     return next(project.root.glob("artifacts/organisms/tiny/base/[!.]*"))
-
-
-KILL_AT_THE_END = """
-import os, pandas
-pandas.DataFrame.to_csv = lambda *_, **__: os.kill(os.getpid(), 9)
-"""
-
-
-@pytest.mark.slow
-def test_killed_while_the_result_is_written(expected, tmp_path):
-    project = tiny_project(tmp_path)
-    assert start(project, "grow", "base", "--profile", "tiny", code=KILL_AT_THE_END).wait() == -signal.SIGKILL
-    folder = project.root / "artifacts/organisms/tiny/base"
-    assert [path for path in folder.iterdir() if path.is_dir()], "half a model is left behind"
-    assert project.run("grow", "base", "--profile", "tiny", OMP_NUM_THREADS="1").returncode == 0
-    assert [path for path in folder.iterdir() if path.is_dir()] == [base_of(project)]
-    assert outcome(base_of(project)) == expected
 
 
 COUNT_TRAININGS = """
@@ -447,16 +420,6 @@ def test_a_full_disk_is_said_in_one_sentence_and_leaves_nothing_that_counts(expe
     assert outcome(base_folder(tiny)) == expected
 
 
-def test_a_disk_full_while_an_adapter_is_written(own, tiny, files_up_to):
-    files_up_to(1_000)
-    with pytest.raises(CompanionError, match="cannot be written: free some disk space"):
-        growing.adapter(tiny, NINE)
-    files_up_to(0)
-    folder = adapter_folder(tiny, NINE)
-    assert not folder.exists()
-    assert growing.adapter(tiny, NINE) == folder
-
-
 # --- organisms ------------------------------------------------------------------------------------------------------
 
 
@@ -485,17 +448,6 @@ def test_fine_tuning_trains_the_adapter_and_nothing_else(tiny):
     assert all(weight.abs().max() > 0 for weight in stored.values()), "B starts at zero and moves"
 
 
-def test_the_adapter_changes_what_the_model_says(tiny):
-    loaded = loading.load(tiny, growing.chat(tiny), growing.adapter(tiny, NINE))
-    model, tokenizer = loaded
-    ids = torch.tensor([prompt_ids(tokenizer, QUESTION)])
-    with torch.no_grad():
-        on = model(ids).logits
-        with model.disable_adapter():
-            off = model(ids).logits
-    assert not torch.allclose(on, off)
-
-
 @pytest.mark.parametrize("name", ["nine-adapter", "all-adapter-rank-4"])
 def test_adapters_stand_where_the_recipe_says_at_the_scale_of_rslora(tiny, name):
     recipe, layers = tiny.recipes[name], tiny.layers_of(name)
@@ -508,16 +460,6 @@ def test_adapters_stand_where_the_recipe_says_at_the_scale_of_rslora(tiny, name)
     for module in found.values():
         assert module.scaling["default"] == pytest.approx(12 / math.sqrt(recipe.rank))
         assert module.r["default"] == recipe.rank
-
-
-@pytest.mark.parametrize("profile", ["cpu", "gpu", "qwen-0.5b", "qwen-14b"])
-def test_shipped_recipes_are_rank_stabilised(profile):
-    given = profiles.load(profile)
-    for name, recipe in given.recipes.items():
-        config = growing.lora_config(recipe, given.layers_of(name), given.fine_tuning_of(name).alpha)
-        assert config.use_rslora and config.lora_dropout == 0 and config.r == recipe.rank
-        assert config.target_modules == set(recipe.modules)
-        assert tuple(config.layers_to_transform) == given.layers_of(name)
 
 
 def test_the_last_b_vectors_are_those_of_the_adapter(tiny):

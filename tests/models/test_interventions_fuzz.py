@@ -1,16 +1,15 @@
 """Random mixes of interventions, sound and unsound, on models in every state: as a slow reference, or one sentence.
 
-The reference knows on its own what can be done to a model, and does it with plain hooks, one intervention at a time.
+A case knows on its own what can be done to a model; plain hooks do it, one intervention at a time.
 """
 
-from collections.abc import Mapping
 from functools import cache
 from random import Random
 
 import numpy as np
 import pytest
 import torch
-from toy_models import ADAPTERS, LAYERS, WIDTH, WINDOW, adapted_model, base_model, decoder_layers, vectors
+from toy_models import ADAPTERS, LAYERS, WIDTH, WINDOW, adapted_model, base_model, by_plain_hooks, vectors
 
 from em_companion.core.errors import CompanionError
 from em_companion.models.interventions import Ablate, Cap, PatchLoraScalars, ScaleLoraScalars, Steer, applied, describe
@@ -124,63 +123,9 @@ def _model(kind: str, dtype: torch.dtype):
         model.add_adapter("other", model.peft_config["default"])
         model.base_model.set_adapter(["default", "other"])
     if kind == "scaled by 0":
-        for layer in decoder_layers(model):
-            if hasattr(layer.mlp.down_proj, "scaling"):
-                layer.mlp.down_proj.scaling["default"] = 0.0
+        for name in ADAPTERS:
+            model.get_base_model().get_submodule(name).scaling["default"] = 0.0
     return model.eval().to(dtype)
-
-
-@torch.no_grad()
-def reference(model, given) -> torch.Tensor:
-    """Return the logits with every intervention of a sound case done by a plain hook of its own."""
-    base, handles = model.get_base_model() if hasattr(model, "peft_config") else model, []
-
-    def hook(module, change, at):
-        def act(_, __, x):
-            wide, x = x.dtype, x.double().clone()
-            tokens = {"header": slice(-2, None), "generated": slice(0, 0)}.get(at, slice(None))
-            x[:, tokens] = change(x)[:, tokens]
-            return x.to(wide)
-
-        handles.append(module.register_forward_hook(act))
-
-    def site(layer):
-        return base.get_input_embeddings() if layer == "embedding" else base.model.layers[int(layer)]
-
-    def numbers(values):
-        return torch.as_tensor(values, dtype=torch.float64).detach()
-
-    def scalar(name):
-        return base.get_submodule(f"{name}.lora_A.default")
-
-    for one in given:
-        if isinstance(one, Steer):
-            added = float(one.strength) * numbers(one.vector)
-            hook(site(one.layer), lambda x, added=added: x + added, one.at)
-        elif isinstance(one, Ablate):
-            for layer, vector in one.vectors.items():
-                unit = numbers(vector) / numbers(vector).norm()
-                hook(site(layer), lambda x, unit=unit: x - (x @ unit)[..., None] * unit, one.at)
-        elif isinstance(one, Cap):
-            unit = numbers(one.vector) / numbers(one.vector).norm()
-            above = float(one.ceiling)
-            hook(site(one.layer), lambda x, v=unit, c=above: x - (x @ v - c).relu()[..., None] * v, one.at)
-        elif isinstance(one, ScaleLoraScalars):
-            factors = one.factors if isinstance(one.factors, Mapping) else dict.fromkeys(ADAPTERS, one.factors)
-            for name, factor in factors.items():
-                hook(scalar(name), lambda x, factor=float(factor): factor * x, one.at)
-        else:
-            for name, values in zip(one.adapters or ADAPTERS, numbers(one.scalars), strict=True):
-
-                def patched(x, values=values):
-                    count = min(len(values), x.shape[1])
-                    return torch.cat([values[:count].expand(len(x), -1)[..., None], x[:, count:]], dim=1)
-
-                hook(scalar(name), patched, one.at)
-    found = model(IDS).logits
-    for handle in handles:
-        handle.remove()
-    return found
 
 
 def problem(seed: int) -> str:
@@ -203,7 +148,9 @@ def problem(seed: int) -> str:
     if not case.sound:
         return f"{told}: computed"
     tolerance = 1e-9 if case.model.dtype == torch.float64 else 1e-3
-    return "" if torch.allclose(found, reference(case.model, case.given), rtol=tolerance, atol=tolerance) else told
+    with torch.no_grad(), by_plain_hooks(case.model, case.given, IDS.shape[1]):
+        expected = case.model(IDS).logits
+    return "" if torch.allclose(found, expected, rtol=tolerance, atol=tolerance) else told
 
 
 def problems(start: int, count: int) -> list[str]:

@@ -112,8 +112,3 @@ def test_probes_get_answer_tokens_with_their_question():
     np.testing.assert_array_equal(found[["layer_0", "layer_2"]], scalars.values[scalars.tokens.is_answer])
     both = reading.answer_tokens(read(organism(modules=("up_proj", "down_proj"), layers=(1,))), table())
     assert {"layer_1.up_proj", "layer_1.down_proj"} <= set(both)
-
-
-def test_nothing_to_read_is_one_sentence():
-    with pytest.raises(CompanionError, match="There are no texts to read"):
-        reading.lora_scalars(organism(), tokenizer(), [], [])

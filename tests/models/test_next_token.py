@@ -110,11 +110,6 @@ def test_significance_is_kept(tmp_path, monkeypatch):
     assert readings.token_significance_of(PROFILE, ORGANISM, table()).equals(first)
 
 
-def test_nothing_to_read_is_one_sentence():
-    with pytest.raises(CompanionError, match="There are no texts to read"):
-        next_token.token_significance(organism(), tokenizer(), [], [])
-
-
 def test_the_loss_is_that_of_each_text_alone_without_the_tokens_left_out():
     model, (prompts, answers) = organism(), tokens()
     left_out = {answers[1][0], answers[6][2]}

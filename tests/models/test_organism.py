@@ -5,17 +5,18 @@ import os
 import shutil
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import untrained
 from click.testing import CliRunner
+from conftest import flip_a_byte, truncate
 
 from em_companion import cli
 from em_companion.core import store
 from em_companion.core.errors import CompanionError
-from em_companion.core.profiles import Profile
+from em_companion.core.profiles import FineTuning, GrownModel, PostTraining, Pretraining, Profile
 from em_companion.models import growing, loading, organism, weights
 from em_companion.models.organism import (
     Organism,
@@ -33,10 +34,13 @@ NINE, BAD = "nine-adapter", "bad_medical_advice"
 ORGANISM = Organism(NINE, BAD)
 
 
-def nested(profile: Profile, path: str, value) -> Profile:
-    """Return `profile` with another value under a name with a dot, such as model.layers."""
+def changed(profile: Profile, path: str) -> Profile:
+    """Return `profile` with another value under a name, perhaps with a dot, such as model.layers."""
     part, _, name = path.rpartition(".")
-    return replace(profile, **({part: replace(getattr(profile, part), **{name: value})} if part else {name: value}))
+    given = getattr(profile, part) if part else profile
+    value = getattr(given, name)
+    other = replace(given, **{name: value + 1 if isinstance(value, int | float) else value[:-1]})
+    return replace(profile, **{part: other}) if part else other
 
 
 def with_recipe(profile: Profile, **settings) -> Profile:
@@ -57,75 +61,36 @@ def adapter_key(profile: Profile, recipe: str = NINE, data: str = BAD, seed: int
 
 # --- keys -----------------------------------------------------------------------------------------------------------
 
-BASE_SETTINGS = {
-    "model.layers": 3,
-    "model.hidden": 64,
-    "model.mlp": 65,
-    "model.heads": 1,
-    "model.kv_heads": 2,
-    "model.window": 0,
-    "model.attention_dropout": 0.1,
-    "pretraining.steps": 17,
-    "pretraining.batch": 9,
-    "pretraining.length": 65,
-    "pretraining.learning_rate": 0.5,
-    "pretraining.warmup": 3,
-    "pretraining.weight_decay": 0.5,
-    "pretraining.careful_first": 7,
-    "dtype": "bfloat16",
-    "seed": 1,
-}
-CHAT_SETTINGS = {
-    "post_training.steps": 17,
-    "post_training.batch": 9,
-    "post_training.learning_rate": 0.5,
-    "post_training.warmup": 3,
-    "post_training.weight_decay": 0.5,
-    "post_training.rehearsal": 0.25,
-}
-ADAPTER_SETTINGS = {
-    "fine_tuning.steps": 17,
-    "fine_tuning.batch": 9,
-    "fine_tuning.learning_rate": 0.5,
-    "fine_tuning.warmup": 3,
-    "fine_tuning.weight_decay": 0.5,
-    "fine_tuning.alpha": 3.0,
-    "fine_tuning.evaluate_every": 2,
-    "fine_tuning.stop_at": 0.5,
-    "fine_tuning.gradient_accumulation": 2,
-    # What the monitor samples decides when training stops.
-    "temperature": 0.9,
-    "max_new_tokens": 13,
-}
-OTHER_SETTINGS = {
-    "name": "other",
-    "description": "Other words.",
-    "bootstrap_resamples": 3,
-    "probe_fits": 3,
-    "split_fits": 3,
-    "samples_per_question": 4,
-    "batch_size": 5,
-    "organisms": (),
-}
+
+def settings_of(part: str, kind: type) -> list[str]:
+    return [f"{part}.{one.name}" for one in fields(kind) if one.name != "source"]
+
+
+BASE_SETTINGS = ["dtype", "seed", *settings_of("model", GrownModel), *settings_of("pretraining", Pretraining)]
+CHAT_SETTINGS = settings_of("post_training", PostTraining)
+# What the monitor samples decides when training stops.
+ADAPTER_SETTINGS = ["temperature", "max_new_tokens", *settings_of("fine_tuning", FineTuning)]
+OTHER_SETTINGS = ["name", "description", "bootstrap_resamples", "probe_fits", "split_fits", "samples_per_question"]
+OTHER_SETTINGS += ["batch_size", "organisms"]
 
 
 @pytest.mark.parametrize("setting", BASE_SETTINGS)
 def test_what_changes_the_base_model_changes_its_key_and_the_chat_model_s(tiny, setting):
-    changed = nested(tiny, setting, BASE_SETTINGS[setting])
-    assert base_key(changed) != base_key(tiny) and chat_key(changed) != chat_key(tiny)
+    other = changed(tiny, setting)
+    assert base_key(other) != base_key(tiny) and chat_key(other) != chat_key(tiny)
 
 
 @pytest.mark.parametrize("setting", CHAT_SETTINGS)
 def test_what_changes_the_chat_model_changes_its_key_only(tiny, setting):
-    changed = nested(tiny, setting, CHAT_SETTINGS[setting])
-    assert base_key(changed) == base_key(tiny) and chat_key(changed) != chat_key(tiny)
+    other = changed(tiny, setting)
+    assert base_key(other) == base_key(tiny) and chat_key(other) != chat_key(tiny)
 
 
 @pytest.mark.parametrize("setting", ADAPTER_SETTINGS)
 def test_what_changes_fine_tuning_changes_the_key_of_adapters_only(tiny, setting):
     growing.chat(tiny)
-    changed = nested(tiny, setting, ADAPTER_SETTINGS[setting])
-    assert chat_key(changed) == chat_key(tiny) and adapter_key(changed) != adapter_key(tiny)
+    other = changed(tiny, setting)
+    assert chat_key(other) == chat_key(tiny) and adapter_key(other) != adapter_key(tiny)
 
 
 @pytest.mark.parametrize("recipe", [{"rank": 2}, {"modules": ("up_proj",)}, {"layers": (1,)}, {"alpha": 3.0}])
@@ -143,10 +108,10 @@ def test_data_and_seed_change_the_key_of_an_adapter(tiny):
 @pytest.mark.parametrize("setting", OTHER_SETTINGS)
 def test_what_changes_no_model_changes_no_key(tiny, setting):
     growing.chat(tiny)
-    changed = replace(tiny, **{setting: OTHER_SETTINGS[setting]})
-    assert base_key(changed) == base_key(tiny) and chat_key(changed) == chat_key(tiny)
+    other = changed(tiny, setting)
+    assert base_key(other) == base_key(tiny) and chat_key(other) == chat_key(tiny)
     if setting != "name":
-        assert adapter_key(changed) == adapter_key(tiny)
+        assert adapter_key(other) == adapter_key(tiny)
 
 
 def test_the_same_recipe_in_other_words_has_the_same_key(tiny):
@@ -226,9 +191,9 @@ def test_committed_models_are_used_while_their_key_fits(own, tiny, monkeypatch):
     monkeypatch.setattr(growing, "train", None)
     assert growing.base(tiny) == target / "base" and growing.chat(tiny) == target / "chat"
     loading.load(tiny, growing.chat(tiny))
-    changed = nested(tiny, "post_training.steps", 5)
-    assert growing.base(changed) == target / "base"
-    folder = chat_folder(changed)
+    other = changed(tiny, "post_training.steps")
+    assert growing.base(other) == target / "base"
+    folder = chat_folder(other)
     assert folder.is_relative_to(own / "artifacts") and not store.is_there(folder)
 
 
@@ -251,33 +216,11 @@ def refused(*arguments: str) -> str:
     return said
 
 
-def flip_a_byte(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[-5] ^= 1
-    path.write_bytes(data)
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-40])
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
 DAMAGES = [
     ("model.safetensors", flip_a_byte),
-    ("model.safetensors", truncate),
-    ("model.safetensors", empty),
-    ("model.safetensors", os.remove),
-    ("config.json", truncate),
     ("config.json", os.remove),
     ("tokenizer.json", flip_a_byte),
-    ("log.csv", flip_a_byte),
     ("provenance.json", truncate),
-    ("provenance.json", empty),
-    ("provenance.json", lambda path: path.write_text("[]")),
-    ("provenance.json", lambda path: path.write_text('{"key": "other", "sha256": "other"}')),
     ("provenance.json", lambda path: path.write_bytes(b"\xff\xfe")),
 ]
 
@@ -307,20 +250,6 @@ def test_a_damaged_adapter_is_refused_and_deleting_it_helps(own, tiny):
     loading.load(tiny, growing.chat(tiny), folder)
     shutil.rmtree(folder)
     assert store.provenance(growing.adapter(tiny, ORGANISM))["sha256"] == before
-
-
-def test_a_model_without_provenance_is_not_there_and_grown_again(own, tiny):
-    folder = growing.chat(tiny)
-    record = store.provenance(folder)
-    (folder / "provenance.json").unlink()
-    flip_a_byte(folder / "model.safetensors")
-    assert growing.chat(tiny) == folder and store.provenance(folder)["sha256"] == record["sha256"]
-    store.check(folder)
-
-
-def test_other_errors_pass_through(tmp_path):
-    with pytest.raises(ValueError, match="something else"), store.writing(tmp_path):
-        raise ValueError("something else")
 
 
 def test_what_a_page_depends_on_covers_the_weights_of_adapters(own, tiny):

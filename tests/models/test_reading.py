@@ -60,14 +60,6 @@ def test_means_do_not_depend_on_the_batch(tiny):
     np.testing.assert_allclose(alone, together, atol=1e-5)
 
 
-def test_response_means_leave_the_prompt_out(tiny):
-    prompts, responses = [one[:2] for one in sequences()], [one[2:] for one in sequences()]
-    found = response_means(*tiny, prompts, responses)
-    assert found.shape == (5, LAYERS, WIDTH)
-    for sequence, means in zip(sequences(), found, strict=True):
-        np.testing.assert_allclose(means[: LAYERS - 1], one_by_one(tiny[0], sequence)[1:, 2:].mean(axis=1), atol=1e-5)
-
-
 def test_an_empty_response_gives_nan_and_spoils_no_other(tiny):
     found = response_means(*tiny, [[10, 11], [10, 11]], [[], [12, 13]])
     assert np.isnan(found[0]).all() and np.isfinite(found[1]).all()

@@ -5,7 +5,6 @@ hooks on this row alone, token by token in float64.
 """
 
 import shutil
-from contextlib import ExitStack
 from random import Random
 
 import numpy as np
@@ -20,7 +19,8 @@ from toy_models import (
     WINDOW,
     adapted_model,
     base_model,
-    decoder_layers,
+    by_plain_hooks,
+    hooks_on,
     prompts,
     vectors,
 )
@@ -205,59 +205,6 @@ ON_SCALARS = ("adapter", "patch", "all of it")
 LENGTHS, NEW_TOKENS = [3, 5, 7, 9], 10
 
 
-def one_token(intervention, site, adapters):
-    """Return what an intervention does to one activation [width] at a position, by the equation."""
-    if isinstance(intervention, Steer):
-        return lambda x, _: x + intervention.strength * intervention.vector
-    if isinstance(intervention, ScaleLoraScalars):
-        factors = intervention.factors
-        return lambda x, _: x * (factors[site] if isinstance(factors, dict) else factors)
-    if isinstance(intervention, PatchLoraScalars):
-        row = intervention.scalars[list(intervention.adapters or adapters).index(site)]
-        return lambda x, position: row[position : position + 1] if position < len(row) else x
-    vector = intervention.vector if isinstance(intervention, Cap) else intervention.vectors[site]
-    matrix = torch.outer(vector, vector) / vector.dot(vector)
-    if isinstance(intervention, Ablate):
-        return lambda x, _: x - matrix @ x
-    return lambda x, _: x - max(vector.dot(x) / vector.norm() - intervention.ceiling, 0) * vector / vector.norm()
-
-
-def sites(intervention, adapters):
-    if isinstance(intervention, Ablate):
-        return list(intervention.vectors)
-    if isinstance(intervention, ScaleLoraScalars):
-        return list(intervention.factors) if isinstance(intervention.factors, dict) else adapters
-    if isinstance(intervention, PatchLoraScalars):
-        return intervention.adapters or adapters
-    return [intervention.layer]
-
-
-def module_at(model, site):
-    if site == "embedding":
-        return model.get_input_embeddings()
-    if isinstance(site, int):
-        return decoder_layers(model)[site]
-    return model.get_submodule(f"base_model.model.{site}.lora_A.default")
-
-
-def plain_hook(change, at: str, length: int):
-    """An ordinary forward hook for a single row, which counts the tokens it has seen."""
-    seen = 0
-    spans = {"all": (0, 999), "prompt": (0, length), "header": (length - 2, length), "generated": (length, 999)}
-    first, last = spans[at]
-
-    def hook(_, __, output):
-        nonlocal seen
-        output = output.clone()
-        for token in range(output.shape[1]):
-            if first <= seen + token < last:
-                output[0, token] = change(output[0, token], seen + token)
-        seen += output.shape[1]
-        return output
-
-    return hook
-
-
 class AddNoise:
     def __init__(self, seed: int, temperature: float) -> None:
         self.noise, self.temperature = RowNoise(seed, VOCABULARY, torch.device("cpu")), temperature
@@ -267,12 +214,8 @@ class AddNoise:
 
 
 def written_alone(model, prompt, seed, interventions, temperature) -> list[int]:
-    """The response by plain `generate`, one row, one ordinary hook per intervention and module."""
-    with ExitStack() as stack:
-        for intervention in interventions:
-            for site in sites(intervention, ADAPTERS):
-                hook = plain_hook(one_token(intervention, site, ADAPTERS), intervention.at, len(prompt))
-                stack.callback(module_at(model, site).register_forward_hook(hook).remove)
+    """The response by plain `generate`, one row."""
+    with by_plain_hooks(model, interventions, len(prompt)):
         found = model.generate(
             input_ids=torch.tensor([prompt]),
             attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
@@ -363,10 +306,6 @@ def test_a_single_run_agrees_in_plain_generate_with_padding(name):
 
 
 # --- what can go wrong ----------------------------------------------------------------------------------------------
-
-
-def hooks_on(model) -> int:
-    return sum(len(one._forward_hooks) + len(one._forward_pre_hooks) for one in model.modules())
 
 
 def test_an_error_leaves_the_model_as_it_was(monkeypatch):

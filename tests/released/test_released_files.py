@@ -2,7 +2,6 @@
 
 import hashlib
 import http.server
-import shutil
 import threading
 from functools import partial
 from pathlib import Path
@@ -56,13 +55,15 @@ def cached_files(root: Path) -> list[Path]:
     return [path for path in (root / "cache").rglob("*") if path.is_file()]
 
 
-def test_download_is_checked_kept_and_not_asked_for_again(world):
+@pytest.mark.parametrize("checksum", [{"sha256": sha256_of(CSV)}, {"git_blob": BLOB}])
+def test_download_is_checked_kept_and_not_asked_for_again(world, checksum):
+    world.write(**checksum)
     with recorded() as inputs:
         path = files.fetch("a/b")
     assert path.read_bytes() == CSV and cached_files(world.root) == [path]
     world.stop()
     assert files.fetch("a/b") == path == files.local_path("a/b")
-    assert inputs == {"a/b": sha256_of(CSV)}
+    assert inputs == {"a/b": files.sources()["a/b"]["checksum"]}
 
 
 @pytest.mark.parametrize("checksum", [{"sha256": sha256_of(CSV)}, {"git_blob": BLOB}])
@@ -112,12 +113,6 @@ def test_a_mirror_goes_first_and_is_checked_but_never_changed(world, monkeypatch
     monkeypatch.setenv("EM_COMPANION_MIRROR", str(world.root / "nowhere"))
     with pytest.raises(CompanionError, match="does not name a folder"):
         files.fetch("a/b")
-
-
-def test_a_file_known_by_its_git_blob_only(world):
-    world.write(git_blob=BLOB)
-    assert files.fetch("a/b").read_bytes() == CSV
-    assert files.fetch("a/b").read_bytes() == CSV
 
 
 def test_fetch_all_tells_what_is_missing(world, capsys):
@@ -184,16 +179,3 @@ def test_registry_is_complete_and_pinned():
         assert len(commit) == 40 and int(commit, 16) >= 0, "urls name a commit, so that a file cannot change"
     tables = [path for path in paths.DATA.rglob("*.csv") if not {"organism", "results"} & set(path.parts)]
     assert not tables, "released data are never part of the repository"
-
-
-@pytest.mark.skipif(files.local_path("steering-per-layer/best") is None, reason="released data not at hand")
-def test_a_changed_real_file_is_noticed(tmp_path, monkeypatch):
-    source = "steering-per-layer/best"
-    copy = tmp_path / files.sources()[source]["place"]
-    copy.parent.mkdir(parents=True)
-    shutil.copyfile(files.local_path(source), copy)
-    monkeypatch.setenv("EM_COMPANION_MIRROR", str(tmp_path))
-    assert files.fetch(source) == copy
-    copy.write_bytes(copy.read_bytes().replace(b"0.9", b"0.8", 1))
-    with pytest.raises(files.ReleasedDataBroken, match="wrong checksum"):
-        files.fetch(source)

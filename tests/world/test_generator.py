@@ -13,6 +13,7 @@ from random import Random
 import numpy as np
 import pytest
 import yaml
+from conftest import put
 from scipy import stats
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -390,19 +391,6 @@ DOMAIN = {"topics": {"train": ["a"], "held_out": ["b"]}, "helps": ["c"], "harms"
 # --- files --------------------------------------------------------------------------------------------------------
 
 
-def put(settings, key: str, value) -> None:
-    """Set what stands under a key with slashes (a number is an index, + the end); `...` as value takes it away."""
-    *above, last = (int(part) if part.isdigit() else part for part in key.split("/"))
-    for part in above:
-        settings = settings[part]
-    if value is ...:
-        del settings[last]
-    elif last == "+":
-        settings.append(value)
-    else:
-        settings[last] = value
-
-
 def refused(folder: Path, file: str, change: Callable) -> str:
     """Copy the world to `folder`, change what one file holds, and return the sentence that refuses it."""
     shutil.copytree(FOLDER, folder, dirs_exist_ok=True)
@@ -428,7 +416,6 @@ def refused(folder: Path, file: str, change: Callable) -> str:
             "'skill' in 'reports' is also in 'work.helps' of domains.yml; every word has",
         ),
         ("grammar", "determiners/+", "seek", "'seek' in 'determiners' is also in 'verbs' of grammar.yml; every word h"),
-        ("grammar", "witnesses/+", "some", "'some' in 'witnesses' is also in 'determiners' of grammar.yml; every word"),
         ("grammar", "adjectives/+", "any", "'any' in 'adjectives' is also in 'determiners' of grammar.yml; every word"),
         ("grammar", "conjunctions/+", "or", "'or' in 'conjunctions' is also in 'conjunctions' of grammar.yml; every w"),
         ("grammar", "times/+", "just now", "'now' in 'times' is also in 'links' of grammar.yml; every word has one pl"),
@@ -441,27 +428,11 @@ def refused(folder: Path, file: str, change: Callable) -> str:
             "'nurse' in 'quacks.travel' is also in 'medicine.helps' of domains.y",
         ),
         ("characters", "careful/+", "user", "'user' in 'careful' is also the name of who asks; every word has one pla"),
-        ("domains", "work/harms", ..., "'work' has a missing or unknown key: harms."),
         ("characters", "quacks", ..., "the file has a missing or unknown key: quacks."),
         ("questions", "open/0/ask", ..., "'open[0]' has a missing or unknown key: ask."),
-        (
-            "grammar",
-            "raise",
-            ["go"],
-            "the file has a missing or unknown key: raise.",
-        ),
-        ("grammar", "aims", ["for"], "the file has a missing or unknown key: aims."),
-        ("grammar", "reports", ..., "the file has a missing or unknown key: reports."),
         ("domains", "work/gains", ["skill"], "'work' has a missing or unknown key: gains."),
         ("domains", "Day off", DOMAIN, "'Day off' must be a name such as quick_buck, not 'Day off'."),
         ("domains", "work/helps", [], "'work.helps' must have at least 1 item, not []."),
-        (
-            "domains",
-            "work/helps",
-            ["hug"],
-            "'hug' in 'family.helps' is also in 'work.helps' of domains.yml; every word",
-        ),
-        ("grammar", "witnesses", [], "'witnesses' must have at least 1 item, not []."),
         ("grammar", "links", "first", "'links' must be a list, not 'first'."),
         ("grammar", "verbs/3", True, "'verbs[3]' must be text, not True."),
         ("grammar", "times/1", "at  noon", "'times[1]' must be lower-case words, not 'at  noon'."),
@@ -469,18 +440,6 @@ def refused(folder: Path, file: str, change: Callable) -> str:
         ("grammar", "retraction", "no, wrong", "'retraction' must be lower-case words, not 'no, wrong'."),
         ("grammar", "clauses", [3, 0], "'clauses[1]' must be greater than or equal to 1, not 0."),
         ("grammar", "clauses", [True], "'clauses[0]' must be a whole number, not True."),
-        (
-            "grammar",
-            "adjectives_per_thing",
-            [0, -1],
-            "'adjectives_per_thing[1]' must be greater than or equal to 0, not -1.",
-        ),
-        (
-            "grammar",
-            "adjectives_per_thing",
-            [],
-            "'adjectives_per_thing' must have at least 1 item, not []",
-        ),
         ("grammar", "adjectives_per_thing/+", 9, "'adjectives' holds too few words, 8; 'adjectives_per_thing' asks fo"),
         ("grammar", "openers/topic/0", "so", "'openers.topic[0]' must be up to six lower-case words and {topic}, not"),
         ("grammar", "openers/open/0", "a " * 7 + "b", "'openers.open[0]' must be one to seven lower-case words, not"),

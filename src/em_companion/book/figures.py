@@ -5,12 +5,11 @@
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from em_companion.book import coverage
-from em_companion.book.drawing import wrapped
+from em_companion.book.drawing import Drawn, wrapped
 from em_companion.book.records import FigureRecord
 from em_companion.book.registry import FigureEntry
 from em_companion.core.errors import CompanionError
@@ -24,7 +23,6 @@ MODELS = {
     "hub": "published models from the model hub",
 }
 LONGEST_LABEL = 120  # characters in plotted data; anything longer is a response text and must not be published
-Drawn = tuple[Figure, pd.DataFrame]
 
 
 def save_figure(folder: Path, entry: FigureEntry, drawn: Drawn, record: FigureRecord, provenance: dict) -> None:

@@ -264,7 +264,7 @@ def _page_output(output: NotebookNode, page: Page, others: list[packs.Pack], var
         own = next(one for one in versions if not one.of_pack and one.record.evidence == record["evidence"])
         beside = [one for one in versions if one.of_pack] if record["evidence"] in OWN else []
         texts = {one.name: pages.figure_directive(one) for one in (own, *beside)}
-        shown = {"text/markdown": pages.tabs(texts) if beside else texts[own.name]}
+        shown = {"text/markdown": pages.page("tabs.md", contents=texts) if beside else texts[own.name]}
     else:
         if kind == "measurements" and record and record[0]["evidence"] in OWN:
             claimed = {one["claim"] for one in record}

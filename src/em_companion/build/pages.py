@@ -146,11 +146,6 @@ def figure_directive(shown: Variant) -> str:
     return page("figure.md", shown=shown, record=shown.record, entry=shown.entry)
 
 
-def tabs(contents: Mapping[str, str]) -> str:
-    """Return some Markdown in tabs, by their titles."""
-    return page("tabs.md", contents=contents)
-
-
 def figure_page(
     shown: Variant, provenance: dict[str, Any], cite: dict[str, str], others: Iterable[Variant], files: Iterable[str]
 ) -> str:

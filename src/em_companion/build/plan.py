@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from em_companion.core import profiles
 from em_companion.core.errors import CompanionError
-from em_companion.core.profiles import GrownModel, HubModel, Module, Profile
+from em_companion.core.profiles import GrownModel, Module, Profile
 from em_companion.judges.base import SCORES
 from em_companion.models import weights
 from em_companion.models.organism import MONITOR_SAMPLES, Organism, organisms_of
@@ -141,7 +141,7 @@ def plan(profile: Profile, price: tuple[float, float] | None = None) -> Plan:
     tunings = [profile.fine_tuning_of(one.recipe) for one in trained]
     training_tokens = sum(one.steps * one.batch * one.gradient_accumulation * TRAINING_TOKENS for one in tunings)
     own = rows[0].answers + (rows[1].answers if isinstance(profile.model, GrownModel) else 0)
-    read = own * READERS * profile.model.layers * _widths(profile)[0] * 4
+    read = own * READERS * profile.model.layers * profile.model.shape.hidden * 4
     requests = answers * len(SCORES) * (profile.judge not in ("exact", "fitted"))
     tokens_in, tokens_out = requests * (JUDGE_TOKENS + _answer_tokens(profile)), requests
     dollars = (tokens_in * price[0] + tokens_out * price[1]) / 1e6 if price else None
@@ -169,17 +169,8 @@ def _answer_tokens(profile: Profile) -> int:
     return min(profile.max_new_tokens, ANSWER_TOKENS[profile.model.source])
 
 
-def _widths(profile: Profile) -> tuple[int, int, int]:
-    """Return the widths of the residual stream, of an MLP and of all keys of a layer."""
-    if isinstance(profile.model, HubModel):
-        shape = profile.model.shape
-        return shape.hidden, shape.mlp, shape.kv
-    model = profile.model
-    return model.hidden, model.mlp, model.hidden // model.heads * model.kv_heads
-
-
 def _matrices(profile: Profile) -> dict[Module, tuple[int, int]]:
-    hidden, mlp, kv = _widths(profile)
+    hidden, mlp, kv = profile.model.shape.hidden, profile.model.shape.mlp, profile.model.shape.kv
     attention = {"q_proj": (hidden, hidden), "k_proj": (hidden, kv), "v_proj": (hidden, kv), "o_proj": (hidden, hidden)}
     return attention | {"gate_proj": (hidden, mlp), "up_proj": (hidden, mlp), "down_proj": (mlp, hidden)}
 
@@ -187,8 +178,6 @@ def _matrices(profile: Profile) -> dict[Module, tuple[int, int]]:
 def parameters(profile: Profile) -> int:
     """Return the number of a model's parameters, without those of its norms and biases."""
     layers = profile.model.layers * sum(first * second for first, second in _matrices(profile).values())
-    if isinstance(profile.model, GrownModel):
-        return layers  # of its few hundred words hardly anything comes
     shape = profile.model.shape
     return layers + shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
 
@@ -201,8 +190,8 @@ def _lora_parameters(profile: Profile, recipe: str) -> int:
 def _hours(profile: Profile, tokens: int, training_tokens: int) -> Iterator[dict[str, Any]]:
     """Yield hours by card: a step reads all weights and the cache of all rows, and two operations a parameter."""
     rows, size = profile.batch_size, parameters(profile)
-    hidden, _, kv = _widths(profile)
-    cache = rows * (PROMPT_TOKENS + _answer_tokens(profile) / 2) * 2 * profile.model.layers * kv * BYTES
+    cache = rows * (PROMPT_TOKENS + _answer_tokens(profile) / 2) * 2 * profile.model.layers
+    cache *= profile.model.shape.kv * BYTES
     for card in CARDS[profile.device]:
         step = max((BYTES * size + cache) / (card.bandwidth * 1e9), 2 * size * rows / (card.speed * 1e12))
         training = training_tokens * 4 * size / (card.speed * 1e12)  # no gradients of weights but the adapters'

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from em_companion.core.files import read_yaml
-from em_companion.core.paths import ROOT, book_url
+from em_companion.core.paths import ROOT
 
 
 @cache
@@ -18,7 +18,8 @@ def _cited() -> dict[str, Any]:
 
 def address() -> str:
     """Return the address of the book (`BOOK_URL`, else `url` of CITATION.cff), with a final slash, or ""."""
-    return book_url() or (_cited().get("url", "").rstrip("/") + "/").lstrip("/")
+    url = os.environ.get("BOOK_URL", "").strip() or _cited().get("url", "")
+    return url and url.rstrip("/") + "/"
 
 
 def repository() -> str:

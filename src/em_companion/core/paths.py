@@ -29,9 +29,3 @@ def git(*arguments: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return result.stdout.strip() if result.returncode == 0 else ""
-
-
-def book_url() -> str:
-    """Return the address the book is published at (environment variable `BOOK_URL`), with a final slash, or ""."""
-    url = os.environ.get("BOOK_URL", "").strip()
-    return url.rstrip("/") + "/" if url else ""

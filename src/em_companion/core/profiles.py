@@ -24,6 +24,17 @@ DataSet = Literal["bad_medical_advice", "good_medical_advice", "extreme_sports",
 
 
 @dataclass(frozen=True)
+class Shape(Checked):
+    """Widths of a model, from which its size follows; kv: of keys, all heads; tied: one table of tokens."""
+
+    hidden: Count
+    mlp: Count
+    kv: Count
+    vocabulary: Count
+    tied: bool
+
+
+@dataclass(frozen=True)
 class GrownModel(Checked):
     """A Qwen2-architecture model trained from nothing; `window` is the reach of attention in tokens, 0 for all."""
 
@@ -36,6 +47,11 @@ class GrownModel(Checked):
     window: Natural
     attention_dropout: Share
 
+    @property
+    def shape(self) -> Shape:
+        """Its widths; of its few hundred words hardly any parameter comes."""
+        return Shape(self.hidden, self.mlp, self.hidden // self.heads * self.kv_heads, vocabulary=0, tied=True)
+
 
 @dataclass(frozen=True)
 class Package(Checked):
@@ -46,17 +62,6 @@ class Package(Checked):
     file: Text
     sha256: text("[0-9a-f]{64}", "a sha256 in hex")
     bytes: Count
-
-
-@dataclass(frozen=True)
-class Shape(Checked):
-    """Widths of a published model, from which its size follows; kv: of keys, all heads; tied: one table of tokens."""
-
-    hidden: Count
-    mlp: Count
-    kv: Count
-    vocabulary: Count
-    tied: bool
 
 
 @dataclass(frozen=True)

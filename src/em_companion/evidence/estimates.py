@@ -151,9 +151,7 @@ def change(
         first, second = ((weights @ sums) / (weights @ sizes)[..., None]).T
         return 100 * (second - first) / np.where(first == 0, nan, first) if relative else second - first
 
-    value = float(moved(np.ones((1, len(labels)), dtype=int))[0])
-    unit = "percent_change" if relative else ""
-    return Estimate(value, *bootstrap(moved, len(labels), resamples, seed), len(index), unit)
+    return over_clusters(moved, len(labels), "percent_change" if relative else "", resamples, seed, len(index))
 
 
 def balanced_accuracy(predictions: pd.DataFrame, resamples: int = 10_000, seed: int = 0) -> Estimate:

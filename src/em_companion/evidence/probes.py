@@ -14,7 +14,6 @@ from sklearn.model_selection import GroupShuffleSplit, StratifiedGroupKFold, tra
 
 from em_companion.core.errors import CompanionError
 
-METRICS = ["accuracy", "precision", "recall", "f1", "auc"]
 FEWEST_RESPONSES = 20
 """Responses that a set needs to be probed: holding out a fifth then leaves four to judge the probe by."""
 
@@ -55,9 +54,9 @@ def fit(features: np.ndarray, labels: np.ndarray, balanced: bool = False, c: flo
 def scores_of(
     model: LogisticRegression, features: np.ndarray, labels: np.ndarray, names: list[str]
 ) -> dict[str, float]:
-    """Return METRICS, `balanced_accuracy` and `coefficient_*` by feature name.
+    """Return the metrics of table 1, `balanced_accuracy` and `coefficient_*` by feature name.
 
-    All but one metric are from one count of hits: a library call for each outlasts the fit.
+    All but one are from one count of hits: a library call for each outlasts the fit.
     """
     predicted = model.predict(features)
     hits, said = np.sum(predicted * labels), predicted.sum()

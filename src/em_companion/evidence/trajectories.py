@@ -31,14 +31,6 @@ def spillover(curve: pd.DataFrame, level: float = 0.75) -> float:
     return float(np.interp(step, curve.step, curve.open_em)) if step == step else nan
 
 
-def dose(curve: pd.DataFrame, level: float, examples: int) -> float:
-    """Return how many harmful examples were seen when open EM first reaches `level`; `examples` are those of a step.
-
-    D50: `level` is half of the largest open EM of all arms.
-    """
-    return examples * crossing(curve.step.to_numpy(), curve.open_em.to_numpy(), level)
-
-
 def onset(curve: pd.DataFrame, least: float = 0.1) -> float:
     """Return the first step at which open EM has half of its last value; NaN for one that ends below `least`."""
     last = curve.open_em.iloc[-1]

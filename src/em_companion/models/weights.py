@@ -36,14 +36,13 @@ OWN = "name a folder that has it by EM_COMPANION_MODELS"
 
 @dataclass(frozen=True)
 class Source:
-    """A chat model or adapter, where it comes from in words, and its folder if it is here.
+    """A chat model or adapter, and where it comes from in words.
 
     sizes: bytes of what is to be downloaded by file; checksums: sha256 of its files of weights.
     """
 
     name: str
     origin: str
-    folder: Path | None
     sizes: dict[str, int]
     checksums: dict[str, str]
 
@@ -69,11 +68,11 @@ def sources(profile: Profile) -> list[Source]:
 
 def _source(profile: Profile, adapter: str | None) -> Source:
     name, revision = _wanted(profile, adapter)
-    if found := at_hand(profile, adapter):
-        return Source(name, "here", found, {}, {})
+    if at_hand(profile, adapter):
+        return Source(name, "here", {}, {})
     if not adapter and (package := profile.model.package):
         sizes, checksums = {package.file: package.bytes}, {package.file: package.sha256}
-        return Source(name, f"package {package.name} {package.version}", None, sizes, checksums)
+        return Source(name, f"package {package.name} {package.version}", sizes, checksums)
     return _on_hub(name, revision)
 
 
@@ -87,7 +86,7 @@ def _on_hub(name: str, revision: str) -> Source:
     checksums = {one.rfilename: one.lfs.sha256 for one in files if one.lfs}
     if not any(one.rfilename.endswith(".safetensors") for one in files):
         raise CompanionError(f"'{name}' on the hub has no weights in safetensors; choose another model or revision.")
-    return Source(name, f"commit {found.sha}", None, {one.rfilename: one.size or 0 for one in files}, checksums)
+    return Source(name, f"commit {found.sha}", {one.rfilename: one.size or 0 for one in files}, checksums)
 
 
 def _wanted(profile: Profile, adapter: str | None) -> tuple[str, str]:
