@@ -52,11 +52,18 @@ def test_incomplete_figures_are_refused(tmp_path, changes, saying):
         save(tmp_path, **changes)
 
 
-@pytest.mark.parametrize("status, headline", [("waiting", "waiting for the hub"), ("unavailable", "not available")])
-def test_a_box_takes_the_place_of_a_figure(tmp_path, status, headline):
-    record = figures.placeholder(tmp_path, ENTRY, "hub", status, "why")
+@pytest.mark.parametrize(
+    "status, evidence, headline",
+    [
+        ("waiting", "hub", "waiting for the hub"),
+        ("unavailable", "released", "released data not available"),
+        ("unavailable", "hub", "not measured yet"),
+    ],
+)
+def test_a_box_takes_the_place_of_a_figure(tmp_path, status, evidence, headline):
+    record = figures.placeholder(tmp_path, ENTRY, evidence, status, "why")
     assert (record.status, record.caption) == (status, "why") and headline in record.alt
-    assert [path.name for path in (tmp_path / "figures/fig-7/hub").iterdir()] == ["figure.svg"]
+    assert [path.name for path in (tmp_path / "figures/fig-7" / evidence).iterdir()] == ["figure.svg"]
 
 
 def test_unregistered_figures_are_refused():

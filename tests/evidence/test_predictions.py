@@ -204,11 +204,12 @@ def test_nothing_locked_has_changed_without_an_amendment():
 
 def test_a_locked_entry_is_the_one_of_its_commit():
     """The history says so, too, where it is at hand: an entry and its hash cannot be changed together."""
-    for name, lock in predictions.locks().items():
-        text = paths.git("show", f"{lock['commit']}:data/predictions.yml")
-        if text:
-            then = {entry["id"]: entry for entry in yaml.safe_load(text)["predictions"]}[name]
-            now = asdict(predictions.load_predictions()[name])
+    locks, known = predictions.locks(), predictions.load_predictions()
+    for commit in {lock["commit"] for lock in locks.values()}:
+        text = paths.git("show", f"{commit}:data/predictions.yml")
+        entries = yaml.safe_load(text)["predictions"] if text else ()
+        for then in (entry for entry in entries if locks.get(entry["id"], {}).get("commit") == commit):
+            now = asdict(known[then["id"]])
             for key, given in then.items():
                 assert now["amended"] or (list(now[key]) if isinstance(now[key], tuple) else now[key]) == given
 
