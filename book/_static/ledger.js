@@ -67,7 +67,7 @@
   // --- cards on a narrow screen -------------------------------------------------------------------------------------
 
   // The style sheet lays the cells out one below the other; names and roles keep what the columns said.
-  const isProse = (table) => table.tHead?.rows[0]?.cells.length > 3 &&
+  const isProse = (table) => table.tHead?.rows[0]?.cells.length > 2 &&
     [...table.tBodies[0].rows].some((row) => [...row.cells].filter((cell) => cell.textContent.length > 25).length > 1);
 
   function nameCells(table) {

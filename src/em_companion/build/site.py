@@ -23,7 +23,7 @@ NEEDED_FOR = {
     "figure-record": "data-em-permalink",
     "figure-zoom": "em-figure",
     "gallery": "em-gallery",
-    "ledger": "em-table",
+    "ledger": "<table",
     "mystnb": 'class="cell',
     "pygments": "<pre",
     "responses": "em-responses",
