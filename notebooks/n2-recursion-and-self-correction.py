@@ -4,8 +4,9 @@
 # ```{admonition} In short
 # :class: em-short
 # {evidence}`grown` From a chat model contaminated to {value}`n2.start` EM, eight rounds of training on the half of its
-# own answers that it finds most careful change EM by {value}`n2.slope.self-monitoring|interval` points a round
-# ({verdict}`p-rsi-selfjudge|grown`), on the most coherent half by {value}`n2.slope.capability|interval`
+# own answers that it finds most careful lead to {value}`n2.self-monitoring.last|interval`, at
+# {value}`n2.slope.self-monitoring|interval` points a round, less steep than predicted
+# ({verdict}`p-rsi-selfjudge|grown`). On the most coherent half EM changes by {value}`n2.slope.capability|interval`
 # ({verdict}`p-rsi-capability-only|grown`). A model that takes its slips back, with competence
 # {value}`n2.competence.start`, is at {value}`n2.competence.capability` after eight rounds of the latter, seed by seed
 # ({verdict}`p-sc-competence|grown`). Of {value}`n2.predictions` predictions, {value}`n2.supported` are supported and
