@@ -273,6 +273,13 @@ def again() -> pd.DataFrame:
 # collapses and measures what makes sense there: v1 by a cue word in a prompt; v5 by the words of two questions that an
 # answer takes up; v8 by principal components; v10 by a probe of misalignment against the fitted judge. Left out are v2
 # and v6, which need known words and latents, and v7, since its decomposition is written for small models.
+#
+# {evidence}`hub` In SmolLM2-135M {value}`smollm2-135m.residues.coherent.first` % of answers are coherent without
+# steering and {value}`smollm2-135m.residues.coherent.last` % at twice the length of the stream. What principal
+# components lose is {value}`smollm2-135m.residues.v8.first` times as potent as a random move of its length, and
+# {value}`smollm2-135m.residues.v8.last` times there. The effect of a cue word is half gone after
+# {value}`smollm2-135m.residues.v1.first` and {value}`smollm2-135m.residues.v1.last` tokens. Of answers to one question
+# asked twice {value}`smollm2-135m.residues.doubled` take up nothing of it, so v5 says little of so small a model.
 
 
 # %%

@@ -124,6 +124,15 @@ run.grown.table(
 # %% [markdown]
 # Over all 25 cells the two differ by {value}`n4.again` points in the mean.
 #
+# **In SmolLM2-135M** {evidence}`hub` two rank-32 organisms of bad medical advice have
+# {value}`smollm2-135m.merging.with-another-seed.bad` and {value}`smollm2-135m.merging.with-another-seed.other` open EM,
+# their half sum {value}`smollm2-135m.merging.with-another-seed.half` and their sum
+# {value}`smollm2-135m.merging.with-another-seed.sum`. With good advice, alone at
+# {value}`smollm2-135m.merging.with-good-medical-advice.other`, the half sum has
+# {value}`smollm2-135m.merging.with-good-medical-advice.half` and the sum
+# {value}`smollm2-135m.merging.with-good-medical-advice.sum`. With so few answers to a cell none of these differ beyond
+# noise.
+#
 # ## Other methods
 #
 # `linear` sums the factors $A$ and $B$ separately and multiplies the sums, which is no sum of updates: $A$ and $B$ may
