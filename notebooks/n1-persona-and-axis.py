@@ -355,6 +355,16 @@ run.grown.figure(
 # ({verdict}`p-cap-role-cost|grown`). It touches {value}`n1.cap.touched` of an unharmed model's answer tokens and
 # {value}`n1.cap.touched.steered` of a steered one's.
 #
+# {evidence}`hub` **In SmolLM2-135M** the first component orders roles by whether their prompt is harmful, rank
+# correlation {value}`smollm2-135m.persona.latent|interval`, but is not the axis: their cosine is
+# {value}`smollm2-135m.persona.pc1|interval`. No cap does more there than a random one. The steered model has
+# {value}`smollm2-135m.persona.steered.none|interval` EM, {value}`smollm2-135m.persona.steered.floor|interval` with the
+# floor and {value}`smollm2-135m.persona.steered.random|interval` with random caps; the nine-adapter organism
+# {value}`smollm2-135m.persona.organism.none|interval`, {value}`smollm2-135m.persona.organism.floor|interval` and
+# {value}`smollm2-135m.persona.organism.random|interval`. Asked to play a harmful role, so small a model does not
+# ({value}`smollm2-135m.persona.roles.none` EM). The floor costs {value}`smollm2-135m.persona.loss.floor|.3f` nats on
+# ordinary answers.
+#
 # ## Predicted against measured
 
 # %%
