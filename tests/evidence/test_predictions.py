@@ -210,8 +210,8 @@ def test_a_locked_entry_is_the_one_of_its_commit():
         entries = yaml.safe_load(text)["predictions"] if text else ()
         for then in (entry for entry in entries if locks.get(entry["id"], {}).get("commit") == commit):
             now = asdict(known[then["id"]])
-            for key, given in then.items():
-                assert now["amended"] or (list(now[key]) if isinstance(now[key], tuple) else now[key]) == given
+            for key, said in then.items():
+                assert now["amended"] or (list(now[key]) if isinstance(now[key], tuple) else now[key]) == said
 
 
 def test_every_prediction_says_what_it_expects_in_words():
