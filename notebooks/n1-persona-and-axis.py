@@ -257,7 +257,7 @@ CAPS = {
     "cap on the persona": "cap on the persona",
 }
 CAPS |= {"axis ablated there": "axis ablated, same layers", "mean-diff ablated there": "mean-diff ablated, same layers"}
-LOOKS = dict(zip(CAPS, (theme.PALETTE[at] for at in (3, 0, 7, 4, 2, 1)), strict=True))
+SHADES = [theme.PALETTE[3], theme.PALETTE[0], theme.NULL_COLOUR, *(theme.PALETTE[at] for at in (4, 2, 1))]
 
 
 @remembered
@@ -276,7 +276,7 @@ def draw_conditions():
     return plots.dots(
         table[table.condition.isin(caps)], "setting", "em", order=named, hue="condition", hue_order=caps,
         x_label="EM (%)", x_limits=(-3, 103),
-        colours=LOOKS | {"random caps": theme.NULL_COLOUR},
+        colours=dict(zip(CAPS, SHADES, strict=True)),
     )  # fmt: skip
 
 
@@ -302,6 +302,9 @@ run.own.figure(
 
 
 # %%
+lost = remembered(lambda: role_prompts.lost(run.profile))
+
+
 def of_language() -> dict:
     """Harm along the first component, its cosine with the axis, and what the floor does, of a language model."""
     roles, short = prompted(), {"chat": "chat", "organism": "organism", "harmful roles": "roles"}
@@ -312,13 +315,13 @@ def of_language() -> dict:
         name = f"{short.get(row.setting, 'steered')}.{row.condition.split()[0].strip(',')}"
         found[name] = estimates.Estimate(row.em, row.em_low, row.em_high, row.n, "percent")
         found[f"{name}.coherent"] = f"{row.coherent:.0f} %"
-    for cap, own in role_prompts.lost(run.profile).groupby("condition"):
+    for cap, own in lost().groupby("condition"):
         found[f"loss.{cap.split()[0].strip(',')}"] = estimates.mean(own.loss, own.question_id).in_unit("nats")
     return {f"grown.persona.{name}": one for name, one in found.items()}
 
 
 if LANGUAGE:
-    run.own.table(lambda: role_prompts.lost(run.profile).groupby("condition", sort=False).loss.mean().reset_index())
+    run.own.table(lambda: lost().groupby("condition", sort=False).loss.mean().reset_index())
     run.own.values(of_language)
 
 # %%

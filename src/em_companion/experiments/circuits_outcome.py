@@ -9,7 +9,7 @@ from em_companion.evidence import estimates, outcomes
 from em_companion.evidence.estimates import Estimate
 from em_companion.evidence.outcomes import Outcome
 from em_companion.experiments import long_run
-from em_companion.experiments.circuits import HARM, KEEP, MOST, OPENING, RETRACTION, SEEDS, TOP
+from em_companion.experiments.circuits import HARM, MOST, OPENING, RETRACTION, SEEDS, TOP
 from em_companion.models.components import MLP
 
 NOTEBOOK = "n2-recursion-and-self-correction"
@@ -28,9 +28,6 @@ class Circuits:
 
     nodes = long_run.table(NAME, "nodes")
     """One row per behaviour, seed and node; see `circuits.Measured.table`."""
-
-    kept = long_run.table(NAME, "kept")
-    """One row per organism and number of nodes: `share` (%) of the difference that these keep."""
 
     measures = long_run.table(NAME, "measures")
     """One row per measure of all behaviours together; see `circuits.together`."""
@@ -59,10 +56,10 @@ class Circuits:
         row, texts = self.measures.set_index("measure").loc[name], int(self.measured.loc[TOGETHER, "texts"].iloc[0])
         return Estimate(row.value, row.value_low, row.value_high, texts, unit), float(row.null)
 
-    def overlap(self, *pair: str, name: str = "correlation") -> tuple[Estimate, float]:
-        """Return how two behaviours' effects agree, and what chance stays short of."""
+    def overlap(self, *pair: str) -> tuple[Estimate, float]:
+        """Return the rank correlation of two behaviours' effects, and what chance stays short of."""
         order = [one for one in SEEDS if one in pair]
-        return self.measure(" ".join([name, *order]), name)
+        return self.measure(" ".join(["correlation", *order]), "correlation")
 
     def values(self) -> dict[str, object]:
         """Return what the page says of circuits, by name."""
@@ -81,13 +78,10 @@ class Circuits:
         found |= {"common": len(common), "five": _listed(five), "path": _listed(self.largest(HARM).index[:3])}
         found["single"] = f"{self.largest(HARM)[five].max():.0f} %"
         found["sum"] = f"{self.largest(RETRACTION).sum():.0f} %"
-        for name in ("correlation", "jaccard"):
-            for pair in ((RETRACTION, HARM), (OPENING, HARM), (OPENING, RETRACTION)):
-                one, null = self.overlap(*pair, name=name)
-                found |= {f"{name}.{'-'.join(pair)}": one, f"{name}.{'-'.join(pair)}.null": f"{null:.2f}"}
-        found["healed"], found["fewest"] = self.measure("healed", "percent")[0], self.measure("fewest", "nodes")[0]
-        counts = self.kept[self.kept.share >= 100 * KEEP].groupby("seed").nodes.min()
-        return found | {"fewest.least": int(counts.min()), "fewest.most": int(counts.max())}
+        for pair in ((RETRACTION, HARM), (OPENING, HARM)):
+            one, null = self.overlap(*pair)
+            found |= {f"correlation.{'-'.join(pair)}": one, f"correlation.{'-'.join(pair)}.null": f"{null:.2f}"}
+        return found | {"healed": self.measure("healed", "percent")[0], "fewest": self.measure("fewest", "nodes")[0]}
 
     def outcome(self) -> dict[str, Outcome]:
         """Return what was measured of each prediction, by id."""

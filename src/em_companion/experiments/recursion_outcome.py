@@ -235,7 +235,7 @@ class Recursion:
     def values(self, found: dict[str, Outcome]) -> dict[str, Any]:
         """Return numbers for the page by name, those whose rows are there; `found`: all outcomes of the page."""
         short = {"price": "p-rsi-price", "entropy": "p-rsi-diversity", "subliminal": "p-subliminal"}
-        short |= {"competence": "p-sc-competence", "s75": "p-sc-protects", "resist": "p-sc-resists"}
+        short |= {"s75": "p-sc-protects", "resist": "p-sc-resists"}
         short["tax"] = "p-tax-coherence"
         told = {name: found[one][0] for name, one in short.items() if one in found}
         return told | outcomes.tally(found) | known(self._of_rounds() | self._of_habit() | self._of_arms())
